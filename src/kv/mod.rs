@@ -1,0 +1,1 @@
+//! The built-in ordered key-value machine.

@@ -1,0 +1,176 @@
+//! What a state machine is: the one thing a user of the crate writes.
+//!
+//! A command applied to a state gives a reply and the command's inverse, or a rejection that changed
+//! nothing. Rollback, savepoints, recovery, views and checkpoints all rest on that. This module knows
+//! nothing of LSNs, disks or threads.
+
+mod footprint;
+
+pub use footprint::{Access, Claim, Extent, Footprint};
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+
+/// A deterministic state machine.
+///
+/// # The law
+///
+/// The engine is only as correct as the machine keeps this:
+///
+/// 1. [`apply`](Self::apply) is deterministic: the same state and command give the same state, reply and inverse. No hash
+///    order, no clock, no randomness, no shared interior mutability. `Clone` is independent, and
+///    [`load`](Self::load) of what [`save`](Self::save) wrote behaves as the original.
+/// 2. For every state, every command `c` with inverse `c⁻¹`, and every sequence `D` of commands whose
+///    footprints do not conflict with `c`'s: `c, D, c⁻¹` equals `D` alone, in saved bytes, replies and
+///    later behaviour. (A counter-example: an id counter put back by an inverse while another
+///    transaction took the next id.)
+/// 3. An inverse never rejects and never panics, and stays inside its command's footprint.
+/// 4. [`footprint`](Self::footprint) is a pure function of the command, and covers all that `apply` reads or writes.
+/// 5. A rejected command changed nothing. A command that was logged never rejects in replay.
+///
+/// # Example
+///
+/// ```
+/// use seawal::machine::{DecodeError, StateMachine};
+/// use std::io::{self, BufRead, Write};
+///
+/// /// A counter that never goes below zero.
+/// #[derive(Clone, Default)]
+/// struct Counter(u64);
+///
+/// impl StateMachine for Counter {
+///     const NAME: &'static str = "counter";
+///     const VERSION: u32 = 1;
+///     type Command = i64;
+///     type Reply = u64;
+///     type Rejection = &'static str;
+///
+///     fn apply(&mut self, add: &i64) -> Result<(u64, i64), &'static str> {
+///         self.0 = self.0.checked_add_signed(*add).ok_or("below zero")?;
+///         Ok((self.0, -add))
+///     }
+///     fn encode(add: &i64, out: &mut Vec<u8>) {
+///         out.extend_from_slice(&add.to_le_bytes());
+///     }
+///     fn decode(bytes: &[u8], _version: u32) -> Result<i64, DecodeError> {
+///         Ok(i64::from_le_bytes(bytes.try_into().map_err(|_| DecodeError::new("eight bytes"))?))
+///     }
+///     fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+///         out.write_all(&self.0.to_le_bytes())
+///     }
+///     fn load(input: &mut dyn BufRead, _version: u32) -> Result<Self, DecodeError> {
+///         let mut bytes = [0; 8];
+///         input.read_exact(&mut bytes)?;
+///         Ok(Counter(u64::from_le_bytes(bytes)))
+///     }
+/// }
+///
+/// let mut counter = Counter::default();
+/// let (reply, inverse) = counter.apply(&5).unwrap();
+/// assert_eq!((reply, inverse), (5, -5));
+/// counter.apply(&inverse).unwrap();
+/// assert_eq!(counter.0, 0);
+/// ```
+pub trait StateMachine: Clone + Default + Send + Sync + 'static {
+    /// The machine's name, written into every file; at most 64 bytes.
+    const NAME: &'static str;
+    /// The version of the machine's behaviour and encodings. Raise it when an old log would replay differently.
+    const VERSION: u32;
+
+    /// A change to the state. Its inverse is a command too.
+    type Command: Clone + Send + Sync + 'static;
+    /// What a command that was carried out answers.
+    type Reply: Send + 'static;
+    /// Why a command was refused.
+    type Rejection: Send + 'static;
+
+    /// Carries a command out in place and returns its reply and its inverse, or rejects it and changes nothing.
+    ///
+    /// # Errors
+    /// The machine's own rejection.
+    fn apply(&mut self, command: &Self::Command) -> Result<(Self::Reply, Self::Command), Self::Rejection>;
+
+    /// What a command reads and writes, for locking. The default, everything, makes transactions serial.
+    fn footprint(command: &Self::Command) -> Footprint {
+        let _ = command;
+        Footprint::everything(Access::Exclusive)
+    }
+
+    /// Appends the command's encoding to `out`.
+    fn encode(command: &Self::Command, out: &mut Vec<u8>);
+
+    /// Reads a command back. `version` is that of the machine which wrote it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes are none of its encodings. It must not panic, whatever the bytes.
+    fn decode(bytes: &[u8], version: u32) -> Result<Self::Command, DecodeError>;
+
+    /// How many bytes [`encode`](Self::encode) appends. What a transaction may hold for its rollback is counted in these.
+    fn encoded_len(command: &Self::Command) -> usize {
+        let mut scratch = Vec::new();
+        Self::encode(command, &mut scratch);
+        scratch.len()
+    }
+
+    /// Writes the whole state, the same bytes for equal states.
+    ///
+    /// # Errors
+    /// Only those of `out`.
+    fn save(&self, out: &mut dyn io::Write) -> io::Result<()>;
+
+    /// Reads a state that [`save`](Self::save) of the machine at `version` wrote.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes are not such a state, or an error of `input`. It must not panic,
+    /// nor allocate what `input` does not back.
+    fn load(input: &mut dyn io::BufRead, version: u32) -> Result<Self, DecodeError>;
+
+    /// Whether this machine replays logs and loads snapshots of the machine at `version`.
+    fn supports(version: u32) -> bool {
+        version == Self::VERSION
+    }
+}
+
+/// Bytes that are not what they should be.
+#[derive(Debug)]
+pub struct DecodeError {
+    reason: Cow<'static, str>,
+    source: Option<io::Error>,
+}
+
+impl DecodeError {
+    /// An error that says what was expected or found.
+    pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
+        DecodeError { reason: reason.into(), source: None }
+    }
+
+    /// The error of the input, if that is what failed and not the bytes.
+    pub fn into_io(self) -> Result<io::Error, Self> {
+        match self.source {
+            Some(source) => Ok(source),
+            None => Err(self),
+        }
+    }
+}
+
+impl From<io::Error> for DecodeError {
+    fn from(source: io::Error) -> Self {
+        DecodeError { reason: Cow::Borrowed("the input could not be read"), source: Some(source) }
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Some(source) => write!(f, "{}: {source}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|e| e as _)
+    }
+}

@@ -1,0 +1,178 @@
+//! The storage seam: everything the crate asks of the outside world.
+//!
+//! One flat directory of files, a clock, and a source of randomness. [`DiskStorage`] is the real one,
+//! [`crate::sim::SimDisk`] the deterministic one that tests and users crash. Nothing here knows of
+//! LSNs, frames or transactions.
+//!
+//! Invariants that every implementation keeps:
+//! - what [`StorageFile::write_durable_at`] or a sync returned `Ok` for survives power loss;
+//! - a directory change (create, rename, remove) survives only after [`Storage::sync_dir`];
+//! - an error of a sync is reported once and never taken back by a later success.
+
+mod buffer;
+mod disk;
+
+pub use buffer::AlignedBuf;
+pub use disk::DiskStorage;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How [`Storage::open`] opens a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// An existing file, for reading.
+    Read,
+    /// An existing file, for reading and writing.
+    ReadWrite,
+    /// A new file, for reading and writing; it is an error if the name is taken.
+    CreateNew,
+}
+
+/// Whether a lock on the store's directory admits others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Readers that write nothing may share it.
+    Shared,
+    /// One owner.
+    Exclusive,
+}
+
+/// How durable writes reach the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WritePath {
+    /// `O_DIRECT | O_DSYNC`: around the page cache, complete when the call returns.
+    Direct,
+    /// Through the page cache, then `fdatasync`.
+    BufferedSync,
+}
+
+/// A lock that lasts until it is dropped.
+pub trait StorageLock: Send + Sync {}
+
+/// A flat directory of files, with a clock and randomness.
+///
+/// All methods may be called from several threads. Names are plain file names without separators.
+pub trait Storage: Send + Sync + 'static {
+    /// Opens or creates a file. A created file survives power loss only once the file and the
+    /// directory have both been synced.
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>>;
+
+    /// The names of all files in the directory, sorted.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Renames a file, replacing the target. Durable after [`Storage::sync_dir`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file. Durable after [`Storage::sync_dir`].
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes every directory change so far durable.
+    fn sync_dir(&self) -> io::Result<()>;
+
+    /// Locks the store against other openers, in this process and in others.
+    ///
+    /// Where it is held, the error is of kind [`io::ErrorKind::WouldBlock`] and its text names the
+    /// holder if that is known. With [`LockMode::Shared`] it writes nothing.
+    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn StorageLock>>;
+
+    /// The block that a frame must not share with another: the larger of the device's physical sector
+    /// and the alignment of direct I/O, in bytes; a power of two.
+    fn block_bytes(&self) -> u32;
+
+    /// Bytes that can still be written.
+    fn free_bytes(&self) -> io::Result<u64>;
+
+    /// Time since some fixed point, never going back.
+    fn monotonic(&self) -> Duration;
+
+    /// Microseconds since 1970, for people; nothing depends on it.
+    fn wall_clock_micros(&self) -> u64;
+
+    /// A random number.
+    fn random(&self) -> u64;
+
+    /// The path of a file, for messages. An empty name gives the directory's own.
+    fn path(&self, name: &str) -> PathBuf;
+
+    /// Sentences about promises that this storage may not keep (a memory file system, say).
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// One open file.
+pub trait StorageFile: Send + Sync {
+    /// Reads at `offset`, through the page cache. Returns how many bytes; 0 at the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Reads what the device holds, around the page cache. `offset` and the length of `buf` are multiples of
+    /// the block size, and `buf` comes from an [`AlignedBuf`]. Returns how many bytes; less than
+    /// asked only at the end of the file.
+    fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes at `offset`, through the page cache. Returns how many bytes were taken, which may
+    /// be fewer than given. Survives a kill of the process; survives power loss only after a sync.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `buf` at `offset`. When it returns `Ok`, these bytes survive power loss.
+    ///
+    /// `offset` and the length are multiples of the block size, and `buf` comes from an
+    /// [`AlignedBuf`]. It says nothing about bytes that [`StorageFile::write_at`] left unsynced.
+    /// On [`WritePath::BufferedSync`] it writes and syncs the file's data.
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes the file's content durable, with its length where it has changed.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Makes the file's content and all its metadata durable.
+    fn sync_all(&self) -> io::Result<()>;
+
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file holds nothing.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Sets the file's length.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Reserves space for the first `len` bytes and sets the length to at least that.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Which path [`StorageFile::write_durable_at`] takes.
+    fn write_path(&self) -> WritePath;
+}
+
+/// Writes all of `buf` at `offset` through the page cache, looping over short writes and interrupts.
+///
+/// Survives what [`StorageFile::write_at`] survives. A write that makes no progress is an error.
+pub(crate) fn write_all_at(file: &dyn StorageFile, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match file.write_at(buf, offset) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::WriteZero, "the write made no progress")),
+            Ok(n) => {
+                buf = buf.get(n..).unwrap_or_default();
+                offset = offset.saturating_add(n as u64);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Reads until `buf` is full or the file ends, around the page cache, looping over interrupts.
+/// Returns how many bytes were read.
+pub(crate) fn read_device_full(file: &dyn StorageFile, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_device_at(buf, offset) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
