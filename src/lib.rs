@@ -8,5 +8,6 @@ pub mod sim;
 pub mod storage;
 mod sync;
 mod txn;
+pub mod wal;
 
 pub use error::{Error, Result};

@@ -1,4 +1,46 @@
 //! Pure codecs of everything that lies on disk. No I/O, no clock.
+//!
+//! All integers are little-endian, every checksum is CRC-32 (IEEE) over raw bytes, and every length is
+//! bounded by what is there before it is believed. `docs/format.md` gathers the diagrams of these files.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
+pub(crate) mod bytes;
+pub(crate) mod frame;
 mod ids;
+pub(crate) mod manifest;
+pub(crate) mod names;
+pub(crate) mod record;
+pub(crate) mod segment;
+pub(crate) mod snapshot;
+
 pub use ids::{Epoch, Lsn, SegmentId, StoreId, TxnId};
+
+/// The version that every file of this crate carries.
+pub(crate) const FORMAT_VERSION: u16 = 1;
+
+/// A machine's name may be this long, in bytes.
+pub const MAX_MACHINE_NAME_BYTES: usize = 64;
+
+/// What the records of a log mean: the name and version of the machine that wrote them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineTag {
+    /// The machine's name, at most [`MAX_MACHINE_NAME_BYTES`] long.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+}
+
+/// Why a header (of a segment, a manifest copy, a snapshot) is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderFault {
+    /// The bytes are not such a header, or not what was written.
+    Bad(&'static str),
+    /// The bytes are whole, but of another format version or with a flag that is not known.
+    Version(u32),
+}

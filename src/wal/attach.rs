@@ -1,0 +1,164 @@
+//! What lies in a store's directory, made safe to rely on: locked, synced, listed, its manifest read.
+//!
+//! Recovery must rest on what the device holds, not on what a page cache remembers of a process that was
+//! killed or of a sync that failed. So everything is synced first and read around the cache afterwards.
+//! It knows nothing of records.
+
+use super::root::{Copies, read_copies};
+use crate::error::{Error, Result};
+use crate::format::manifest::Manifest;
+use crate::format::names::{self, FileName};
+use crate::format::{Lsn, SegmentId};
+use crate::storage::{LockMode, OpenMode, Storage, StorageLock};
+use crate::sync::Arc;
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// To go on with it.
+    ReadWrite,
+    /// To look at it: nothing on disk changes.
+    ReadOnly,
+}
+
+/// A segment file, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentFile {
+    pub(crate) name: String,
+    pub(crate) id: SegmentId,
+    pub(crate) base: Lsn,
+}
+
+/// A file written ahead of need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spare {
+    pub(crate) name: String,
+    pub(crate) number: u64,
+    pub(crate) file_bytes: u64,
+}
+
+/// A locked store and what its directory holds.
+pub(crate) struct Attached {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) lock: Option<Box<dyn StorageLock>>,
+    /// By id, lowest first.
+    pub(crate) segments: Vec<SegmentFile>,
+    pub(crate) spares: Vec<Spare>,
+    /// LSNs, newest first.
+    pub(crate) snapshots: Vec<Lsn>,
+    /// Names of files that are none of the store's.
+    pub(crate) foreign: Vec<String>,
+    pub(crate) manifest: Option<Manifest>,
+    /// What is wrong with a copy of the manifest, where one is.
+    pub(crate) manifest_faults: Vec<Error>,
+}
+
+impl Attached {
+    /// Locks the store, makes what it holds durable, removes unfinished files and reads the manifest.
+    ///
+    /// With [`Access::ReadOnly`] nothing is written.
+    pub(crate) fn new(storage: Arc<dyn Storage>, access: Access) -> Result<Attached> {
+        let lock = take_lock(&*storage, access)?;
+        let dir = |operation, e| Error::io(operation, storage.path(""), e);
+        let names = storage.list().map_err(|e| dir("list", e))?;
+        if access == Access::ReadWrite {
+            make_durable(&*storage, &names)?;
+        }
+        let Copies { current, faults, present } = read_copies(&*storage, &names)?;
+        let mut attached = Attached {
+            lock: Some(lock),
+            segments: Vec::new(),
+            spares: Vec::new(),
+            snapshots: Vec::new(),
+            foreign: Vec::new(),
+            manifest: current,
+            manifest_faults: faults,
+            storage,
+        };
+        for name in names {
+            attached.sort_in(name, access)?;
+        }
+        attached.segments.sort_by_key(|s| (s.id, s.base));
+        attached.snapshots.sort_by(|a, b| b.cmp(a));
+        let lost = attached.manifest.is_none()
+            && attached.segments.is_empty()
+            && (present > 0 || !attached.snapshots.is_empty());
+        if lost {
+            let fault = attached.manifest_faults.pop();
+            return Err(fault.unwrap_or_else(|| {
+                let reason = "it holds snapshots, but neither a manifest nor a segment";
+                Error::corrupt(attached.storage.path(""), 0, None, reason)
+            }));
+        }
+        Ok(attached)
+    }
+
+    /// The segments of a store that is open already.
+    pub(crate) fn listed(storage: Arc<dyn Storage>, segments: Vec<SegmentFile>, manifest: Manifest) -> Attached {
+        Attached {
+            storage,
+            lock: None,
+            segments,
+            spares: Vec::new(),
+            snapshots: Vec::new(),
+            foreign: Vec::new(),
+            manifest: Some(manifest),
+            manifest_faults: Vec::new(),
+        }
+    }
+
+    /// Whether there is no store here yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.manifest.is_none() && self.segments.is_empty()
+    }
+
+    fn sort_in(&mut self, name: String, access: Access) -> Result<()> {
+        match names::parse(&name) {
+            FileName::Lock | FileName::Manifest => {}
+            FileName::Segment { id, base } => self.segments.push(SegmentFile { name, id, base }),
+            FileName::Spare { number } => {
+                let io = |operation, e| Error::io(operation, self.storage.path(&name), e);
+                let file = self.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;
+                let file_bytes = file.len().map_err(|e| io("measure", e))?;
+                self.spares.push(Spare { name, number, file_bytes });
+            }
+            FileName::Snapshot { lsn } => self.snapshots.push(lsn),
+            FileName::Temp if access == Access::ReadWrite => {
+                self.storage.remove(&name).map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
+            }
+            FileName::Temp => {}
+            FileName::Foreign => self.foreign.push(name),
+        }
+        Ok(())
+    }
+}
+
+fn take_lock(storage: &dyn Storage, access: Access) -> Result<Box<dyn StorageLock>> {
+    let mode = match access {
+        Access::ReadWrite => LockMode::Exclusive,
+        Access::ReadOnly => LockMode::Shared,
+    };
+    storage.lock(mode).map_err(|e| {
+        if e.kind() == std::io::ErrorKind::WouldBlock {
+            Error::Locked { path: storage.path(""), holder: Some(e.to_string()).filter(|s| !s.is_empty()) }
+        } else {
+            Error::io("lock", storage.path(""), e)
+        }
+    })
+}
+
+/// Syncs every file that recovery may read, then the directory: a killed process may have left its last writes and
+/// renames in the page cache, and what recovery serves must not depend on them.
+fn make_durable(storage: &dyn Storage, present: &[String]) -> Result<()> {
+    for name in present {
+        match names::parse(name) {
+            FileName::Manifest | FileName::Segment { .. } | FileName::Snapshot { .. } => {
+                let io = |operation, e| Error::io(operation, storage.path(name), e);
+                let file = storage.open(name, OpenMode::ReadWrite).map_err(|e| io("open", e))?;
+                file.sync_all().map_err(|e| io("sync", e))?;
+            }
+            _ => {}
+        }
+    }
+    storage.sync_dir().map_err(|e| Error::io("sync", storage.path(""), e))
+}

@@ -1,0 +1,355 @@
+//! Group commit: who writes the forming frame, when, and who is told.
+//!
+//! Whoever waits for a position may lead: it takes what has formed, completes it in memory, writes it, and wakes those
+//! whose position was reached. Alone, a committer so writes its own frame and hands nothing to anybody.
+//! Several leaders may have frames in flight where the device takes direct writes; sealing, which fixes the
+//! order of the chain, is done by one at a time.
+//!
+//! The first failed write or sync latches the log: every waiter and every later append gets that error, nothing is
+//! retried. (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
+//!
+//! Lock order: writer, then queue. No I/O happens under the queue lock.
+
+use super::Level;
+use super::queue::{FlightState, Forming, NoRoom, Progress, Queue, Wake, Work};
+use super::writer::{Active, SegmentInfo, Writer};
+use crate::error::{Error, Result};
+use crate::format::Lsn;
+use crate::format::bytes::Head;
+use crate::storage::AlignedBuf;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, OnceLock, Ordering, thread};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// The pipeline from append to stable storage.
+pub(super) struct Commit {
+    pub(super) queue: Mutex<Queue>,
+    writer: Mutex<Writer>,
+    pub(super) progress: Progress,
+    /// Signalled when a frame has landed, for a leader that needs those before it out of the way.
+    landed: Condvar,
+    latch: OnceLock<Error>,
+    latched: AtomicBool,
+    /// Segments of this store, oldest first; the last one is active.
+    pub(super) segments: Mutex<Vec<SegmentInfo>>,
+    pub(super) syncs: AtomicU64,
+    pub(super) direct_writes: AtomicU64,
+}
+
+impl Commit {
+    pub(super) fn new(queue: Queue, writer: Writer, segments: Vec<SegmentInfo>, durable: Lsn) -> Commit {
+        Commit {
+            queue: Mutex::new(queue),
+            writer: Mutex::new(writer),
+            progress: Progress { durable: AtomicU64::new(durable.get()), written: AtomicU64::new(durable.get()) },
+            landed: Condvar::new(),
+            latch: OnceLock::new(),
+            latched: AtomicBool::new(false),
+            segments: Mutex::new(segments),
+            syncs: AtomicU64::new(0),
+            direct_writes: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn durable(&self) -> Lsn {
+        Lsn::new(self.progress.durable.load(Ordering::Acquire))
+    }
+
+    /// The failure that stopped the log, if one did.
+    pub(super) fn check_latch(&self) -> Result<()> {
+        if !self.latched.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.latch.get() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the log for good and tells every waiter.
+    pub(super) fn latch(&self, error: Error) -> Error {
+        let first = match error {
+            latched @ Error::Latched { .. } => latched,
+            other => Error::Latched { source: Arc::new(other) },
+        };
+        let stored = self.latch.get_or_init(|| first).clone();
+        self.latched.store(true, Ordering::Release);
+        let waiters = self.queue.lock().take_all_waiters();
+        self.landed.notify_all();
+        waiters.into_iter().for_each(Wake::wake);
+        stored
+    }
+
+    /// Appends a record and says how durable it is wanted, if at all. See [`Queue::append`].
+    pub(super) fn append(
+        &self,
+        body: &[u8],
+        wanted: Option<Level>,
+        head: impl FnOnce(Lsn) -> Head,
+    ) -> Result<(Lsn, Lsn)> {
+        let mut queue = self.queue.lock();
+        let (lsn, end) = queue.append(body, head)?;
+        if let Some(level) = wanted {
+            queue.want(end, level);
+        }
+        Ok((lsn, end))
+    }
+
+    /// Whether an ordinary record can be placed; see [`Queue::has_room`].
+    pub(super) fn has_room(&self, entry_bytes: u64) -> Result<(), NoRoom> {
+        self.queue.lock().has_room(entry_bytes)
+    }
+
+    /// Wakes the flusher if it sleeps and there is something that nobody leads.
+    pub(super) fn nudge(&self) {
+        let flusher = {
+            let mut queue = self.queue.lock();
+            if queue.may_lead(&self.progress) { queue.flusher.take() } else { None }
+        };
+        if let Some(flusher) = flusher {
+            flusher.unpark();
+        }
+    }
+
+    /// Blocks until everything below `lsn` is so durable. The caller leads if nobody else does.
+    pub(super) fn wait(&self, lsn: Lsn, level: Level) -> Result<()> {
+        loop {
+            if self.progress.reached(lsn, level) {
+                return Ok(());
+            }
+            self.check_latch()?;
+            let mut queue = self.queue.lock();
+            if self.progress.reached(lsn, level) {
+                return Ok(());
+            }
+            queue.want(lsn, level);
+            if queue.may_lead(&self.progress) {
+                queue.leaders = queue.leaders.saturating_add(1);
+                drop(queue);
+                self.lead()?;
+                continue;
+            }
+            queue.add_waiter(lsn, level, Wake::Thread(thread::current()));
+            drop(queue);
+            // a failure between the check above and the registration would wake nobody
+            self.check_latch()?;
+            thread::park();
+        }
+    }
+
+    /// The same without blocking and without I/O, for a future.
+    pub(super) fn poll(&self, lsn: Lsn, level: Level, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.progress.reached(lsn, level) {
+            return Poll::Ready(Ok(()));
+        }
+        let successor = {
+            let mut queue = self.queue.lock();
+            if self.progress.reached(lsn, level) {
+                return Poll::Ready(Ok(()));
+            }
+            queue.want(lsn, level);
+            queue.add_waiter(lsn, level, Wake::Task(cx.waker().clone()));
+            if queue.may_lead(&self.progress) { queue.flusher.take() } else { None }
+        };
+        if let Some(flusher) = successor {
+            flusher.unpark();
+        }
+        match self.check_latch() {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Leads once if there is work that nobody leads. Returns whether there was.
+    pub(super) fn lead_if_needed(&self) -> Result<bool> {
+        self.check_latch()?;
+        {
+            let mut queue = self.queue.lock();
+            if !queue.may_lead(&self.progress) {
+                return Ok(false);
+            }
+            queue.leaders = queue.leaders.saturating_add(1);
+        }
+        self.lead()?;
+        Ok(true)
+    }
+
+    /// Does one piece of work. The caller has counted itself among the leaders.
+    fn lead(&self) -> Result<()> {
+        let leader = Leader { commit: self, done: false };
+        let result = self.lead_inner();
+        leader.finish(result)
+    }
+
+    fn lead_inner(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        self.check_latch()?;
+        let work = self.queue.lock().take_work(&self.progress)?;
+        match work {
+            None => Ok(()),
+            Some(Work::Sync) => self.sync_written(&mut writer),
+            Some(Work::Frame { frame, level }) => self.write_frame(writer, frame, level),
+        }
+    }
+
+    fn write_frame(&self, mut writer: MutexGuard<'_, Writer>, frame: Forming, level: Level) -> Result<()> {
+        let Forming { kind, mut buf, start, records, enters } = frame;
+        if let Some(spare) = enters {
+            self.settle(&mut writer, start)?;
+            let segment = writer.enter(&spare, start)?;
+            self.progress.durable.fetch_max(start.get(), Ordering::AcqRel);
+            self.segments.lock().push(segment);
+        }
+        let watermark = self.durable();
+        writer.seal(&mut buf, kind, start, records, watermark)?;
+        let end = start.plus(buf.len() as u64);
+        let active = self.active(&writer)?;
+        if level == Level::Durable && writer.may_write_directly() {
+            drop(writer);
+            active.write_durable(&buf, start)?;
+            self.direct_writes.fetch_add(1, Ordering::Relaxed);
+            self.land(end, FlightState::Completed, watermark, buf);
+            return Ok(());
+        }
+        self.wait_for_earlier(start);
+        self.check_latch()?;
+        writer.unsynced = true;
+        active.write_cached(&buf, start)?;
+        self.land(end, FlightState::Written, watermark, buf);
+        if level == Level::Durable {
+            self.sync_written(&mut writer)?;
+        }
+        Ok(())
+    }
+
+    fn active(&self, writer: &Writer) -> Result<Arc<Active>> {
+        writer.active.clone().ok_or(Error::Full { what: "the first segment", source: None })
+    }
+
+    /// Makes all that was merely written survive power loss.
+    fn sync_written(&self, writer: &mut Writer) -> Result<()> {
+        if !writer.unsynced {
+            return Ok(());
+        }
+        self.active(writer)?.sync()?;
+        writer.unsynced = false;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.queue.lock().synced(&self.progress);
+        Ok(())
+    }
+
+    /// Waits until all before `start` has landed, and makes it survive power loss.
+    fn settle(&self, writer: &mut Writer, start: Lsn) -> Result<()> {
+        self.wait_for_earlier(start);
+        self.check_latch()?;
+        self.sync_written(writer)
+    }
+
+    fn wait_for_earlier(&self, start: Lsn) {
+        let mut queue = self.queue.lock();
+        while queue.pending_before(start.plus(1)) && self.check_latch().is_ok() {
+            self.landed.wait_for(&mut queue, Duration::from_secs(1));
+        }
+    }
+
+    fn land(&self, end: Lsn, state: FlightState, watermark: Lsn, buf: AlignedBuf) {
+        let mut queue = self.queue.lock();
+        queue.recycle(buf);
+        queue.landed(end, state, watermark, &self.progress);
+        // the first frame after a rest: someone must see to its watermark
+        let idle = std::mem::take(&mut queue.flusher_is_idle);
+        let flusher = if idle { queue.flusher.take() } else { None };
+        drop(queue);
+        self.landed.notify_all();
+        if let Some(flusher) = flusher {
+            flusher.unpark();
+        }
+    }
+
+    /// Enters the first segment of this open, in a spare, so that the end of what was recovered is recorded for good.
+    pub(super) fn enter_first(&self, base: Lsn) -> Result<()> {
+        let mut writer = self.writer.lock();
+        let Some(spare) = self.queue.lock().take_first_spare(base) else {
+            return Err(Error::Full { what: "the first segment", source: None });
+        };
+        let segment = writer.enter(&spare, base)?;
+        self.progress.durable.fetch_max(base.get(), Ordering::AcqRel);
+        self.progress.written.fetch_max(base.get(), Ordering::AcqRel);
+        self.segments.lock().push(segment);
+        Ok(())
+    }
+
+    /// Whether a segment of this open exists.
+    pub(super) fn has_entered(&self) -> bool {
+        self.writer.lock().active.is_some()
+    }
+
+    /// The path that durable writes take now.
+    pub(super) fn write_path(&self) -> Option<crate::storage::WritePath> {
+        self.writer.lock().active.as_ref().map(|a| a.file.write_path())
+    }
+
+    /// Parks as the flusher until there is work, or until `limit` has passed; without a limit, until there is any activity.
+    pub(super) fn park_flusher(&self, limit: Option<Duration>) {
+        {
+            let mut queue = self.queue.lock();
+            if queue.may_lead(&self.progress) && self.check_latch().is_ok() {
+                return;
+            }
+            queue.flusher_is_idle = limit.is_none();
+            queue.flusher = Some(thread::current());
+        }
+        match limit {
+            Some(limit) => thread::park_timeout(limit),
+            None => thread::park(),
+        }
+        let mut queue = self.queue.lock();
+        queue.flusher = None;
+        queue.flusher_is_idle = false;
+    }
+}
+
+/// Keeps the promise that every waiter gets an answer, also when the leader fails or panics.
+struct Leader<'a> {
+    commit: &'a Commit,
+    done: bool,
+}
+
+impl Leader<'_> {
+    fn finish(mut self, result: Result<()>) -> Result<()> {
+        self.done = true;
+        match result {
+            Ok(()) => {
+                self.step_down();
+                Ok(())
+            }
+            Err(error) => {
+                self.step_down();
+                Err(self.commit.latch(error))
+            }
+        }
+    }
+
+    /// Wakes those whose position was reached, and one to lead on.
+    fn step_down(&self) {
+        let commit = self.commit;
+        let (successor, reached) = {
+            let mut queue = commit.queue.lock();
+            queue.leaders = queue.leaders.saturating_sub(1);
+            let reached = queue.take_reached(&commit.progress);
+            let failed = commit.latched.load(Ordering::Acquire);
+            (if failed { None } else { queue.take_successor(&commit.progress) }, reached)
+        };
+        // the next leader first: its write can begin while the others are being woken
+        successor.into_iter().chain(reached).for_each(Wake::wake);
+    }
+}
+
+impl Drop for Leader<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.commit.latch(Error::Poisoned);
+            self.step_down();
+        }
+    }
+}

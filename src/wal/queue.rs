@@ -1,0 +1,526 @@
+//! The state under the append lock: the forming frame, the frames in flight, who waits for what.
+//!
+//! Invariants:
+//! - LSNs are handed out in order and are contiguous within an open, across segments too;
+//! - a record is only placed where it fits, in the current segment or in a spare that is at hand, and
+//!   an ordinary record never takes the last spares: together they hold what open transactions were promised for their
+//!   rollback, and one is left for the next open;
+//! - `durable` is the end of the contiguous prefix of completed frames and never goes back.
+//!
+//! Nothing here blocks, writes or calls anything unknown.
+
+use super::Level;
+use super::attach::Spare;
+use crate::error::{Error, Result};
+use crate::format::bytes::Head;
+use crate::format::frame::{self, FrameKind};
+use crate::format::{Lsn, frame::HEADER_BYTES};
+use crate::storage::AlignedBuf;
+use crate::sync::{AtomicU64, Ordering, thread};
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Duration;
+
+/// Buffers kept for reuse, and the size above which one is given back to the system instead.
+const POOLED_BUFFERS: usize = 4;
+const POOLED_BUFFER_BYTES: usize = 4 << 20;
+/// Room that must be left in spares beyond what is promised to open transactions, in bytes.
+const RESERVE_BYTES: u64 = 64 << 10;
+
+/// A frame that records are still added to, or that waits for its leader.
+pub(super) struct Forming {
+    pub(super) kind: FrameKind,
+    pub(super) buf: AlignedBuf,
+    pub(super) start: Lsn,
+    pub(super) records: u32,
+    /// The frame is the first of a new segment, which this spare becomes.
+    pub(super) enters: Option<Spare>,
+}
+
+impl Forming {
+    fn payload_bytes(&self) -> u64 {
+        (self.buf.len() as u64).saturating_sub(HEADER_BYTES as u64)
+    }
+
+    pub(super) fn end(&self, block_bytes: u32) -> Lsn {
+        self.start.plus(frame::frame_bytes(self.payload_bytes(), block_bytes))
+    }
+
+    fn holds_something(&self) -> bool {
+        self.records > 0 || self.kind == FrameKind::Watermark
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlightState {
+    Pending,
+    /// In the page cache.
+    Written,
+    /// On stable storage.
+    Completed,
+}
+
+struct Flight {
+    end: Lsn,
+    state: FlightState,
+    carries_records: bool,
+}
+
+/// Whom to wake when a position is reached.
+pub(super) enum Wake {
+    Thread(thread::Thread),
+    Task(Waker),
+}
+
+impl Wake {
+    pub(super) fn wake(self) {
+        match self {
+            Wake::Thread(thread) => thread.unpark(),
+            Wake::Task(waker) => waker.wake(),
+        }
+    }
+}
+
+struct Waiter {
+    lsn: Lsn,
+    level: Level,
+    wake: Wake,
+}
+
+/// What a leader is to do.
+pub(super) enum Work {
+    /// Write this frame, so durably.
+    Frame { frame: Forming, level: Level },
+    /// Sync what was written before.
+    Sync,
+}
+
+/// Why a record cannot be placed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// A spare of so many bytes behind its header is needed.
+    Spare { bytes: u64 },
+    /// Too much waits to be written.
+    Pending,
+}
+
+/// How far the log is, readable without the lock.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) durable: AtomicU64,
+    pub(super) written: AtomicU64,
+}
+
+impl Progress {
+    pub(super) fn reached(&self, lsn: Lsn, level: Level) -> bool {
+        let of = match level {
+            Level::Durable => &self.durable,
+            Level::Written => &self.written,
+        };
+        of.load(Ordering::Acquire) >= lsn.get()
+    }
+}
+
+/// Sizes that bound the queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) block_bytes: u32,
+    pub(super) max_frame_bytes: u64,
+    pub(super) max_pending_bytes: u64,
+    pub(super) max_in_flight: usize,
+}
+
+pub(super) struct Queue {
+    bounds: Bounds,
+    forming: Forming,
+    sealed: VecDeque<Forming>,
+    sealed_bytes: u64,
+    /// The LSN behind what the segment of the forming frame can hold.
+    segment_end: Lsn,
+    /// Capacity of the segment that rotation went to last, so that the next is at least as large.
+    pub(super) segment_bytes: u64,
+    spares: Vec<Spare>,
+    promised: u64,
+    want_durable: Lsn,
+    want_written: Lsn,
+    /// Positions to make durable by a time, for `Interval` commits.
+    pub(super) due: Option<(Duration, Lsn)>,
+    flights: VecDeque<Flight>,
+    pub(super) leaders: usize,
+    waiters: Vec<Waiter>,
+    pool: Vec<AlignedBuf>,
+    /// The end of the last completed frame with records, and the last watermark that was written.
+    records_end: Lsn,
+    written_watermark: Lsn,
+    /// The flusher sleeps and wants to be woken when there is work that nobody leads.
+    pub(super) flusher: Option<thread::Thread>,
+    /// It sleeps with nothing to look after, not even a watermark: the next frame that lands must wake it.
+    pub(super) flusher_is_idle: bool,
+    pub(super) frames: u64,
+    pub(super) records: u64,
+}
+
+fn fresh_buffer(pool: &mut Vec<AlignedBuf>) -> Result<AlignedBuf> {
+    let out_of_memory = |e| Error::Full { what: "a frame in memory", source: Some(std::sync::Arc::new(e)) };
+    let mut buf = match pool.pop() {
+        Some(buf) => buf,
+        None => AlignedBuf::with_capacity(64 << 10).map_err(out_of_memory)?,
+    };
+    buf.clear();
+    buf.resize(HEADER_BYTES).map_err(out_of_memory)?;
+    Ok(buf)
+}
+
+impl Queue {
+    /// A queue whose next frame starts at `start`, in a segment that holds everything below `segment_end`.
+    pub(super) fn new(bounds: Bounds, start: Lsn, segment_end: Lsn, spares: Vec<Spare>) -> Result<Queue> {
+        let mut pool = Vec::new();
+        let buf = fresh_buffer(&mut pool)?;
+        Ok(Queue {
+            bounds,
+            forming: Forming { kind: FrameKind::Records, buf, start, records: 0, enters: None },
+            sealed: VecDeque::new(),
+            sealed_bytes: 0,
+            segment_end,
+            segment_bytes: 0,
+            spares,
+            promised: 0,
+            want_durable: Lsn::ZERO,
+            want_written: Lsn::ZERO,
+            due: None,
+            flights: VecDeque::new(),
+            leaders: 0,
+            waiters: Vec::new(),
+            pool,
+            records_end: start,
+            written_watermark: start,
+            flusher: None,
+            flusher_is_idle: false,
+            frames: 0,
+            records: 0,
+        })
+    }
+
+    fn capacity(&self, spare: &Spare) -> u64 {
+        spare.file_bytes.saturating_sub(u64::from(self.bounds.block_bytes))
+    }
+
+    fn spare_capacity(&self) -> u64 {
+        self.spares.iter().map(|s| self.capacity(s)).fold(0, u64::saturating_add)
+    }
+
+    pub(super) fn spares(&self) -> &[Spare] {
+        &self.spares
+    }
+
+    pub(super) fn add_spare(&mut self, spare: Spare) {
+        self.spares.push(spare);
+    }
+
+    /// Takes a spare that holds at least `bytes` behind its header.
+    pub(super) fn take_spare(&mut self, bytes: u64) -> Option<Spare> {
+        let at = self.spares.iter().position(|s| self.capacity(s) >= bytes)?;
+        Some(self.spares.remove(at))
+    }
+
+    /// Takes the spare that the first segment of an open goes into, which starts at `base`: the largest, as the others
+    /// are the reserve.
+    pub(super) fn take_first_spare(&mut self, base: Lsn) -> Option<Spare> {
+        let at = (0..self.spares.len()).max_by_key(|&i| self.spares.get(i).map(|s| s.file_bytes))?;
+        let spare = self.spares.remove(at);
+        self.segment_end = base.plus(self.capacity(&spare));
+        self.segment_bytes = spare.file_bytes;
+        Some(spare)
+    }
+
+    /// The place behind everything appended: a frame boundary only if nothing is forming.
+    pub(super) fn next_frame_start(&self) -> Lsn {
+        if self.forming.holds_something() { self.forming.end(self.bounds.block_bytes) } else { self.forming.start }
+    }
+
+    /// Bytes that the forming and the sealed frames hold in memory.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        self.sealed_bytes.saturating_add(self.forming.payload_bytes())
+    }
+
+    /// Whether an ordinary record of `entry_bytes` with its length can be placed, whatever a leader takes away meanwhile.
+    pub(super) fn has_room(&self, entry_bytes: u64) -> Result<(), NoRoom> {
+        if self.pending_bytes() > self.bounds.max_pending_bytes {
+            return Err(NoRoom::Pending);
+        }
+        let frame = frame::frame_bytes(entry_bytes, self.bounds.block_bytes);
+        let floor = self.promised.saturating_add(RESERVE_BYTES);
+        if self.spare_capacity() < floor {
+            return Err(NoRoom::Spare { bytes: floor.max(frame) });
+        }
+        if self.next_frame_start().plus(frame) <= self.segment_end {
+            return Ok(());
+        }
+        let left = |spare: &Spare| self.spare_capacity().saturating_sub(self.capacity(spare));
+        if self.spares.iter().any(|s| self.capacity(s) >= frame && left(s) >= floor) {
+            return Ok(());
+        }
+        Err(NoRoom::Spare { bytes: floor.max(frame) })
+    }
+
+    /// Sets room aside for records that must not fail for lack of it: the rollback of an open transaction.
+    pub(super) fn promise(&mut self, bytes: u64) -> Result<(), NoRoom> {
+        let total = self.promised.saturating_add(bytes);
+        if self.spare_capacity() < total.saturating_add(RESERVE_BYTES) {
+            return Err(NoRoom::Spare { bytes: total.saturating_add(RESERVE_BYTES) });
+        }
+        self.promised = total;
+        Ok(())
+    }
+
+    pub(super) fn release_promise(&mut self, bytes: u64) {
+        self.promised = self.promised.saturating_sub(bytes);
+    }
+
+    /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the LSN behind it.
+    ///
+    /// Room was ensured by [`Queue::has_room`] or a promise; without it this takes what there is.
+    pub(super) fn append(&mut self, body: &[u8], head: impl FnOnce(Lsn) -> Head) -> Result<(Lsn, Lsn)> {
+        let bound = frame::record_bytes((body.len() as u64).saturating_add(Head::CAPACITY as u64));
+        self.place(bound)?;
+        let lsn = self.forming.start.plus(self.forming.buf.len() as u64);
+        let head = head(lsn);
+        let len = head.as_slice().len().saturating_add(body.len());
+        let mut prefix = Head::default();
+        prefix.varint(len as u64);
+        let prefix = prefix.as_slice();
+        let out_of_memory = |e| Error::Full { what: "a frame in memory", source: Some(std::sync::Arc::new(e)) };
+        let before = self.forming.buf.len();
+        let needed = before.saturating_add(prefix.len()).saturating_add(len);
+        self.forming.buf.reserve(needed).map_err(out_of_memory)?;
+        for part in [prefix, head.as_slice(), body] {
+            self.forming.buf.extend_from_slice(part).map_err(out_of_memory)?;
+        }
+        self.forming.records = self.forming.records.saturating_add(1);
+        self.records = self.records.saturating_add(1);
+        Ok((lsn, self.forming.start.plus(self.forming.buf.len() as u64)))
+    }
+
+    /// Makes the forming frame one that a record of so many bytes fits in.
+    fn place(&mut self, entry_bytes: u64) -> Result<()> {
+        let block = self.bounds.block_bytes;
+        if self.forming.holds_something() {
+            let with = frame::frame_bytes(self.forming.payload_bytes().saturating_add(entry_bytes), block);
+            let fits = with <= self.bounds.max_frame_bytes && self.forming.start.plus(with) <= self.segment_end;
+            if fits && self.forming.records < u32::MAX {
+                return Ok(());
+            }
+            self.seal()?;
+        }
+        let alone = frame::frame_bytes(entry_bytes, block);
+        if self.forming.start.plus(alone) <= self.segment_end {
+            return Ok(());
+        }
+        let spare = self.take_spare(alone).ok_or(Error::Full { what: "the next segment", source: None })?;
+        self.segment_end = self.forming.start.plus(self.capacity(&spare));
+        self.segment_bytes = spare.file_bytes;
+        self.forming.enters = Some(spare);
+        Ok(())
+    }
+
+    /// Ends the forming frame; the next record starts another. Does nothing if it is empty.
+    pub(super) fn seal(&mut self) -> Result<()> {
+        if !self.forming.holds_something() {
+            return Ok(());
+        }
+        let frame = self.replace_forming()?;
+        self.sealed_bytes = self.sealed_bytes.saturating_add(frame.payload_bytes());
+        self.sealed.push_back(frame);
+        Ok(())
+    }
+
+    fn replace_forming(&mut self) -> Result<Forming> {
+        let buf = fresh_buffer(&mut self.pool)?;
+        let start = self.forming.end(self.bounds.block_bytes);
+        let next = Forming { kind: FrameKind::Records, buf, start, records: 0, enters: None };
+        Ok(std::mem::replace(&mut self.forming, next))
+    }
+
+    /// Queues a frame that carries nothing but a watermark, if one would prove something new and nothing else is under way.
+    /// Returns where it ends.
+    pub(super) fn add_watermark(&mut self) -> Result<Option<Lsn>> {
+        let idle = self.sealed.is_empty() && self.flights.is_empty() && !self.forming.holds_something();
+        if !idle || !self.needs_watermark() {
+            return Ok(None);
+        }
+        // a watermark is worth no rotation: the next segment's header will carry it
+        if self.forming.start.plus(frame::frame_bytes(0, self.bounds.block_bytes)) > self.segment_end {
+            self.written_watermark = self.records_end;
+            return Ok(None);
+        }
+        self.forming.kind = FrameKind::Watermark;
+        let end = self.forming.end(self.bounds.block_bytes);
+        self.seal()?;
+        self.want(end, Level::Durable);
+        Ok(Some(end))
+    }
+
+    /// Whether frames are on their way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.leaders > 0 || !self.flights.is_empty() || self.forming.holds_something()
+    }
+
+    /// Whether completed records have nothing behind them yet that proves it.
+    pub(super) fn needs_watermark(&self) -> bool {
+        self.written_watermark < self.records_end
+    }
+
+    /// Notes that someone wants everything below `lsn` to be so durable.
+    pub(super) fn want(&mut self, lsn: Lsn, level: Level) {
+        match level {
+            Level::Durable => self.want_durable = self.want_durable.max(lsn),
+            Level::Written => self.want_written = self.want_written.max(lsn),
+        }
+    }
+
+    /// Notes that everything below `lsn` is to be durable by `time`.
+    pub(super) fn want_by(&mut self, lsn: Lsn, time: Duration) {
+        self.due = Some(match self.due {
+            Some((earlier, upto)) => (earlier.min(time), upto.max(lsn)),
+            None => (time, lsn),
+        });
+    }
+
+    fn untaken_start(&self) -> Lsn {
+        self.sealed.front().map_or(self.forming.start, |frame| frame.start)
+    }
+
+    /// Whether a leader would find something to do.
+    pub(super) fn has_work(&self, progress: &Progress) -> bool {
+        let wanted = self.want_durable.max(self.want_written);
+        let something = !self.sealed.is_empty() || self.forming.holds_something();
+        if something && (self.untaken_start() < wanted || self.pending_bytes() > self.bounds.max_pending_bytes) {
+            return true;
+        }
+        // nothing pending, something only written, and someone wants it durable
+        let pending = self.flights.iter().any(|f| f.state == FlightState::Pending);
+        self.holds_written() && !pending && !progress.reached(self.want_durable.min(self.untaken_start()), Level::Durable)
+    }
+
+    fn holds_written(&self) -> bool {
+        self.flights.iter().any(|f| f.state == FlightState::Written)
+    }
+
+    /// Whether one more leader may begin now.
+    pub(super) fn may_lead(&self, progress: &Progress) -> bool {
+        self.leaders < self.bounds.max_in_flight && self.has_work(progress)
+    }
+
+    /// Takes the next thing to do off the queue.
+    pub(super) fn take_work(&mut self, progress: &Progress) -> Result<Option<Work>> {
+        if !self.has_work(progress) {
+            return Ok(None);
+        }
+        let frame = match self.sealed.pop_front() {
+            Some(frame) => {
+                self.sealed_bytes = self.sealed_bytes.saturating_sub(frame.payload_bytes());
+                frame
+            }
+            None if self.forming.holds_something() => self.replace_forming()?,
+            None => return Ok(Some(Work::Sync)),
+        };
+        let end = frame.end(self.bounds.block_bytes);
+        // bytes that were only written, and are wanted durable, are synced with the next frame, whatever it holds itself
+        let overdue = self.holds_written() && !progress.reached(self.want_durable, Level::Durable);
+        let level = if self.want_durable > frame.start || overdue { Level::Durable } else { Level::Written };
+        let carries_records = frame.kind == FrameKind::Records;
+        self.flights.push_back(Flight { end, state: FlightState::Pending, carries_records });
+        self.frames = self.frames.saturating_add(1);
+        Ok(Some(Work::Frame { frame, level }))
+    }
+
+    /// Whether a frame before `end` is still being written.
+    pub(super) fn pending_before(&self, end: Lsn) -> bool {
+        self.flights.iter().any(|f| f.state == FlightState::Pending && f.end < end)
+    }
+
+    /// The end of the newest frame that a leader took.
+    pub(super) fn taken_end(&self) -> Lsn {
+        self.untaken_start()
+    }
+
+    /// Notes what became of the frame that ends at `end`, and what a watermark in it proves.
+    pub(super) fn landed(&mut self, end: Lsn, state: FlightState, watermark: Lsn, progress: &Progress) {
+        for flight in self.flights.iter_mut().filter(|f| f.end == end) {
+            flight.state = state;
+        }
+        self.written_watermark = self.written_watermark.max(watermark);
+        self.advance(progress);
+    }
+
+    /// Notes that everything that had been written is now on stable storage.
+    pub(super) fn synced(&mut self, progress: &Progress) {
+        for flight in self.flights.iter_mut().filter(|f| f.state == FlightState::Written) {
+            flight.state = FlightState::Completed;
+        }
+        self.advance(progress);
+    }
+
+    fn advance(&mut self, progress: &Progress) {
+        while let Some(flight) = self.flights.front() {
+            if flight.state != FlightState::Completed {
+                break;
+            }
+            if flight.carries_records {
+                self.records_end = self.records_end.max(flight.end);
+            }
+            progress.durable.fetch_max(flight.end.get(), Ordering::AcqRel);
+            self.flights.pop_front();
+        }
+        let mut written = progress.durable.load(Ordering::Acquire);
+        for flight in self.flights.iter().take_while(|f| f.state != FlightState::Pending) {
+            written = flight.end.get();
+        }
+        progress.written.fetch_max(written, Ordering::AcqRel);
+        if self.due.is_some_and(|(_, upto)| progress.reached(upto, Level::Durable)) {
+            self.due = None;
+        }
+    }
+
+    /// Gives a frame's memory back.
+    pub(super) fn recycle(&mut self, buf: AlignedBuf) {
+        if self.pool.len() < POOLED_BUFFERS && buf.capacity() <= POOLED_BUFFER_BYTES {
+            self.pool.push(buf);
+        }
+    }
+
+    pub(super) fn add_waiter(&mut self, lsn: Lsn, level: Level, wake: Wake) {
+        self.waiters.push(Waiter { lsn, level, wake });
+    }
+
+    /// Takes out those whose position was reached.
+    pub(super) fn take_reached(&mut self, progress: &Progress) -> Vec<Wake> {
+        let mut reached = Vec::new();
+        let mut at = 0usize;
+        while let Some(waiter) = self.waiters.get(at) {
+            if progress.reached(waiter.lsn, waiter.level) {
+                reached.push(self.waiters.swap_remove(at).wake);
+            } else {
+                at = at.saturating_add(1);
+            }
+        }
+        reached
+    }
+
+    /// Takes out everyone: the log has failed or was closed.
+    pub(super) fn take_all_waiters(&mut self) -> Vec<Wake> {
+        self.waiters.drain(..).map(|w| w.wake).collect()
+    }
+
+    /// Takes out one who could lead now: a blocked thread, else the flusher.
+    pub(super) fn take_successor(&mut self, progress: &Progress) -> Option<Wake> {
+        if !self.may_lead(progress) {
+            return None;
+        }
+        let at = self.waiters.iter().position(|w| matches!(w.wake, Wake::Thread(_)));
+        match at {
+            Some(at) => Some(self.waiters.swap_remove(at).wake),
+            None => self.flusher.take().map(Wake::Thread),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The manifest's two copies on disk: reading the one that counts, and replacing the other.
+//!
+//! A publication writes the copy that does not count, so a crash in its middle leaves the one that does. The
+//! counter moves only when a write was completed: after a failure the same copy is written again.
+//! It knows nothing of what the manifest points to.
+
+use crate::error::{Error, Result};
+use crate::format::HeaderFault;
+use crate::format::manifest::{MANIFEST_BYTES, Manifest};
+use crate::format::names;
+use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full, write_all_at};
+use crate::sync::Arc;
+
+/// What stands in the two copies.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    /// The one that counts, if any is whole.
+    pub(crate) current: Option<Manifest>,
+    /// A sentence for each copy that is not whole though it is there.
+    pub(crate) faults: Vec<Error>,
+    /// How many copies are there.
+    pub(crate) present: usize,
+}
+
+/// Reads both copies as the device holds them.
+pub(crate) fn read_copies(storage: &dyn Storage, names_present: &[String]) -> Result<Copies> {
+    let mut copies = Copies { current: None, faults: Vec::new(), present: 0 };
+    for name in names::MANIFESTS {
+        if !names_present.iter().any(|n| n == name) {
+            continue;
+        }
+        copies.present = copies.present.saturating_add(1);
+        match read_copy(storage, name)? {
+            Ok(manifest) => {
+                if copies.current.as_ref().is_none_or(|m| m.counter < manifest.counter) {
+                    copies.current = Some(manifest);
+                }
+            }
+            Err(fault) => copies.faults.push(header_error(storage, name, fault)),
+        }
+    }
+    Ok(copies)
+}
+
+fn read_copy(storage: &dyn Storage, name: &str) -> Result<Result<Manifest, HeaderFault>> {
+    let io = |operation, e| Error::io(operation, storage.path(name), e);
+    let file = storage.open(name, OpenMode::Read).map_err(|e| io("open", e))?;
+    let block = MANIFEST_BYTES.max(storage.block_bytes() as usize);
+    let mut buf = AlignedBuf::zeroed(block).map_err(|e| io("read", e))?;
+    let read = read_device_full(&*file, &mut buf, 0).map_err(|e| io("read", e))?;
+    Ok(Manifest::decode(buf.get(..read.min(MANIFEST_BYTES)).unwrap_or_default()))
+}
+
+/// A header's fault as the crate's error.
+pub(crate) fn header_error(storage: &dyn Storage, name: &str, fault: HeaderFault) -> Error {
+    let path = storage.path(name);
+    match fault {
+        HeaderFault::Bad(reason) => Error::corrupt(path, 0, None, reason),
+        HeaderFault::Version(found) => Error::UnsupportedVersion {
+            path,
+            what: "format".into(),
+            found,
+            supported: u32::from(crate::format::FORMAT_VERSION),
+        },
+    }
+}
+
+/// The manifest of an open store.
+pub(crate) struct Root {
+    storage: Arc<dyn Storage>,
+    files: [Arc<dyn StorageFile>; 2],
+    current: Manifest,
+}
+
+impl Root {
+    /// Creates both copies of a new store. When it returns, the first survives power loss.
+    pub(crate) fn create(storage: Arc<dyn Storage>, manifest: Manifest) -> Result<Root> {
+        for name in names::MANIFESTS {
+            Self::create_copy(&*storage, name, &manifest)?;
+        }
+        Self::open(storage, manifest)
+    }
+
+    /// Puts a whole copy in place of one that is missing or damaged: temporary file, write, sync, rename, sync of the directory.
+    fn create_copy(storage: &dyn Storage, name: &str, manifest: &Manifest) -> Result<()> {
+        let temp = names::temp(name);
+        let io = |operation, e| Error::io(operation, storage.path(name), e);
+        let file = storage.open(&temp, OpenMode::CreateNew).map_err(|e| io("create", e))?;
+        let block = encode(storage, manifest)?;
+        write_all_at(&*file, &block, 0).map_err(|e| io("write", e))?;
+        file.sync_all().map_err(|e| io("sync", e))?;
+        storage.rename(&temp, name).map_err(|e| io("rename", e))?;
+        storage.sync_dir().map_err(|e| io("sync", e))
+    }
+
+    /// Opens the copies of an existing store for publication. A copy that is missing is made anew, so that later
+    /// publications need no space.
+    pub(crate) fn open(storage: Arc<dyn Storage>, current: Manifest) -> Result<Root> {
+        let open = |name: &str| -> Result<Arc<dyn StorageFile>> {
+            match storage.open(name, OpenMode::ReadWrite) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    // a counter of zero never counts against the whole copy
+                    Self::create_copy(&*storage, name, &Manifest { counter: 0, ..current.clone() })?;
+                    storage.open(name, OpenMode::ReadWrite).map_err(|e| Error::io("open", storage.path(name), e))
+                }
+                other => other.map_err(|e| Error::io("open", storage.path(name), e)),
+            }
+        };
+        let [first, second] = names::MANIFESTS;
+        let files = [open(first)?, open(second)?];
+        Ok(Root { storage, files, current })
+    }
+
+    /// What counts now.
+    pub(crate) fn current(&self) -> &Manifest {
+        &self.current
+    }
+
+    /// Replaces the manifest by what `change` makes of it. When it returns `Ok` the new one survives power loss;
+    /// when it fails the old one does, or the new.
+    pub(crate) fn publish(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+        let mut next = self.current.clone();
+        change(&mut next);
+        next.counter = self.current.counter.saturating_add(1);
+        let odd = next.counter & 1 == 1;
+        let (name, file) = match (&names::MANIFESTS, &self.files) {
+            ([_, second], [_, file]) if odd => (second, file),
+            ([first, _], [file, _]) => (first, file),
+        };
+        let block = encode(&*self.storage, &next)?;
+        let io = |operation, e| Error::io(operation, self.storage.path(name), e);
+        write_all_at(&**file, &block, 0).map_err(|e| io("write", e))?;
+        file.sync_all().map_err(|e| io("sync", e))?;
+        self.current = next;
+        Ok(())
+    }
+}
+
+fn encode(storage: &dyn Storage, manifest: &Manifest) -> Result<Vec<u8>> {
+    let mut block = vec![0; MANIFEST_BYTES];
+    manifest.encode(&mut block).ok_or_else(|| {
+        Error::InvalidArgument { reason: format!("the manifest of {} does not fit", storage.path("").display()).into() }
+    })?;
+    Ok(block)
+}

@@ -1,0 +1,164 @@
+//! Segments written ahead of need, and segments that are used again.
+//!
+//! A spare was written through and synced before it gets its name, so that a frame written into it later changes no
+//! metadata. It holds no base LSN until it is entered. Making one is slow and happens outside every lock but its own.
+
+use super::attach::Spare;
+use super::commit::Commit;
+use super::queue::Queue;
+use super::writer::SegmentInfo;
+use crate::error::{Error, Result, out_of_space};
+use crate::format::bytes::round_up;
+use crate::format::names;
+use crate::format::Lsn;
+use crate::storage::{AlignedBuf, OpenMode, Storage, write_all_at};
+use crate::sync::{Arc, Mutex};
+
+/// How much of a spare is written at once.
+const ZEROS_BYTES: u64 = 1 << 20;
+
+/// Sizes and numbers of spares.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SpareBounds {
+    pub(super) block_bytes: u32,
+    pub(super) first_segment_bytes: u64,
+    pub(super) segment_bytes: u64,
+    /// Kept ready: one for the next rotation, the others as the reserve.
+    pub(super) ready: usize,
+    /// Kept at the most; what is truncated beyond that is removed.
+    pub(super) most: usize,
+}
+
+pub(super) struct Spares {
+    storage: Arc<dyn Storage>,
+    bounds: SpareBounds,
+    /// The number of the newest spare; held while one is made, so that one is made at a time.
+    newest: Mutex<u64>,
+}
+
+impl Spares {
+    /// Takes over the spares found at open. Those of no use are dropped from the list (and later from the disk, by number).
+    pub(super) fn new(storage: Arc<dyn Storage>, bounds: SpareBounds, found: &[Spare]) -> Spares {
+        let newest = found.iter().map(|s| s.number).max().unwrap_or(0);
+        Spares { storage, bounds, newest: Mutex::new(newest) }
+    }
+
+    /// Whether a file of this size can become a segment.
+    pub(super) fn is_usable(&self, file_bytes: u64) -> bool {
+        let block = u64::from(self.bounds.block_bytes);
+        file_bytes >= block.saturating_mul(2) && round_up(file_bytes, block) == file_bytes
+    }
+
+    /// The size of the next spare: segments start small and double up to their limit.
+    fn next_bytes(&self, current: u64, at_least: u64) -> u64 {
+        let block = u64::from(self.bounds.block_bytes);
+        let grown = current.saturating_mul(2).clamp(self.bounds.first_segment_bytes, self.bounds.segment_bytes);
+        round_up(grown.max(at_least.saturating_add(block)), block)
+    }
+
+    /// Makes one spare that holds at least `bytes` behind its header, if `needed` still says so once it is this
+    /// caller's turn. When it returns `true`, the spare survives power loss.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the file system has no space; what was begun is removed again.
+    pub(super) fn prepare(&self, commit: &Commit, bytes: u64, needed: impl Fn(&mut Queue) -> bool) -> Result<bool> {
+        let mut newest = self.newest.lock();
+        let current = {
+            let mut queue = commit.queue.lock();
+            if !needed(&mut queue) {
+                return Ok(false);
+            }
+            queue.segment_bytes
+        };
+        let spare = self.make(&mut newest, self.next_bytes(current, bytes))?;
+        commit.queue.lock().add_spare(spare);
+        Ok(true)
+    }
+
+    /// Whether the next rotation would find no spare beside the reserve.
+    pub(super) fn are_short(&self, queue: &Queue) -> bool {
+        queue.spares().len() < self.bounds.ready
+    }
+
+    fn make(&self, newest: &mut u64, file_bytes: u64) -> Result<Spare> {
+        let number = newest.saturating_add(1);
+        let name = names::spare(number);
+        let temp = names::temp(&name);
+        let made = self.write_through(&temp, &name, file_bytes);
+        if let Err(error) = made {
+            // best effort: a left-over is removed at the next open
+            let _ = self.storage.remove(&temp);
+            return Err(error);
+        }
+        *newest = number;
+        Ok(Spare { name, number, file_bytes })
+    }
+
+    fn write_through(&self, temp: &str, name: &str, file_bytes: u64) -> Result<()> {
+        let fail = |operation, e: std::io::Error| {
+            if out_of_space(&e) {
+                Error::Full { what: "the next segment", source: Some(Arc::new(e)) }
+            } else {
+                Error::io(operation, self.storage.path(temp), e)
+            }
+        };
+        let file = match self.storage.open(temp, OpenMode::CreateNew) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                self.storage.remove(temp).map_err(|e| fail("remove", e))?;
+                self.storage.open(temp, OpenMode::CreateNew).map_err(|e| fail("create", e))?
+            }
+            other => other.map_err(|e| fail("create", e))?,
+        };
+        file.allocate(file_bytes).map_err(|e| fail("allocate", e))?;
+        let zeros =
+            AlignedBuf::zeroed(usize::try_from(ZEROS_BYTES).unwrap_or(4096)).map_err(|e| fail("write", e))?;
+        let mut at = 0u64;
+        while at < file_bytes {
+            let len = ZEROS_BYTES.min(file_bytes.saturating_sub(at));
+            let piece = usize::try_from(len).ok().and_then(|len| zeros.get(..len)).unwrap_or_default();
+            write_all_at(&*file, piece, at).map_err(|e| fail("write", e))?;
+            at = at.saturating_add(len);
+        }
+        file.sync_all().map_err(|e| fail("sync", e))?;
+        self.storage.rename(temp, name).map_err(|e| fail("rename", e))?;
+        self.storage.sync_dir().map_err(|e| fail("sync", e))
+    }
+
+    /// Gives up every segment that lies wholly below `lsn`: some become spares, the rest is removed. The caller has made sure,
+    /// durably, that nothing needs them. Returns how many.
+    ///
+    /// When it returns, the renames and removals survive power loss; when a crash takes them back, the files are garbage by
+    /// their names.
+    pub(super) fn recycle_below(&self, commit: &Commit, lsn: Lsn) -> Result<usize> {
+        let mut newest = self.newest.lock();
+        let gone: Vec<SegmentInfo> = {
+            let mut segments = commit.segments.lock();
+            let count = segments.iter().zip(segments.iter().skip(1)).take_while(|(_, next)| next.base <= lsn).count();
+            segments.drain(..count).collect()
+        };
+        let mut recycled = Vec::new();
+        for segment in &gone {
+            let io = |operation, e| Error::io(operation, self.storage.path(&segment.name), e);
+            let kept = commit.queue.lock().spares().len().saturating_add(recycled.len());
+            let right_size = segment.file_bytes >= commit.queue.lock().segment_bytes.min(self.bounds.segment_bytes);
+            if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
+                let number = newest.saturating_add(1);
+                let name = names::spare(number);
+                self.storage.rename(&segment.name, &name).map_err(|e| io("rename", e))?;
+                *newest = number;
+                recycled.push(Spare { name, number, file_bytes: segment.file_bytes });
+            } else {
+                match self.storage.remove(&segment.name) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    other => other.map_err(|e| io("remove", e))?,
+                }
+            }
+        }
+        if !gone.is_empty() {
+            self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
+        }
+        let mut queue = commit.queue.lock();
+        recycled.into_iter().for_each(|spare| queue.add_spare(spare));
+        Ok(gone.len())
+    }
+}

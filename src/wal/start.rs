@@ -1,0 +1,178 @@
+//! From a scanned directory to an open log: a new epoch, a new segment, and so the cut behind what was recovered.
+
+use super::attach::{Access, Attached};
+use super::commit::Commit;
+use super::log::{Inner, Log, LogOptions};
+use super::queue::{Bounds, Queue};
+use super::root::Root;
+use super::scan::{ScanEnd, Scanner, Tail};
+use super::spares::{SpareBounds, Spares};
+use super::writer::{Identity, SegmentInfo, Writer};
+use crate::error::{Error, Result};
+use crate::format::manifest::Manifest;
+use crate::format::{Epoch, Lsn, MachineTag, MAX_MACHINE_NAME_BYTES, SegmentId, StoreId};
+use crate::storage::{AlignedBuf, OpenMode, Storage};
+use crate::sync::{Arc, Mutex};
+
+/// What opening a log found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogReport {
+    /// Where the records begin that are still there.
+    pub start: Lsn,
+    /// Where they end.
+    pub end: Lsn,
+    /// The count of opens, this one included.
+    pub epoch: Epoch,
+    /// What lay behind the end and was cut, if anything did.
+    pub tail: Option<Tail>,
+    /// Sentences about what is not as it should be, though nothing was lost.
+    pub warnings: Vec<String>,
+}
+
+/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it.
+pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, log_start: Option<Lsn>) -> Result<Root> {
+    if machine.name.len() > MAX_MACHINE_NAME_BYTES {
+        return Err(Error::invalid(format!("a machine's name is at most {MAX_MACHINE_NAME_BYTES} bytes long")));
+    }
+    let storage = attached.storage.clone();
+    if let Some(manifest) = &attached.manifest {
+        return Root::open(storage, manifest.clone());
+    }
+    let block_bytes = storage.block_bytes();
+    let mut manifest = Manifest {
+        counter: 0,
+        store: StoreId::new(storage.random()),
+        epoch: Epoch::new(0),
+        log_start: log_start.unwrap_or(Lsn::new(u64::from(block_bytes))),
+        watermark: Lsn::ZERO,
+        clean_end: Lsn::ZERO,
+        segment: SegmentId::new(0),
+        block_bytes,
+        machine: machine.clone(),
+        snapshots: Vec::new(),
+    };
+    let Some(first) = attached.segments.first() else {
+        return Root::create(storage, manifest);
+    };
+    let header = super::scan::OpenSegment::open(&*storage, first)?.header;
+    manifest.store = header.store;
+    manifest.log_start = log_start.unwrap_or(header.base);
+    manifest.block_bytes = header.block_bytes;
+    Root::open(storage, manifest)
+}
+
+/// A log whose records have been read, about to be opened for more.
+pub(crate) struct OpenLog {
+    pub(crate) attached: Attached,
+    pub(crate) root: Root,
+    pub(crate) end: ScanEnd,
+    pub(crate) machine: MachineTag,
+    pub(crate) options: LogOptions,
+}
+
+impl OpenLog {
+    /// Starts a new epoch in a new segment. When it returns, the end of what was recovered is recorded for good.
+    ///
+    /// Where the disk is so full that not even the reserve is there, the log opens all the same; it enters its segment with
+    /// the first record that finds room.
+    pub(crate) fn start(self) -> Result<Log> {
+        let OpenLog { attached, mut root, end, machine, options } = self;
+        let storage = attached.storage.clone();
+        let manifest = root.current().clone();
+        let epoch = Epoch::new(manifest.epoch.max(end.highest_epoch).get().saturating_add(1));
+        root.publish(|m| {
+            m.epoch = epoch;
+            m.clean_end = Lsn::ZERO;
+            m.machine = machine.clone();
+            m.watermark = m.watermark.max(end.end);
+        })?;
+        let block_bytes = manifest.block_bytes;
+        let identity = Identity { store: manifest.store, epoch, block_bytes, machine };
+        let root = Arc::new(Mutex::new(root));
+        // behind everything that the old segments could hold, so that no LSN of theirs is used again
+        let base = end.beyond.max(Lsn::new(u64::from(block_bytes)));
+        let bounds = SpareBounds {
+            block_bytes,
+            first_segment_bytes: options.first_segment_bytes.min(options.segment_bytes),
+            segment_bytes: options.segment_bytes,
+            ready: options.ready_spares,
+            most: options.most_spares,
+        };
+        let spares = Spares::new(storage.clone(), bounds, &attached.spares);
+        let (usable, useless): (Vec<_>, Vec<_>) =
+            attached.spares.iter().cloned().partition(|s| spares.is_usable(s.file_bytes));
+        for spare in useless {
+            storage.remove(&spare.name).map_err(|e| Error::io("remove", storage.path(&spare.name), e))?;
+        }
+        let queue_bounds = Bounds {
+            block_bytes,
+            max_frame_bytes: options.max_frame_bytes,
+            max_pending_bytes: options.max_pending_bytes,
+            max_in_flight: options.max_in_flight.max(1),
+        };
+        let queue = Queue::new(queue_bounds, base, base, usable)?;
+        let last_id = attached.segments.last().map_or(SegmentId::new(0), |s| s.id);
+        let writer =
+            Writer::new(storage.clone(), identity.clone(), root.clone(), end.end, end.last_checksum, last_id);
+        let segments = known_segments(&*storage, &attached)?;
+        let commit = Commit::new(queue, writer, segments, end.end);
+        let inner = Inner::new(storage, commit, spares, root, identity, options, attached.lock);
+        inner.enter_first(base)?;
+        Log::spawn(inner)
+    }
+}
+
+fn known_segments(storage: &dyn Storage, attached: &Attached) -> Result<Vec<SegmentInfo>> {
+    let measure = |name: &str| -> Result<u64> {
+        let io = |operation, e| Error::io(operation, storage.path(name), e);
+        let file = storage.open(name, OpenMode::Read).map_err(|e| io("open", e))?;
+        file.len().map_err(|e| io("measure", e))
+    };
+    let info = |s: &super::attach::SegmentFile| {
+        Ok(SegmentInfo { name: s.name.clone(), id: s.id, base: s.base, file_bytes: measure(&s.name)? })
+    };
+    attached.segments.iter().map(info).collect()
+}
+
+/// Opens a log that stands alone: all its records are verified.
+pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<(Log, LogReport)> {
+    let attached = Attached::new(storage, Access::ReadWrite)?;
+    let machine = MachineTag { name: options.name.clone(), version: options.version };
+    if let Some(manifest) = &attached.manifest {
+        check_machine(&attached, &manifest.machine, &machine)?;
+    }
+    let root = prepare_root(&attached, &machine, None)?;
+    let start = root.current().log_start;
+    let mut scanner = Scanner::new(&attached, start)?;
+    let out_of_memory = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };
+    let mut buf = AlignedBuf::with_capacity(0).map_err(out_of_memory)?;
+    while let Some(chunk) = scanner.next_chunk(buf)? {
+        buf = chunk.into_buf();
+    }
+    let end = scanner.take_end()?;
+    let mut warnings = attached.storage.warnings();
+    warnings.extend(attached.manifest_faults.iter().map(ToString::to_string));
+    warnings.extend(attached.foreign.iter().map(|name| format!("{name} is not a file of this store")));
+    let tail = end.tail.clone().filter(|t| t.torn);
+    let (records_start, records_end) = (start, end.end);
+    let log = OpenLog { attached, root, end, machine, options }.start()?;
+    let report = LogReport { start: records_start, end: records_end, epoch: log.epoch(), tail, warnings };
+    Ok((log, report))
+}
+
+fn check_machine(attached: &Attached, found: &MachineTag, ours: &MachineTag) -> Result<()> {
+    if found.name != ours.name {
+        let reason = format!("it belongs to \"{}\", not to \"{}\"", found.name, ours.name);
+        return Err(Error::NotAStore { path: attached.storage.path(""), reason: reason.into() });
+    }
+    if found.version != ours.version {
+        return Err(Error::UnsupportedVersion {
+            path: attached.storage.path(""),
+            what: ours.name.clone().into(),
+            found: found.version,
+            supported: ours.version,
+        });
+    }
+    Ok(())
+}
