@@ -11,9 +11,12 @@
 
 mod buffer;
 mod disk;
+mod disk_file;
+mod lock;
+mod probe;
 
 pub use buffer::AlignedBuf;
-pub use disk::DiskStorage;
+pub use disk::{Create, DiskStorage};
 
 use std::io;
 use std::path::PathBuf;

@@ -1,0 +1,212 @@
+//! What a crash leaves of a disk.
+//!
+//! A power loss keeps a subset of the pending units: sectors, lengths and changes of names, each on its own.
+//! Units of one file, and changes of names, are applied in their order. A change of a name refers to the
+//! file itself: where the creation was lost and a later rename was kept, the file has the new name.
+
+use super::content::SECTOR_BYTES;
+use super::disk::SimDisk;
+use super::inode::{Inode, Unit};
+use super::rng::{Rng, mix};
+use super::state::{InFlight, Ino, State, apply_entry};
+use crate::sync::{Arc, Mutex};
+
+/// What a crash leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Crash {
+    /// Power loss; nothing that was not synced survives.
+    Nothing,
+    /// Power loss; everything that was written survives, synced or not, but for what a failed sync gave up.
+    Everything,
+    /// Power loss; a subset of what was not synced survives. The seed also draws how: unit by unit,
+    /// pages or files whole or not at all, or all up to some moment.
+    Seeded(u64),
+    /// The process ends, the machine goes on: the page cache survives, and what was not synced is still
+    /// not synced on the new disk.
+    KillOnly,
+    /// As `Seeded`; besides, one physical block is destroyed, what was durable in it included: one of those that the last
+    /// unfinished durable write was about, else one with unsynced sectors, if there are any.
+    TornBlock(u64),
+}
+
+/// What one pending unit is about.
+#[derive(Clone, Copy, Debug)]
+enum About {
+    Sector(Ino, u64),
+    Length(Ino),
+    Names,
+}
+
+impl SimDisk {
+    /// The disk that is found after a crash at this moment.
+    ///
+    /// The new disk has the same clock and the same limit of space, no faults, no locks, and counts its operations
+    /// from 0; its randomness depends on this disk's and on the choice. This disk stays as it is.
+    ///
+    /// ```
+    /// use seawal::sim::{Crash, SimDisk};
+    /// use seawal::storage::{OpenMode, Storage};
+    ///
+    /// let disk = SimDisk::new(7);
+    /// let file = disk.open("a", OpenMode::CreateNew)?;
+    /// file.write_at(b"synced", 0)?;
+    /// file.sync_all()?;
+    /// assert!(disk.crash(Crash::Nothing).list()?.is_empty(), "the name was not synced");
+    /// disk.sync_dir()?;
+    /// file.write_at(b"SYNCED", 0)?;
+    /// assert_eq!(disk.crash(Crash::Nothing).read_file("a")?, b"synced");
+    /// assert_eq!(disk.crash(Crash::Everything).read_file("a")?, b"SYNCED");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn crash(&self, choice: Crash) -> SimDisk {
+        let state = self.state.lock();
+        let after = match choice {
+            Crash::Nothing => power_loss(&state, 1, |_| false),
+            Crash::Everything => power_loss(&state, 2, |_| true),
+            Crash::KillOnly => kill(&state),
+            Crash::Seeded(seed) => seeded(&state, seed),
+            Crash::TornBlock(seed) => {
+                let mut after = seeded(&state, seed);
+                destroy_block(&state, &mut after, Rng::new(seed).fork(3));
+                after
+            }
+        };
+        SimDisk { state: Arc::new(Mutex::new(after)) }
+    }
+
+    /// How many changes are written and not synced: what [`SimDisk::crash_subset`] chooses from.
+    pub fn pending_units(&self) -> usize {
+        units(&self.state.lock()).len()
+    }
+
+    /// The disk after a power loss that kept the units whose entry in `mask` is true, in the order in which
+    /// they were written. Units that `mask` is too short for are lost.
+    ///
+    /// Where [`SimDisk::pending_units`] is small, all 2ⁿ masks can be tried.
+    ///
+    /// ```
+    /// use seawal::sim::SimDisk;
+    /// use seawal::storage::{OpenMode, Storage};
+    ///
+    /// let disk = SimDisk::new(7);
+    /// let file = disk.open("a", OpenMode::CreateNew)?;
+    /// file.write_at(b"x", 0)?;
+    /// assert_eq!(disk.pending_units(), 3); // the name, the sector, the length
+    /// assert_eq!(disk.crash_subset(&[true, true, false]).read_file("a")?, b"");
+    /// assert_eq!(disk.crash_subset(&[true, false, true]).read_file("a")?, b"\0");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn crash_subset(&self, mask: &[bool]) -> SimDisk {
+        let state = self.state.lock();
+        let mut code = mix(mask.len() as u64);
+        for &kept in mask {
+            code = mix(code.wrapping_add(1 + u64::from(kept)));
+        }
+        let after = power_loss(&state, code, |at| mask.get(at).copied().unwrap_or(false));
+        SimDisk { state: Arc::new(Mutex::new(after)) }
+    }
+}
+
+/// All pending units in the order in which they were written.
+fn units(state: &State) -> Vec<(u64, About)> {
+    let files = state.inodes.iter().flat_map(|(&ino, inode)| {
+        inode.pending.iter().map(move |p| match p.unit {
+            Unit::Sector { sector, .. } => (p.seq, About::Sector(ino, sector)),
+            Unit::Grow(_) | Unit::Shrink(_) => (p.seq, About::Length(ino)),
+        })
+    });
+    let mut all: Vec<_> = files.chain(state.pending_dir.iter().map(|(seq, _)| (*seq, About::Names))).collect();
+    all.sort_unstable_by_key(|&(seq, _)| seq);
+    all
+}
+
+fn seeded(state: &State, seed: u64) -> State {
+    let all = units(state);
+    let mut rng = Rng::new(seed);
+    // Independent sectors almost never lose one whole write and keep a later one, so whole pages and
+    // whole files are drawn as well.
+    let (manner, sixteenths, salt) = (rng.below(4), rng.below(17), rng.next());
+    let moment = rng.below(all.len() as u64 + 1) as usize;
+    let keep = |at: usize| {
+        let (seq, about) = all[at];
+        let group = match (manner, about) {
+            (3, _) => return at < moment,
+            (1, About::Sector(ino, sector)) => mix(ino) ^ (sector / 8),
+            (2, About::Sector(ino, _) | About::Length(ino)) => mix(ino),
+            _ => mix(!seq),
+        };
+        mix(salt ^ mix(group)) % 16 < sixteenths
+    };
+    power_loss(state, mix(seed) ^ 4, keep)
+}
+
+/// The state after a power loss that kept the units for whose position `keep` says so.
+fn power_loss(state: &State, code: u64, keep: impl Fn(usize) -> bool) -> State {
+    let all = units(state);
+    let kept: Vec<u64> = (0..all.len()).filter(|&at| keep(at)).map(|at| all[at].0).collect();
+    let is_kept = |seq: u64| kept.binary_search(&seq).is_ok();
+    let mut after = restarted(state, code);
+    after.dir = state.durable_dir.clone();
+    for (_, change) in state.pending_dir.iter().filter(|(seq, _)| is_kept(*seq)) {
+        apply_entry(&mut after.dir, change);
+    }
+    after.durable_dir = after.dir.clone();
+    after.inodes = after
+        .dir
+        .values()
+        .map(|ino| (*ino, state.inodes.get(ino).map_or_else(Inode::default, |i| i.after_power_loss(is_kept))))
+        .collect();
+    after
+}
+
+/// The state after the process ended and the machine did not.
+fn kill(state: &State) -> State {
+    let mut after = restarted(state, 3);
+    after.dir = state.dir.clone();
+    after.durable_dir = state.durable_dir.clone();
+    after.pending_dir = state.pending_dir.clone();
+    after.inodes = state.inodes.clone();
+    for inode in after.inodes.values_mut() {
+        inode.handles = 0;
+    }
+    after.forget_nameless();
+    after
+}
+
+/// A machine that has just started, without files.
+fn restarted(state: &State, code: u64) -> State {
+    let mut drawn = state.rng.fork(code);
+    let mut after = State::new(drawn.next(), state.config);
+    after.next_ino = state.next_ino;
+    after.seq = state.seq;
+    after.capacity = state.capacity;
+    after.clock = state.clock;
+    after
+}
+
+/// Fills one physical block with garbage.
+fn destroy_block(before: &State, after: &mut State, mut rng: Rng) {
+    let block = u64::from(before.config.block_bytes);
+    let target = match before.in_flight {
+        Some(InFlight { ino, offset, len }) => {
+            let (first, last) = (offset / block, (offset + len).div_ceil(block));
+            Some((ino, first + rng.below(last - first)))
+        }
+        None => {
+            let sectors = units(before).into_iter().filter_map(|(_, about)| match about {
+                About::Sector(ino, sector) => Some((ino, sector * SECTOR_BYTES as u64 / block)),
+                _ => None,
+            });
+            let sectors: Vec<_> = sectors.collect();
+            sectors.get(rng.below(sectors.len() as u64) as usize).copied()
+        }
+    };
+    let Some((inode, number)) = target.and_then(|(ino, number)| Some((after.inodes.get_mut(&ino)?, number))) else {
+        return;
+    };
+    let garbage: Vec<u8> = std::iter::repeat_with(|| rng.next().to_le_bytes()).flatten().take(block as usize).collect();
+    inode.durable.write(&garbage, number * block);
+    inode.settle();
+}

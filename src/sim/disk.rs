@@ -1,0 +1,589 @@
+//! The simulated disk as programs and tests see it.
+//!
+//! One mutex guards the whole disk and is held for one operation at a time, never across a callback. With one
+//! thread, the same calls on the same seed have the same results, and give the same trace.
+
+use super::fault::{Fault, OpKind, Persistence, When};
+use super::inode::Inode;
+use super::state::{Config, EntryChange, InFlight, Ino, State, eio, no_space, open_kind};
+use super::trace::Op;
+use crate::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
+use crate::sync::{Arc, Mutex};
+use rustix::io::Errno;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What direct I/O on a simulated disk is aligned to, whatever its block size.
+const DIRECT_ALIGN: usize = super::content::SECTOR_BYTES;
+
+/// Where the simulated calendar starts.
+const WALL_CLOCK_START_MICROS: u64 = 1_700_000_000_000_000;
+
+/// A deterministic disk in memory that can be crashed and made to fail.
+///
+/// A clone is another handle to the same disk; [`SimDisk::crash`] makes a new one.
+///
+/// ```
+/// use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
+/// use seawal::storage::{OpenMode, Storage};
+///
+/// let disk = SimDisk::new(1);
+/// let file = disk.open("a", OpenMode::CreateNew)?;
+/// disk.sync_dir()?;
+/// file.write_at(b"hello", 0)?;
+/// disk.fail_next(OpKind::SyncData, Fault::Eio, Persistence::Once);
+/// file.sync_data().unwrap_err();
+/// file.sync_data()?; // says Ok, as ext4 does, about bytes that are gone:
+/// assert_eq!(disk.read_file("a")?, b"hello");
+/// assert_eq!(disk.crash(Crash::Everything).read_file("a")?, b"");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    pub(super) state: Arc<Mutex<State>>,
+}
+
+/// Makes a [`SimDisk`] that differs from the usual.
+///
+/// ```
+/// use seawal::sim::SimDisk;
+/// use seawal::storage::{Storage, WritePath};
+/// let disk = SimDisk::builder().seed(3).block_bytes(512).write_path(WritePath::BufferedSync).build();
+/// assert_eq!(disk.block_bytes(), 512);
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct SimDiskBuilder {
+    seed: u64,
+    config: Config,
+}
+
+impl SimDiskBuilder {
+    /// What all of the disk's decisions come from; 0 by default.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The physical block, 4096 by default; rounded up to a power of two of at least 512.
+    pub fn block_bytes(mut self, bytes: u32) -> Self {
+        self.config.block_bytes = bytes.clamp(512, 1 << 20).next_power_of_two();
+        self
+    }
+
+    /// How durable writes go; [`WritePath::Direct`] by default.
+    pub fn write_path(mut self, path: WritePath) -> Self {
+        self.config.write_path = path;
+        self
+    }
+
+    /// The disk.
+    pub fn build(self) -> SimDisk {
+        SimDisk { state: Arc::new(Mutex::new(State::new(self.seed, self.config))) }
+    }
+}
+
+impl SimDisk {
+    /// An empty disk with blocks of 4096 bytes, direct writes and no limit of space.
+    pub fn new(seed: u64) -> SimDisk {
+        SimDisk::builder().seed(seed).build()
+    }
+
+    /// A disk with other properties.
+    pub fn builder() -> SimDiskBuilder {
+        SimDiskBuilder { seed: 0, config: Config { block_bytes: 4096, write_path: WritePath::Direct } }
+    }
+
+    /// Plans a fault for the operation with this index, counted as [`SimDisk::op_count`] does, or with
+    /// [`Persistence::ForEver`] from it on. Of several faults for one operation the first planned strikes.
+    pub fn fail_at(&self, op_index: u64, fault: Fault, persistence: Persistence) {
+        self.state.lock().plan.add(When::At(op_index), fault, persistence);
+    }
+
+    /// Plans a fault for the next operation of a kind, or with [`Persistence::ForEver`] for all of that kind.
+    pub fn fail_next(&self, kind: OpKind, fault: Fault, persistence: Persistence) {
+        self.state.lock().plan.add(When::Next(kind), fault, persistence);
+    }
+
+    /// Takes back all faults that were planned. A machine that is down stays down.
+    pub fn clear_faults(&self) {
+        self.state.lock().plan.clear();
+    }
+
+    /// How many operations there were: the index of the next one.
+    pub fn op_count(&self) -> u64 {
+        self.state.lock().ops
+    }
+
+    /// Whether [`Fault::Crash`] has struck.
+    pub fn is_down(&self) -> bool {
+        self.state.lock().down
+    }
+
+    /// Limits how much can still be written, or lifts the limit. Space is counted in pages of 4096 bytes; removed and
+    /// shortened files give theirs back.
+    pub fn set_free_bytes(&self, free: Option<u64>) {
+        let mut state = self.state.lock();
+        state.capacity = free.map(|free| state.used_bytes().saturating_add(free));
+    }
+
+    /// Moves the clock.
+    pub fn advance(&self, by: Duration) {
+        let mut state = self.state.lock();
+        state.clock = state.clock.saturating_add(by);
+    }
+
+    /// A hash of all operations so far with their names, offsets, lengths, bytes and faults.
+    pub fn trace_hash(&self) -> u64 {
+        self.state.lock().trace.hash()
+    }
+
+    /// Keeps the last thousand operations as text from here on.
+    pub fn enable_trace(&self) {
+        self.state.lock().trace.enable();
+    }
+
+    /// The operations since [`SimDisk::enable_trace`], one a line: index, kind, name, offset, length, fault.
+    pub fn trace(&self) -> Vec<String> {
+        self.state.lock().trace.lines()
+    }
+
+    /// The names of all files. Not an operation.
+    pub fn file_names(&self) -> Vec<String> {
+        self.state.lock().dir.keys().cloned().collect()
+    }
+
+    /// A file's bytes as the page cache shows them. Not an operation.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`].
+    pub fn read_file(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.edit(name, |inode| {
+            let mut bytes = vec![0; usize::try_from(inode.cached.len).unwrap_or(usize::MAX)];
+            inode.cached.read(&mut bytes, 0);
+            Ok(bytes)
+        })
+    }
+
+    /// Makes a file hold these bytes, at once and durably, its name included. Not an operation.
+    pub fn write_file(&self, name: &str, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        state.sync_name(name);
+        let ino = match state.dir.get(name) {
+            Some(&ino) => ino,
+            None => {
+                let ino = state.next_ino;
+                state.next_ino += 1;
+                state.dir.insert(name.to_owned(), ino);
+                ino
+            }
+        };
+        state.durable_dir.insert(name.to_owned(), ino);
+        let inode = state.inode(ino);
+        inode.durable.cut(0);
+        inode.settle();
+        inode.overwrite(bytes, 0);
+        state.claim(ino, 0, bytes.len() as u64);
+    }
+
+    /// Turns over one bit of a file, at once and durably. Not an operation.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`], and [`io::ErrorKind::InvalidInput`] past the end of the file.
+    pub fn flip_bit(&self, name: &str, offset: u64, bit: u32) -> io::Result<()> {
+        self.edit(name, |inode| {
+            let mut byte = [0];
+            if inode.cached.read(&mut byte, offset) == 0 {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "the offset lies past the end of the file"));
+            }
+            byte[0] ^= 1u8.rotate_left(bit);
+            inode.overwrite(&byte, offset);
+            Ok(())
+        })
+    }
+
+    /// Puts bytes into a file, at once and durably. Not an operation.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`].
+    pub fn overwrite(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.edit(name, |inode| {
+            inode.overwrite(bytes, offset);
+            Ok(())
+        })
+    }
+
+    /// Sets a file's length, at once and durably; what was unsynced becomes durable. Not an operation.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`].
+    pub fn truncate_file(&self, name: &str, len: u64) -> io::Result<()> {
+        self.edit(name, |inode| {
+            inode.sync();
+            inode.durable.cut(len);
+            inode.settle();
+            Ok(())
+        })
+    }
+
+    /// Removes a file, at once and durably. Not an operation.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`].
+    pub fn remove_file(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.lookup(name)?;
+        state.sync_name(name);
+        state.dir.remove(name);
+        state.durable_dir.remove(name);
+        state.forget_nameless();
+        Ok(())
+    }
+
+    fn edit<T>(&self, name: &str, change: impl FnOnce(&mut Inode) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.state.lock();
+        let ino = state.lookup(name)?;
+        change(state.inode(ino))
+    }
+}
+
+impl Storage for SimDisk {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+        check_name(name)?;
+        let op = Op { offset: mode as u64, ..Op::new(open_kind(mode), name) };
+        let ino = self.state.lock().simple(&op, |state| {
+            let ino = match mode {
+                OpenMode::CreateNew => state.create(name)?,
+                OpenMode::Read | OpenMode::ReadWrite => state.lookup(name)?,
+            };
+            state.inode(ino).handles += 1;
+            Ok(ino)
+        })?;
+        let (state, name) = (Arc::clone(&self.state), Arc::from(name));
+        Ok(Arc::new(SimFile { state, ino, name, writable: mode != OpenMode::Read }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.state.lock().simple(&Op::new(OpKind::List, ""), |state| Ok(state.dir.keys().cloned().collect()))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        let op = Op { data: to.as_bytes(), ..Op::new(OpKind::Rename, from) };
+        self.state.lock().simple(&op, |state| {
+            let ino = state.lookup(from)?;
+            if from != to {
+                state.change_entry(EntryChange::Rename { to: to.to_owned(), ino });
+            }
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.state.lock().simple(&Op::new(OpKind::Remove, name), |state| {
+            let ino = state.lookup(name)?;
+            state.change_entry(EntryChange::Remove { name: name.to_owned(), ino });
+            Ok(())
+        })
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        match state.enter(&Op::new(OpKind::SyncDir, ""))? {
+            None | Some(Fault::ShortWrite) => {
+                state.sync_dir();
+                Ok(())
+            }
+            Some(Fault::Crash) => Err(state.stop()),
+            Some(fault) => {
+                state.pending_dir.clear();
+                Err(sync_error(fault))
+            }
+        }
+    }
+
+    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn StorageLock>> {
+        let op = Op { offset: mode as u64, ..Op::new(OpKind::Lock, "") };
+        self.state.lock().simple(&op, |state| {
+            let refused = match mode {
+                LockMode::Shared if state.locks.owned => Some("another handle of this simulated disk"),
+                LockMode::Exclusive if state.locks.owned => Some("another handle of this simulated disk"),
+                LockMode::Exclusive if state.locks.readers > 0 => Some("a reader"),
+                LockMode::Shared | LockMode::Exclusive => None,
+            };
+            if let Some(holder) = refused {
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, holder));
+            }
+            match mode {
+                LockMode::Shared => state.locks.readers += 1,
+                LockMode::Exclusive => state.locks.owned = true,
+            }
+            Ok(())
+        })?;
+        Ok(Box::new(SimLock { state: Arc::clone(&self.state), mode }))
+    }
+
+    fn block_bytes(&self) -> u32 {
+        self.state.lock().config.block_bytes
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.state.lock().simple(&Op::new(OpKind::FreeBytes, ""), |state| Ok(state.free_bytes()))
+    }
+
+    /// The simulated clock: a microsecond for each operation, and what [`SimDisk::advance`] adds.
+    fn monotonic(&self) -> Duration {
+        self.state.lock().clock
+    }
+
+    fn wall_clock_micros(&self) -> u64 {
+        WALL_CLOCK_START_MICROS + u64::try_from(self.monotonic().as_micros()).unwrap_or(u64::MAX / 2)
+    }
+
+    fn random(&self) -> u64 {
+        self.state.lock().rng.next()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from("/sim").join(name)
+    }
+}
+
+/// Held until dropped.
+struct SimLock {
+    state: Arc<Mutex<State>>,
+    mode: LockMode,
+}
+
+impl StorageLock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let locks = &mut self.state.lock().locks;
+        match self.mode {
+            LockMode::Shared => locks.readers = locks.readers.saturating_sub(1),
+            LockMode::Exclusive => locks.owned = false,
+        }
+    }
+}
+
+/// One open file.
+struct SimFile {
+    state: Arc<Mutex<State>>,
+    ino: Ino,
+    /// The name at the time of opening, for the trace.
+    name: Arc<str>,
+    writable: bool,
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.state.lock().close(self.ino);
+    }
+}
+
+impl SimFile {
+    fn op(&self, kind: OpKind) -> Op<'_> {
+        Op::new(kind, &self.name)
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable { Ok(()) } else { Err(Errno::BADF.into()) }
+    }
+
+    fn sync(&self, kind: OpKind) -> io::Result<()> {
+        let mut state = self.state.lock();
+        match state.enter(&self.op(kind))? {
+            None | Some(Fault::ShortWrite) => {
+                state.inode(self.ino).sync();
+                state.finish_in_flight(self.ino);
+                Ok(())
+            }
+            Some(Fault::Crash) => Err(state.stop()),
+            Some(fault) => {
+                state.inode(self.ino).fail_sync();
+                Err(sync_error(fault))
+            }
+        }
+    }
+}
+
+impl StorageFile for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.state.lock();
+        let fault = state.enter(&Op { offset, len: buf.len() as u64, ..self.op(OpKind::ReadAt) })?;
+        let part = match fault {
+            None | Some(Fault::NoSpace) => buf.len(),
+            Some(Fault::ShortWrite) => part_of(&mut state, buf.len()),
+            Some(Fault::Eio) => return Err(eio()),
+            Some(Fault::Interrupted) => return Err(Errno::INTR.into()),
+            Some(Fault::Crash) => return Err(state.stop()),
+        };
+        Ok(state.inode(self.ino).cached.read(&mut buf[..part], offset))
+    }
+
+    fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        check_aligned(buf, offset)?;
+        let mut state = self.state.lock();
+        match state.enter(&Op { offset, len: buf.len() as u64, ..self.op(OpKind::ReadDeviceAt) })? {
+            Some(Fault::Eio) => Err(eio()),
+            Some(Fault::Interrupted) => Err(Errno::INTR.into()),
+            Some(Fault::Crash) => Err(state.stop()),
+            None | Some(Fault::NoSpace | Fault::ShortWrite) => Ok(state.inode(self.ino).read_device(buf, offset)),
+        }
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.check_writable()?;
+        check_range(offset, buf.len())?;
+        let mut state = self.state.lock();
+        let op = Op { offset, len: buf.len() as u64, data: buf, ..self.op(OpKind::WriteAt) };
+        let fault = state.enter(&op)?;
+        let part = match fault {
+            None => buf.len(),
+            Some(Fault::ShortWrite) => part_of(&mut state, buf.len()),
+            Some(Fault::Crash) => state.fault_rng.below(buf.len() as u64 + 1) as usize,
+            Some(Fault::Eio) => return Err(eio()),
+            Some(Fault::NoSpace) => return Err(no_space()),
+            Some(Fault::Interrupted) => return Err(Errno::INTR.into()),
+        };
+        let room = state.claim(self.ino, offset, part as u64) as usize;
+        let (inode, seq) = state.inode_and_seq(self.ino);
+        inode.write_cached(&buf[..room], offset, seq);
+        match fault {
+            Some(Fault::Crash) => Err(state.stop()),
+            _ if room == 0 && part > 0 => Err(no_space()),
+            _ => Ok(room),
+        }
+    }
+
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.check_writable()?;
+        check_aligned(buf, offset)?;
+        check_range(offset, buf.len())?;
+        let mut state = self.state.lock();
+        let op = Op { offset, len: buf.len() as u64, data: buf, ..self.op(OpKind::WriteDurableAt) };
+        let mut fault = state.enter(&op)?;
+        let room = state.claim(self.ino, offset, buf.len() as u64) as usize;
+        if room < buf.len() && fault.is_none() {
+            fault = Some(Fault::NoSpace);
+        }
+        let buf = &buf[..room];
+        let buffered = state.config.write_path == WritePath::BufferedSync;
+        if let Some(fault) = fault
+            && room > 0
+        {
+            debug_assert!(matches!(fault, Fault::Eio | Fault::NoSpace | Fault::Crash));
+            state.in_flight = Some(InFlight { ino: self.ino, offset, len: room as u64 });
+        }
+        let mut rng = state.fault_rng;
+        let (inode, seq) = state.inode_and_seq(self.ino);
+        match fault {
+            None | Some(Fault::ShortWrite | Fault::Interrupted) => {
+                if buffered {
+                    inode.write_cached(buf, offset, seq);
+                    inode.sync();
+                } else {
+                    inode.write_device(buf, offset);
+                }
+                state.finish_in_flight(self.ino);
+                Ok(())
+            }
+            Some(Fault::Crash) => {
+                inode.write_cached(buf, offset, seq);
+                Err(state.stop())
+            }
+            Some(fault) => {
+                let grown = rng.coin();
+                inode.write_device_partly(buf, offset, || rng.coin(), grown);
+                if buffered {
+                    // The cache shows all of it, as clean pages.
+                    inode.write_cached(buf, offset, seq);
+                    inode.fail_sync();
+                }
+                state.fault_rng = rng;
+                Err(sync_error(fault))
+            }
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync(OpKind::SyncData)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync(OpKind::SyncAll)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.state.lock().simple(&self.op(OpKind::Len), |state| Ok(state.inode(self.ino).cached.len))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        self.state.lock().simple(&Op { len, ..self.op(OpKind::SetLen) }, |state| {
+            let (inode, seq) = state.inode_and_seq(self.ino);
+            inode.set_len(len, seq);
+            Ok(())
+        })
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        self.state.lock().simple(&Op { len, ..self.op(OpKind::Allocate) }, |state| {
+            let extents = state.inode(self.ino).extents.clone();
+            if state.claim(self.ino, 0, len) < len {
+                state.inode(self.ino).extents = extents;
+                return Err(no_space());
+            }
+            let (inode, seq) = state.inode_and_seq(self.ino);
+            inode.set_len(len.max(inode.cached.len), seq);
+            Ok(())
+        })
+    }
+
+    fn write_path(&self) -> WritePath {
+        self.state.lock().config.write_path
+    }
+}
+
+/// What a failed sync answers. As on the real disk, an interrupted one is not of the kind that loops retry.
+fn sync_error(fault: Fault) -> io::Error {
+    match fault {
+        Fault::NoSpace => no_space(),
+        Fault::Interrupted => io::Error::other("a sync was interrupted; what it covered may not be durable"),
+        Fault::Eio | Fault::ShortWrite | Fault::Crash => eio(),
+    }
+}
+
+/// How much of a transfer goes through: at least a byte, and where possible not all.
+fn part_of(state: &mut State, len: usize) -> usize {
+    if len <= 1 { len } else { 1 + state.fault_rng.below(len as u64 - 1) as usize }
+}
+
+fn check_name(name: &str) -> io::Result<()> {
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a plain file name")));
+    }
+    Ok(())
+}
+
+fn check_range(offset: u64, len: usize) -> io::Result<()> {
+    if offset.checked_add(len as u64).is_some_and(|end| i64::try_from(end).is_ok()) {
+        return Ok(());
+    }
+    Err(Errno::FBIG.into())
+}
+
+/// The real disk serves unaligned calls slowly; here they are refused, so that tests find them.
+fn check_aligned(buf: &[u8], offset: u64) -> io::Result<()> {
+    let aligned = buf.len().is_multiple_of(DIRECT_ALIGN)
+        && offset.is_multiple_of(DIRECT_ALIGN as u64)
+        && buf.as_ptr().addr().is_multiple_of(DIRECT_ALIGN);
+    if aligned {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "a call around the page cache is not aligned to 512 bytes"))
+}

@@ -1,0 +1,283 @@
+//! Everything that one simulated disk is: files, names, space, clock, faults.
+//!
+//! Invariants:
+//! - `dir` shows every change of names; `durable_dir` and all of `pending_dir` applied in order give the
+//!   same, unless a directory sync has failed;
+//! - an inode has at most one name in a directory;
+//! - an inode is kept while any of these, or a handle, refers to it.
+
+use super::content::PAGE_BYTES;
+use super::fault::{Fault, OpKind, Plan};
+use super::inode::Inode;
+use super::rng::Rng;
+use super::trace::{Op, Trace};
+use crate::storage::WritePath;
+use rustix::io::Errno;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Duration;
+
+/// What a disk without a limit says is free.
+const UNLIMITED_BYTES: u64 = 1 << 40;
+
+pub(super) type Ino = u64;
+pub(super) type Names = BTreeMap<String, Ino>;
+
+/// A change of names, which a power loss keeps or loses as one.
+#[derive(Clone, Debug)]
+pub(super) enum EntryChange {
+    Create { name: String, ino: Ino },
+    Rename { to: String, ino: Ino },
+    Remove { name: String, ino: Ino },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Config {
+    pub(super) block_bytes: u32,
+    pub(super) write_path: WritePath,
+}
+
+/// The range of a durable write that was under way when the disk failed or stopped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InFlight {
+    pub(super) ino: Ino,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Locks {
+    pub(super) readers: usize,
+    pub(super) owned: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) config: Config,
+    pub(super) inodes: BTreeMap<Ino, Inode>,
+    pub(super) next_ino: Ino,
+    pub(super) dir: Names,
+    pub(super) durable_dir: Names,
+    pub(super) pending_dir: Vec<(u64, EntryChange)>,
+    /// Orders all pending changes, of files and of names.
+    pub(super) seq: u64,
+    /// The size of the disk; `None` for one that is never full.
+    pub(super) capacity: Option<u64>,
+    /// For [`crate::storage::Storage::random`].
+    pub(super) rng: Rng,
+    /// For what faults leave behind, apart so that a fault does not change the numbers a program draws.
+    pub(super) fault_rng: Rng,
+    pub(super) clock: Duration,
+    pub(super) ops: u64,
+    pub(super) down: bool,
+    pub(super) plan: Plan,
+    pub(super) trace: Trace,
+    pub(super) locks: Locks,
+    pub(super) in_flight: Option<InFlight>,
+}
+
+impl State {
+    pub(super) fn new(seed: u64, config: Config) -> State {
+        State {
+            config,
+            inodes: BTreeMap::new(),
+            next_ino: 1,
+            dir: Names::new(),
+            durable_dir: Names::new(),
+            pending_dir: Vec::new(),
+            seq: 0,
+            capacity: None,
+            rng: Rng::new(seed).fork(1),
+            fault_rng: Rng::new(seed).fork(2),
+            clock: Duration::ZERO,
+            ops: 0,
+            down: false,
+            plan: Plan::default(),
+            trace: Trace::default(),
+            locks: Locks::default(),
+            in_flight: None,
+        }
+    }
+
+    /// Counts an operation and says which fault strikes it.
+    pub(super) fn enter(&mut self, op: &Op<'_>) -> io::Result<Option<Fault>> {
+        if self.down {
+            return Err(down());
+        }
+        let index = self.ops;
+        self.ops += 1;
+        self.clock += Duration::from_micros(1);
+        let fault = self.plan.strike(index, op.kind);
+        self.trace.add(index, op, fault);
+        Ok(fault)
+    }
+
+    /// Stops the machine; the error is what the operation answers.
+    pub(super) fn stop(&mut self) -> io::Error {
+        self.down = true;
+        down()
+    }
+
+    /// An operation for which a fault means that nothing happens, or, where the machine stops, that it
+    /// happens but nobody is told.
+    pub(super) fn simple<T>(&mut self, op: &Op<'_>, effect: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        match self.enter(op)? {
+            Some(Fault::Eio) => Err(eio()),
+            Some(Fault::NoSpace) => Err(no_space()),
+            Some(Fault::Crash) => {
+                let _ = effect(self);
+                Err(self.stop())
+            }
+            None | Some(Fault::ShortWrite | Fault::Interrupted) => effect(self),
+        }
+    }
+
+    pub(super) fn lookup(&self, name: &str) -> io::Result<Ino> {
+        self.dir.get(name).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no file {name:?}")))
+    }
+
+    pub(super) fn inode(&mut self, ino: Ino) -> &mut Inode {
+        self.inodes.entry(ino).or_default()
+    }
+
+    /// An inode with the counter that orders its changes.
+    pub(super) fn inode_and_seq(&mut self, ino: Ino) -> (&mut Inode, &mut u64) {
+        (self.inodes.entry(ino).or_default(), &mut self.seq)
+    }
+
+    pub(super) fn create(&mut self, name: &str) -> io::Result<Ino> {
+        if self.dir.contains_key(name) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("file {name:?} exists")));
+        }
+        let ino = self.next_ino;
+        self.next_ino += 1;
+        self.inodes.insert(ino, Inode::default());
+        self.change_entry(EntryChange::Create { name: name.to_owned(), ino });
+        Ok(ino)
+    }
+
+    pub(super) fn change_entry(&mut self, change: EntryChange) {
+        apply_entry(&mut self.dir, &change);
+        self.pending_dir.push((self.seq, change));
+        self.seq += 1;
+    }
+
+    pub(super) fn sync_dir(&mut self) {
+        for (_, change) in std::mem::take(&mut self.pending_dir) {
+            apply_entry(&mut self.durable_dir, &change);
+        }
+        self.forget_nameless();
+    }
+
+    /// Drops the inodes that nothing refers to.
+    pub(super) fn forget_nameless(&mut self) {
+        let mut named: BTreeSet<Ino> = self.dir.values().chain(self.durable_dir.values()).copied().collect();
+        named.extend(self.pending_dir.iter().map(|(_, change)| match change {
+            EntryChange::Create { ino, .. } | EntryChange::Rename { ino, .. } | EntryChange::Remove { ino, .. } => ino,
+        }));
+        self.inodes.retain(|ino, inode| inode.handles > 0 || named.contains(ino));
+    }
+
+    /// Makes all changes of names durable that come before a direct edit of this one, so that none of them is
+    /// applied on top of it later.
+    pub(super) fn sync_name(&mut self, name: &str) {
+        let about = |change: &EntryChange, ino: Option<&Ino>| match change {
+            EntryChange::Create { name: n, ino: i }
+            | EntryChange::Rename { to: n, ino: i }
+            | EntryChange::Remove { name: n, ino: i } => n == name || Some(i) == ino,
+        };
+        let ino = self.dir.get(name);
+        if let Some(last) = self.pending_dir.iter().rposition(|(_, change)| about(change, ino)) {
+            for (_, change) in self.pending_dir.drain(..=last) {
+                apply_entry(&mut self.durable_dir, &change);
+            }
+        }
+    }
+
+    /// A durable write or a sync of this file has succeeded: nothing of it is under way.
+    pub(super) fn finish_in_flight(&mut self, ino: Ino) {
+        self.in_flight = self.in_flight.filter(|write| write.ino != ino);
+    }
+
+    /// Ends a handle.
+    pub(super) fn close(&mut self, ino: Ino) {
+        let inode = self.inode(ino);
+        inode.handles = inode.handles.saturating_sub(1);
+        if inode.handles == 0 && !self.dir.values().any(|&named| named == ino) {
+            self.forget_nameless();
+        }
+    }
+
+    /// What files with a name or a handle take up.
+    pub(super) fn used_bytes(&self) -> u64 {
+        let named: BTreeSet<Ino> = self.dir.values().copied().collect();
+        let live = self.inodes.iter().filter(|(ino, inode)| inode.handles > 0 || named.contains(ino));
+        live.map(|(_, inode)| inode.extents.bytes()).sum()
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.capacity.map_or(UNLIMITED_BYTES, |capacity| capacity.saturating_sub(self.used_bytes()))
+    }
+
+    /// Takes space for a range of a file, from its start as far as the disk has room. Returns how many bytes
+    /// of the range have space.
+    pub(super) fn claim(&mut self, ino: Ino, offset: u64, len: u64) -> u64 {
+        let page_bytes = PAGE_BYTES as u64;
+        let (first, last) = (offset / page_bytes, (offset + len).div_ceil(page_bytes));
+        let mut room = match self.capacity {
+            None => u64::MAX,
+            Some(_) => self.free_bytes() / page_bytes,
+        };
+        let extents = &mut self.inode(ino).extents;
+        let mut end = last;
+        if extents.missing(first, last) > room {
+            end = first;
+            while end < last {
+                let needed = extents.missing(end, end + 1);
+                if needed > room {
+                    break;
+                }
+                room -= needed;
+                end += 1;
+            }
+        }
+        extents.add(first, end);
+        (end * page_bytes).saturating_sub(offset).min(len)
+    }
+}
+
+/// Applies a change of names to what survived of those before it.
+pub(super) fn apply_entry(names: &mut Names, change: &EntryChange) {
+    match change {
+        EntryChange::Create { name, ino } | EntryChange::Rename { to: name, ino } => give_name(names, name, *ino),
+        EntryChange::Remove { name, ino } => {
+            if names.get(name) == Some(ino) {
+                names.remove(name);
+            }
+        }
+    }
+}
+
+/// Gives an inode a name, and takes away the one it had: where an earlier rename was lost, that is not
+/// the one this change knew.
+fn give_name(names: &mut Names, name: &str, ino: Ino) {
+    names.retain(|_, held| *held != ino);
+    names.insert(name.to_owned(), ino);
+}
+
+pub(super) fn down() -> io::Error {
+    io::Error::other("the simulated machine is down")
+}
+
+pub(super) fn eio() -> io::Error {
+    Errno::IO.into()
+}
+
+pub(super) fn no_space() -> io::Error {
+    Errno::NOSPC.into()
+}
+
+/// The kind of an open, for the trace and for faults.
+pub(super) fn open_kind(mode: crate::storage::OpenMode) -> OpKind {
+    if mode == crate::storage::OpenMode::CreateNew { OpKind::Create } else { OpKind::Open }
+}

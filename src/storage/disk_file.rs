@@ -1,0 +1,219 @@
+//! One open file of the real storage.
+//!
+//! A file has up to two descriptors, opened one after the other: one through the page cache, and one around
+//! it where the file system allows. Both must name the same inode; the caller sees to that.
+//! It knows nothing of names and directories.
+
+use super::disk::{Paths, sync_result};
+use super::probe::Probe;
+use super::{StorageFile, WritePath};
+use crate::sync::{Arc, AtomicBool, Ordering};
+use rustix::fs::{Advice, FallocateFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::num::NonZeroU64;
+
+/// One open file on a file system.
+#[derive(Debug)]
+pub(super) struct DiskFile {
+    buffered: File,
+    /// Opened `O_DIRECT | O_DSYNC`; absent where the file system refuses.
+    direct: Option<File>,
+    writable: bool,
+    /// What offsets, lengths and addresses of direct I/O are multiples of.
+    align: usize,
+    memory_align: usize,
+    paths: Arc<Paths>,
+    /// Whether the page cache may hold bytes of this file that no sync has covered, this process's or an
+    /// earlier one's. Only [`DiskFile::drop_cached`] looks at it.
+    maybe_dirty: AtomicBool,
+}
+
+impl DiskFile {
+    pub(super) fn new(
+        buffered: File,
+        direct: Option<File>,
+        writable: bool,
+        probe: &Probe,
+        paths: Arc<Paths>,
+    ) -> DiskFile {
+        let maybe_dirty = AtomicBool::new(true);
+        let (align, memory_align) = (probe.direct_align, probe.memory_align);
+        DiskFile { buffered, direct, writable, align, memory_align, paths, maybe_dirty }
+    }
+
+    /// Whether direct I/O takes this buffer at this offset.
+    fn aligned(&self, buf: &[u8], offset: u64) -> bool {
+        buf.len().is_multiple_of(self.align)
+            && offset.is_multiple_of(self.align as u64)
+            && buf.as_ptr().addr().is_multiple_of(self.memory_align)
+    }
+
+    /// Writes all through the page cache, then syncs the file's data.
+    fn write_buffered_sync(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.write_at(buf, offset) {
+                Ok(0) => return Err(no_progress()),
+                Ok(n) => {
+                    buf = buf.get(n..).unwrap_or_default();
+                    offset = offset.saturating_add(n as u64);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.sync_data()
+    }
+
+    /// One direct read. `None` where direct I/O does not serve, now or ever.
+    fn read_direct(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        let Some(direct) = self.direct.as_ref().filter(|_| self.paths.direct_reads.load(Ordering::Relaxed)) else {
+            return Ok(None);
+        };
+        if !self.aligned(buf, offset) {
+            return Ok(None);
+        }
+        loop {
+            match rustix::io::pread(direct, &mut *buf, offset) {
+                Ok(n) => return Ok(Some(n)),
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL) => {
+                    self.paths.direct_reads.store(false, Ordering::Relaxed);
+                    return Ok(None);
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Makes the next buffered read of a range come from the device. The kernel keeps dirty pages, hence the
+    /// sync; its error is the caller's, for the device then lacks what the cache shows.
+    fn drop_cached(&self, offset: u64, len: usize) -> io::Result<()> {
+        if self.maybe_dirty.load(Ordering::Relaxed) {
+            self.sync_data()?;
+        }
+        if let Some(len) = NonZeroU64::new(len as u64) {
+            rustix::fs::fadvise(&self.buffered, offset, Some(len), Advice::DontNeed)?;
+        }
+        Ok(())
+    }
+
+    fn read_buffered(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match rustix::io::pread(&self.buffered, &mut *buf, offset) {
+                Err(Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+}
+
+impl StorageFile for DiskFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_buffered(buf, offset)
+    }
+
+    fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        let mut uncached = false;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(done as u64);
+            let n = match self.read_direct(rest, at)? {
+                Some(n) => n,
+                None => {
+                    if !uncached {
+                        // Whole pages only are dropped, so the range reaches back to a block's start.
+                        let back = at % self.align as u64;
+                        self.drop_cached(at.saturating_sub(back), rest.len().saturating_add(self.align))?;
+                        uncached = true;
+                    }
+                    self.read_buffered(rest, at)?
+                }
+            };
+            if n == 0 {
+                break;
+            }
+            done = done.saturating_add(n);
+            // A direct read ends short of a block only at the end of the file, where there is no more to ask.
+            if !done.is_multiple_of(self.align) && offset.saturating_add(done as u64) >= self.len()? {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.maybe_dirty.store(true, Ordering::Relaxed);
+        Ok(rustix::io::pwrite(&self.buffered, buf, offset)?)
+    }
+
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = buf.get(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(done as u64);
+            let direct = self.direct.as_ref().filter(|_| self.paths.direct_writes.load(Ordering::Relaxed));
+            let Some(direct) = direct.filter(|_| self.aligned(rest, at)) else {
+                return self.write_buffered_sync(rest, at);
+            };
+            match rustix::io::pwrite(direct, rest, at) {
+                Ok(0) => return Err(no_progress()),
+                Ok(n) => done = done.saturating_add(n),
+                // Unlike a sync, the retry carries the bytes to the device again and relies on no page
+                // that the first attempt may have marked clean.
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL) => self.paths.direct_writes.store(false, Ordering::Relaxed),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // Before the sync: a write that comes during it may not be covered.
+        self.maybe_dirty.store(false, Ordering::Relaxed);
+        sync_result(rustix::fs::fdatasync(&self.buffered))
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.maybe_dirty.store(false, Ordering::Relaxed);
+        sync_result(rustix::fs::fsync(&self.buffered))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstat(&self.buffered)?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.buffered.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        loop {
+            match rustix::fs::fallocate(&self.buffered, FallocateFlags::empty(), 0, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                // The length is set, the space is not claimed: such a file system has no way to.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.len()? < len => return self.set_len(len),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn write_path(&self) -> WritePath {
+        if self.writable && self.direct.is_some() && self.paths.direct_writes.load(Ordering::Relaxed) {
+            WritePath::Direct
+        } else {
+            WritePath::BufferedSync
+        }
+    }
+}
+
+fn no_progress() -> io::Error {
+    io::Error::new(io::ErrorKind::WriteZero, "the write made no progress")
+}
