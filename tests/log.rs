@@ -1,0 +1,145 @@
+//! The log on its own, on the simulated disk: what was acknowledged is there after any crash.
+
+use seawal::format::Lsn;
+use seawal::sim::{Crash, Fault, Persistence, SimDisk};
+use seawal::wal::{Background, Log, LogOptions, LogStep};
+use std::sync::Arc;
+
+fn options() -> LogOptions {
+    let mut options = LogOptions::default();
+    options.background = Background::Manual;
+    options.first_segment_bytes = 32 << 10;
+    options.segment_bytes = 64 << 10;
+    options
+}
+
+fn open(disk: &SimDisk) -> seawal::Result<(Log, seawal::wal::LogReport)> {
+    Log::open_on(Arc::new(disk.clone()), options())
+}
+
+fn contents(log: &Log) -> Vec<Vec<u8>> {
+    log.read_from(Lsn::ZERO).unwrap().map(|r| r.unwrap().1).collect()
+}
+
+/// Appends numbered records, some durable at once, some in groups, with background steps in between. Returns how many were
+/// acknowledged.
+fn run(disk: &SimDisk, from: u32, to: u32) -> u32 {
+    let mut acknowledged = from;
+    let Ok((log, _)) = open(disk) else { return acknowledged };
+    let mut tickets = Vec::new();
+    for n in from..to {
+        let mut record = n.to_le_bytes().to_vec();
+        record.resize(4 + (n as usize * 977) % 9000, n as u8);
+        let Ok(ticket) = log.append(&record) else { return acknowledged };
+        tickets.push((n, ticket));
+        if n % 3 == 0 {
+            for (n, ticket) in tickets.drain(..) {
+                if ticket.wait().is_err() {
+                    return acknowledged;
+                }
+                acknowledged = n + 1;
+            }
+        }
+        if n % 5 == 0 && log.step(LogStep::ALL[n as usize % 4]).is_err() {
+            return acknowledged;
+        }
+    }
+    acknowledged
+}
+
+fn check(log: &Log, at_least: u32, at_most: u32) {
+    let found = contents(log);
+    assert!(found.len() as u32 >= at_least, "{} records of {at_least} acknowledged", found.len());
+    assert!(found.len() as u32 <= at_most);
+    for (n, record) in found.iter().enumerate() {
+        assert_eq!(record[..4], (n as u32).to_le_bytes());
+        assert_eq!(record.len(), 4 + (n * 977) % 9000);
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_crash_at_any_operation() {
+    let whole = SimDisk::new(1);
+    run(&whole, 0, 40);
+    let operations = whole.op_count();
+    assert!(operations > 60, "{operations}");
+    for op in 0..operations {
+        for seed in 0..6 {
+            let disk = SimDisk::new(1);
+            disk.fail_at(op, Fault::Crash, Persistence::ForEver);
+            let acknowledged = run(&disk, 0, 40);
+            let crash = match seed {
+                0 => Crash::Nothing,
+                1 => Crash::Everything,
+                2 => Crash::KillOnly,
+                3 => Crash::TornBlock(op),
+                seed => Crash::Seeded(op * 10 + seed),
+            };
+            let disk = disk.crash(crash);
+            let (log, _) = open(&disk).unwrap_or_else(|e| panic!("op {op}, crash {crash:?}: {e}"));
+            check(&log, acknowledged, 40);
+            // and it goes on, and is there again after another crash
+            let before = contents(&log).len() as u32;
+            drop(log);
+            let after = run(&disk, before, before + 7);
+            let disk = disk.crash(Crash::Seeded(seed));
+            let (log, _) = open(&disk).unwrap_or_else(|e| panic!("second open, op {op}, crash {crash:?}: {e}"));
+            check(&log, after, before + 7);
+        }
+    }
+}
+
+#[test]
+fn a_failed_write_latches_and_nothing_acknowledged_is_lost() {
+    let whole = SimDisk::new(1);
+    run(&whole, 0, 40);
+    for op in 0..whole.op_count() {
+        for (fault, persistence) in [
+            (Fault::Eio, Persistence::Once),
+            (Fault::Eio, Persistence::ForEver),
+            (Fault::NoSpace, Persistence::Once),
+            (Fault::ShortWrite, Persistence::Once),
+            (Fault::Interrupted, Persistence::Once),
+        ] {
+            let disk = SimDisk::new(1);
+            disk.fail_at(op, fault, persistence);
+            let acknowledged = run(&disk, 0, 40);
+            let disk = disk.crash(Crash::Seeded(op));
+            let (log, _) = open(&disk).unwrap_or_else(|e| panic!("op {op}, {fault:?}: {e}"));
+            check(&log, acknowledged, 40);
+        }
+    }
+}
+
+#[test]
+fn truncation_gives_space_back_and_keeps_the_rest() {
+    let disk = SimDisk::new(3);
+    let (log, _) = open(&disk).unwrap();
+    let mut lsns = Vec::new();
+    for n in 0..200u32 {
+        log.append(&[n as u8; 3000]).unwrap().wait().unwrap();
+        lsns.push(log.durable_lsn());
+    }
+    let before = log.stats().segments;
+    assert!(before > 5);
+    log.truncate_before(lsns[150]).unwrap();
+    assert!(log.stats().segments < before);
+    let left = contents(&log);
+    assert!(left.len() >= 49 && left.len() < 100, "{}", left.len());
+    assert_eq!(left.last().unwrap()[0], 199);
+    log.close().unwrap();
+    let (log, report) = open(&disk).unwrap();
+    assert_eq!(contents(&log), left);
+    assert!(report.tail.is_none());
+}
+
+#[test]
+fn one_seed_gives_one_trace_of_operations() {
+    let trace = |seed| {
+        let disk = SimDisk::new(seed);
+        run(&disk, 0, 60);
+        disk.trace_hash()
+    };
+    assert_eq!(trace(5), trace(5));
+    assert_ne!(trace(5), trace(6));
+}
