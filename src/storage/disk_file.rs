@@ -217,3 +217,24 @@ impl StorageFile for DiskFile {
 fn no_progress() -> io::Error {
     io::Error::new(io::ErrorKind::WriteZero, "the write made no progress")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::probe;
+
+    #[test]
+    fn dropping_the_cache_syncs_first_what_no_sync_covered() {
+        let dir = tempfile::tempdir().unwrap();
+        let probe = probe::probe(&File::open(dir.path()).unwrap(), crate::storage::Create::Never).unwrap();
+        let paths = Paths { direct_writes: AtomicBool::new(false), direct_reads: AtomicBool::new(false) };
+        let file = File::create_new(dir.path().join("f")).unwrap();
+        let file = DiskFile::new(file, None, true, &probe, Arc::new(paths));
+        for _ in 0..2 {
+            assert!(file.maybe_dirty.load(Ordering::Relaxed), "at first for what an earlier process wrote");
+            file.read_device_at(&mut [0; 4096], 0).unwrap();
+            assert!(!file.maybe_dirty.load(Ordering::Relaxed));
+            file.write_at(b"x", 0).unwrap();
+        }
+    }
+}

@@ -251,3 +251,12 @@ fn an_interrupted_sync_is_not_of_the_kind_that_callers_retry() {
     assert_ne!(sync_result(Err(Errno::INTR)).unwrap_err().kind(), io::ErrorKind::Interrupted);
     assert_eq!(sync_result(Err(Errno::IO)).unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
 }
+
+#[test]
+fn the_lock_file_names_its_holder_and_nobody_afterwards() {
+    let (_dir, disk) = store(WritePath::Direct);
+    let held = disk.lock(LockMode::Exclusive).unwrap();
+    assert_eq!(std::fs::read_to_string(disk.path("LOCK")).unwrap(), std::process::id().to_string());
+    drop(held);
+    assert_eq!(std::fs::read(disk.path("LOCK")).unwrap(), b"");
+}
