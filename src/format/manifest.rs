@@ -13,10 +13,11 @@
 //!     48    8 watermark         everything below it was on stable storage
 //!     56    8 clean end         where the log ended at a clean close, else 0
 //!     64    8 segment           the newest segment known to be durable; 0 before the first
-//!     72    4 block size        of the segments written from now on, in bytes
-//!     76    4 machine version
-//!     80    1 machine name length
-//!     81    … machine name      UTF-8
+//!     72    8 origin            the LSN at which the state was empty; 0 if it never was (a backup)
+//!     80    4 block size        of the segments written from now on, in bytes
+//!     84    4 machine version
+//!     88    1 machine name length
+//!     89    … machine name      UTF-8
 //!      …    1 snapshot count    at most 2, the newest first
 //!      …   16 for each          its LSN, its file's length in bytes
 //!      …    … zeros up to 4096
@@ -52,6 +53,8 @@ pub(crate) struct Manifest {
     pub(crate) clean_end: Lsn,
     /// Every segment up to this one was created for good.
     pub(crate) segment: SegmentId,
+    /// The LSN at which the state was empty; zero if it never was.
+    pub(crate) origin: Lsn,
     pub(crate) block_bytes: u32,
     pub(crate) machine: MachineTag,
     /// The newest first.
@@ -71,6 +74,7 @@ impl Manifest {
             self.watermark.get(),
             self.clean_end.get(),
             self.segment.get(),
+            self.origin.get(),
         ] {
             put.u64(number)?;
         }
@@ -102,6 +106,7 @@ impl Manifest {
             watermark: Lsn::new(take.u64()?),
             clean_end: Lsn::new(take.u64()?),
             segment: SegmentId::new(take.u64()?),
+            origin: Lsn::new(take.u64()?),
             block_bytes: take.u32()?,
             machine: take_machine(&mut take)?,
             snapshots: Vec::new(),
@@ -131,6 +136,7 @@ mod tests {
             watermark: Lsn::new(5),
             clean_end: Lsn::new(6),
             segment: SegmentId::new(1),
+            origin: Lsn::new(4),
             block_bytes: 4096,
             machine: MachineTag { name: "kv".into(), version: 9 },
             snapshots: vec![SnapshotEntry { lsn: Lsn::new(7), file_bytes: 8 }],

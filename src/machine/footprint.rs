@@ -38,7 +38,7 @@ pub struct Claim {
 /// ```
 /// use seawal::machine::{Access, Footprint};
 /// let transfer = Footprint::key(Access::Exclusive, b"alice").and_key(Access::Exclusive, b"bob");
-/// let audit = Footprint::range(Access::Shared, b"a".., );
+/// let audit = Footprint::range(Access::Shared, "a"..);
 /// assert!(transfer.conflicts_with(&audit));
 /// assert!(!audit.conflicts_with(&audit));
 /// ```

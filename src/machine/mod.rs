@@ -119,6 +119,14 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// Only those of `out`.
     fn save(&self, out: &mut dyn io::Write) -> io::Result<()>;
 
+    /// The same for a frozen copy that nobody needs afterwards, so that it can be freed piece by piece while it is written.
+    ///
+    /// # Errors
+    /// Only those of `out`.
+    fn save_frozen(self, out: &mut dyn io::Write) -> io::Result<()> {
+        self.save(out)
+    }
+
     /// Reads a state that [`save`](Self::save) of the machine at `version` wrote.
     ///
     /// # Errors

@@ -252,6 +252,10 @@ impl Scanner {
         self.end.ok_or_else(|| Error::invalid("the log was not read to its end"))
     }
 
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
     /// The path of a file, for messages.
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.storage.path(name)

@@ -48,6 +48,7 @@ pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, log_start:
         watermark: Lsn::ZERO,
         clean_end: Lsn::ZERO,
         segment: SegmentId::new(0),
+        origin: Lsn::new(u64::from(block_bytes)),
         block_bytes,
         machine: machine.clone(),
         snapshots: Vec::new(),

@@ -1,0 +1,64 @@
+//! The states that recovery may begin from, the best first.
+
+use crate::error::{Error, Result};
+use crate::format::Lsn;
+use crate::format::SegmentId;
+use crate::format::manifest::SnapshotEntry;
+use crate::storage::AlignedBuf;
+use crate::sync::Arc;
+use crate::wal::attach::Attached;
+use crate::wal::scan::Scanner;
+
+/// Where replay may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Candidate {
+    /// At a snapshot.
+    Snapshot(SnapshotEntry),
+    /// With the empty state, at this LSN: the log goes back to the beginning.
+    Origin(Lsn),
+}
+
+impl Candidate {
+    pub(super) fn entry(&self) -> Option<SnapshotEntry> {
+        match self {
+            Candidate::Snapshot(entry) => Some(*entry),
+            Candidate::Origin(_) => None,
+        }
+    }
+}
+
+/// Lists them. The manifest says which snapshots count. Without any manifest, those count that the valid log reaches.
+pub(super) fn list(attached: &Attached) -> Result<Vec<Candidate>> {
+    let origin = Lsn::new(u64::from(attached.storage.block_bytes()));
+    if let Some(manifest) = &attached.manifest {
+        let mut list: Vec<Candidate> = manifest.snapshots.iter().copied().map(Candidate::Snapshot).collect();
+        if manifest.log_start == manifest.origin {
+            list.push(Candidate::Origin(manifest.log_start));
+        }
+        return Ok(list);
+    }
+    let Some(first) = attached.segments.first() else {
+        return Ok(vec![Candidate::Origin(origin)]);
+    };
+    let end = end_of_log(attached, first.base)?;
+    let reached = attached.snapshots.iter().filter(|lsn| **lsn >= first.base && **lsn <= end);
+    let mut list = Vec::new();
+    for &lsn in reached {
+        // its length is only known to a manifest; loading checks the file to its end all the same
+        list.push(Candidate::Snapshot(SnapshotEntry { lsn, file_bytes: 0 }));
+    }
+    if first.id == SegmentId::new(1) && first.base == origin {
+        list.push(Candidate::Origin(first.base));
+    }
+    Ok(list)
+}
+
+fn end_of_log(attached: &Attached, start: Lsn) -> Result<Lsn> {
+    let mut scanner = Scanner::new(attached, start)?;
+    let fail = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };
+    let mut buf = AlignedBuf::with_capacity(0).map_err(fail)?;
+    while let Some(chunk) = scanner.next_chunk(buf)? {
+        buf = chunk.into_buf();
+    }
+    Ok(scanner.take_end()?.end)
+}

@@ -1,0 +1,317 @@
+//! Recovery: from a directory to a state, a log to go on with, and a report.
+//!
+//! Lock and sync what is there; load the newest snapshot that is whole; redo the log after it, repeating history; cut
+//! the log's end by starting a new epoch in a new segment; undo the losers, logging each step; make that durable. It
+//! may crash anywhere and be run again. It knows nothing of locks, threads or readers.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::expect_used)]
+
+mod candidates;
+mod replay;
+mod report;
+
+pub use report::{Phase, Phases, Progress, RecoveryPolicy, RecoveryReport, Verdict};
+
+use crate::error::{Error, Result};
+use crate::format::manifest::SnapshotEntry;
+use crate::format::record::Record;
+use crate::format::{Epoch, Lsn, MachineTag, TxnId};
+use crate::machine::StateMachine;
+use crate::options::{Options, ProgressFn};
+use crate::storage::{AlignedBuf, Storage};
+use crate::sync::{Arc, thread};
+use crate::txn::{Scope, Table, UndoFault, roll_back};
+use crate::wal::attach::{Access, Attached};
+use crate::wal::scan::{Chunk, ScanEnd, Scanner};
+use crate::wal::{Background, Level, Log, OpenLog, prepare_root};
+use candidates::Candidate;
+use replay::Replay;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How many chunks the reading thread may be ahead.
+const CHUNKS_AHEAD: usize = 2;
+
+/// What recovery hands to the engine.
+pub(crate) struct Recovered<M: StateMachine> {
+    pub(crate) state: M,
+    /// `None` when read-only.
+    pub(crate) log: Option<Log>,
+    pub(crate) report: RecoveryReport,
+    /// Snapshots that the manifest vouches for, the newest first.
+    pub(crate) snapshots: Vec<SnapshotEntry>,
+}
+
+/// Tells the user's callback how far it is.
+struct Teller(Option<ProgressFn>);
+
+impl Teller {
+    fn tell(&self, phase: Phase, done: u64, total: u64) {
+        if let Some(progress) = &self.0 {
+            progress(Progress { phase, done, total });
+        }
+    }
+}
+
+/// The time since the last call.
+struct Stopwatch<'a>(&'a dyn Storage, Duration);
+
+impl Stopwatch<'_> {
+    fn lap(&mut self) -> Duration {
+        let now = self.0.monotonic();
+        let lap = now.saturating_sub(self.1);
+        self.1 = now;
+        lap
+    }
+}
+
+/// Recovers a store, or creates it.
+pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Options) -> Result<Recovered<M>> {
+    options.validate()?;
+    let mut watch = Stopwatch(&*storage, storage.monotonic());
+    let teller = Teller(options.progress.clone());
+    let access = match options.policy {
+        RecoveryPolicy::Strict => Access::ReadWrite,
+        RecoveryPolicy::ReadOnly => Access::ReadOnly,
+    };
+    let attached = Attached::new(storage.clone(), access)?;
+    let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
+    check_is_ours::<M>(&attached, options)?;
+    let mut report = new_report(&attached);
+    report.phases.attach = watch.lap();
+
+    let Base { mut replay, start, snapshots } = load_base::<M>(&attached, &mut report, &teller)?;
+    report.phases.snapshot = watch.lap();
+
+    let scanner = Scanner::new(&attached, start)?;
+    let threads = options.log.background == Background::Threads;
+    let end = redo(scanner, &mut replay, &mut report, &teller, threads)?;
+    note_end(&attached, &end, &mut report);
+    report.phases.redo = watch.lap();
+
+    let Replay { mut state, mut table } = replay;
+    if access == Access::ReadOnly {
+        let losers = table.len() as u64;
+        report.undo_steps = undo_in_memory(&mut state, &mut table)?;
+        report.undone = losers;
+        report.phases.undo = watch.lap();
+        return Ok(Recovered { state, log: None, report, snapshots });
+    }
+    let origin = attached.manifest.is_none().then_some(start);
+    let root = prepare_root(&attached, &machine, origin)?;
+    let log = OpenLog { attached, root, end, machine, options: options.log.clone() }.start()?;
+    report.epoch = log.epoch();
+    report.phases.cut = watch.lap();
+
+    undo_losers(&mut state, &mut table, &log, &mut report, &teller)?;
+    report.phases.undo = watch.lap();
+    Ok(Recovered { state, log: Some(log), report, snapshots })
+}
+
+fn new_report(attached: &Attached) -> RecoveryReport {
+    let mut warnings = attached.storage.warnings();
+    warnings.extend(attached.manifest_faults.iter().map(|fault| format!("{fault}; the other copy stood in")));
+    warnings.extend(attached.foreign.iter().map(|name| format!("{name} is not a file of this store")));
+    RecoveryReport {
+        verdict: if attached.is_new() { Verdict::New } else { Verdict::Interrupted },
+        epoch: attached.manifest.as_ref().map_or(Epoch::default(), |m| m.epoch),
+        snapshot: None,
+        snapshot_bytes: 0,
+        end: Lsn::ZERO,
+        log_bytes: 0,
+        records: 0,
+        redone: 0,
+        undone: 0,
+        undo_steps: 0,
+        tail: None,
+        warnings,
+        phases: Phases::default(),
+    }
+}
+
+/// Refuses a directory without a store where none is to be made, and a store of another machine.
+fn check_is_ours<M: StateMachine>(attached: &Attached, options: &Options) -> Result<()> {
+    let path = attached.storage.path("");
+    if attached.is_new() {
+        let may_create = options.policy == RecoveryPolicy::Strict && options.create == crate::storage::Create::IfMissing;
+        if !may_create {
+            return Err(Error::NotAStore { path, reason: "it holds neither a manifest nor a segment".into() });
+        }
+    }
+    let Some(manifest) = &attached.manifest else { return Ok(()) };
+    let found = &manifest.machine;
+    if found.name != M::NAME {
+        let reason = format!("it belongs to the machine \"{}\", not to \"{}\"", found.name, M::NAME);
+        return Err(Error::NotAStore { path, reason: reason.into() });
+    }
+    if !M::supports(found.version) {
+        let what = M::NAME.into();
+        return Err(Error::UnsupportedVersion { path, what, found: found.version, supported: M::VERSION });
+    }
+    Ok(())
+}
+
+/// Where replay begins.
+struct Base<M: StateMachine> {
+    replay: Replay<M>,
+    start: Lsn,
+    snapshots: Vec<SnapshotEntry>,
+}
+
+/// Loads the newest snapshot that is whole; an older one, or the empty state where the log goes back to it, stands in for
+/// one that is damaged.
+fn load_base<M: StateMachine>(
+    attached: &Attached,
+    report: &mut RecoveryReport,
+    teller: &Teller,
+) -> Result<Base<M>> {
+    let mut first_fault = None;
+    let list = candidates::list(attached)?;
+    let vouched: Vec<SnapshotEntry> = list.iter().filter_map(Candidate::entry).collect();
+    for candidate in &list {
+        let Candidate::Snapshot(entry) = candidate else {
+            let Candidate::Origin(start) = candidate else { continue };
+            let replay = Replay { state: M::default(), table: Table::default() };
+            return Ok(Base { replay, start: *start, snapshots: vouched });
+        };
+        let mut tell = |done, total| teller.tell(Phase::Snapshot, done, total);
+        match crate::snapshot::load::<M>(&*attached.storage, entry.lsn, &mut tell) {
+            Ok(loaded) => {
+                report.snapshot = Some(loaded.header.lsn);
+                report.snapshot_bytes = loaded.file_bytes;
+                let replay = Replay { state: loaded.state, table: loaded.table };
+                // the damaged ones before it are no longer vouched for
+                let whole = vouched.iter().copied().filter(|e| e.lsn <= entry.lsn).collect();
+                return Ok(Base { replay, start: entry.lsn, snapshots: whole });
+            }
+            Err(error) if error.is_corrupt() => {
+                report.warnings.push(format!("{error}; an older state stood in"));
+                first_fault.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let path = attached.storage.path("");
+    Err(first_fault.unwrap_or_else(|| Error::corrupt(path, 0, None, "no snapshot is left and the log does not go back to the beginning")))
+}
+
+/// Reads and replays the log. With threads, one reads and checks while the other decodes and applies.
+fn redo<M: StateMachine>(
+    mut scanner: Scanner,
+    replay: &mut Replay<M>,
+    report: &mut RecoveryReport,
+    teller: &Teller,
+    threads: bool,
+) -> Result<ScanEnd> {
+    let total = scanner.bytes_ahead();
+    let storage = scanner.storage().clone();
+    let mut take = |chunk: &Chunk, report: &mut RecoveryReport| -> Result<()> {
+        replay.chunk(chunk, || storage.path(&chunk.segment().name), report)?;
+        report.log_bytes = report.log_bytes.saturating_add(chunk.bytes());
+        teller.tell(Phase::Redo, report.log_bytes, total);
+        Ok(())
+    };
+    let buffer = || {
+        AlignedBuf::with_capacity(0)
+            .map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })
+    };
+    if !threads {
+        let mut buf = buffer()?;
+        while let Some(chunk) = scanner.next_chunk(buf)? {
+            take(&chunk, report)?;
+            buf = chunk.into_buf();
+        }
+        return scanner.take_end();
+    }
+    let (chunks_out, chunks_in) = mpsc::sync_channel::<Chunk>(CHUNKS_AHEAD);
+    let (bufs_out, bufs_in) = mpsc::channel::<AlignedBuf>();
+    for _ in 0..=CHUNKS_AHEAD {
+        // the receiver lives until the threads below have ended
+        let _ = bufs_out.send(buffer()?);
+    }
+    thread::scope(|scope| {
+        let reader = scope.spawn(move || -> Result<ScanEnd> {
+            while let Ok(buf) = bufs_in.recv() {
+                match scanner.next_chunk(buf)? {
+                    // nobody receives any more once the other side has failed
+                    Some(chunk) if chunks_out.send(chunk).is_ok() => {}
+                    Some(_) => break,
+                    None => break,
+                }
+            }
+            scanner.take_end()
+        });
+        let mut result = Ok(());
+        for chunk in &chunks_in {
+            result = take(&chunk, report);
+            if result.is_err() {
+                break;
+            }
+            let _ = bufs_out.send(chunk.into_buf());
+        }
+        drop((chunks_in, bufs_out));
+        let end = reader.join().map_err(|_| Error::Poisoned)?;
+        result?;
+        end
+    })
+}
+
+/// Judges in what state the store was left.
+fn note_end(attached: &Attached, end: &ScanEnd, report: &mut RecoveryReport) {
+    report.end = end.end;
+    if report.verdict == Verdict::New {
+        return;
+    }
+    let clean = attached.manifest.as_ref().is_some_and(|m| m.clean_end != Lsn::ZERO && m.clean_end == end.end);
+    let tail = end.tail.clone().filter(|tail| tail.torn && !clean);
+    report.verdict = match (clean, &tail) {
+        (true, _) => Verdict::Clean,
+        (false, Some(_)) => Verdict::TornTail,
+        (false, None) => Verdict::Interrupted,
+    };
+    report.tail = tail;
+}
+
+impl From<UndoFault> for Error {
+    fn from(_: UndoFault) -> Error {
+        Error::Poisoned
+    }
+}
+
+/// Undoes all transactions that have not ended, on a state that nothing is logged for.
+pub(crate) fn undo_in_memory<M: StateMachine>(state: &mut M, table: &mut Table<M::Command>) -> Result<u64> {
+    let undone = crate::txn::guarded(|| roll_back::<M, Error>(state, table, Scope::All, |_, _| Ok(())))??;
+    *table = Table::default();
+    Ok(undone)
+}
+
+/// Undoes the losers, logs each step and their ends, and makes that durable.
+fn undo_losers<M: StateMachine>(
+    state: &mut M,
+    table: &mut Table<M::Command>,
+    log: &Log,
+    report: &mut RecoveryReport,
+    teller: &Teller,
+) -> Result<()> {
+    let losers: Vec<TxnId> = table.ids();
+    if losers.is_empty() {
+        return Ok(());
+    }
+    let total = table.iter().map(|(_, undo)| undo.len() as u64).fold(0, u64::saturating_add);
+    let mut done = 0u64;
+    let undone = crate::txn::guarded(|| {
+        roll_back::<M, Error>(state, table, Scope::All, |txn, undo_next| {
+            log.append_record(&[], None, |lsn| Record::Clr { txn, undo_next }.head(lsn))?;
+            done = done.saturating_add(1);
+            teller.tell(Phase::Undo, done, total);
+            Ok(())
+        })
+    })??;
+    for txn in &losers {
+        table.end(*txn);
+        log.append_record(&[], None, |lsn| Record::Abort { txn: *txn }.head(lsn))?;
+    }
+    log.wait(log.seal()?, Level::Durable)?;
+    report.undone = losers.len() as u64;
+    report.undo_steps = undone;
+    Ok(())
+}
