@@ -1,1 +1,3 @@
 //! The built-in ordered key-value machine.
+
+mod tree;
