@@ -4,8 +4,9 @@
 //! open inner node has at least one child, and `before` is the separator that belongs before its first.
 
 use super::Tree;
-use super::node::{INLINE_VALUE, INNER_CHILDREN, Inner, LEAF_BYTES, Leaf, Link, Node, separator};
-use super::page::Page;
+use super::head::separator;
+use super::leaf::{LEAF_BYTES, Leaf};
+use super::node::{INNER_CHILDREN, Inner, Link};
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,10 +16,9 @@ const LEAF_FILL: usize = LEAF_BYTES / 8 * 7;
 const INNER_FILL: usize = INNER_CHILDREN / 8 * 7;
 
 /// A tree being built from sorted entries.
-#[derive(Default)]
 pub(crate) struct Builder {
-    page: Page,
-    large: Vec<Arc<[u8]>>,
+    /// The open leaf. Nobody else holds it.
+    leaf: Arc<Leaf>,
     /// The separator before the leaf that is open.
     before: Vec<u8>,
     /// The open inner nodes, the lowest first.
@@ -48,22 +48,18 @@ impl std::error::Error for OutOfOrder {}
 impl Builder {
     /// Appends an entry.
     pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), OutOfOrder> {
-        if let Some(last) = self.page.last_key() {
+        if let Some(last) = self.leaf.last_key() {
             if key <= last {
                 return Err(OutOfOrder);
             }
-            let inline = if value.len() > INLINE_VALUE { &[0; 4] } else { value };
-            if self.page.size() + Page::entry_size(key, inline) > LEAF_FILL {
+            if self.leaf.size() + Leaf::size_of(key, value) > LEAF_FILL {
                 let separator = separator(last, key);
                 self.finish_leaf();
                 self.before = separator;
             }
         }
-        if value.len() > INLINE_VALUE {
-            self.page.push_unsealed(key, &(self.large.len() as u32).to_le_bytes(), true);
-            self.large.push(Arc::from(value));
-        } else {
-            self.page.push_unsealed(key, value, false);
+        if let Some(leaf) = Arc::get_mut(&mut self.leaf) {
+            leaf.push_unsealed(key, value);
         }
         self.len += 1;
         self.payload_bytes += (key.len() + value.len()) as u64;
@@ -73,7 +69,7 @@ impl Builder {
     /// The tree of all entries.
     pub(crate) fn finish(mut self) -> Tree {
         let (len, payload_bytes) = (self.len, self.payload_bytes);
-        if self.page.len() > 0 {
+        if self.leaf.len() > 0 {
             self.finish_leaf();
         }
         let mut at = 0;
@@ -84,20 +80,18 @@ impl Builder {
                 return Tree { root: inner.children.pop(), len, payload_bytes };
             }
             inner = tight(inner);
-            self.attach(at, before, Arc::new(Node::Inner(inner)));
+            self.attach(at, before, Link::Inner(Arc::new(inner)));
         }
         Tree::default()
     }
 
     fn finish_leaf(&mut self) {
-        // A clone has just the memory it needs; the builder's own page keeps its buffers.
-        let mut page = self.page.clone();
-        page.seal();
-        self.page.clear();
-        let mut large = std::mem::take(&mut self.large);
-        large.shrink_to_fit();
+        let leaf = self.leaf.finished();
+        if let Some(open) = Arc::get_mut(&mut self.leaf) {
+            open.clear();
+        }
         let before = std::mem::take(&mut self.before);
-        self.attach(0, before, Arc::new(Node::Leaf(Leaf::from_parts(page, large))));
+        self.attach(0, before, Link::Leaf(leaf));
     }
 
     /// Hangs a node under the open inner node at `level`, and finishes that one first if it is full.
@@ -109,20 +103,25 @@ impl Builder {
         if open.inner.children.is_empty() {
             open.before = before;
         } else if open.inner.children.len() < INNER_FILL {
-            open.inner.page.push_unsealed(&before, &[], false);
+            open.inner.separators.push_unsealed(&before);
         } else {
             let full = std::mem::replace(open, Level { inner: Inner::default(), before });
             open.inner.children.push(node);
-            return self.attach(level + 1, full.before, Arc::new(Node::Inner(tight(full.inner))));
+            return self.attach(level + 1, full.before, Link::Inner(Arc::new(tight(full.inner))));
         }
         open.inner.children.push(node);
     }
 }
 
 /// The finished node, with just the memory that it needs.
-fn tight(inner: Inner) -> Inner {
-    let mut inner = Inner { page: inner.page.clone(), children: inner.children };
-    inner.page.seal();
+fn tight(mut inner: Inner) -> Inner {
+    inner.separators.seal();
     inner.children.shrink_to_fit();
     inner
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder { leaf: Leaf::zeroed(LEAF_BYTES), before: Vec::new(), levels: Vec::new(), len: 0, payload_bytes: 0 }
+    }
 }

@@ -5,7 +5,8 @@
 //! and both on entries within the bounds.
 
 use super::Tree;
-use super::node::{Inner, Leaf, Node};
+use super::leaf::Leaf;
+use super::node::{Inner, Link};
 use std::iter::FusedIterator;
 use std::ops::Bound;
 
@@ -25,7 +26,7 @@ struct Cursor<'a> {
 
 impl<'a> Range<'a> {
     pub(super) fn new(tree: &'a Tree, (start, end): (Bound<&[u8]>, Bound<&[u8]>)) -> Self {
-        let ends = tree.root.as_deref().and_then(|root| {
+        let ends = tree.root.as_ref().and_then(|root| {
             let front = Cursor::first(root, start)?;
             let back = Cursor::last(root, end)?;
             // Inverted bounds, and bounds with nothing between them, put the last entry before the first.
@@ -65,33 +66,33 @@ impl FusedIterator for Range<'_> {}
 
 impl<'a> Cursor<'a> {
     /// The first entry that `start` admits.
-    fn first(root: &'a Node, start: Bound<&[u8]>) -> Option<Self> {
+    fn first(root: &'a Link, start: Bound<&[u8]>) -> Option<Self> {
         let (key, behind) = match start {
             Bound::Included(key) => (key, false),
             Bound::Excluded(key) => (key, true),
             Bound::Unbounded => (&[][..], false),
         };
-        let (path, leaf) = descend(root, |inner| inner.child_of(key));
-        let at = match leaf.page.search(key) {
+        let (path, leaf) = descend(root, |inner| inner.separators.at_or_below(key));
+        let at = match leaf.search(key) {
             Ok(at) => at + usize::from(behind),
             Err(at) => at,
         };
         let mut cursor = Cursor { path, leaf, at };
-        (at < leaf.page.len() || cursor.next_leaf()).then_some(cursor)
+        (at < leaf.len() || cursor.next_leaf()).then_some(cursor)
     }
 
     /// The last entry that `end` admits.
-    fn last(root: &'a Node, end: Bound<&[u8]>) -> Option<Self> {
+    fn last(root: &'a Link, end: Bound<&[u8]>) -> Option<Self> {
         let (key, with) = match end {
             Bound::Included(key) => (key, true),
             Bound::Excluded(key) => (key, false),
             Bound::Unbounded => {
                 let (path, leaf) = descend(root, |inner| inner.children.len() - 1);
-                return leaf.page.len().checked_sub(1).map(|at| Cursor { path, leaf, at });
+                return leaf.len().checked_sub(1).map(|at| Cursor { path, leaf, at });
             }
         };
-        let (path, leaf) = descend(root, |inner| inner.child_of(key));
-        let count = match leaf.page.search(key) {
+        let (path, leaf) = descend(root, |inner| inner.separators.at_or_below(key));
+        let count = match leaf.search(key) {
             Ok(at) => at + usize::from(with),
             Err(at) => at,
         };
@@ -111,7 +112,7 @@ impl<'a> Cursor<'a> {
     /// Steps to the next entry, if there is one.
     #[inline]
     fn forward(&mut self) -> bool {
-        if self.at + 1 < self.leaf.page.len() {
+        if self.at + 1 < self.leaf.len() {
             self.at += 1;
             return true;
         }
@@ -145,7 +146,7 @@ impl<'a> Cursor<'a> {
             if let Some(before) = at.checked_sub(1) {
                 self.path.push((inner, before));
                 self.leaf = descend_from(&inner.children[before], &mut self.path, |inner| inner.children.len() - 1);
-                self.at = self.leaf.page.len() - 1;
+                self.at = self.leaf.len() - 1;
                 return true;
             }
         }
@@ -155,17 +156,17 @@ impl<'a> Cursor<'a> {
 
 type Path<'a> = Vec<(&'a Inner, usize)>;
 
-fn descend<'a>(root: &'a Node, choose: impl Fn(&Inner) -> usize) -> (Path<'a>, &'a Leaf) {
+fn descend<'a>(root: &'a Link, choose: impl Fn(&Inner) -> usize) -> (Path<'a>, &'a Leaf) {
     let mut path = Vec::with_capacity(8);
     let leaf = descend_from(root, &mut path, choose);
     (path, leaf)
 }
 
-fn descend_from<'a>(mut node: &'a Node, path: &mut Path<'a>, choose: impl Fn(&Inner) -> usize) -> &'a Leaf {
+fn descend_from<'a>(mut node: &'a Link, path: &mut Path<'a>, choose: impl Fn(&Inner) -> usize) -> &'a Leaf {
     loop {
         match node {
-            Node::Leaf(leaf) => return leaf,
-            Node::Inner(inner) => {
+            Link::Leaf(leaf) => return leaf,
+            Link::Inner(inner) => {
                 let at = choose(inner);
                 path.push((inner, at));
                 node = &inner.children[at];

@@ -10,16 +10,19 @@
 //! The tree does not know of tables, commands or limits: any key below a gigabyte and any value goes.
 
 mod build;
+mod head;
 mod iter;
+mod leaf;
 mod node;
-mod page;
+mod separators;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use build::{Builder, OutOfOrder};
 pub(crate) use iter::Range;
 
-use node::{Inner, Leaf, Link, Node, Split};
+use leaf::Leaf;
+use node::{Inner, Link};
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -35,11 +38,11 @@ pub(crate) struct Tree {
 impl Tree {
     /// The value of `key`.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        let mut node = self.root.as_deref()?;
+        let mut link = self.root.as_ref()?;
         loop {
-            match node {
-                Node::Inner(inner) => node = &inner.children[inner.child_of(key)],
-                Node::Leaf(leaf) => return leaf.page.find(key).map(|at| leaf.value(at)),
+            match link {
+                Link::Inner(inner) => link = &inner.children[inner.separators.at_or_below(key)],
+                Link::Leaf(leaf) => return leaf.get(key),
             }
         }
     }
@@ -51,12 +54,12 @@ impl Tree {
 
     /// Gives `key` a value and returns the previous one.
     pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
-        let root = self.root.get_or_insert_with(|| Arc::new(Node::Leaf(Leaf::default())));
-        let (previous, split) = insert_below(root, key, value);
+        let root = self.root.get_or_insert_with(|| Link::Leaf(Leaf::zeroed(0)));
+        let (previous, split) = root.insert(key, value);
         if let Some((separator, right)) = split {
-            let mut inner = Inner { children: vec![Arc::clone(root)], ..Inner::default() };
+            let mut inner = Inner { children: vec![root.clone()], ..Inner::default() };
             inner.insert_split(0, &separator, right);
-            *root = Arc::new(Node::Inner(inner));
+            *root = Link::Inner(Arc::new(inner));
         }
         self.payload_bytes += value.len() as u64;
         match &previous {
@@ -76,16 +79,16 @@ impl Tree {
             return None;
         }
         let root = self.root.as_mut()?;
-        let previous = remove_below(root, key)?;
+        let previous = root.remove(key)?;
         self.len -= 1;
         self.payload_bytes -= (key.len() + previous.len()) as u64;
         while let Some(root) = &self.root {
             if root.is_empty() {
                 self.root = None;
-            } else if let Node::Inner(Inner { children, .. }) = &**root
-                && let [only] = &children[..]
+            } else if let Link::Inner(inner) = root
+                && let [only] = &inner.children[..]
             {
-                self.root = Some(Arc::clone(only));
+                self.root = Some(only.clone());
             } else {
                 break;
             }
@@ -117,18 +120,11 @@ impl Tree {
     pub(crate) fn drain_sorted(self, mut f: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut open = vec![Vec::from_iter(self.root).into_iter()];
         while let Some(nodes) = open.last_mut() {
-            let Some(node) = nodes.next() else {
-                open.pop();
-                continue;
-            };
-            // Of a node that others hold too, only the way to its children is kept.
-            match Arc::try_unwrap(node) {
-                Ok(Node::Inner(inner)) => open.push(inner.children.into_iter()),
-                Ok(Node::Leaf(leaf)) => each_item(&leaf, &mut f)?,
-                Err(shared) => match &*shared {
-                    Node::Inner(inner) => open.push(inner.children.clone().into_iter()),
-                    Node::Leaf(leaf) => each_item(leaf, &mut f)?,
-                },
+            match nodes.next() {
+                None => drop(open.pop()),
+                Some(Link::Leaf(leaf)) => each_item(&leaf, &mut f)?,
+                // Of a node that others hold too, only the way to its children is kept.
+                Some(Link::Inner(inner)) => open.push(Arc::unwrap_or_clone(inner).children.into_iter()),
             }
         }
         Ok(())
@@ -136,31 +132,8 @@ impl Tree {
 }
 
 fn each_item(leaf: &Leaf, f: &mut impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
-    (0..leaf.page.len()).try_for_each(|at| {
+    (0..leaf.len()).try_for_each(|at| {
         let (key, value) = leaf.item(at);
         f(key, value)
     })
-}
-
-fn insert_below(link: &mut Link, key: &[u8], value: &[u8]) -> (Option<Vec<u8>>, Split) {
-    match Arc::make_mut(link) {
-        Node::Leaf(leaf) => leaf.insert(key, value),
-        Node::Inner(inner) => {
-            let at = inner.child_of(key);
-            let (previous, split) = insert_below(&mut inner.children[at], key, value);
-            (previous, split.and_then(|(separator, right)| inner.insert_split(at, &separator, right)))
-        }
-    }
-}
-
-fn remove_below(link: &mut Link, key: &[u8]) -> Option<Vec<u8>> {
-    match Arc::make_mut(link) {
-        Node::Leaf(leaf) => leaf.remove(key),
-        Node::Inner(inner) => {
-            let at = inner.child_of(key);
-            let previous = remove_below(&mut inner.children[at], key)?;
-            inner.settle(at);
-            Some(previous)
-        }
-    }
 }
