@@ -390,10 +390,8 @@ impl Leaf {
 
     /// Replaces the value at `at`.
     fn replace(&mut self, at: usize, value: &[u8]) {
+        self.discard(at, LARGE_VALUE);
         let word = self.word(at);
-        if word.key & LARGE_VALUE != 0 {
-            self.discard(index_of(self.parts(at, word).1));
-        }
         let index = self.stow(value, INLINE_VALUE);
         let (value, flag) = match &index {
             Some(index) => (&index[..], LARGE_VALUE),
@@ -415,12 +413,8 @@ impl Leaf {
 
     fn remove_at(&mut self, at: usize) {
         let word = self.word(at);
-        if word.key & LARGE_KEY != 0 {
-            self.discard(index_of(self.parts(at, word).0));
-        }
-        if word.key & LARGE_VALUE != 0 {
-            self.discard(index_of(self.parts(at, word).1));
-        }
+        self.discard(at, LARGE_KEY);
+        self.discard(at, LARGE_VALUE);
         let (size, end) = (self.data.len(), self.end_of(at));
         let removed = usize::from(word.from_end) - end;
         let top = size - usize::from(self.used);
@@ -434,22 +428,28 @@ impl Leaf {
         }
     }
 
-    /// Drops a large part. The last takes its index, so what names the last is changed.
-    fn discard(&mut self, index: usize) {
+    /// Where the key or the value of the entry at `at` starts, if it is a large one.
+    fn place_of(&self, at: usize, flag: u16) -> Option<usize> {
+        let word = self.word(at);
+        let start = self.data.len() - usize::from(word.from_end);
+        (word.key & flag != 0).then(|| if flag == LARGE_KEY { start } else { start + word.key_len() })
+    }
+
+    /// Drops the entry's large key or value, if it has one, of which the entry must not make use any more.
+    fn discard(&mut self, at: usize, flag: u16) {
+        let Some(place) = self.place_of(at, flag) else { return };
+        let index = index_of(&self.data[place..]);
+        self.data[place..place + INDEX].fill(u8::MAX);
         self.large.swap_remove(index);
-        let (moved, index) = ((self.large.len() as u32).to_le_bytes(), (index as u32).to_le_bytes());
-        if moved == index {
+        // The last part has taken the index, so what named the last is changed.
+        let last = self.large.len();
+        if index == last {
             return;
         }
-        for at in 0..self.len() {
-            let word = self.word(at);
-            let start = self.data.len() - usize::from(word.from_end);
-            for (flag, place) in [(LARGE_KEY, start), (LARGE_VALUE, start + word.key_len())] {
-                if word.key & flag != 0 && self.data[place..place + INDEX] == moved {
-                    self.data[place..place + INDEX].copy_from_slice(&index);
-                    return;
-                }
-            }
+        let places = (0..self.len()).flat_map(|at| [self.place_of(at, LARGE_KEY), self.place_of(at, LARGE_VALUE)]);
+        let moved = places.flatten().find(|&place| index_of(&self.data[place..]) == last);
+        if let Some(place) = moved {
+            self.data[place..place + INDEX].copy_from_slice(&(index as u32).to_le_bytes());
         }
     }
 

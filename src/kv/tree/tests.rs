@@ -376,3 +376,23 @@ fn long_keys_and_values_keep_their_place() {
         tree.check_invariants();
     }
 }
+
+#[test]
+fn entries_with_both_parts_outside_come_and_go() {
+    let mut tree = Tree::default();
+    let mut model = Model::new();
+    let mut random = 1u64;
+    for _ in 0..3000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (n, len) = ((random >> 33) as u8 % 24, (random >> 45) as usize % 3);
+        let key = vec![n; leaf::INLINE_KEY + usize::from(n % 2)];
+        if random >> 63 == 0 {
+            assert_eq!(tree.remove(&key), model.remove(&key));
+        } else {
+            let value = vec![n; leaf::INLINE_VALUE + len];
+            assert_eq!(tree.insert(&key, &value), model.insert(key, value));
+        }
+        tree.check_invariants();
+        assert_same(&tree, &model);
+    }
+}
