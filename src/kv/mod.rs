@@ -1,1 +1,302 @@
 //! The built-in ordered key-value machine.
+//!
+//! [`Kv`] maps bytes to bytes in named tables, ordered. All tables lie in one copy-on-write tree, so a
+//! clone, and with it a snapshot or a view, costs nothing when it is taken. A table exists exactly
+//! while it holds a key: no command creates or drops one, and so no inverse can drop another's rows.
+//!
+//! The machine knows nothing of logs, locks or transactions.
+
+mod codec;
+mod command;
+mod read;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH, MAX_KEY_LEN, MAX_TABLE_LEN, MAX_VALUE_LEN};
+pub use read::{KvRange, KvTables};
+
+use crate::machine::{Access, DecodeError, Footprint, StateMachine};
+use read::{borrowed, composite, is_table, prefix_bounds, range_bounds, with_composite};
+use snapshot::Saver;
+use std::fmt;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use tree::Tree;
+
+/// An ordered map from bytes to bytes, in named tables. A clone costs nothing and is independent.
+///
+/// It is changed by [`KvCommand`]s only; what it holds is read directly.
+///
+/// ```
+/// use seawal::kv::{Kv, KvCommand};
+/// use seawal::machine::StateMachine;
+///
+/// let mut kv = Kv::default();
+/// kv.apply(&KvCommand::put("fruit", "apple", "red")).unwrap();
+/// kv.apply(&KvCommand::put("fruit", "pear", "green")).unwrap();
+/// let frozen = kv.clone();
+/// kv.apply(&KvCommand::delete("fruit", "apple")).unwrap();
+///
+/// assert_eq!(kv.get("fruit", "apple"), None);
+/// assert_eq!(frozen.get("fruit", "apple"), Some(&b"red"[..]));
+/// assert_eq!(frozen.range("fruit", "b"..).count(), 1);
+/// assert_eq!(frozen.tables().collect::<Vec<_>>(), ["fruit"]);
+/// ```
+#[derive(Clone, Default)]
+pub struct Kv {
+    tree: Tree,
+}
+
+impl Kv {
+    /// The table without a name.
+    pub const DEFAULT_TABLE: &'static str = "";
+
+    /// The value of a key.
+    pub fn get(&self, table: &str, key: impl AsRef<[u8]>) -> Option<&[u8]> {
+        if !is_table(table) {
+            return None;
+        }
+        with_composite(table, key.as_ref(), |composite| self.tree.get(composite))
+    }
+
+    /// Whether a key has a value.
+    pub fn contains(&self, table: &str, key: impl AsRef<[u8]>) -> bool {
+        is_table(table) && with_composite(table, key.as_ref(), |composite| self.tree.contains(composite))
+    }
+
+    /// The entries of a table whose keys lie in a range, in order, from both ends.
+    ///
+    /// ```
+    /// use seawal::kv::{Kv, KvCommand};
+    /// use seawal::machine::StateMachine;
+    ///
+    /// let mut kv = Kv::default();
+    /// for key in ["a", "b", "c"] {
+    ///     kv.apply(&KvCommand::put(Kv::DEFAULT_TABLE, key, "")).unwrap();
+    /// }
+    /// let mut range = kv.range(Kv::DEFAULT_TABLE, "b"..);
+    /// assert_eq!(range.next_back(), Some((&b"c"[..], &b""[..])));
+    /// assert_eq!(range.next(), Some((&b"b"[..], &b""[..])));
+    /// assert_eq!(range.next(), None);
+    /// // All of the table: the type of the bounds that are not there has to be named.
+    /// assert_eq!(kv.range::<[u8]>(Kv::DEFAULT_TABLE, ..).count(), 3);
+    /// ```
+    pub fn range<K: AsRef<[u8]> + ?Sized>(&self, table: &str, range: impl RangeBounds<K>) -> KvRange<'_> {
+        KvRange::new(&self.tree, table, &range_bounds(table, &range))
+    }
+
+    /// The entries of a table whose keys start with `prefix`, in order, from both ends.
+    ///
+    /// ```
+    /// use seawal::kv::{Kv, KvCommand};
+    /// use seawal::machine::StateMachine;
+    ///
+    /// let mut kv = Kv::default();
+    /// kv.apply(&KvCommand::put("t", "user/1", "alice")).unwrap();
+    /// kv.apply(&KvCommand::put("t", "visit/1", "today")).unwrap();
+    /// assert_eq!(kv.prefix("t", "user/").count(), 1);
+    /// assert_eq!(kv.prefix("t", "").count(), 2);
+    /// ```
+    pub fn prefix(&self, table: &str, prefix: impl AsRef<[u8]>) -> KvRange<'_> {
+        KvRange::new(&self.tree, table, &prefix_bounds(table, prefix.as_ref()))
+    }
+
+    /// The names of the tables that hold a key, in order.
+    pub fn tables(&self) -> KvTables<'_> {
+        KvTables::new(&self.tree)
+    }
+
+    /// How many entries all tables hold.
+    pub fn len(&self) -> usize {
+        self.tree.len()
+    }
+
+    /// Whether no table holds an entry.
+    pub fn is_empty(&self) -> bool {
+        self.tree.is_empty()
+    }
+
+    /// Whether a table holds no entry, which is to say, does not exist.
+    pub fn table_is_empty(&self, table: &str) -> bool {
+        self.prefix(table, "").next().is_none()
+    }
+
+    /// The bytes of all keys and values. Each key counts with its table's name and one byte more.
+    pub fn payload_bytes(&self) -> u64 {
+        self.tree.payload_bytes()
+    }
+
+    /// What reading one key touches.
+    ///
+    /// ```
+    /// use seawal::kv::{Kv, KvCommand};
+    /// use seawal::machine::StateMachine;
+    ///
+    /// let write = Kv::footprint(&KvCommand::put("t", "k", "v"));
+    /// assert!(write.conflicts_with(&Kv::key_footprint("t", "k")));
+    /// assert!(write.conflicts_with(&Kv::range_footprint("t", "a".."z")));
+    /// assert!(!write.conflicts_with(&Kv::prefix_footprint("t", "x")));
+    /// ```
+    pub fn key_footprint(table: &str, key: impl AsRef<[u8]>) -> Footprint {
+        with_composite(table, key.as_ref(), |composite| Footprint::key(Access::Shared, composite))
+    }
+
+    /// What reading a range of a table touches: its keys, present or not.
+    pub fn range_footprint<K: AsRef<[u8]> + ?Sized>(table: &str, range: impl RangeBounds<K>) -> Footprint {
+        Footprint::range::<[u8]>(Access::Shared, borrowed(&range_bounds(table, &range)))
+    }
+
+    /// What reading all keys of a table that start with `prefix` touches.
+    pub fn prefix_footprint(table: &str, prefix: impl AsRef<[u8]>) -> Footprint {
+        Footprint::range::<[u8]>(Access::Shared, borrowed(&prefix_bounds(table, prefix.as_ref())))
+    }
+
+    /// Writes what [`save`](StateMachine::save) writes, and lets go of each part of the state once it is written.
+    ///
+    /// A frozen copy that is written out so gives back, as it goes, the memory that it alone holds.
+    ///
+    /// # Errors
+    /// Only those of `out`.
+    pub fn save_and_drop(self, out: &mut dyn io::Write) -> io::Result<()> {
+        let mut saver = Saver::new(out, self.len());
+        self.tree.drain_sorted(|key, value| saver.push(key, value))?;
+        saver.finish()
+    }
+
+    /// Sets or removes a key that was checked. Returns the previous value and the inverse.
+    fn set(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) -> (KvReply, KvCommand) {
+        let previous = with_composite(table, key, |composite| match value {
+            Some(value) => self.tree.insert(composite, value),
+            None => self.tree.remove(composite),
+        });
+        let inverse = match (&previous, value) {
+            (Some(previous), _) => KvCommand::put(table, key, &previous[..]),
+            (None, Some(_)) => KvCommand::delete(table, key),
+            (None, None) => KvCommand::nothing(),
+        };
+        (KvReply::Previous(previous), inverse)
+    }
+
+    fn apply_at(&mut self, command: &KvCommand, depth: usize) -> Result<(KvReply, KvCommand), KvRejection> {
+        match command {
+            KvCommand::Put { table, key, value } => {
+                check_key(table, key)?;
+                check_value(value)?;
+                Ok(self.set(table, key, Some(value)))
+            }
+            KvCommand::Delete { table, key } => {
+                check_key(table, key)?;
+                Ok(self.set(table, key, None))
+            }
+            KvCommand::CompareAndSet { table, key, expected, new } => {
+                check_key(table, key)?;
+                new.as_deref().map_or(Ok(()), check_value)?;
+                let actual = self.get(table, key);
+                if actual != expected.as_deref() {
+                    return Err(KvRejection::Mismatch { actual: actual.map(<[u8]>::to_vec) });
+                }
+                Ok(self.set(table, key, new.as_deref()))
+            }
+            KvCommand::Batch(_) if depth >= MAX_BATCH_DEPTH => Err(KvRejection::BatchTooDeep),
+            KvCommand::Batch(commands) => self.apply_batch(commands, depth),
+        }
+    }
+
+    fn apply_batch(&mut self, commands: &[KvCommand], depth: usize) -> Result<(KvReply, KvCommand), KvRejection> {
+        let mut replies = Vec::with_capacity(commands.len());
+        let mut inverses = Vec::with_capacity(commands.len());
+        for (index, command) in commands.iter().enumerate() {
+            match self.apply_at(command, depth + 1) {
+                Ok((reply, inverse)) => {
+                    replies.push(reply);
+                    // What does nothing is left out: it is a batch, and might be one level too deep.
+                    if !inverse.is_nothing() {
+                        inverses.push(inverse);
+                    }
+                }
+                Err(rejection) => {
+                    for inverse in inverses.iter().rev() {
+                        let undone = self.apply_at(inverse, depth + 1);
+                        debug_assert!(undone.is_ok(), "an inverse never rejects");
+                    }
+                    return Err(KvRejection::InBatch { index, rejection: Box::new(rejection) });
+                }
+            }
+        }
+        inverses.reverse();
+        Ok((KvReply::Batch(replies), KvCommand::Batch(inverses)))
+    }
+}
+
+fn check_key(table: &str, key: &[u8]) -> Result<(), KvRejection> {
+    if !is_table(table) {
+        return Err(KvRejection::InvalidTable { table: table.to_owned() });
+    }
+    let limit = MAX_KEY_LEN - table.len();
+    if key.len() > limit { Err(KvRejection::KeyTooLong { len: key.len(), limit }) } else { Ok(()) }
+}
+
+fn check_value(value: &[u8]) -> Result<(), KvRejection> {
+    let (len, limit) = (value.len(), MAX_VALUE_LEN);
+    if len > limit { Err(KvRejection::ValueTooLong { len, limit }) } else { Ok(()) }
+}
+
+/// Adds every key that a command names. What is nested too deeply is rejected anyway.
+fn add_keys(command: &KvCommand, depth: usize, footprint: Footprint) -> Footprint {
+    match command {
+        KvCommand::Put { table, key, .. }
+        | KvCommand::Delete { table, key }
+        | KvCommand::CompareAndSet { table, key, .. } => footprint.and_key(Access::Exclusive, &composite(table, key)),
+        KvCommand::Batch(_) if depth >= MAX_BATCH_DEPTH => footprint,
+        KvCommand::Batch(commands) => commands.iter().fold(footprint, |all, c| add_keys(c, depth + 1, all)),
+    }
+}
+
+impl StateMachine for Kv {
+    const NAME: &'static str = "kv";
+    const VERSION: u32 = 1;
+
+    type Command = KvCommand;
+    type Reply = KvReply;
+    type Rejection = KvRejection;
+
+    fn apply(&mut self, command: &KvCommand) -> Result<(KvReply, KvCommand), KvRejection> {
+        self.apply_at(command, 0)
+    }
+
+    fn footprint(command: &KvCommand) -> Footprint {
+        add_keys(command, 0, Footprint::none())
+    }
+
+    fn encode(command: &KvCommand, out: &mut Vec<u8>) {
+        codec::encode(command, out);
+    }
+
+    fn decode(bytes: &[u8], _version: u32) -> Result<KvCommand, DecodeError> {
+        codec::decode(bytes)
+    }
+
+    fn encoded_len(command: &KvCommand) -> usize {
+        codec::encoded_len(command)
+    }
+
+    fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let mut saver = Saver::new(out, self.len());
+        for (key, value) in self.tree.range((Bound::Unbounded, Bound::Unbounded)) {
+            saver.push(key, value)?;
+        }
+        saver.finish()
+    }
+
+    fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {
+        Ok(Kv { tree: snapshot::load(input)? })
+    }
+}
+
+impl fmt::Debug for Kv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kv").field("len", &self.len()).field("payload_bytes", &self.payload_bytes()).finish()
+    }
+}

@@ -1,0 +1,192 @@
+//! The bytes of a command.
+//!
+//! ```text
+//! length     = varint (LEB128, little-endian groups of seven bits, the shortest form only, at most ten bytes)
+//! bytes      = length, then so many bytes
+//! table      = bytes (UTF-8)
+//! command    = 0x01 table key:bytes value:bytes                           Put
+//!            | 0x02 table key:bytes                                       Delete
+//!            | 0x03 table key:bytes flags [expected:bytes] [new:bytes]    CompareAndSet
+//!            | 0x04 count:length command*                                 Batch
+//! flags      = one byte: bit 0, `expected` follows; bit 1, `new` follows; the others are zero
+//! ```
+//!
+//! Every command has exactly one encoding. Decoding never panics, allocates no more than a small multiple of
+//! its input, and refuses bytes that are left over. It does not know which commands a machine rejects.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::command::{KvCommand, MAX_BATCH_DEPTH};
+use crate::machine::DecodeError;
+
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+const COMPARE_AND_SET: u8 = 3;
+const BATCH: u8 = 4;
+
+const HAS_EXPECTED: u8 = 1;
+const HAS_NEW: u8 = 2;
+
+/// Appends a number.
+pub(super) fn put_varint(mut n: u64, out: &mut Vec<u8>) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+/// How many bytes a number takes.
+fn varint_len(n: usize) -> usize {
+    let bits = usize::BITS.saturating_sub(n.leading_zeros()).max(1);
+    bits.div_ceil(7) as usize
+}
+
+/// Reads a number, and says what follows it; nothing if the bytes end within it.
+pub(super) fn split_varint(bytes: &[u8]) -> Result<Option<(u64, &[u8])>, DecodeError> {
+    let mut n = 0u64;
+    let mut rest = bytes;
+    for shift in (0..u64::BITS).step_by(7) {
+        let Some((&byte, after)) = rest.split_first() else { return Ok(None) };
+        rest = after;
+        let group = u64::from(byte & 0x7f);
+        if (shift == 63 && byte > 1) || (byte == 0 && shift > 0) {
+            return Err(DecodeError::new("a number is not in its shortest form, or too large"));
+        }
+        n |= group << shift;
+        if byte < 0x80 {
+            return Ok(Some((n, rest)));
+        }
+    }
+    Err(DecodeError::new("a number is too long"))
+}
+
+/// Appends a command.
+pub(super) fn encode(command: &KvCommand, out: &mut Vec<u8>) {
+    let start = |tag, table: &str, key: &[u8], out: &mut Vec<u8>| {
+        out.push(tag);
+        put_bytes(table.as_bytes(), out);
+        put_bytes(key, out);
+    };
+    match command {
+        KvCommand::Put { table, key, value } => {
+            start(PUT, table, key, out);
+            put_bytes(value, out);
+        }
+        KvCommand::Delete { table, key } => start(DELETE, table, key, out),
+        KvCommand::CompareAndSet { table, key, expected, new } => {
+            start(COMPARE_AND_SET, table, key, out);
+            let flag = |part: &Option<Vec<u8>>, flag| if part.is_some() { flag } else { 0 };
+            out.push(flag(expected, HAS_EXPECTED) | flag(new, HAS_NEW));
+            expected.iter().chain(new).for_each(|part| put_bytes(part, out));
+        }
+        KvCommand::Batch(commands) => {
+            out.push(BATCH);
+            put_varint(commands.len() as u64, out);
+            commands.iter().for_each(|command| encode(command, out));
+        }
+    }
+}
+
+fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    put_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+/// How many bytes [`encode`] appends.
+pub(super) fn encoded_len(command: &KvCommand) -> usize {
+    let bytes = |part: &[u8]| varint_len(part.len()).saturating_add(part.len());
+    let parts = match command {
+        KvCommand::Put { table, key, value } => {
+            bytes(table.as_bytes()).saturating_add(bytes(key)).saturating_add(bytes(value))
+        }
+        KvCommand::Delete { table, key } => bytes(table.as_bytes()).saturating_add(bytes(key)),
+        KvCommand::CompareAndSet { table, key, expected, new } => expected
+            .iter()
+            .chain(new)
+            .map(|part| bytes(part))
+            .chain([1, bytes(table.as_bytes()), bytes(key)])
+            .fold(0, usize::saturating_add),
+        KvCommand::Batch(commands) => {
+            commands.iter().map(encoded_len).fold(varint_len(commands.len()), usize::saturating_add)
+        }
+    };
+    parts.saturating_add(1)
+}
+
+/// Reads a command that takes all of `bytes`.
+pub(super) fn decode(bytes: &[u8]) -> Result<KvCommand, DecodeError> {
+    let mut reader = Reader { rest: bytes };
+    let command = reader.command(0)?;
+    if reader.rest.is_empty() { Ok(command) } else { Err(DecodeError::new("bytes follow the command")) }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        let (&byte, rest) = self.rest.split_first().ok_or_else(ends_early)?;
+        self.rest = rest;
+        Ok(byte)
+    }
+
+    /// A length, or a count of things that take at least one byte each: never more than what is left.
+    fn length(&mut self) -> Result<usize, DecodeError> {
+        let (n, rest) = split_varint(self.rest)?.ok_or_else(ends_early)?;
+        self.rest = rest;
+        usize::try_from(n).ok().filter(|&n| n <= rest.len()).ok_or_else(ends_early)
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        let length = self.length()?;
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or_else(ends_early)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    fn table(&mut self) -> Result<String, DecodeError> {
+        let name = std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::new("a table's name is not UTF-8"))?;
+        Ok(name.to_owned())
+    }
+
+    fn optional(&mut self, present: bool) -> Result<Option<Vec<u8>>, DecodeError> {
+        if present { Ok(Some(self.bytes()?.to_vec())) } else { Ok(None) }
+    }
+
+    fn command(&mut self, depth: usize) -> Result<KvCommand, DecodeError> {
+        match self.byte()? {
+            PUT => {
+                let (table, key, value) = (self.table()?, self.bytes()?.to_vec(), self.bytes()?.to_vec());
+                Ok(KvCommand::Put { table, key, value })
+            }
+            DELETE => Ok(KvCommand::Delete { table: self.table()?, key: self.bytes()?.to_vec() }),
+            COMPARE_AND_SET => {
+                let (table, key) = (self.table()?, self.bytes()?.to_vec());
+                let flags = self.byte()?;
+                if flags & !(HAS_EXPECTED | HAS_NEW) != 0 {
+                    return Err(DecodeError::new("unknown flags"));
+                }
+                let expected = self.optional(flags & HAS_EXPECTED != 0)?;
+                let new = self.optional(flags & HAS_NEW != 0)?;
+                Ok(KvCommand::CompareAndSet { table, key, expected, new })
+            }
+            BATCH if depth >= MAX_BATCH_DEPTH => Err(DecodeError::new("batches are nested too deeply")),
+            BATCH => {
+                let count = self.length()?;
+                // Commands are larger in memory than here: let the vector grow as they turn out to be there.
+                let mut commands = Vec::with_capacity(count.min(64));
+                for _ in 0..count {
+                    commands.push(self.command(depth.saturating_add(1))?);
+                }
+                Ok(KvCommand::Batch(commands))
+            }
+            _ => Err(DecodeError::new("an unknown kind of command")),
+        }
+    }
+}
+
+pub(super) fn ends_early() -> DecodeError {
+    DecodeError::new("the bytes end too early")
+}

@@ -1,0 +1,200 @@
+//! What can be asked of the machine, what it answers, and why it may refuse.
+
+use std::fmt;
+
+/// The longest table name, in bytes.
+pub const MAX_TABLE_LEN: usize = 255;
+/// The longest key in the default table, in bytes; a table's name takes from it.
+pub const MAX_KEY_LEN: usize = 64 * 1024 - 1;
+/// The longest value, in bytes.
+pub const MAX_VALUE_LEN: usize = 1 << 30;
+/// How deep batches may be nested.
+pub const MAX_BATCH_DEPTH: usize = 8;
+
+/// A change to a [`Kv`](super::Kv).
+///
+/// A table is named by a string of at most [`MAX_TABLE_LEN`] bytes without NUL; it exists exactly while it holds a key.
+///
+/// ```
+/// use seawal::kv::{Kv, KvCommand, KvReply};
+/// use seawal::machine::StateMachine;
+///
+/// let mut kv = Kv::default();
+/// let (reply, inverse) = kv.apply(&KvCommand::put("users", "alice", "1")).unwrap();
+/// assert_eq!(reply, KvReply::Previous(None));
+/// assert_eq!(inverse, KvCommand::delete("users", "alice"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KvCommand {
+    /// Gives a key a value.
+    Put {
+        /// The table.
+        table: String,
+        /// The key.
+        key: Vec<u8>,
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// Removes a key, if it is there.
+    Delete {
+        /// The table.
+        table: String,
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// Gives a key a value, or removes it, if its value is the one expected; else it is rejected.
+    CompareAndSet {
+        /// The table.
+        table: String,
+        /// The key.
+        key: Vec<u8>,
+        /// The value that must be there; `None` if there must be none.
+        expected: Option<Vec<u8>>,
+        /// The value that shall be there; `None` to remove the key.
+        new: Option<Vec<u8>>,
+    },
+    /// Several commands, in order, all of them or none.
+    Batch(Vec<KvCommand>),
+}
+
+impl KvCommand {
+    /// Gives a key a value.
+    pub fn put(table: impl Into<String>, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        KvCommand::Put { table: table.into(), key: key.into(), value: value.into() }
+    }
+
+    /// Removes a key, if it is there.
+    pub fn delete(table: impl Into<String>, key: impl Into<Vec<u8>>) -> Self {
+        KvCommand::Delete { table: table.into(), key: key.into() }
+    }
+
+    /// Sets a key to `new` (`None` removes it) if its value is `expected` (`None`: if it is not there).
+    ///
+    /// ```
+    /// use seawal::kv::{Kv, KvCommand, KvRejection};
+    /// use seawal::machine::StateMachine;
+    ///
+    /// let mut kv = Kv::default();
+    /// let create = KvCommand::compare_and_set("jobs", "7", None::<&str>, Some("running"));
+    /// kv.apply(&create).unwrap();
+    /// assert_eq!(kv.apply(&create), Err(KvRejection::Mismatch { actual: Some(b"running".to_vec()) }));
+    /// ```
+    pub fn compare_and_set(
+        table: impl Into<String>,
+        key: impl Into<Vec<u8>>,
+        expected: Option<impl Into<Vec<u8>>>,
+        new: Option<impl Into<Vec<u8>>>,
+    ) -> Self {
+        KvCommand::CompareAndSet {
+            table: table.into(),
+            key: key.into(),
+            expected: expected.map(Into::into),
+            new: new.map(Into::into),
+        }
+    }
+
+    /// Several commands, in order, all of them or none. Batches may be nested up to [`MAX_BATCH_DEPTH`].
+    ///
+    /// ```
+    /// use seawal::kv::{Kv, KvCommand, KvRejection};
+    /// use seawal::machine::StateMachine;
+    ///
+    /// let mut kv = Kv::default();
+    /// let batch = KvCommand::batch([
+    ///     KvCommand::put("a", "k", "v"),
+    ///     KvCommand::compare_and_set("b", "k", Some("not there"), None::<&str>),
+    /// ]);
+    /// let Err(KvRejection::InBatch { index: 1, rejection }) = kv.apply(&batch) else { panic!() };
+    /// assert_eq!(*rejection, KvRejection::Mismatch { actual: None });
+    /// assert!(kv.is_empty());
+    /// ```
+    pub fn batch(commands: impl IntoIterator<Item = KvCommand>) -> Self {
+        KvCommand::Batch(commands.into_iter().collect())
+    }
+
+    /// The command that does nothing.
+    pub(super) fn nothing() -> Self {
+        KvCommand::Batch(Vec::new())
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self, KvCommand::Batch(commands) if commands.is_empty())
+    }
+}
+
+/// What a command that was carried out answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KvReply {
+    /// The value that was there before; `None` if there was none.
+    Previous(Option<Vec<u8>>),
+    /// The replies of a batch, in order.
+    Batch(Vec<KvReply>),
+}
+
+/// Why a command was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KvRejection {
+    /// The value is not the one that a [`CompareAndSet`](KvCommand::CompareAndSet) expects.
+    Mismatch {
+        /// The value that is there.
+        actual: Option<Vec<u8>>,
+    },
+    /// The table's name has more than [`MAX_TABLE_LEN`] bytes, or a NUL among them.
+    InvalidTable {
+        /// The name.
+        table: String,
+    },
+    /// The key is too long.
+    KeyTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The longest that the table allows.
+        limit: usize,
+    },
+    /// The value is too long.
+    ValueTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The longest allowed, [`MAX_VALUE_LEN`].
+        limit: usize,
+    },
+    /// Batches are nested deeper than [`MAX_BATCH_DEPTH`].
+    BatchTooDeep,
+    /// A command of a batch was refused, and so the batch.
+    InBatch {
+        /// Which of the batch's commands, counted from zero.
+        index: usize,
+        /// Why.
+        rejection: Box<KvRejection>,
+    },
+}
+
+impl fmt::Display for KvRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KvRejection::Mismatch { actual: Some(actual) } => {
+                write!(f, "the value is not the expected one, but another of {} bytes", actual.len())
+            }
+            KvRejection::Mismatch { actual: None } => f.write_str("the key is not there"),
+            KvRejection::InvalidTable { table } => {
+                write!(f, "{table:?} is no table name: at most {MAX_TABLE_LEN} bytes, and no NUL")
+            }
+            KvRejection::KeyTooLong { len, limit } => write!(f, "a key of {len} bytes is over the limit of {limit}"),
+            KvRejection::ValueTooLong { len, limit } => {
+                write!(f, "a value of {len} bytes is over the limit of {limit}")
+            }
+            KvRejection::BatchTooDeep => write!(f, "batches are nested more than {MAX_BATCH_DEPTH} deep"),
+            KvRejection::InBatch { index, rejection } => write!(f, "command {index} of the batch: {rejection}"),
+        }
+    }
+}
+
+impl std::error::Error for KvRejection {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            KvRejection::InBatch { rejection, .. } => Some(&**rejection),
+            _ => None,
+        }
+    }
+}

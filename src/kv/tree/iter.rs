@@ -1,0 +1,176 @@
+//! Walking a key range from both ends.
+//!
+//! Each end is a cursor that stands on an entry and remembers the way down to it, so that a step costs no
+//! search. Invariant: until the walk is over, the front cursor stands at or before the back cursor,
+//! and both on entries within the bounds.
+
+use super::Tree;
+use super::leaf::Leaf;
+use super::node::{Inner, Link};
+use std::iter::FusedIterator;
+use std::ops::Bound;
+
+/// The entries of a key range, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Range<'a> {
+    ends: Option<(Cursor<'a>, Cursor<'a>)>,
+}
+
+/// A place in the tree: an entry, and the way to it.
+#[derive(Clone, Debug)]
+struct Cursor<'a> {
+    path: Vec<(&'a Inner, usize)>,
+    leaf: &'a Leaf,
+    at: usize,
+}
+
+impl<'a> Range<'a> {
+    pub(super) fn new(tree: &'a Tree, (start, end): (Bound<&[u8]>, Bound<&[u8]>)) -> Self {
+        let ends = tree.root.as_ref().and_then(|root| {
+            let front = Cursor::first(root, start)?;
+            let back = Cursor::last(root, end)?;
+            // Inverted bounds, and bounds with nothing between them, put the last entry before the first.
+            (front.item().0 <= back.item().0).then_some((front, back))
+        });
+        Range { ends }
+    }
+}
+
+impl<'a> Iterator for Range<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (front, back) = self.ends.as_mut()?;
+        let item = front.item();
+        if front.meets(back) || !front.forward() {
+            self.ends = None;
+        }
+        Some(item)
+    }
+}
+
+impl DoubleEndedIterator for Range<'_> {
+    #[inline]
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let (front, back) = self.ends.as_mut()?;
+        let item = back.item();
+        if front.meets(back) || !back.backward() {
+            self.ends = None;
+        }
+        Some(item)
+    }
+}
+
+impl FusedIterator for Range<'_> {}
+
+impl<'a> Cursor<'a> {
+    /// The first entry that `start` admits.
+    fn first(root: &'a Link, start: Bound<&[u8]>) -> Option<Self> {
+        let (key, behind) = match start {
+            Bound::Included(key) => (key, false),
+            Bound::Excluded(key) => (key, true),
+            Bound::Unbounded => (&[][..], false),
+        };
+        let (path, leaf) = descend(root, |inner| inner.separators.at_or_below(key));
+        let at = match leaf.search(key) {
+            Ok(at) => at + usize::from(behind),
+            Err(at) => at,
+        };
+        let mut cursor = Cursor { path, leaf, at };
+        (at < leaf.len() || cursor.next_leaf()).then_some(cursor)
+    }
+
+    /// The last entry that `end` admits.
+    fn last(root: &'a Link, end: Bound<&[u8]>) -> Option<Self> {
+        let (key, with) = match end {
+            Bound::Included(key) => (key, true),
+            Bound::Excluded(key) => (key, false),
+            Bound::Unbounded => {
+                let (path, leaf) = descend(root, |inner| inner.children.len() - 1);
+                return leaf.len().checked_sub(1).map(|at| Cursor { path, leaf, at });
+            }
+        };
+        let (path, leaf) = descend(root, |inner| inner.separators.at_or_below(key));
+        let count = match leaf.search(key) {
+            Ok(at) => at + usize::from(with),
+            Err(at) => at,
+        };
+        let mut cursor = Cursor { path, leaf, at: count.saturating_sub(1) };
+        (count > 0 || cursor.previous_leaf()).then_some(cursor)
+    }
+
+    #[inline]
+    fn item(&self) -> (&'a [u8], &'a [u8]) {
+        self.leaf.item(self.at)
+    }
+
+    fn meets(&self, other: &Cursor<'a>) -> bool {
+        self.at == other.at && std::ptr::eq(self.leaf, other.leaf)
+    }
+
+    /// Steps to the next entry, if there is one.
+    #[inline]
+    fn forward(&mut self) -> bool {
+        if self.at + 1 < self.leaf.len() {
+            self.at += 1;
+            return true;
+        }
+        self.next_leaf()
+    }
+
+    /// Steps to the entry before, if there is one.
+    #[inline]
+    fn backward(&mut self) -> bool {
+        if self.at > 0 {
+            self.at -= 1;
+            return true;
+        }
+        self.previous_leaf()
+    }
+
+    fn next_leaf(&mut self) -> bool {
+        while let Some((inner, at)) = self.path.pop() {
+            if let Some(child) = inner.children.get(at + 1) {
+                self.path.push((inner, at + 1));
+                self.leaf = descend_from(child, &mut self.path, |_| 0);
+                self.at = 0;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn previous_leaf(&mut self) -> bool {
+        while let Some((inner, at)) = self.path.pop() {
+            if let Some(before) = at.checked_sub(1) {
+                self.path.push((inner, before));
+                self.leaf = descend_from(&inner.children[before], &mut self.path, |inner| inner.children.len() - 1);
+                self.at = self.leaf.len() - 1;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+type Path<'a> = Vec<(&'a Inner, usize)>;
+
+fn descend<'a>(root: &'a Link, choose: impl Fn(&Inner) -> usize) -> (Path<'a>, &'a Leaf) {
+    let mut path = Vec::with_capacity(8);
+    let leaf = descend_from(root, &mut path, choose);
+    (path, leaf)
+}
+
+fn descend_from<'a>(mut node: &'a Link, path: &mut Path<'a>, choose: impl Fn(&Inner) -> usize) -> &'a Leaf {
+    loop {
+        match node {
+            Link::Leaf(leaf) => return leaf,
+            Link::Inner(inner) => {
+                let at = choose(inner);
+                path.push((inner, at));
+                node = &inner.children[at];
+            }
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! Leaves: the entries themselves, each leaf one allocation.
+//!
+//! ```text
+//! data:  word 0 | word 1 | … | word n-1 |   free   | entry n-1 | … | entry 1 | entry 0
+//! word:  key head (32 bits) | distance of the entry's first byte from the end of `data` (16) | key length and flags (16)
+//! entry: key, value
+//! ```
+//!
+//! A search reads the words, which lie beside the header, and then one entry: two cache misses at most.
+//! Keys and values that are long lie outside, one [`Arc`] each, so that neither a shift nor a copy of
+//! the leaf touches them; the word then has a flag, and the entry holds the index in `large`.
+//!
+//! Invariants: the distances ascend; the keys ascend strictly; `prefix` bytes are common to all keys; heads are those
+//! of the keys behind the prefix; each index into `large` occurs once; words and entries fit into
+//! `data`, whose size is one of [`Leaf::zeroed`]'s.
+
+use super::head::{common_prefix, equal_heads, head, search_ties, separator};
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The longest value that is kept within the leaf.
+pub(super) const INLINE_VALUE: usize = 1024;
+/// The longest key that is kept within the leaf.
+pub(super) const INLINE_KEY: usize = 512;
+/// A leaf whose words and entries take more is split, if it has two.
+pub(super) const LEAF_BYTES: usize = 4096;
+
+/// The largest leaf: after a lopsided split one side may be half an entry over the limit, and then gets one more.
+const MAX_DATA: usize = 26 * 256 - 56;
+const _: () = assert!(LEAF_BYTES + (INLINE_KEY + INLINE_VALUE + WORD) * 3 / 2 <= MAX_DATA);
+
+const WORD: usize = 8;
+const LARGE_KEY: u16 = 1 << 15;
+const LARGE_VALUE: u16 = 1 << 14;
+const INDEX: usize = 4;
+
+/// Sorted entries.
+#[derive(Debug)]
+pub(super) struct Leaf<D: ?Sized = [u8]> {
+    large: Vec<Arc<[u8]>>,
+    prefix: u32,
+    len: u16,
+    /// How many bytes the entries take.
+    used: u16,
+    data: D,
+}
+
+/// A word, taken apart.
+#[derive(Clone, Copy)]
+struct Word {
+    head: u32,
+    from_end: u16,
+    key: u16,
+}
+
+impl Word {
+    #[inline]
+    fn new(word: u64) -> Self {
+        Word { head: (word >> 32) as u32, from_end: (word >> 16) as u16, key: word as u16 }
+    }
+
+    fn bytes(self) -> [u8; WORD] {
+        (u64::from(self.head) << 32 | u64::from(self.from_end) << 16 | u64::from(self.key)).to_le_bytes()
+    }
+
+    #[inline]
+    fn key_len(self) -> usize {
+        usize::from(self.key & !(LARGE_KEY | LARGE_VALUE))
+    }
+}
+
+impl Leaf {
+    /// An empty leaf that holds at least `size` bytes of words and entries.
+    ///
+    /// The sizes are few, so that the allocator finds a use for what was freed; with header, counts and the
+    /// allocator's own word they are multiples of 256.
+    pub(super) fn zeroed(size: usize) -> Arc<Leaf> {
+        macro_rules! sizes {
+            ($($blocks:literal)*) => {
+                match (size + 56).div_ceil(256) {
+                    $($blocks => empty::<{ $blocks * 256 - 56 }>(),)*
+                    _ => empty::<MAX_DATA>(),
+                }
+            };
+        }
+        if size <= 72 {
+            return empty::<72>();
+        }
+        sizes!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// How many bytes the words and entries take.
+    pub(super) fn size(&self) -> usize {
+        usize::from(self.len) * WORD + usize::from(self.used)
+    }
+
+    /// How many bytes an entry and its word take.
+    pub(super) fn size_of(key: &[u8], value: &[u8]) -> usize {
+        let key = if key.len() > INLINE_KEY { INDEX } else { key.len() };
+        let value = if value.len() > INLINE_VALUE { INDEX } else { value.len() };
+        WORD + key + value
+    }
+
+    #[inline]
+    fn words(&self) -> &[[u8; WORD]] {
+        &self.data.as_chunks().0[..usize::from(self.len)]
+    }
+
+    #[inline]
+    fn word(&self, at: usize) -> Word {
+        Word::new(u64::from_le_bytes(self.words()[at]))
+    }
+
+    fn set_word(&mut self, at: usize, word: Word) {
+        self.data[at * WORD..(at + 1) * WORD].copy_from_slice(&word.bytes());
+    }
+
+    /// Distance of the end of entry `at` from the end of the data.
+    #[inline]
+    fn end_of(&self, at: usize) -> usize {
+        if at == 0 { 0 } else { usize::from(self.word(at - 1).from_end) }
+    }
+
+    /// The entry's bytes: key and value, or the indices for them.
+    #[inline]
+    fn parts(&self, at: usize, word: Word) -> (&[u8], &[u8]) {
+        let size = self.data.len();
+        let entry = &self.data[size - usize::from(word.from_end)..size - self.end_of(at)];
+        entry.split_at(word.key_len())
+    }
+
+    #[inline]
+    fn resolve<'a>(&'a self, part: &'a [u8], is_large: bool) -> &'a [u8] {
+        if is_large { &self.large[index_of(part)] } else { part }
+    }
+
+    /// The key at `at`, which must exist.
+    #[inline]
+    pub(super) fn key(&self, at: usize) -> &[u8] {
+        let word = self.word(at);
+        let start = self.data.len() - usize::from(word.from_end);
+        self.resolve(&self.data[start..start + word.key_len()], word.key & LARGE_KEY != 0)
+    }
+
+    /// The value at `at`, which must exist.
+    #[inline]
+    pub(super) fn value(&self, at: usize) -> &[u8] {
+        let word = self.word(at);
+        self.resolve(self.parts(at, word).1, word.key & LARGE_VALUE != 0)
+    }
+
+    /// The key and the value at `at`, which must exist.
+    #[inline]
+    pub(super) fn item(&self, at: usize) -> (&[u8], &[u8]) {
+        let word = self.word(at);
+        let (key, value) = self.parts(at, word);
+        (self.resolve(key, word.key & LARGE_KEY != 0), self.resolve(value, word.key & LARGE_VALUE != 0))
+    }
+
+    pub(super) fn last_key(&self) -> Option<&[u8]> {
+        self.len().checked_sub(1).map(|last| self.key(last))
+    }
+
+    /// Where `key` is, or would be.
+    pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        let prefix = self.prefix as usize;
+        if prefix > 0 {
+            match key[..prefix.min(key.len())].cmp(&self.key(0)[..prefix]) {
+                Ordering::Less => return Err(0),
+                Ordering::Greater => return Err(self.len()),
+                Ordering::Equal => {}
+            }
+        }
+        self.search_behind_prefix(key)
+    }
+
+    /// The value of `key`. It need not look at the prefix first, and so touches less memory than [`search`](Self::search).
+    #[inline]
+    pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        if key.len() < self.prefix as usize {
+            return None;
+        }
+        let at = self.search_behind_prefix(key).ok()?;
+        let (found, value) = self.item(at);
+        (found == key).then_some(value)
+    }
+
+    /// Where a key with the common prefix is, or would be. The prefix itself is taken for granted.
+    #[inline]
+    fn search_behind_prefix(&self, key: &[u8]) -> Result<usize, usize> {
+        let prefix = self.prefix as usize;
+        let equal = equal_heads(self.words(), u64::from_le_bytes, head(key, prefix));
+        search_ties(equal, |at| &self.key(at)[prefix..], &key[prefix..])
+    }
+
+    /// Gives `key` a value and returns the previous one, and the right half if the leaf had to be split.
+    pub(super) fn insert(this: &mut Arc<Leaf>, key: &[u8], value: &[u8]) -> (Option<Vec<u8>>, Option<Arc<Leaf>>) {
+        let (at, previous) = match this.search(key) {
+            Ok(at) => {
+                let previous = this.value(at).to_vec();
+                let size = this.size() + Self::size_of(&[], value);
+                Self::with_room(this, size, |leaf| leaf.replace(at, value));
+                (at, Some(previous))
+            }
+            Err(at) => {
+                let size = this.size() + Self::size_of(key, value);
+                Self::with_room(this, size, |leaf| leaf.insert_at(at, key, value));
+                (at, None)
+            }
+        };
+        (previous, Self::split(this, at))
+    }
+
+    /// Removes `key` and returns its value.
+    pub(super) fn remove(this: &mut Arc<Leaf>, key: &[u8]) -> Option<Vec<u8>> {
+        let at = this.search(key).ok()?;
+        let previous = this.value(at).to_vec();
+        let size = this.size();
+        Self::with_room(this, size, |leaf| leaf.remove_at(at));
+        if this.size() < this.data.len() / 3 * 2 {
+            *this = this.copy(this.size());
+        }
+        Some(previous)
+    }
+
+    /// Changes the leaf in place if nobody else holds it and it has `size` bytes, else a copy that has.
+    fn with_room(this: &mut Arc<Leaf>, size: usize, change: impl FnOnce(&mut Leaf)) {
+        match Arc::get_mut(this) {
+            Some(leaf) if leaf.data.len() >= size => return change(leaf),
+            _ => *this = this.copy(size),
+        }
+        if let Some(leaf) = Arc::get_mut(this) {
+            change(leaf);
+        }
+    }
+
+    /// A copy with at least `size` bytes of space.
+    fn copy(&self, size: usize) -> Arc<Leaf> {
+        build(size, |copy| {
+            copy.large.clone_from(&self.large);
+            (copy.prefix, copy.len, copy.used) = (self.prefix, self.len, self.used);
+            let (words, used) = (self.len() * WORD, usize::from(self.used));
+            copy.data[..words].copy_from_slice(&self.data[..words]);
+            let (from, to) = (self.data.len() - used, copy.data.len() - used);
+            copy.data[to..].copy_from_slice(&self.data[from..]);
+        })
+    }
+
+    /// The entries of a range, in a leaf of the size that they need.
+    fn copy_entries(&self, range: Range<usize>) -> Arc<Leaf> {
+        let size = range.len() * WORD + usize::from(self.word(range.end - 1).from_end) - self.end_of(range.start);
+        build(size, |copy| {
+            copy.push_entries(self, range);
+            copy.seal();
+        })
+    }
+
+    /// Splits the leaf if it is too large. The entry at `changed` was the last to come.
+    fn split(this: &mut Arc<Leaf>, changed: usize) -> Option<Arc<Leaf>> {
+        let len = this.len();
+        if this.size() <= LEAF_BYTES || len < 2 {
+            return None;
+        }
+        // Keys that arrive in order leave full leaves behind them.
+        let at = if changed + 1 == len { changed } else { this.middle() };
+        let right = this.copy_entries(at..len);
+        *this = this.copy_entries(0..at);
+        Some(right)
+    }
+
+    /// Where to split so that both sides are about as large and neither is empty.
+    fn middle(&self) -> usize {
+        let half = self.size() / 2;
+        let before = (0..self.len()).take_while(|&at| self.end_of(at) + at * WORD < half).count();
+        before.clamp(1, self.len() - 1)
+    }
+
+    /// The entries of both leaves; all keys of the second are greater.
+    pub(super) fn merge(left: &Leaf, right: &Leaf) -> Arc<Leaf> {
+        build(left.size() + right.size(), |both| {
+            both.push_entries(left, 0..left.len());
+            both.push_entries(right, 0..right.len());
+            both.seal();
+        })
+    }
+
+    /// The shortest key above this leaf and not above `right`.
+    pub(super) fn separator_before(&self, right: &Leaf) -> Vec<u8> {
+        separator(self.last_key().unwrap_or_default(), right.key(0))
+    }
+
+    /// A finished copy of a leaf that was filled by [`push_unsealed`](Self::push_unsealed), of the size it needs.
+    pub(super) fn finished(&self) -> Arc<Leaf> {
+        let mut leaf = self.copy(self.size());
+        if let Some(leaf) = Arc::get_mut(&mut leaf) {
+            leaf.seal();
+        }
+        leaf
+    }
+
+    /// Forgets all entries.
+    pub(super) fn clear(&mut self) {
+        self.large.clear();
+        (self.prefix, self.len, self.used) = (0, 0, 0);
+    }
+
+    /// Appends an entry without a head. There must be room, and [`seal`](Self::seal) must follow.
+    pub(super) fn push_unsealed(&mut self, key: &[u8], value: &[u8]) {
+        self.put(self.len(), 0, key, value);
+    }
+
+    fn push_entries(&mut self, from: &Leaf, range: Range<usize>) {
+        for at in range {
+            let word = from.word(at);
+            let (mut key, mut value) = from.parts(at, word);
+            let (key_index, value_index);
+            if word.key & LARGE_KEY != 0 {
+                key_index = self.adopt(&from.large[index_of(key)]);
+                key = &key_index;
+            }
+            if word.key & LARGE_VALUE != 0 {
+                value_index = self.adopt(&from.large[index_of(value)]);
+                value = &value_index;
+            }
+            self.put_parts(self.len(), Word { head: 0, ..word }, key, value);
+        }
+    }
+
+    /// Puts a part among the large ones. Returns what the entry holds instead.
+    fn adopt(&mut self, part: &Arc<[u8]>) -> [u8; INDEX] {
+        self.large.push(Arc::clone(part));
+        (self.large.len() as u32 - 1).to_le_bytes()
+    }
+
+    fn insert_at(&mut self, at: usize, key: &[u8], value: &[u8]) {
+        if self.len == 0 {
+            self.prefix = key.len() as u32;
+        } else {
+            let common = common_prefix(&self.key(0)[..self.prefix as usize], key);
+            if common < self.prefix as usize {
+                self.renew_heads(common);
+            }
+        }
+        self.put(at, head(key, self.prefix as usize), key, value);
+    }
+
+    fn put(&mut self, at: usize, head: u32, key: &[u8], value: &[u8]) {
+        let (mut flags, key_index, value_index) = (0, self.stow(key, INLINE_KEY), self.stow(value, INLINE_VALUE));
+        let key = match &key_index {
+            Some(index) => {
+                flags |= LARGE_KEY;
+                index
+            }
+            None => key,
+        };
+        let value = match &value_index {
+            Some(index) => {
+                flags |= LARGE_VALUE;
+                index
+            }
+            None => value,
+        };
+        self.put_parts(at, Word { head, from_end: 0, key: key.len() as u16 | flags }, key, value);
+    }
+
+    /// Puts a long key or value among the large ones. Returns what the entry holds instead.
+    fn stow(&mut self, part: &[u8], limit: usize) -> Option<[u8; INDEX]> {
+        (part.len() > limit).then(|| self.adopt(&Arc::from(part)))
+    }
+
+    /// Puts an entry in at `at`. The word's distance is filled in here.
+    fn put_parts(&mut self, at: usize, word: Word, key: &[u8], value: &[u8]) {
+        let (size, end, added) = (self.data.len(), self.end_of(at), key.len() + value.len());
+        let top = size - usize::from(self.used);
+        self.data.copy_within(top..size - end, top - added);
+        let start = size - end - added;
+        self.data[start..start + key.len()].copy_from_slice(key);
+        self.data[start + key.len()..size - end].copy_from_slice(value);
+        self.data.copy_within(at * WORD..self.len() * WORD, (at + 1) * WORD);
+        self.len += 1;
+        self.used += added as u16;
+        self.set_word(at, Word { from_end: (end + added) as u16, ..word });
+        self.shift(at + 1, added as u16, 0);
+    }
+
+    /// Replaces the value at `at`.
+    fn replace(&mut self, at: usize, value: &[u8]) {
+        self.discard(at, LARGE_VALUE);
+        let word = self.word(at);
+        let index = self.stow(value, INLINE_VALUE);
+        let (value, flag) = match &index {
+            Some(index) => (&index[..], LARGE_VALUE),
+            None => (value, 0),
+        };
+        let (old, new) = (self.parts(at, word).1.len(), value.len());
+        let (size, end) = (self.data.len(), self.end_of(at));
+        if old != new {
+            // The key, and all entries behind this one, lie before the value.
+            let top = size - usize::from(self.used);
+            self.data.copy_within(top..size - end - old, top + old - new);
+            self.used = self.used + new as u16 - old as u16;
+            self.shift(at, new as u16, old as u16);
+        }
+        self.data[size - end - new..size - end].copy_from_slice(value);
+        let word = self.word(at);
+        self.set_word(at, Word { key: word.key & !LARGE_VALUE | flag, ..word });
+    }
+
+    fn remove_at(&mut self, at: usize) {
+        let word = self.word(at);
+        self.discard(at, LARGE_KEY);
+        self.discard(at, LARGE_VALUE);
+        let (size, end) = (self.data.len(), self.end_of(at));
+        let removed = usize::from(word.from_end) - end;
+        let top = size - usize::from(self.used);
+        self.data.copy_within(top..size - usize::from(word.from_end), top + removed);
+        self.data.copy_within((at + 1) * WORD..self.len() * WORD, at * WORD);
+        self.len -= 1;
+        self.used -= removed as u16;
+        self.shift(at, 0, removed as u16);
+        if self.len == 0 {
+            self.prefix = 0;
+        }
+    }
+
+    /// Where the key or the value of the entry at `at` starts, if it is a large one.
+    fn place_of(&self, at: usize, flag: u16) -> Option<usize> {
+        let word = self.word(at);
+        let start = self.data.len() - usize::from(word.from_end);
+        (word.key & flag != 0).then(|| if flag == LARGE_KEY { start } else { start + word.key_len() })
+    }
+
+    /// Drops the entry's large key or value, if it has one, of which the entry must not make use any more.
+    fn discard(&mut self, at: usize, flag: u16) {
+        let Some(place) = self.place_of(at, flag) else { return };
+        let index = index_of(&self.data[place..]);
+        self.data[place..place + INDEX].fill(u8::MAX);
+        self.large.swap_remove(index);
+        // The last part has taken the index, so what named the last is changed.
+        let last = self.large.len();
+        if index == last {
+            return;
+        }
+        let places = (0..self.len()).flat_map(|at| [self.place_of(at, LARGE_KEY), self.place_of(at, LARGE_VALUE)]);
+        let moved = places.flatten().find(|&place| index_of(&self.data[place..]) == last);
+        if let Some(place) = moved {
+            self.data[place..place + INDEX].copy_from_slice(&(index as u32).to_le_bytes());
+        }
+    }
+
+    /// Takes as much for the prefix as the keys have in common, and renews the heads.
+    fn seal(&mut self) {
+        let prefix = self.last_key().map_or(0, |last| common_prefix(self.key(0), last));
+        self.renew_heads(prefix);
+    }
+
+    fn renew_heads(&mut self, prefix: usize) {
+        self.prefix = prefix as u32;
+        for at in 0..self.len() {
+            let head = head(self.key(at), prefix);
+            self.set_word(at, Word { head, ..self.word(at) });
+        }
+    }
+
+    /// Changes the distances of the entries from `from` on.
+    fn shift(&mut self, from: usize, more: u16, less: u16) {
+        let len = self.len();
+        for bytes in &mut self.data.as_chunks_mut().0[from..len] {
+            let word = Word::new(u64::from_le_bytes(*bytes));
+            *bytes = Word { from_end: word.from_end + more - less, ..word }.bytes();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        assert!(self.size() <= self.data.len());
+        let mut named = Vec::new();
+        for at in 0..self.len() {
+            let (word, key, prefix) = (self.word(at), self.key(at), self.prefix as usize);
+            let parts = self.parts(at, word);
+            assert_eq!(word.head, head(key, prefix));
+            assert_eq!(self.key(0)[..prefix], key[..prefix]);
+            assert_eq!(word.key & LARGE_KEY != 0, key.len() > INLINE_KEY);
+            assert_eq!(word.key & LARGE_VALUE != 0, self.value(at).len() > INLINE_VALUE);
+            named.extend((word.key & LARGE_KEY != 0).then(|| index_of(parts.0)));
+            named.extend((word.key & LARGE_VALUE != 0).then(|| index_of(parts.1)));
+            assert!(at == 0 || self.key(at - 1) < key, "keys ascend");
+        }
+        assert_eq!(usize::from(self.used), if self.len == 0 { 0 } else { self.end_of(self.len()) });
+        named.sort_unstable();
+        assert_eq!(named, (0..self.large.len()).collect::<Vec<_>>(), "each large part is named once");
+    }
+}
+
+fn empty<const N: usize>() -> Arc<Leaf> {
+    Arc::new(Leaf { large: Vec::new(), prefix: 0, len: 0, used: 0, data: [0; N] })
+}
+
+/// A new leaf of at least `size` bytes, filled in by `fill`.
+fn build(size: usize, fill: impl FnOnce(&mut Leaf)) -> Arc<Leaf> {
+    let mut leaf = Leaf::zeroed(size);
+    if let Some(leaf) = Arc::get_mut(&mut leaf) {
+        fill(leaf);
+    }
+    leaf
+}
+
+/// The index that stands for a large part.
+fn index_of(part: &[u8]) -> usize {
+    part.first_chunk().map_or(usize::MAX, |bytes| u32::from_le_bytes(*bytes) as usize)
+}

@@ -1,0 +1,139 @@
+//! A copy-on-write B+tree from byte strings to byte strings.
+//!
+//! A clone shares every node and costs nothing; a change copies just the nodes on its way that are still
+//! shared, and changes the others in place. That is what makes a frozen copy of the whole state free.
+//!
+//! Invariants: every leaf is equally deep; no node is empty; `len` and `payload_bytes` are those of the
+//! entries. How full a node must be is not an invariant: small nodes merge where they can, and
+//! memory is sized to what a node holds.
+//!
+//! The tree does not know of tables, commands or limits: any key below a gigabyte and any value goes.
+
+mod build;
+mod head;
+mod iter;
+mod leaf;
+mod node;
+mod separators;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use build::{Builder, OutOfOrder};
+pub(crate) use iter::Range;
+
+use leaf::Leaf;
+use node::{Inner, Link};
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// A sorted map from byte strings to byte strings, with a clone that costs nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tree {
+    root: Option<Link>,
+    len: usize,
+    payload_bytes: u64,
+}
+
+impl Tree {
+    /// The value of `key`.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        let mut link = self.root.as_ref()?;
+        loop {
+            match link {
+                Link::Inner(inner) => link = &inner.children[inner.separators.at_or_below(key)],
+                Link::Leaf(leaf) => return leaf.get(key),
+            }
+        }
+    }
+
+    /// Whether `key` has a value.
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Gives `key` a value and returns the previous one.
+    pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+        let root = self.root.get_or_insert_with(|| Link::Leaf(Leaf::zeroed(0)));
+        let (previous, split) = root.insert(key, value);
+        if let Some((separator, right)) = split {
+            let mut inner = Inner { children: vec![root.clone()], ..Inner::default() };
+            inner.insert_split(0, &separator, right);
+            *root = Link::Inner(Arc::new(inner));
+        }
+        self.payload_bytes += value.len() as u64;
+        match &previous {
+            Some(previous) => self.payload_bytes -= previous.len() as u64,
+            None => {
+                self.len += 1;
+                self.payload_bytes += key.len() as u64;
+            }
+        }
+        previous
+    }
+
+    /// Removes `key` and returns its value.
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        // Nodes are copied on the way down, so look first.
+        if !self.contains(key) {
+            return None;
+        }
+        let root = self.root.as_mut()?;
+        let previous = root.remove(key)?;
+        self.len -= 1;
+        self.payload_bytes -= (key.len() + previous.len()) as u64;
+        while let Some(root) = &self.root {
+            if root.is_empty() {
+                self.root = None;
+            } else if let Link::Inner(inner) = root
+                && let [only] = &inner.children[..]
+            {
+                self.root = Some(only.clone());
+            } else {
+                break;
+            }
+        }
+        Some(previous)
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The lengths of all keys and values together.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    /// The entries between two bounds, in order, from both ends. Inverted bounds have nothing between them.
+    pub(crate) fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> Range<'_> {
+        Range::new(self, bounds)
+    }
+
+    /// Hands every entry to `f`, in order, and lets go of each node once it has been passed.
+    pub(crate) fn drain_sorted(self, mut f: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut open = vec![Vec::from_iter(self.root).into_iter()];
+        while let Some(nodes) = open.last_mut() {
+            match nodes.next() {
+                None => drop(open.pop()),
+                Some(Link::Leaf(leaf)) => each_item(&leaf, &mut f)?,
+                // Of a node that others hold too, only the way to its children is kept.
+                Some(Link::Inner(inner)) => open.push(Arc::unwrap_or_clone(inner).children.into_iter()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn each_item(leaf: &Leaf, f: &mut impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+    (0..leaf.len()).try_for_each(|at| {
+        let (key, value) = leaf.item(at);
+        f(key, value)
+    })
+}

@@ -1,0 +1,149 @@
+//! Links to nodes, and the inner nodes.
+//!
+//! Invariants: an inner node has one child more than separators; all keys under child `i` are below separator `i`,
+//! which is at or below all keys under child `i + 1`; all children are of one kind.
+//!
+//! A node does not know its depth, nor who else holds it: a link copies what is shared before it is changed.
+
+use super::leaf::{LEAF_BYTES, Leaf};
+use super::separators::Separators;
+use std::sync::Arc;
+
+/// An inner node with more children is split.
+pub(super) const INNER_CHILDREN: usize = 64;
+/// An inner node whose separators take more is split, if it has at least eight children.
+const INNER_BYTES: usize = 16 << 10;
+
+/// A node, shared between trees until one of them changes it.
+#[derive(Clone, Debug)]
+pub(super) enum Link {
+    Leaf(Arc<Leaf>),
+    Inner(Arc<Inner>),
+}
+
+const _: () = assert!(size_of::<Link>() == 16);
+
+/// An inner node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inner {
+    pub(super) separators: Separators,
+    pub(super) children: Vec<Link>,
+}
+
+/// What a node that became too large gives to its parent: the separator, and the node to its right.
+pub(super) type Split = Option<(Vec<u8>, Link)>;
+
+impl Link {
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Link::Leaf(leaf) => leaf.len() == 0,
+            Link::Inner(inner) => inner.children.is_empty(),
+        }
+    }
+
+    /// Whether a merge with a neighbour is worth a try.
+    fn is_small(&self) -> bool {
+        match self {
+            Link::Leaf(leaf) => leaf.size() < LEAF_BYTES / 3,
+            Link::Inner(inner) => inner.children.len() < INNER_CHILDREN / 3,
+        }
+    }
+
+    /// Whether the two make one node that will not be split again soon.
+    fn fits_with(&self, right: &Link) -> bool {
+        match (self, right) {
+            (Link::Leaf(a), Link::Leaf(b)) => a.size() + b.size() <= LEAF_BYTES / 4 * 3,
+            (Link::Inner(a), Link::Inner(b)) => {
+                a.children.len() + b.children.len() <= INNER_CHILDREN / 4 * 3
+                    && a.separators.size() + b.separators.size() <= INNER_BYTES / 2
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes in the right neighbour. `separator` stood between the two.
+    fn absorb(&mut self, separator: &[u8], right: Link) {
+        match (self, right) {
+            (Link::Leaf(a), Link::Leaf(b)) => *a = Leaf::merge(a, &b),
+            (Link::Inner(a), Link::Inner(b)) => {
+                let (a, b) = (Arc::make_mut(a), Arc::unwrap_or_clone(b));
+                a.separators.append(separator, &b.separators);
+                a.children.extend(b.children);
+            }
+            _ => debug_assert!(false, "neighbours are equally deep"),
+        }
+    }
+
+    /// Inserts or replaces. Returns the previous value.
+    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> (Option<Vec<u8>>, Split) {
+        match self {
+            Link::Leaf(leaf) => {
+                let (previous, right) = Leaf::insert(leaf, key, value);
+                (previous, right.map(|right| (leaf.separator_before(&right), Link::Leaf(right))))
+            }
+            Link::Inner(inner) => {
+                let inner = Arc::make_mut(inner);
+                let at = inner.separators.at_or_below(key);
+                let (previous, split) = inner.children[at].insert(key, value);
+                (previous, split.and_then(|(separator, right)| inner.insert_split(at, &separator, right)))
+            }
+        }
+    }
+
+    /// Removes `key` and returns its value.
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Link::Leaf(leaf) => Leaf::remove(leaf, key),
+            Link::Inner(inner) => {
+                let inner = Arc::make_mut(inner);
+                let at = inner.separators.at_or_below(key);
+                let previous = inner.children[at].remove(key)?;
+                inner.settle(at);
+                Some(previous)
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Takes in a child's right half.
+    pub(super) fn insert_split(&mut self, at: usize, separator: &[u8], right: Link) -> Split {
+        self.separators.insert(at, separator);
+        self.children.insert(at + 1, right);
+        let len = self.children.len();
+        if len <= INNER_CHILDREN && (self.separators.size() <= INNER_BYTES || len < 8) {
+            return None;
+        }
+        let middle = if at + 2 == len { len - 2 } else { len / 2 };
+        let (separator, separators) = self.separators.split_around(middle);
+        let children = self.children.split_off(middle);
+        self.children.shrink_to_fit();
+        Some((separator, Link::Inner(Arc::new(Inner { separators, children }))))
+    }
+
+    /// Drops or merges the child at `at`, which has lost an entry, if it has become empty or small.
+    fn settle(&mut self, at: usize) {
+        if self.children[at].is_empty() {
+            self.children.remove(at);
+            if self.separators.len() > 0 {
+                self.separators.remove(at.saturating_sub(1));
+            }
+        } else if self.children[at].is_small() {
+            let fits = |left: usize| match (self.children.get(left), self.children.get(left + 1)) {
+                (Some(a), Some(b)) => a.fits_with(b),
+                _ => false,
+            };
+            let left = match at.checked_sub(1) {
+                Some(left) if fits(left) => left,
+                _ if fits(at) => at,
+                _ => return,
+            };
+            let right = self.children.remove(left + 1);
+            self.children[left].absorb(self.separators.key(left), right);
+            self.separators.remove(left);
+        }
+        if self.children.len() < self.children.capacity() / 3 {
+            self.children.shrink_to_fit();
+        }
+    }
+}
