@@ -208,3 +208,29 @@ impl Held {
 fn stop_at_other_than(except: Option<u64>) -> impl FnMut(u64) -> ControlFlow<()> {
     move |owner| if Some(owner) == except { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
+
+#[cfg(test)]
+impl Held {
+    /// Asserts the module's invariants.
+    pub(super) fn check(&self) {
+        let recount = Tally::new();
+        let mut held: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+        for (key, holds) in &self.keys {
+            assert!(!holds.is_empty(), "a key that nobody holds is kept");
+            for hold in holds {
+                assert!(!self.key_conflicts(hold.access, key, Some(hold.owner)));
+                assert!(self.owners[&hold.owner].keys.contains(key));
+                recount.add_key(hold.access, key);
+                held.entry(hold.owner).or_default().0 += 1;
+                held.entry(hold.owner).or_default().1 += usize::from(hold.access == Access::Exclusive);
+            }
+        }
+        for hold in &self.wide {
+            recount.add_wide(hold.access);
+            held.entry(hold.owner).or_default().1 += usize::from(hold.access == Access::Exclusive);
+        }
+        let shares = self.owners.iter().map(|(id, share)| (*id, (share.keys.len(), share.exclusive)));
+        assert!(shares.eq(held), "an owner's share is not what it holds");
+        assert_eq!(format!("{recount:?}"), format!("{:?}", self.tally));
+    }
+}

@@ -295,6 +295,7 @@ impl Table {
 impl Table {
     /// Asserts the module's invariants.
     pub(super) fn check(&self) {
+        self.held.check();
         for (id, wait) in &self.waits {
             assert_eq!(*id, wait.owner.id);
             assert!(!wait.blockers.is_empty(), "{id} waits for nobody");

@@ -314,6 +314,21 @@ fn a_wait_that_ends_in_an_error_lets_those_behind_it_go_on() {
 }
 
 #[test]
+fn of_two_that_become_free_at_once_the_earlier_goes_first() {
+    let mut s = Script::new();
+    s.ask(1, write("o"));
+    s.ask(4, write("b"));
+    assert_eq!(s.ask(2, write("b").and(write("x"))), Waiting);
+    assert_eq!(s.ask(3, write("x").and(write("o"))), Waiting);
+    // The fourth is let past the third, which waits for the second, which waits for the fourth.
+    assert_eq!(s.ask(4, write("o")), Waiting);
+    // Without the second there is no reason for it any more.
+    s.fail(2, Error::LockTimeout);
+    s.release(1);
+    assert_eq!((s.state(3), s.state(4)), (Granted, Waiting));
+}
+
+#[test]
 fn an_attempt_leaves_no_trace() {
     let mut s = Script::new();
     s.ask(1, write("a"));
@@ -382,6 +397,20 @@ fn a_release_wakes_the_waiting_thread() {
     assert!(!locks.key_is_free(Shared, b"k", None));
     locks.release(owner(2));
     assert_eq!(locks.holders(), 0);
+}
+
+#[test]
+fn a_grant_that_meets_the_timeout_stands() {
+    let locks = Locks::new();
+    assert!(locks.try_acquire(owner(1), &write("k")));
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| locks.acquire(owner(2), &write("k"), Duration::from_millis(30)));
+        until(|| locks.waiters() == 1);
+        // Granted, but not woken: it finds out when its time is over.
+        locks.table.lock().release(1, &mut Wakes::new());
+        waiter.join().unwrap().unwrap();
+    });
+    assert!(!locks.key_is_free(Shared, b"k", None));
 }
 
 #[test]
