@@ -5,8 +5,12 @@
 //! nothing of LSNs, disks or threads.
 
 mod footprint;
+#[cfg(feature = "serde")]
+mod with_serde;
 
 pub use footprint::{Access, Claim, Extent, Footprint};
+#[cfg(feature = "serde")]
+pub use with_serde::SerdeMachine;
 
 use std::borrow::Cow;
 use std::fmt;

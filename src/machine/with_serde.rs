@@ -1,0 +1,355 @@
+//! Machines whose commands and state derive serde's traits, and so need no codec of their own.
+//!
+//! The bytes are postcard's. This module adds what postcard leaves out: reading from a stream without
+//! trusting the lengths in it, errors of the input and output as they were, and the refusal of trailing bytes.
+
+use super::{Access, DecodeError, Footprint, StateMachine};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::cell::OnceCell;
+use std::io::{self, Read};
+
+/// A [`StateMachine`] with derived encodings.
+///
+/// Implement this instead of [`StateMachine`]; the rest follows from [`Serialize`] and
+/// [`Deserialize`](serde::Deserialize) of the machine, which is its own snapshot, and of its commands. The
+/// [law](StateMachine#the-law) is the same, and these points of it need care here:
+///
+/// - Equal states must give equal bytes, so maps and sets must be ordered: `BTreeMap`, never `HashMap`, whose order
+///   changes from one process to the next.
+/// - The format, [postcard](https://postcard.jamesmunns.com/wire-format), does not describe itself. Serde's attributes `tag`, `untagged`, `flatten`
+///   and `skip_serializing_if` write what cannot be read back. Debug builds check each command that
+///   is encoded, and panic if it does not come back.
+/// - Enum variants are written as their position and fields in their order: add variants at the end, and
+///   raise [`VERSION`](Self::VERSION) with any other change of the types, or of what a command does.
+/// - A type that contains itself is read back by recursion, as deep as the bytes say.
+///
+/// Both traits have an `apply`, so import only the one you use, or say which is meant: `SerdeMachine::apply(&mut stock, &command)`.
+///
+/// # Example
+///
+/// ```
+/// use seawal::machine::SerdeMachine;
+/// use serde::{Deserialize, Serialize};
+/// use std::collections::BTreeMap;
+///
+/// #[derive(Clone, Default, Serialize, Deserialize)]
+/// struct Stock(BTreeMap<String, u32>);
+///
+/// #[derive(Clone, Serialize, Deserialize)]
+/// enum Move {
+///     In(String, u32),
+///     Out(String, u32),
+/// }
+///
+/// impl SerdeMachine for Stock {
+///     const NAME: &'static str = "stock";
+///     const VERSION: u32 = 1;
+///     type Command = Move;
+///     type Reply = u32;
+///     type Rejection = &'static str;
+///
+///     fn apply(&mut self, command: &Move) -> Result<(u32, Move), &'static str> {
+///         let (item, left, inverse) = match command {
+///             Move::In(item, n) => {
+///                 let held = self.0.get(item).copied().unwrap_or(0);
+///                 (item, held.checked_add(*n).ok_or("too many")?, Move::Out(item.clone(), *n))
+///             }
+///             Move::Out(item, n) => {
+///                 let held = self.0.get(item).copied().unwrap_or(0);
+///                 (item, held.checked_sub(*n).ok_or("not in stock")?, Move::In(item.clone(), *n))
+///             }
+///         };
+///         // An item is listed while there is any, so that the inverse restores the very bytes.
+///         if left == 0 { self.0.remove(item) } else { self.0.insert(item.clone(), left) };
+///         Ok((left, inverse))
+///     }
+/// }
+///
+/// let mut stock = Stock::default();
+/// stock.apply(&Move::In("bolt".into(), 7)).unwrap();
+/// assert!(stock.apply(&Move::Out("bolt".into(), 9)).is_err());
+///
+/// // It is a state machine like any other.
+/// use seawal::machine;
+/// let mut snapshot = Vec::new();
+/// machine::StateMachine::save(&stock, &mut snapshot).unwrap();
+/// let loaded: Stock = machine::StateMachine::load(&mut &snapshot[..], 1).unwrap();
+/// assert_eq!(loaded.0["bolt"], 7);
+/// ```
+pub trait SerdeMachine: Clone + Default + Send + Sync + Serialize + DeserializeOwned + 'static {
+    /// See [`StateMachine::NAME`].
+    const NAME: &'static str;
+    /// See [`StateMachine::VERSION`].
+    const VERSION: u32;
+
+    /// A change to the state. Its inverse is a command too.
+    type Command: Clone + Send + Sync + Serialize + DeserializeOwned + 'static;
+    /// What a command that was carried out answers.
+    type Reply: Send + 'static;
+    /// Why a command was refused.
+    type Rejection: Send + 'static;
+
+    /// Carries a command out in place and returns its reply and its inverse, or rejects it and changes nothing.
+    ///
+    /// # Errors
+    /// The machine's own rejection.
+    fn apply(&mut self, command: &Self::Command) -> Result<(Self::Reply, Self::Command), Self::Rejection>;
+
+    /// What a command reads and writes, for locking. The default, everything, makes transactions serial.
+    fn footprint(command: &Self::Command) -> Footprint {
+        let _ = command;
+        Footprint::everything(Access::Exclusive)
+    }
+
+    /// Whether this machine replays logs and loads snapshots of the machine at `version`: whether its types then had the
+    /// same encodings as now, and its commands the same effect.
+    fn supports(version: u32) -> bool {
+        version == Self::VERSION
+    }
+}
+
+/// # Panics
+/// `encode` panics if the command cannot be serialized: if an implementation of [`Serialize`] in it fails, as
+/// that of a path outside of Unicode does, or writes a sequence whose length it does not know.
+impl<T: SerdeMachine> StateMachine for T {
+    const NAME: &'static str = <T as SerdeMachine>::NAME;
+    const VERSION: u32 = <T as SerdeMachine>::VERSION;
+    type Command = <T as SerdeMachine>::Command;
+    type Reply = <T as SerdeMachine>::Reply;
+    type Rejection = <T as SerdeMachine>::Rejection;
+
+    fn apply(&mut self, command: &Self::Command) -> Result<(Self::Reply, Self::Command), Self::Rejection> {
+        <T as SerdeMachine>::apply(self, command)
+    }
+
+    fn footprint(command: &Self::Command) -> Footprint {
+        <T as SerdeMachine>::footprint(command)
+    }
+
+    fn encode(command: &Self::Command, out: &mut Vec<u8>) {
+        let start = out.len();
+        if let Err(error) = postcard::serialize_with_flavor(command, Append(out)) {
+            panic!("a command of {} cannot be serialized: {error}", <T as SerdeMachine>::NAME);
+        }
+        debug_assert!(
+            reads_back::<Self::Command>(&out[start..]),
+            "a command of {} does not come back as it was written: is it Serialize and Deserialize in a way that \
+             a format which does not describe itself can carry?",
+            <T as SerdeMachine>::NAME
+        );
+    }
+
+    fn decode(bytes: &[u8], _version: u32) -> Result<Self::Command, DecodeError> {
+        match postcard::take_from_bytes(bytes).map_err(undecodable)? {
+            (command, []) => Ok(command),
+            _ => Err(DecodeError::new("bytes behind the command's end")),
+        }
+    }
+
+    fn encoded_len(command: &Self::Command) -> usize {
+        // What cannot be serialized has no length; `encode` is where that comes out.
+        postcard::serialize_with_flavor(command, postcard::ser_flavors::Size::default()).unwrap_or(0)
+    }
+
+    fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let mut serializer = postcard::Serializer { output: Sink { out, buffer: Vec::new(), error: None } };
+        let done = self.serialize(&mut serializer).and_then(|()| serializer.output.flush());
+        let failure = serializer.output.error;
+        done.map_err(|error| failure.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidData, error)))
+    }
+
+    fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {
+        let kept = Kept::default();
+        let stream = Stream { input, buffer: Vec::new(), at: 0, error: None, kept: &kept };
+        let mut deserializer = postcard::Deserializer::from_flavor(stream);
+        let state = T::deserialize(&mut deserializer);
+        let mut stream = deserializer.finalize().map_err(undecodable)?;
+        let at_end = state.is_ok() && stream.is_at_end();
+        match (stream.error, state) {
+            (Some(error), _) => Err(DecodeError::from(error)),
+            (None, Err(error)) => Err(undecodable(error)),
+            (None, Ok(_)) if !at_end => Err(DecodeError::new("bytes behind the state's end")),
+            (None, Ok(state)) => Ok(state),
+        }
+    }
+
+    fn supports(version: u32) -> bool {
+        <T as SerdeMachine>::supports(version)
+    }
+}
+
+fn undecodable(error: postcard::Error) -> DecodeError {
+    DecodeError::new(error.to_string())
+}
+
+/// Whether the bytes are read as a value that is written as the same bytes.
+fn reads_back<C: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
+    let again = postcard::from_bytes(bytes).and_then(|value: C| postcard::to_stdvec(&value));
+    again.is_ok_and(|again| again == bytes)
+}
+
+/// Appends to a vector that belongs to someone else.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Append<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// How many bytes a read or write through `dyn` moves at least, to be worth its call.
+const CHUNK_BYTES: usize = 32 << 10;
+
+/// Writes to a stream, and keeps the error that postcard has no place for.
+struct Sink<'a> {
+    out: &'a mut dyn io::Write,
+    buffer: Vec<u8>,
+    error: Option<io::Error>,
+}
+
+impl Sink<'_> {
+    fn flush(&mut self) -> postcard::Result<()> {
+        let written = self.out.write_all(&self.buffer);
+        self.buffer.clear();
+        self.checked(written)
+    }
+
+    fn checked(&mut self, written: io::Result<()>) -> postcard::Result<()> {
+        written.map_err(|error| {
+            self.error = Some(error);
+            postcard::Error::SerializeBufferFull
+        })
+    }
+}
+
+impl postcard::ser_flavors::Flavor for Sink<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.buffer.push(byte);
+        if self.buffer.len() >= CHUNK_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        if self.buffer.len() + bytes.len() < CHUNK_BYTES {
+            self.buffer.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.flush()?;
+        let written = self.out.write_all(bytes);
+        self.checked(written)
+    }
+
+    fn finalize(mut self) -> postcard::Result<()> {
+        self.flush()
+    }
+}
+
+/// Reads from a stream, and holds no more of it than a chunk or the longest single string.
+struct Stream<'de> {
+    input: &'de mut dyn io::BufRead,
+    buffer: Vec<u8>,
+    /// How far the buffer has been read.
+    at: usize,
+    error: Option<io::Error>,
+    kept: &'de Kept,
+}
+
+impl Stream<'_> {
+    /// Sees to it that `count` unread bytes are in the buffer, which grows with what arrives and not with what is asked for.
+    fn fill(&mut self, count: usize) -> postcard::Result<()> {
+        let unread = self.buffer.len() - self.at;
+        if unread >= count {
+            return Ok(());
+        }
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        let missing = (count - unread).max(CHUNK_BYTES) as u64;
+        if let Err(error) = (&mut *self.input).take(missing).read_to_end(&mut self.buffer) {
+            self.error = Some(error);
+        }
+        if self.buffer.len() < count { Err(postcard::Error::DeserializeUnexpectedEnd) } else { Ok(()) }
+    }
+
+    /// Whether nothing follows. An error of the input is kept, and is no end.
+    fn is_at_end(&mut self) -> bool {
+        self.fill(1).is_err() && self.error.is_none()
+    }
+}
+
+impl<'de> postcard::de_flavors::Flavor<'de> for Stream<'de> {
+    type Remainder = Stream<'de>;
+    type Source = &'de [u8];
+
+    #[inline]
+    fn pop(&mut self) -> postcard::Result<u8> {
+        if self.at == self.buffer.len() {
+            self.fill(1)?;
+        }
+        let byte = self.buffer[self.at];
+        self.at += 1;
+        Ok(byte)
+    }
+
+    /// What is here for certain. A sequence that claims more elements than that is read without room made for it first.
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.buffer.len() - self.at)
+    }
+
+    fn try_take_n(&mut self, count: usize) -> postcard::Result<&'de [u8]> {
+        let bytes = self.try_take_n_temp(count)?.to_vec();
+        let (bytes, next) = self.kept.keep(bytes);
+        self.kept = next;
+        Ok(bytes)
+    }
+
+    fn try_take_n_temp<'a>(&'a mut self, count: usize) -> postcard::Result<&'a [u8]>
+    where
+        'de: 'a,
+    {
+        self.fill(count)?;
+        let start = self.at;
+        self.at += count;
+        Ok(&self.buffer[start..self.at])
+    }
+
+    fn finalize(self) -> postcard::Result<Stream<'de>> {
+        Ok(self)
+    }
+}
+
+/// Bytes that must stay where they are until the end: a few types ask for a borrowed string, and copy it.
+#[derive(Default)]
+struct Kept {
+    bytes: OnceCell<Vec<u8>>,
+    next: OnceCell<Box<Kept>>,
+}
+
+impl Kept {
+    fn keep(&self, bytes: Vec<u8>) -> (&[u8], &Kept) {
+        (self.bytes.get_or_init(|| bytes), self.next.get_or_init(Box::default))
+    }
+}
+
+impl Drop for Kept {
+    /// One by one: left to itself, a long list is dropped by recursion.
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some(mut kept) = next {
+            next = kept.next.take();
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Who holds what.
+//!
+//! Invariants: no two owners hold claims that conflict; each key and each wide extent stands once per owner, with the
+//! stronger access; the tally counts exactly these. Waiters are unknown here.
+
+use super::tally::Tally;
+use super::{excludes, single_key, takes_in};
+use crate::machine::{Access, Claim, Extent};
+use crate::sync::Arc;
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow, RangeBounds};
+
+/// All claims that are held.
+#[derive(Debug)]
+pub(super) struct Held {
+    keys: BTreeMap<Arc<[u8]>, Vec<KeyHold>>,
+    /// Ranges and everything. They are expected to be few, and are searched one by one.
+    wide: Vec<WideHold>,
+    owners: BTreeMap<u64, Share>,
+    tally: Arc<Tally>,
+}
+
+#[derive(Debug)]
+struct KeyHold {
+    owner: u64,
+    access: Access,
+}
+
+#[derive(Debug)]
+struct WideHold {
+    owner: u64,
+    access: Access,
+    extent: Extent,
+}
+
+/// What one owner holds: never nothing.
+#[derive(Debug, Default)]
+struct Share {
+    keys: Vec<Arc<[u8]>>,
+    /// Claims with exclusive access, keys and wide ones.
+    exclusive: usize,
+}
+
+impl Held {
+    pub(super) fn new(tally: Arc<Tally>) -> Self {
+        Held { keys: BTreeMap::new(), wide: Vec::new(), owners: BTreeMap::new(), tally }
+    }
+
+    /// How many owners hold something.
+    pub(super) fn owners(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Whether anyone but `except` holds what conflicts with the claim.
+    pub(super) fn conflicts(&self, claim: &Claim, except: Option<u64>) -> bool {
+        self.each_conflict(claim, stop_at_other_than(except)).is_break()
+    }
+
+    /// [`conflicts`](Self::conflicts) for a single key.
+    pub(super) fn key_conflicts(&self, access: Access, key: &[u8], except: Option<u64>) -> bool {
+        self.each_key_conflict(access, key, &mut stop_at_other_than(except)).is_break()
+    }
+
+    /// Whether this owner holds what conflicts with any of the claims.
+    pub(super) fn owner_conflicts(&self, owner: u64, claims: &[Claim]) -> bool {
+        let stop_at_owner = |id| if id == owner { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        claims.iter().any(|claim| self.each_conflict(claim, stop_at_owner).is_break())
+    }
+
+    /// Calls `visit` with each owner that holds what conflicts with the claim, perhaps more than once, until it breaks.
+    pub(super) fn each_conflict(
+        &self,
+        claim: &Claim,
+        mut visit: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let access = claim.access;
+        match &claim.extent {
+            Extent::Key(key) => return self.each_key_conflict(access, key, &mut visit),
+            Extent::Range(start, end) => {
+                // Only the start goes to the map: it panics where a start lies behind its end.
+                let from = (start.as_ref().map(|s| &**s), Bound::Unbounded);
+                let until = (Bound::Unbounded, end.as_ref().map(|e| &**e));
+                for (_, holds) in self.keys.range::<[u8], _>(from).take_while(|(key, _)| until.contains(&***key)) {
+                    for hold in holds.iter().filter(|hold| excludes(hold.access, access)) {
+                        visit(hold.owner)?;
+                    }
+                }
+            }
+            Extent::Everything => {
+                for (owner, share) in &self.owners {
+                    if access == Access::Exclusive || share.exclusive > 0 {
+                        visit(*owner)?;
+                    }
+                }
+                return ControlFlow::Continue(());
+            }
+        }
+        for hold in &self.wide {
+            if excludes(hold.access, access) && hold.extent.overlaps(&claim.extent) {
+                visit(hold.owner)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn each_key_conflict(
+        &self,
+        access: Access,
+        key: &[u8],
+        visit: &mut impl FnMut(u64) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        for hold in self.keys.get(key).into_iter().flatten() {
+            if excludes(hold.access, access) {
+                visit(hold.owner)?;
+            }
+        }
+        for hold in &self.wide {
+            if excludes(hold.access, access) && takes_in(&hold.extent, key) {
+                visit(hold.owner)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Whether the owner already holds the claim, by itself or as part of a wider one.
+    pub(super) fn covers(&self, owner: u64, claim: &Claim) -> bool {
+        let mut wide = self.wide.iter().filter(|hold| hold.owner == owner && hold.access >= claim.access);
+        match single_key(claim) {
+            Some(key) => {
+                let mut holds = self.keys.get(key).into_iter().flatten();
+                holds.any(|hold| hold.owner == owner && hold.access >= claim.access)
+                    || wide.any(|hold| takes_in(&hold.extent, key))
+            }
+            None => wide.any(|hold| hold.extent == Extent::Everything || hold.extent == claim.extent),
+        }
+    }
+
+    /// Adds the claim to what the owner holds. Nobody else may hold what conflicts with it.
+    pub(super) fn take(&mut self, owner: u64, claim: &Claim) {
+        debug_assert!(!self.conflicts(claim, Some(owner)), "a lock is given out while another owner holds it");
+        if self.covers(owner, claim) {
+            return;
+        }
+        let share = self.owners.entry(owner).or_default();
+        share.exclusive += usize::from(claim.access == Access::Exclusive);
+        let Some(key) = single_key(claim) else { return self.take_wide(owner, claim) };
+        // What is not covered is either new, or held shared and now wanted exclusively.
+        match self.keys.get_mut(key) {
+            None => {
+                let key: Arc<[u8]> = Arc::from(key);
+                share.keys.push(Arc::clone(&key));
+                self.tally.add_key(claim.access, &key);
+                self.keys.insert(key, vec![KeyHold { owner, access: claim.access }]);
+            }
+            Some(holds) => match holds.iter_mut().find(|hold| hold.owner == owner) {
+                Some(hold) => {
+                    hold.access = Access::Exclusive;
+                    self.tally.upgrade_key(key);
+                }
+                None => {
+                    holds.push(KeyHold { owner, access: claim.access });
+                    self.tally.add_key(claim.access, key);
+                    if let Some((key, _)) = self.keys.get_key_value(key) {
+                        share.keys.push(Arc::clone(key));
+                    }
+                }
+            },
+        }
+    }
+
+    fn take_wide(&mut self, owner: u64, claim: &Claim) {
+        match self.wide.iter_mut().find(|hold| hold.owner == owner && hold.extent == claim.extent) {
+            Some(hold) => {
+                hold.access = Access::Exclusive;
+                self.tally.upgrade_wide();
+            }
+            None => {
+                self.wide.push(WideHold { owner, access: claim.access, extent: claim.extent.clone() });
+                self.tally.add_wide(claim.access);
+            }
+        }
+    }
+
+    /// Gives back all that the owner holds.
+    pub(super) fn release(&mut self, owner: u64) {
+        let Some(share) = self.owners.remove(&owner) else { return };
+        for key in share.keys {
+            let Some(holds) = self.keys.get_mut(&key) else { continue };
+            if let Some(at) = holds.iter().position(|hold| hold.owner == owner) {
+                let hold = holds.remove(at);
+                self.tally.remove_key(hold.access, &key);
+            }
+            if holds.is_empty() {
+                self.keys.remove(&key);
+            }
+        }
+        let tally = &self.tally;
+        self.wide.retain(|hold| {
+            let kept = hold.owner != owner;
+            if !kept {
+                tally.remove_wide(hold.access);
+            }
+            kept
+        });
+    }
+}
+
+fn stop_at_other_than(except: Option<u64>) -> impl FnMut(u64) -> ControlFlow<()> {
+    move |owner| if Some(owner) == except { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+#[cfg(test)]
+impl Held {
+    /// Asserts the module's invariants.
+    pub(super) fn check(&self) {
+        let recount = Tally::new();
+        let mut held: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+        for (key, holds) in &self.keys {
+            assert!(!holds.is_empty(), "a key that nobody holds is kept");
+            for hold in holds {
+                assert!(!self.key_conflicts(hold.access, key, Some(hold.owner)));
+                assert!(self.owners[&hold.owner].keys.contains(key));
+                recount.add_key(hold.access, key);
+                held.entry(hold.owner).or_default().0 += 1;
+                held.entry(hold.owner).or_default().1 += usize::from(hold.access == Access::Exclusive);
+            }
+        }
+        for hold in &self.wide {
+            recount.add_wide(hold.access);
+            held.entry(hold.owner).or_default().1 += usize::from(hold.access == Access::Exclusive);
+        }
+        let shares = self.owners.iter().map(|(id, share)| (*id, (share.keys.len(), share.exclusive)));
+        assert!(shares.eq(held), "an owner's share is not what it holds");
+        assert_eq!(format!("{recount:?}"), format!("{:?}", self.tally));
+    }
+}
