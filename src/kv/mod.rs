@@ -165,6 +165,16 @@ impl Kv {
         saver.finish()
     }
 
+    /// Hands `f` the bytes that name a key, both in the state and in footprints; `None` if there can be no such table.
+    pub(crate) fn with_lock_key<R>(table: &str, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        is_table(table).then(|| with_composite(table, key, f))
+    }
+
+    /// The value at what [`Kv::with_lock_key`] made of a key.
+    pub(crate) fn at_lock_key(&self, composite: &[u8]) -> Option<&[u8]> {
+        self.tree.get(composite)
+    }
+
     /// Sets or removes a key that was checked. Returns the previous value and the inverse.
     fn set(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) -> (KvReply, KvCommand) {
         let previous = with_composite(table, key, |composite| match value {
@@ -288,6 +298,10 @@ impl StateMachine for Kv {
             saver.push(key, value)?;
         }
         saver.finish()
+    }
+
+    fn save_frozen(self, out: &mut dyn io::Write) -> io::Result<()> {
+        self.save_and_drop(out)
     }
 
     fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {

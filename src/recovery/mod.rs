@@ -231,11 +231,10 @@ fn redo<M: StateMachine>(
     thread::scope(|scope| {
         let reader = scope.spawn(move || -> Result<ScanEnd> {
             while let Ok(buf) = bufs_in.recv() {
-                match scanner.next_chunk(buf)? {
-                    // nobody receives any more once the other side has failed
-                    Some(chunk) if chunks_out.send(chunk).is_ok() => {}
-                    Some(_) => break,
-                    None => break,
+                let Some(chunk) = scanner.next_chunk(buf)? else { break };
+                if chunks_out.send(chunk).is_err() {
+                    // the other side has failed, and its error is the one that counts
+                    return Err(Error::Closed);
                 }
             }
             scanner.take_end()

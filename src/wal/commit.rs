@@ -32,6 +32,8 @@ pub(super) struct Commit {
     latched: AtomicBool,
     /// Segments of this store, oldest first; the last one is active.
     pub(super) segments: Mutex<Vec<SegmentInfo>>,
+    /// Their size, readable without the lock.
+    pub(super) segment_bytes: AtomicU64,
     pub(super) syncs: AtomicU64,
     pub(super) direct_writes: AtomicU64,
 }
@@ -45,6 +47,7 @@ impl Commit {
             landed: Condvar::new(),
             latch: OnceLock::new(),
             latched: AtomicBool::new(false),
+            segment_bytes: AtomicU64::new(segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)),
             segments: Mutex::new(segments),
             syncs: AtomicU64::new(0),
             direct_writes: AtomicU64::new(0),
@@ -198,7 +201,7 @@ impl Commit {
             self.settle(&mut writer, start)?;
             let segment = writer.enter(&spare, start)?;
             self.progress.durable.fetch_max(start.get(), Ordering::AcqRel);
-            self.segments.lock().push(segment);
+            self.add_segment(segment);
         }
         let watermark = self.durable();
         writer.seal(&mut buf, kind, start, records, watermark)?;
@@ -275,8 +278,13 @@ impl Commit {
         let segment = writer.enter(&spare, base)?;
         self.progress.durable.fetch_max(base.get(), Ordering::AcqRel);
         self.progress.written.fetch_max(base.get(), Ordering::AcqRel);
-        self.segments.lock().push(segment);
+        self.add_segment(segment);
         Ok(())
+    }
+
+    fn add_segment(&self, segment: SegmentInfo) {
+        self.segment_bytes.fetch_add(segment.file_bytes, Ordering::Relaxed);
+        self.segments.lock().push(segment);
     }
 
     /// Whether a segment of this open exists.

@@ -111,6 +111,7 @@ pub(crate) struct Inner {
     lock: Mutex<Option<Box<dyn StorageLock>>>,
     pub(super) stop: AtomicBool,
     closed: AtomicBool,
+    start: Lsn,
 }
 
 impl Inner {
@@ -122,6 +123,7 @@ impl Inner {
         identity: Identity,
         options: LogOptions,
         lock: Option<Box<dyn StorageLock>>,
+        start: Lsn,
     ) -> Arc<Inner> {
         Arc::new(Inner {
             storage,
@@ -133,6 +135,7 @@ impl Inner {
             lock: Mutex::new(lock),
             stop: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            start,
         })
     }
 
@@ -183,7 +186,7 @@ impl Inner {
 /// ```
 pub struct Log {
     inner: Arc<Inner>,
-    threads: Vec<thread::JoinHandle<()>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 impl Log {
@@ -209,7 +212,7 @@ impl Log {
     }
 
     pub(super) fn spawn(inner: Arc<Inner>) -> Result<Log> {
-        let mut log = Log { inner, threads: Vec::new() };
+        let log = Log { inner, threads: Mutex::new(Vec::new()) };
         if log.inner.options.background == Background::Threads {
             let spawn = |name: &str, run: fn(&Arc<Inner>)| {
                 let inner = log.inner.clone();
@@ -219,7 +222,7 @@ impl Log {
                     .map_err(|e| Error::io("start a thread for", log.inner.storage.path(""), e))
             };
             let threads = vec![spawn("seawal-flush", Inner::run_flusher)?, spawn("seawal-spare", Inner::run_preparer)?];
-            log.threads = threads;
+            *log.threads.lock() = threads;
         }
         Ok(log)
     }
@@ -294,17 +297,14 @@ impl Log {
     /// Figures of the log.
     pub fn stats(&self) -> LogStats {
         let commit = &self.inner.commit;
-        let (segments, segment_bytes) = {
-            let segments = commit.segments.lock();
-            (segments.len(), segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add))
-        };
+        let segments = commit.segments.lock().len();
         let write_path = commit.write_path();
         let queue = commit.queue.lock();
         LogStats {
             durable: commit.durable(),
             written: Lsn::new(commit.progress.written.load(Ordering::Acquire)),
             segments,
-            segment_bytes,
+            segment_bytes: self.segment_bytes(),
             spares: queue.spares().len(),
             frames: queue.frames,
             records: queue.records,
@@ -327,17 +327,12 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Latched`] and I/O errors; the records are then as durable as their tickets said.
-    pub fn close(mut self) -> Result<()> {
-        self.close_in_place()
-    }
-
-    pub(crate) fn close_in_place(&mut self) -> Result<()> {
+    pub fn close(&self) -> Result<()> {
         if self.inner.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         let result = self.finish();
-        self.stop_threads();
-        *self.inner.lock.lock() = None;
+        self.end();
         result
     }
 
@@ -354,13 +349,29 @@ impl Log {
         Ok(())
     }
 
-    fn stop_threads(&mut self) {
+    /// Ends the log without a clean mark: what was appended is handed on, and errors are told to tickets.
+    pub(crate) fn abandon(&self) -> Result<()> {
+        if self.inner.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let result = loop {
+            match self.inner.commit.lead_if_needed() {
+                Ok(true) => {}
+                other => break other.map(|_| ()),
+            }
+        };
+        self.end();
+        result
+    }
+
+    fn end(&self) {
         self.inner.stop.store(true, Ordering::Release);
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.lock().drain(..) {
             thread.thread().unpark();
             // a thread that panicked has latched the log, and whoever waits was told
             let _ = thread.join();
         }
+        *self.inner.lock.lock() = None;
     }
 }
 
@@ -469,6 +480,22 @@ impl Log {
         LogTicket::new(self.inner.clone(), end, level)
     }
 
+    /// How many records were appended since the log was opened, and the position behind them.
+    pub(crate) fn appended(&self) -> (u64, Lsn) {
+        let queue = self.inner.commit.queue.lock();
+        (queue.records, queue.next_frame_start())
+    }
+
+    /// Where this open began to write.
+    pub(crate) fn start_of_epoch(&self) -> Lsn {
+        self.inner.start
+    }
+
+    /// The size of all segment files, in bytes, spares not counted.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.inner.commit.segment_bytes.load(Ordering::Relaxed)
+    }
+
     /// Ends the forming frame. Returns the frame boundary behind everything appended so far.
     pub(crate) fn seal(&self) -> Result<Lsn> {
         let mut queue = self.inner.commit.queue.lock();
@@ -503,11 +530,6 @@ fn entry_bytes(len: usize) -> u64 {
 impl Drop for Log {
     /// Does the least that is safe: what was appended is handed on, nothing is marked clean. Errors are told to tickets.
     fn drop(&mut self) {
-        if self.inner.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        while let Ok(true) = self.inner.commit.lead_if_needed() {}
-        self.stop_threads();
-        *self.inner.lock.lock() = None;
+        let _ = self.abandon();
     }
 }

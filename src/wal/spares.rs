@@ -12,7 +12,7 @@ use crate::format::bytes::round_up;
 use crate::format::names;
 use crate::format::Lsn;
 use crate::storage::{AlignedBuf, OpenMode, Storage, write_all_at};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, Ordering};
 
 /// How much of a spare is written at once.
 const ZEROS_BYTES: u64 = 1 << 20;
@@ -154,6 +154,8 @@ impl Spares {
                 }
             }
         }
+        let gone_bytes = gone.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add);
+        commit.segment_bytes.fetch_sub(gone_bytes, Ordering::Relaxed);
         if !gone.is_empty() {
             self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
         }

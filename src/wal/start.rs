@@ -118,7 +118,7 @@ impl OpenLog {
             Writer::new(storage.clone(), identity.clone(), root.clone(), end.end, end.last_checksum, last_id);
         let segments = known_segments(&*storage, &attached)?;
         let commit = Commit::new(queue, writer, segments, end.end);
-        let inner = Inner::new(storage, commit, spares, root, identity, options, attached.lock);
+        let inner = Inner::new(storage, commit, spares, root, identity, options, attached.lock, base);
         inner.enter_first(base)?;
         Log::spawn(inner)
     }

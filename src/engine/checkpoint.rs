@@ -1,0 +1,409 @@
+//! Checkpoints: freezing the state, writing it in the background, publishing it, and giving up the log before it.
+//!
+//! A checkpoint is fuzzy: the frozen state holds uncommitted effects, and beside it stand the open transactions with their
+//! inverses. It is a job of four stages, so that a simulator can run other things, or crash, between them:
+//!
+//! 1. freeze, under the core lock: the forming frame is sealed, so that the snapshot's LSN is a frame boundary;
+//! 2. write the snapshot, sync it, read it back;
+//! 3. make the log durable through its LSN, then publish it in the manifest;
+//! 4. recycle what neither of the two newest snapshots needs.
+
+use super::shared::Shared;
+use crate::error::{Error, Result};
+use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
+use crate::format::names::{self, FileName};
+use crate::format::snapshot::SnapshotHeader;
+use crate::format::Lsn;
+use crate::machine::StateMachine;
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
+use crate::txn::Table;
+use crate::wal::{Level, Log};
+use std::time::{Duration, Instant};
+
+/// How long after a failed checkpoint the next one is tried at the earliest.
+const RETRY: Duration = Duration::from_secs(1);
+/// A commit that is slowed down waits so long at the most.
+const HOLD_BACK: Duration = Duration::from_millis(10);
+/// Pressure is looked at once in so many commands.
+const PRESSURE_SAMPLE: u64 = 64;
+
+enum Stage<M: StateMachine> {
+    Write { state: M, table: Table<M::Command> },
+    Publish { entry: SnapshotEntry },
+    Recycle,
+}
+
+/// A checkpoint under way.
+struct Job<M: StateMachine> {
+    header: SnapshotHeader,
+    stage: Stage<M>,
+    /// What the log had taken in when the state was frozen.
+    mark: Mark,
+}
+
+/// How much the log has taken in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    records: u64,
+    lsn: Lsn,
+}
+
+/// What is known of checkpoints.
+pub(crate) struct Checkpoints<M: StateMachine> {
+    /// The one under way; locked while a stage runs.
+    job: Mutex<Option<Job<M>>>,
+    published: Mutex<Published>,
+    running: AtomicBool,
+    pressed: AtomicBool,
+    commands: AtomicU64,
+    /// Signalled when a checkpoint has ended.
+    ended: (Mutex<()>, Condvar),
+    freeze_nanos: AtomicU64,
+    taken: AtomicU64,
+}
+
+struct Published {
+    snapshots: Vec<SnapshotEntry>,
+    /// Where the newest one begins; unset until the first of this open.
+    mark: Option<Mark>,
+    last_error: Option<Error>,
+    ended_at: Duration,
+    took: Duration,
+}
+
+impl<M: StateMachine> Checkpoints<M> {
+    pub(super) fn new(snapshots: Vec<SnapshotEntry>) -> Self {
+        let published =
+            Published { snapshots, mark: None, last_error: None, ended_at: Duration::ZERO, took: Duration::ZERO };
+        Checkpoints {
+            job: Mutex::new(None),
+            published: Mutex::new(published),
+            running: AtomicBool::new(false),
+            pressed: AtomicBool::new(false),
+            commands: AtomicU64::new(0),
+            ended: (Mutex::new(()), Condvar::new()),
+            freeze_nanos: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn snapshots(&self) -> Vec<SnapshotEntry> {
+        self.published.lock().snapshots.clone()
+    }
+
+    pub(super) fn last_error(&self) -> Option<Error> {
+        self.published.lock().last_error.clone()
+    }
+
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// How long the longest freeze held the core lock.
+    pub(super) fn longest_freeze(&self) -> Duration {
+        Duration::from_nanos(self.freeze_nanos.load(Ordering::Relaxed))
+    }
+}
+
+impl<M: StateMachine> Shared<M> {
+    /// Records and bytes of log that recovery would have to read now.
+    pub(super) fn log_since_snapshot(&self) -> (u64, u64) {
+        let Some(log) = &self.log else { return (0, 0) };
+        let (records, lsn) = log.appended();
+        match self.checkpoints.published.lock().mark {
+            Some(mark) => (records.saturating_sub(mark.records), lsn.since(mark.lsn)),
+            None => {
+                // what was recovered at open is still in front of it
+                let start = log.start_of_epoch();
+                let records = records.saturating_add(self.report.records);
+                (records, lsn.since(start).saturating_add(self.report.log_bytes))
+            }
+        }
+    }
+
+    pub(super) fn anything_since_snapshot(&self) -> bool {
+        self.log_since_snapshot().0 > 0 || self.checkpoints.published.lock().snapshots.is_empty()
+    }
+
+    fn snapshot_bytes(&self) -> u64 {
+        let published = self.checkpoints.published.lock();
+        match (published.mark, published.snapshots.first()) {
+            (None, _) => self.report.snapshot_bytes,
+            (Some(_), newest) => newest.map_or(0, |s| s.file_bytes),
+        }
+    }
+
+    pub(super) fn estimated_recovery(&self) -> Duration {
+        let (records, bytes) = self.log_since_snapshot();
+        self.meter.estimate(self.snapshot_bytes(), bytes, records)
+    }
+
+    /// Whether even a checkpoint at this moment would leave more to do than the budget allows.
+    pub(super) fn budget_cannot_be_met(&self) -> bool {
+        let least = self.meter.estimate(self.snapshot_bytes(), 0, 0);
+        self.options.recover_within.is_some_and(|budget| least > budget)
+    }
+
+    /// Whether a trigger says that a checkpoint is due.
+    pub(super) fn checkpoint_is_due(&self) -> bool {
+        let (records, bytes) = self.log_since_snapshot();
+        if records == 0 {
+            return false;
+        }
+        let now = self.storage.monotonic();
+        let (rested, failed) = {
+            let published = self.checkpoints.published.lock();
+            (now.saturating_sub(published.ended_at), published.last_error.is_some().then_some(published.took))
+        };
+        if failed.is_some() && rested < RETRY {
+            return false;
+        }
+        if bytes >= self.options.checkpoint_log_bytes {
+            return true;
+        }
+        let log_bytes = self.log.as_ref().map_or(0, |log| log.segment_bytes());
+        if log_bytes > self.options.max_log_bytes / 2 && bytes > self.options.max_log_bytes / 8 {
+            return true;
+        }
+        let Some(budget) = self.options.recover_within else { return false };
+        // a budget that cannot be met must not turn into one checkpoint after another
+        let took = self.checkpoints.published.lock().took;
+        let restless = rested < took.max(Duration::from_millis(50));
+        let spent = self.estimated_recovery();
+        let room = budget.saturating_sub(self.meter.estimate(self.snapshot_bytes(), 0, 0));
+        let left = budget.saturating_sub(spent);
+        !restless && (left < room / 2 || (self.budget_cannot_be_met() && rested > took.saturating_mul(4)))
+    }
+
+    /// Whether a bound is so near that commits must slow down.
+    fn is_pressed(&self, log: &Log) -> bool {
+        if log.segment_bytes() > self.options.max_log_bytes / 4 * 3 {
+            return true;
+        }
+        let Some(budget) = self.options.recover_within else { return false };
+        let least = self.meter.estimate(self.snapshot_bytes(), 0, 0);
+        let near = least.saturating_add(budget.saturating_sub(least).saturating_mul(4) / 5);
+        least <= budget && self.estimated_recovery() > near
+    }
+
+    /// Slows a command down where a bound is near, so that the checkpoint catches up.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the log is at its bound.
+    pub(super) fn hold_back(&self, log: &Log) -> Result<()> {
+        let checkpoints = &self.checkpoints;
+        let count = checkpoints.commands.fetch_add(1, Ordering::Relaxed);
+        if count.is_multiple_of(PRESSURE_SAMPLE) || checkpoints.pressed.load(Ordering::Relaxed) {
+            checkpoints.pressed.store(self.is_pressed(log), Ordering::Relaxed);
+        }
+        if !checkpoints.pressed.load(Ordering::Relaxed) || self.options.log.background == crate::wal::Background::Manual {
+            return self.refuse_over_bound(log);
+        }
+        {
+            let mut guard = checkpoints.ended.0.lock();
+            checkpoints.ended.1.wait_for(&mut guard, HOLD_BACK);
+        }
+        self.refuse_over_bound(log)
+    }
+
+    fn refuse_over_bound(&self, log: &Log) -> Result<()> {
+        if !self.checkpoints.pressed.load(Ordering::Relaxed) || log.segment_bytes() <= self.options.max_log_bytes {
+            return Ok(());
+        }
+        let deadline = Instant::now().checked_add(self.options.lock_timeout);
+        let threads = self.options.log.background == crate::wal::Background::Threads;
+        while threads && deadline.is_some_and(|deadline| Instant::now() < deadline) {
+            let mut guard = self.checkpoints.ended.0.lock();
+            self.checkpoints.ended.1.wait_for(&mut guard, HOLD_BACK);
+            if log.segment_bytes() <= self.options.max_log_bytes {
+                return Ok(());
+            }
+        }
+        Err(Error::Full { what: "the log, which is at its bound", source: None })
+    }
+
+    /// Takes a checkpoint from beginning to end. One that is under way is finished first.
+    pub(super) fn checkpoint_now(&self) -> Result<()> {
+        self.log()?;
+        let mut job = self.checkpoints.job.lock();
+        while job.is_some() {
+            self.run_stage(&mut job)?;
+        }
+        self.freeze(&mut job)?;
+        while job.is_some() {
+            self.run_stage(&mut job)?;
+        }
+        Ok(())
+    }
+
+    /// Freezes the state for a checkpoint, unless one is under way. Returns whether it did.
+    pub(super) fn begin_checkpoint(&self) -> Result<bool> {
+        let mut job = self.checkpoints.job.lock();
+        if job.is_some() {
+            return Ok(false);
+        }
+        self.freeze(&mut job)?;
+        Ok(job.is_some())
+    }
+
+    /// Runs the next stage of a checkpoint, or begins one that is due. Returns whether there was anything to do.
+    pub(super) fn checkpoint_step(&self) -> Result<bool> {
+        let mut job = self.checkpoints.job.lock();
+        if job.is_none() {
+            if !self.checkpoint_is_due() {
+                return Ok(false);
+            }
+            self.freeze(&mut job)?;
+            return Ok(job.is_some());
+        }
+        self.run_stage(&mut job)?;
+        Ok(true)
+    }
+
+    fn freeze(&self, job: &mut Option<Job<M>>) -> Result<()> {
+        let log = self.log()?;
+        log.check_latch()?;
+        if !log.has_entered() {
+            return Err(Error::Full { what: "the first segment", source: None });
+        }
+        let began = self.storage.monotonic();
+        let core = self.core.write();
+        self.check_not_poisoned()?;
+        let lsn = log.seal()?;
+        let state = core.state.clone();
+        let table = core.table.clone();
+        let (records, _) = log.appended();
+        drop(core);
+        let frozen = self.storage.monotonic().saturating_sub(began);
+        self.checkpoints.freeze_nanos.fetch_max(frozen.as_nanos() as u64, Ordering::Relaxed);
+        self.checkpoints.running.store(true, Ordering::Release);
+        let identity = log.identity();
+        let header = SnapshotHeader {
+            store: identity.store,
+            lsn,
+            epoch: identity.epoch,
+            wall_micros: self.storage.wall_clock_micros(),
+            machine: identity.machine.clone(),
+        };
+        *job = Some(Job { header, stage: Stage::Write { state, table }, mark: Mark { records, lsn } });
+        self.checkpoints.published.lock().took = began;
+        Ok(())
+    }
+
+    fn run_stage(&self, job: &mut Option<Job<M>>) -> Result<()> {
+        let Some(current) = job.take() else { return Ok(()) };
+        let result = self.stage(current);
+        let now = self.storage.monotonic();
+        let mut published = self.checkpoints.published.lock();
+        match result {
+            Ok(Some(next)) => *job = Some(next),
+            Ok(None) => {
+                published.took = now.saturating_sub(published.took);
+                published.ended_at = now;
+                published.last_error = None;
+                drop(published);
+                self.checkpoints.taken.fetch_add(1, Ordering::Relaxed);
+                self.end_checkpoint();
+            }
+            Err(error) => {
+                published.took = Duration::ZERO;
+                published.ended_at = now;
+                published.last_error = Some(error.clone());
+                drop(published);
+                self.end_checkpoint();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_checkpoint(&self) {
+        self.checkpoints.running.store(false, Ordering::Release);
+        let _guard = self.checkpoints.ended.0.lock();
+        self.checkpoints.ended.1.notify_all();
+    }
+
+    fn stage(&self, job: Job<M>) -> Result<Option<Job<M>>> {
+        let log = self.log()?;
+        let Job { header, stage, mark } = job;
+        let stage = match stage {
+            Stage::Write { state, table } => {
+                let mut pace = self.pacer(log);
+                if self.checkpoints.published.lock().snapshots.iter().any(|s| s.lsn == header.lsn) {
+                    return Ok(None);
+                }
+                let entry = crate::snapshot::write(&*self.storage, &header, state, &table, &mut pace)?;
+                Stage::Publish { entry }
+            }
+            Stage::Publish { entry } => {
+                log.wait(header.lsn, Level::Durable)?;
+                self.publish(log, entry, mark)?;
+                Stage::Recycle
+            }
+            Stage::Recycle => {
+                self.recycle(log)?;
+                return Ok(None);
+            }
+        };
+        Ok(Some(Job { header, stage, mark }))
+    }
+
+    /// Keeps a checkpoint to its rate, unless a bound is near.
+    fn pacer<'a>(&'a self, log: &'a Log) -> impl FnMut(u64) -> Result<()> + 'a {
+        let began = self.storage.monotonic();
+        let threads = self.options.log.background == crate::wal::Background::Threads;
+        move |written| {
+            if self.check_not_poisoned().is_err() {
+                return Err(Error::Poisoned);
+            }
+            let Some(rate) = self.options.checkpoint_bytes_per_second.filter(|rate| *rate > 0 && threads) else {
+                return Ok(());
+            };
+            let due = Duration::from_nanos(
+                u64::try_from(u128::from(written).saturating_mul(1_000_000_000) / u128::from(rate)).unwrap_or(u64::MAX),
+            );
+            let early = due.saturating_sub(self.storage.monotonic().saturating_sub(began));
+            if !early.is_zero() && !self.is_pressed(log) && self.check().is_ok() {
+                thread::sleep(early.min(Duration::from_millis(100)));
+            }
+            Ok(())
+        }
+    }
+
+    fn publish(&self, log: &Log, entry: SnapshotEntry, mark: Mark) -> Result<()> {
+        let durable = log.durable_lsn();
+        let mut snapshots = vec![entry];
+        let mut published = self.checkpoints.published.lock();
+        snapshots.extend(published.snapshots.iter().copied().take(SNAPSHOTS_KEPT.saturating_sub(1)));
+        log.publish(|m| {
+            // as long as there is one snapshot only, the log from its beginning is what stands in for it
+            if let [_, .., older] = snapshots.as_slice() {
+                m.log_start = older.lsn;
+            }
+            m.snapshots.clone_from(&snapshots);
+            m.watermark = m.watermark.max(durable);
+        })?;
+        published.snapshots = snapshots;
+        published.mark = Some(mark);
+        Ok(())
+    }
+
+    fn recycle(&self, log: &Log) -> Result<()> {
+        let manifest = log.manifest();
+        log.recycle_below(manifest.log_start)?;
+        let names = self.storage.list().map_err(|e| Error::io("list", self.storage.path(""), e))?;
+        let mut removed = false;
+        for name in names {
+            if let FileName::Snapshot { lsn } = names::parse(&name)
+                && !manifest.snapshots.iter().any(|s| s.lsn == lsn)
+            {
+                self.storage.remove(&name).map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
+                removed = true;
+            }
+        }
+        if removed {
+            self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
+        }
+        Ok(())
+    }
+}

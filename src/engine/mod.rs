@@ -1,0 +1,393 @@
+//! The engine: a state machine whose commits survive.
+//!
+//! ```text
+//!   command ─▶ locks ─▶ core lock: apply, append ─▶ wait until durable ─▶ reply
+//!                              │
+//!                       state, active transaction table
+//! ```
+//!
+//! Lock order: a transaction's own lock, the footprint locks, the core lock, then the log's. No fsync and no user code but
+//! `apply` happens under the core lock. It knows nothing of segments or files.
+
+mod backup;
+mod background;
+mod checkpoint;
+mod estimate;
+mod kv;
+mod shared;
+mod stats;
+mod ticket;
+mod transaction;
+mod view;
+
+pub use background::Step;
+pub use kv::{KvIter, Table};
+pub use stats::Stats;
+pub use ticket::Ticket;
+pub use transaction::{Savepoint, Transaction};
+pub use view::View;
+
+use crate::error::{Error, Result};
+use crate::machine::{Access, Footprint, StateMachine};
+use crate::options::{Durability, Options};
+use crate::recovery::{self, RecoveryReport};
+use crate::storage::Storage;
+use crate::sync::{Arc, Mutex, thread};
+use crate::wal::Background;
+use background::Threads;
+use shared::Shared;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug)]
+pub enum ExecuteError<R> {
+    /// The machine rejected it. Nothing changed.
+    Rejected(R),
+    /// The engine could not carry it out.
+    Failed(Error),
+}
+
+impl<R> ExecuteError<R> {
+    /// Whether running the transaction again may succeed.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, ExecuteError::Failed(error) if error.is_conflict())
+    }
+}
+
+impl<R> From<Error> for ExecuteError<R> {
+    fn from(error: Error) -> Self {
+        ExecuteError::Failed(error)
+    }
+}
+
+impl<R: fmt::Display> fmt::Display for ExecuteError<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExecuteError::Rejected(rejection) => write!(f, "rejected: {rejection}"),
+            ExecuteError::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<R: fmt::Debug + fmt::Display> std::error::Error for ExecuteError<R> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ExecuteError::Rejected(_) => None,
+            ExecuteError::Failed(error) => Some(error),
+        }
+    }
+}
+
+/// The result of a command on a machine.
+pub type ExecuteResult<M, T> = Result<T, ExecuteError<<M as StateMachine>::Rejection>>;
+
+/// Whether a read waits until what it saw has hardened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadLevel {
+    /// It does: what it returns can not un-happen, as far as its writers asked for that.
+    #[default]
+    Hardened,
+    /// It does not: it may return what a power loss an instant later takes back.
+    Latest,
+}
+
+/// A durable state machine, shared by cloning it.
+///
+/// ```
+/// use seawal::{Engine, kv::{Kv, KvCommand}};
+///
+/// let dir = tempfile::tempdir()?;
+/// let engine = Engine::<Kv>::open(dir.path())?;
+/// engine.execute(KvCommand::put("", "key", "value"))?; // survives power loss from here on
+/// engine.transact(|tx| {
+///     tx.execute(KvCommand::put("", "a", "1"))?;
+///     tx.execute(KvCommand::delete("", "key"))?;
+///     Ok(())
+/// })?;
+/// assert_eq!(engine.get("a")?.as_deref(), Some(&b"1"[..]));
+/// engine.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Engine<M: StateMachine> {
+    handle: Arc<Handle<M>>,
+}
+
+/// What all clones share; the last one to go stops the threads.
+struct Handle<M: StateMachine> {
+    shared: Arc<Shared<M>>,
+    threads: Mutex<Threads>,
+}
+
+impl<M: StateMachine> Clone for Engine<M> {
+    fn clone(&self) -> Self {
+        Engine { handle: self.handle.clone() }
+    }
+}
+
+impl<M: StateMachine> fmt::Debug for Engine<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("machine", &M::NAME).field("path", &self.shared().storage.path("")).finish()
+    }
+}
+
+impl<M: StateMachine> Engine<M> {
+    /// Opens the store in a directory with default options, recovering it, or creates it.
+    ///
+    /// When it returns, everything it recovered survives power loss.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if it is open already, [`Error::Corrupt`] if something durable is damaged,
+    /// [`Error::UnsupportedVersion`], [`Error::NotAStore`] and I/O errors. After an error the directory holds what it held.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Engine<M>> {
+        Options::new().open(dir)
+    }
+
+    pub(crate) fn open_with(storage: Arc<dyn Storage>, options: Options) -> Result<(Engine<M>, RecoveryReport)> {
+        let recovered = recovery::recover::<M>(storage.clone(), &options)?;
+        let report = recovered.report.clone();
+        let background = options.log.background;
+        let shared = Arc::new(Shared::new(storage, options, recovered));
+        let mut threads = Threads::default();
+        if background == Background::Threads && shared.log.is_some() {
+            threads.start(&shared)?;
+        }
+        Ok((Engine { handle: Arc::new(Handle { shared, threads: Mutex::new(threads) }) }, report))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
+        &self.handle.shared
+    }
+
+    /// Carries out a command as a transaction of its own, with the default durability. It never answers
+    /// [`Error::Conflict`].
+    ///
+    /// When it returns `Ok`, the command survives what the durability promises. A rejection, too, rests on state that does.
+    ///
+    /// # Errors
+    /// The machine's rejection; [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]: nothing happened;
+    /// [`Error::Latched`]: whether it survived is known after the store is reopened.
+    pub fn execute(&self, command: M::Command) -> ExecuteResult<M, M::Reply> {
+        self.execute_with(command, self.shared().options.durability)
+    }
+
+    /// The same with a durability of its own.
+    ///
+    /// # Errors
+    /// As [`Engine::execute`].
+    pub fn execute_with(&self, command: M::Command, durability: Durability) -> ExecuteResult<M, M::Reply> {
+        let shared = self.shared();
+        let committed = shared.execute(&command, durability)?;
+        shared.harden(committed.hardening)?;
+        Ok(committed.reply)
+    }
+
+    /// Carries out a command and returns at once, with a ticket for its reply. The ticket is flushed whether it is waited for or
+    /// not.
+    ///
+    /// # Errors
+    /// As [`Engine::execute`]; a rejection is waited for here.
+    pub fn submit(&self, command: M::Command) -> ExecuteResult<M, Ticket<M::Reply>> {
+        self.submit_with(command, self.shared().options.durability)
+    }
+
+    /// The same with a durability of its own.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit_with(&self, command: M::Command, durability: Durability) -> ExecuteResult<M, Ticket<M::Reply>> {
+        let shared = self.shared();
+        let committed = shared.execute(&command, durability)?;
+        Ok(shared.ticket(committed.hardening, committed.reply)?)
+    }
+
+    /// Begins an interactive transaction. Dropping it rolls it back.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Poisoned`], [`Error::Latched`], [`Error::ReadOnly`].
+    pub fn begin(&self) -> Result<Transaction<M>> {
+        let age = self.shared().next_owner_id();
+        self.begin_aged(age)
+    }
+
+    fn begin_aged(&self, age: u64) -> Result<Transaction<M>> {
+        Transaction::begin(self.shared().clone(), age)
+    }
+
+    /// Runs a closure in a transaction and commits it; runs it again when it was chosen to end a deadlock, with its old age, so
+    /// that it comes to its end.
+    ///
+    /// # Errors
+    /// What the closure returns, after a rollback; and as [`Transaction::commit`].
+    pub fn transact<T, E>(&self, mut run: impl FnMut(&mut Transaction<M>) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<Error> + MaybeConflict,
+    {
+        let age = self.shared().next_owner_id();
+        loop {
+            let mut tx = self.begin_aged(age)?;
+            let outcome = run(&mut tx);
+            let error = match outcome {
+                Ok(value) => match tx.commit() {
+                    Ok(()) => return Ok(value),
+                    Err(error) => E::from(error),
+                },
+                Err(error) => {
+                    tx.rollback()?;
+                    error
+                }
+            };
+            if !error.is_conflict() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Reads the whole committed state. It waits for transactions that hold any part of it exclusively, and until what it saw has
+    /// hardened.
+    ///
+    /// # Errors
+    /// [`Error::LockTimeout`]; [`Error::Latched`] if what it saw may vanish.
+    pub fn read<T>(&self, look: impl FnOnce(&M) -> T) -> Result<T> {
+        self.read_within(&Footprint::everything(Access::Shared), ReadLevel::Hardened, look)
+    }
+
+    /// Reads a part of the committed state. The caller answers for `look` looking no further than `footprint`.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn read_within<T>(
+        &self,
+        footprint: &Footprint,
+        level: ReadLevel,
+        look: impl FnOnce(&M) -> T,
+    ) -> Result<T> {
+        self.shared().read(footprint, level, look)
+    }
+
+    /// A consistent committed state of this moment, to keep. It waits for no transaction and holds none up; only until what it
+    /// shows has hardened. It costs one clone of the machine, and the undoing of what is in flight, on that clone.
+    ///
+    /// # Errors
+    /// [`Error::Latched`] if what it would show may vanish.
+    pub fn view(&self) -> Result<View<M>> {
+        let (view, needed) = View::take(self.shared())?;
+        self.shared().wait_durable(needed)?;
+        Ok(view)
+    }
+
+    /// The same at once: what it shows may not have hardened yet.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    pub fn view_latest(&self) -> Result<View<M>> {
+        View::take(self.shared()).map(|(view, _)| view)
+    }
+
+    /// Takes a checkpoint now and waits for it. When it returns, recovery starts from here, and older log is given up as far as
+    /// no snapshot needs it.
+    ///
+    /// # Errors
+    /// [`Error::Full`] and I/O errors: the store goes on without it.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.shared().checkpoint_now()
+    }
+
+    /// Writes a consistent committed state as a new store into a directory, while this one goes on. When it returns, that store
+    /// is complete and survives power loss.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is a store already; [`Error::Full`] and I/O errors.
+    pub fn backup_to(&self, dir: impl AsRef<Path>) -> Result<()> {
+        backup::to_dir(self, dir.as_ref())
+    }
+
+    /// The same onto a storage of your own.
+    ///
+    /// # Errors
+    /// As [`Engine::backup_to`].
+    pub fn backup_to_storage(&self, storage: Arc<dyn Storage>) -> Result<()> {
+        backup::to_storage(self, storage)
+    }
+
+    /// Makes everything committed so far survive power loss, whatever durability it asked for.
+    ///
+    /// # Errors
+    /// [`Error::Latched`].
+    pub fn sync(&self) -> Result<()> {
+        self.shared().log()?.sync()
+    }
+
+    /// How long opening this store would take now, by rates that the engine measures.
+    pub fn estimated_recovery(&self) -> Duration {
+        self.shared().estimated_recovery()
+    }
+
+    /// Figures of the engine.
+    pub fn stats(&self) -> Stats {
+        stats::collect(self.shared())
+    }
+
+    /// Runs one step of the work behind the scenes, for [`Background::Manual`]. Returns whether there was anything to do.
+    ///
+    /// # Errors
+    /// Those of the step.
+    pub fn step(&self, step: Step) -> Result<bool> {
+        self.shared().step(step)
+    }
+
+    /// Closes the store, for all clones: rolls open transactions back, takes a checkpoint, and marks the store clean.
+    ///
+    /// When it returns `Ok`, opening the store needs neither redo nor undo.
+    ///
+    /// # Errors
+    /// What went wrong; what was acknowledged is safe all the same.
+    pub fn close(&self) -> Result<()> {
+        let result = self.shared().close();
+        self.handle.threads.lock().stop(self.shared());
+        result
+    }
+}
+
+impl<M: StateMachine> Drop for Handle<M> {
+    fn drop(&mut self) {
+        self.threads.lock().stop(&self.shared);
+        if let Some(log) = &self.shared.log
+            && !thread::panicking()
+        {
+            log.abandon();
+        }
+    }
+}
+
+/// An error of a transaction's closure that may be a conflict, upon which [`Engine::transact`] runs it again.
+pub trait MaybeConflict {
+    /// Whether running the transaction again may succeed.
+    fn is_conflict(&self) -> bool;
+}
+
+impl MaybeConflict for Error {
+    fn is_conflict(&self) -> bool {
+        Error::is_conflict(self)
+    }
+}
+
+impl<R> MaybeConflict for ExecuteError<R> {
+    fn is_conflict(&self) -> bool {
+        ExecuteError::is_conflict(self)
+    }
+}
+
+impl MaybeConflict for Box<dyn std::error::Error> {
+    fn is_conflict(&self) -> bool {
+        let mut at: Option<&(dyn std::error::Error + 'static)> = Some(&**self);
+        while let Some(error) = at {
+            if error.downcast_ref::<Error>().is_some_and(Error::is_conflict) {
+                return true;
+            }
+            at = error.source();
+        }
+        false
+    }
+}

@@ -1,0 +1,346 @@
+//! What all handles, transactions and threads of an engine share, and how a command gets through it.
+
+use super::checkpoint::Checkpoints;
+use super::estimate::Meter;
+use super::ticket::Ticket;
+use super::transaction::Tx;
+use super::{ExecuteResult, ReadLevel};
+use crate::error::{Error, Result};
+use crate::format::Lsn;
+use crate::format::bytes::Head;
+use crate::format::record::Record;
+use crate::machine::{Access, Footprint, StateMachine};
+use crate::options::{Durability, Options};
+use crate::recovery::{Recovered, RecoveryReport};
+use crate::storage::Storage;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, RwLockWriteGuard};
+use crate::txn::{Hardening, Locks, Owner, Table, guarded};
+use crate::wal::{Level, Log, Position};
+use std::collections::BTreeMap;
+
+/// The state and the transactions in flight: what the core lock guards.
+pub(crate) struct Core<M: StateMachine> {
+    pub(crate) state: M,
+    pub(crate) table: Table<M::Command>,
+}
+
+pub(crate) struct Shared<M: StateMachine> {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) options: Options,
+    pub(crate) core: RwLock<Core<M>>,
+    pub(crate) locks: Locks,
+    pub(crate) hardening: Hardening,
+    /// `None` when the store was opened read-only.
+    pub(crate) log: Option<Log>,
+    owners: AtomicU64,
+    /// The open transactions, so that forgotten ones can be rolled back.
+    pub(crate) open: Mutex<BTreeMap<u64, Arc<Mutex<Tx>>>>,
+    poisoned: AtomicBool,
+    closed: AtomicBool,
+    pub(crate) checkpoints: Checkpoints<M>,
+    pub(crate) meter: Meter,
+    pub(crate) report: RecoveryReport,
+}
+
+/// What an answer must wait for before it may leave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MustHarden {
+    /// Its own record, and how durable the writer asked for it to be.
+    pub(crate) own: Option<(Position, Durability)>,
+    /// What it saw of others.
+    pub(crate) seen: Lsn,
+}
+
+/// A command that was carried out and appended, and not yet acknowledged.
+pub(crate) struct Committed<M: StateMachine> {
+    pub(crate) reply: M::Reply,
+    pub(crate) hardening: MustHarden,
+}
+
+/// A command that was applied and appended.
+pub(crate) struct Applied<M: StateMachine> {
+    pub(crate) reply: M::Reply,
+    pub(crate) inverse: M::Command,
+    pub(crate) position: Position,
+}
+
+/// Locks of a single command, given back when it is done.
+struct Held<'a> {
+    locks: &'a Locks,
+    owner: Owner,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.locks.release(self.owner);
+    }
+}
+
+impl<M: StateMachine> Shared<M> {
+    pub(crate) fn new(storage: Arc<dyn Storage>, options: Options, recovered: Recovered<M>) -> Self {
+        let Recovered { state, log, report, snapshots } = recovered;
+        Shared {
+            checkpoints: Checkpoints::new(snapshots),
+            meter: Meter::new(&report),
+            storage,
+            options,
+            core: RwLock::new(Core { state, table: Table::default() }),
+            locks: Locks::new(),
+            hardening: Hardening::new(),
+            log,
+            owners: AtomicU64::new(1),
+            open: Mutex::new(BTreeMap::new()),
+            poisoned: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            report,
+        }
+    }
+
+    pub(crate) fn next_owner_id(&self) -> u64 {
+        self.owners.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn poison(&self) -> Error {
+        self.poisoned.store(true, Ordering::Release);
+        Error::Poisoned
+    }
+
+    /// The log, for those who change something.
+    pub(crate) fn log(&self) -> Result<&Log> {
+        self.log.as_ref().ok_or(Error::ReadOnly)
+    }
+
+    /// Whether the engine still answers at all.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(Error::Poisoned);
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        Ok(())
+    }
+
+    /// Locks the core for appending a record of `len` bytes and promising `promise` bytes for its rollback. With the lock held there is
+    /// room for both, and the promise is given.
+    pub(crate) fn enter(&self, len: usize, promise: u64) -> Result<(RwLockWriteGuard<'_, Core<M>>, &Log)> {
+        let log = self.log()?;
+        log.check_record(len)?;
+        self.hold_back(log)?;
+        loop {
+            let core = self.core.write();
+            self.check()?;
+            if let Some(lack) = log.lacks_room(len)? {
+                drop(core);
+                log.make_room(lack, len)?;
+                continue;
+            }
+            if promise == 0 {
+                return Ok((core, log));
+            }
+            match log.try_promise(promise) {
+                Ok(()) => return Ok((core, log)),
+                Err(lack) => {
+                    drop(core);
+                    log.make_promise_room(lack, promise)?;
+                }
+            }
+        }
+    }
+
+    /// Applies a command in place and appends its record. On any failure the state is as before.
+    pub(crate) fn apply_and_append(
+        &self,
+        core: &mut Core<M>,
+        log: &Log,
+        command: &M::Command,
+        undo_room: Option<u64>,
+        wanted: Option<Level>,
+        (body, head): (&[u8], impl FnOnce(Lsn) -> Head),
+    ) -> ExecuteResult<M, Applied<M>> {
+        let timed = self.meter.start(&*self.storage);
+        let outcome = guarded(|| core.state.apply(command)).map_err(|_| self.poison())?;
+        self.meter.stop(timed, &*self.storage);
+        let (reply, inverse) = outcome.map_err(super::ExecuteError::Rejected)?;
+        if let Some(room) = undo_room {
+            let size = M::encoded_len(&inverse) as u64;
+            if size > room {
+                self.take_back(core, &inverse)?;
+                let limit = self.options.max_txn_undo_bytes;
+                return Err(Error::TooLarge { what: "a transaction's inverses", size, limit }.into());
+            }
+        }
+        match log.append_record(body, wanted, head) {
+            Ok(position) => Ok(Applied { reply, inverse, position }),
+            Err(error) => {
+                self.take_back(core, &inverse)?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Undoes a command that was never logged.
+    fn take_back(&self, core: &mut Core<M>, inverse: &M::Command) -> Result<()> {
+        match guarded(|| core.state.apply(inverse).is_ok()) {
+            Ok(true) => Ok(()),
+            // an inverse that rejects breaks the machine's law: the state is not to be trusted any more
+            _ => Err(self.poison()),
+        }
+    }
+
+    /// Carries out a command as a transaction of its own, and appends it.
+    pub(crate) fn execute(&self, command: &M::Command, durability: Durability) -> ExecuteResult<M, Committed<M>> {
+        let mut body = Vec::with_capacity(256);
+        guarded(|| M::encode(command, &mut body))?;
+        let footprint = guarded(|| M::footprint(command))?;
+        let mut held: Option<Held<'_>> = None;
+        loop {
+            let (mut core, log) = self.enter(body.len(), 0)?;
+            let except = held.as_ref().map(|h| h.owner);
+            if held.is_none() && !self.locks.is_free(&footprint, except) {
+                drop(core);
+                held = Some(self.wait_for_locks(&footprint)?);
+                continue;
+            }
+            let seen = self.hardening.needed_for(&footprint);
+            let wall_micros = self.storage.wall_clock_micros();
+            let head = |lsn| Record::Execute { wall_micros, command: &[] }.head(lsn);
+            let wanted = Some(level_of(durability));
+            let applied = self.apply_and_append(&mut core, log, command, None, wanted, (&body, head));
+            let applied = match applied {
+                Ok(applied) => applied,
+                Err(error) => {
+                    drop(core);
+                    drop(held);
+                    if let super::ExecuteError::Rejected(_) = &error {
+                        self.wait_durable(seen)?;
+                    }
+                    return Err(error);
+                }
+            };
+            if durability == Durability::Sync {
+                self.hardening.note(&footprint, applied.position.end);
+            }
+            drop(core);
+            drop(held);
+            let hardening = MustHarden { own: Some((applied.position, durability)), seen };
+            return Ok(Committed { reply: applied.reply, hardening });
+        }
+    }
+
+    fn wait_for_locks(&self, footprint: &Footprint) -> Result<Held<'_>> {
+        let id = self.next_owner_id();
+        let owner = Owner { id, age: id };
+        self.locks.acquire(owner, footprint, self.options.lock_timeout)?;
+        Ok(Held { locks: &self.locks, owner })
+    }
+
+    /// Blocks until an answer may leave.
+    pub(crate) fn harden(&self, must: MustHarden) -> Result<()> {
+        if let Some((position, durability)) = must.own {
+            let log = self.log()?;
+            if let Durability::Interval(within) = durability {
+                log.sync_within(position.end, within);
+            }
+            log.wait(position.end, level_of(durability))?;
+        }
+        self.wait_durable(must.seen)
+    }
+
+    /// Sees to it that the record gets flushed, and gives a ticket for the answer.
+    pub(crate) fn ticket<T>(&self, must: MustHarden, value: T) -> Result<Ticket<T>> {
+        let log = self.log()?;
+        let mut waits = Vec::with_capacity(1);
+        let mut covered = Lsn::ZERO;
+        if let Some((position, durability)) = must.own {
+            if let Durability::Interval(within) = durability {
+                log.sync_within(position.end, within);
+            }
+            waits.push(log.ticket(position.end, level_of(durability)));
+            if durability == Durability::Sync {
+                covered = position.end;
+            }
+        }
+        if must.seen > covered {
+            waits.push(log.ticket(must.seen, Level::Durable));
+        }
+        log.nudge();
+        Ok(Ticket::new(waits, value))
+    }
+
+    /// Blocks until everything below `lsn` survives power loss.
+    pub(crate) fn wait_durable(&self, lsn: Lsn) -> Result<()> {
+        match &self.log {
+            Some(log) if lsn > Lsn::ZERO => log.wait(lsn, Level::Durable),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at the state while nobody holds the footprint exclusively.
+    pub(crate) fn read<T>(&self, footprint: &Footprint, level: ReadLevel, look: impl FnOnce(&M) -> T) -> Result<T> {
+        let mut held = None;
+        let (value, needed) = loop {
+            let core = self.core.read();
+            self.check()?;
+            if held.is_some() || self.locks.is_free(footprint, None) {
+                let needed = self.hardening.needed_for(footprint);
+                break (look(&core.state), needed);
+            }
+            drop(core);
+            held = Some(self.wait_for_locks(footprint)?);
+        };
+        drop(held);
+        if level == ReadLevel::Hardened {
+            self.wait_durable(needed)?;
+        }
+        Ok(value)
+    }
+
+    /// Looks at the state at one key; the same as a footprint of that key, without making one.
+    pub(crate) fn read_key<T>(&self, key: &[u8], level: ReadLevel, look: impl FnOnce(&M) -> T) -> Result<T> {
+        let (value, needed) = {
+            let core = self.core.read();
+            self.check()?;
+            if !self.locks.key_is_free(Access::Shared, key, None) {
+                drop(core);
+                return self.read(&Footprint::key(Access::Shared, key), level, look);
+            }
+            (look(&core.state), self.hardening.needed_for_key(key))
+        };
+        if level == ReadLevel::Hardened {
+            self.wait_durable(needed)?;
+        }
+        Ok(value)
+    }
+
+    pub(crate) fn check_not_poisoned(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::Acquire) { Err(Error::Poisoned) } else { Ok(()) }
+    }
+
+    /// Closes the engine: nothing begins any more, what is open is rolled back, a checkpoint is taken, the log is marked clean.
+    pub(crate) fn close(&self) -> Result<()> {
+        let open: Vec<_> = self.open.lock().values().cloned().collect();
+        for tx in open {
+            tx.lock().end_by(self, Error::Closed);
+        }
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let Some(log) = &self.log else { return Ok(()) };
+        if self.poisoned.load(Ordering::Acquire) {
+            log.abandon();
+            return Err(Error::Poisoned);
+        }
+        // a transaction that began meanwhile is still in the table; recovery will undo it
+        let checkpoint = if self.anything_since_snapshot() { self.checkpoint_now() } else { Ok(()) };
+        let closed = if self.core.read().table.is_empty() { log.close() } else { log.abandon() };
+        checkpoint.and(closed)
+    }
+}
+
+pub(crate) fn level_of(durability: Durability) -> Level {
+    match durability {
+        Durability::Sync => Level::Durable,
+        Durability::Interval(_) | Durability::Os => Level::Written,
+    }
+}

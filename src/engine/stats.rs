@@ -1,0 +1,50 @@
+//! Figures of a running engine.
+
+use super::shared::Shared;
+use crate::error::Error;
+use crate::format::Lsn;
+use crate::machine::StateMachine;
+use crate::wal::LogStats;
+use std::time::Duration;
+
+/// Figures of a running engine.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Of the log; `None` when read-only.
+    pub log: Option<LogStats>,
+    /// Transactions open now.
+    pub open_transactions: usize,
+    /// The LSNs of the snapshots kept, the newest first.
+    pub snapshots: Vec<Lsn>,
+    /// Records behind the newest snapshot.
+    pub records_since_snapshot: u64,
+    /// Bytes of log behind it.
+    pub log_bytes_since_snapshot: u64,
+    /// Checkpoints taken since the store was opened.
+    pub checkpoints: u64,
+    /// How long the longest of them held the core lock.
+    pub longest_freeze: Duration,
+    /// Why the last checkpoint failed, if it did.
+    pub checkpoint_error: Option<Error>,
+    /// How long opening the store would take now.
+    pub estimated_recovery: Duration,
+    /// `recover_within` asks for less than even an empty log would take.
+    pub recovery_budget_cannot_be_met: bool,
+}
+
+pub(super) fn collect<M: StateMachine>(shared: &Shared<M>) -> Stats {
+    let (records_since_snapshot, log_bytes_since_snapshot) = shared.log_since_snapshot();
+    Stats {
+        log: shared.log.as_ref().map(|log| log.stats()),
+        open_transactions: shared.open.lock().len(),
+        snapshots: shared.checkpoints.snapshots().iter().map(|s| s.lsn).collect(),
+        records_since_snapshot,
+        log_bytes_since_snapshot,
+        checkpoints: shared.checkpoints.taken(),
+        longest_freeze: shared.checkpoints.longest_freeze(),
+        checkpoint_error: shared.checkpoints.last_error(),
+        estimated_recovery: shared.estimated_recovery(),
+        recovery_budget_cannot_be_met: shared.budget_cannot_be_met(),
+    }
+}

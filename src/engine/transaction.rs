@@ -1,0 +1,380 @@
+//! Interactive transactions: several at a time, interleaved in the log.
+
+use super::ExecuteResult;
+use super::shared::{MustHarden, Shared, level_of};
+use super::ticket::Ticket;
+use crate::error::{Error, Result};
+use crate::format::bytes::Head;
+use crate::format::frame;
+use crate::format::record::Record;
+use crate::format::{Lsn, TxnId};
+use crate::machine::{Access, Footprint, StateMachine};
+use crate::options::Durability;
+use crate::sync::{Arc, Mutex};
+use crate::txn::{Owner, Scope, UndoEntry, guarded, roll_back};
+use crate::wal::Log;
+use std::fmt;
+use std::time::Duration;
+
+/// What a transaction holds, shared with whoever may have to end it.
+pub(crate) struct Tx {
+    owner: Owner,
+    began: Duration,
+    /// Known once something was logged.
+    id: Option<TxnId>,
+    /// Room in the log that was promised for the rollback.
+    promised: u64,
+    /// What it saw and wrote must be durable up to here before an answer that rests on it may leave.
+    seen: Lsn,
+    wrote: Footprint,
+    /// Names and lengths of the inverse list, the oldest first.
+    savepoints: Vec<(u64, usize)>,
+    next_savepoint: u64,
+    /// Why it is over, once it is.
+    ended: Option<Error>,
+}
+
+/// A place in a transaction to go back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Savepoint {
+    owner: u64,
+    number: u64,
+}
+
+/// What a compensation record takes in a frame at the most.
+const CLR_BYTES: u64 = frame::record_bytes(Head::CAPACITY as u64);
+/// A rollback's records may open a frame of their own, and so may the transaction's end; one block more for a partial rollback.
+const BLOCKS_PROMISED: u64 = 3;
+
+/// An open transaction. Its commands take effect at once for itself and are seen by nobody else until it commits; their replies
+/// are provisional until then. Dropping it rolls it back.
+///
+/// ```
+/// use seawal::{Engine, kv::{Kv, KvCommand}};
+///
+/// let dir = tempfile::tempdir()?;
+/// let engine = Engine::<Kv>::open(dir.path())?;
+/// let mut tx = engine.begin()?;
+/// tx.execute(KvCommand::put("", "a", "1"))?;
+/// let savepoint = tx.savepoint()?;
+/// tx.execute(KvCommand::put("", "a", "2"))?;
+/// tx.rollback_to(savepoint)?;
+/// assert_eq!(tx.get("a")?.as_deref(), Some(&b"1"[..]));
+/// tx.commit()?; // survives power loss from here on
+/// assert_eq!(engine.get("a")?.as_deref(), Some(&b"1"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Transaction<M: StateMachine> {
+    shared: Arc<Shared<M>>,
+    tx: Arc<Mutex<Tx>>,
+}
+
+impl<M: StateMachine> Transaction<M> {
+    pub(super) fn begin(shared: Arc<Shared<M>>, age: u64) -> Result<Self> {
+        shared.check()?;
+        shared.log()?.check_latch()?;
+        let id = shared.next_owner_id();
+        let tx = Arc::new(Mutex::new(Tx {
+            owner: Owner { id, age },
+            began: shared.storage.monotonic(),
+            id: None,
+            promised: 0,
+            seen: Lsn::ZERO,
+            wrote: Footprint::none(),
+            savepoints: Vec::new(),
+            next_savepoint: 0,
+            ended: None,
+        }));
+        shared.open.lock().insert(id, tx.clone());
+        Ok(Transaction { shared, tx })
+    }
+
+    /// Carries out a command. Its locks are kept to the end of the transaction, also if it is rejected.
+    ///
+    /// # Errors
+    /// The machine's rejection, after which the transaction goes on; [`Error::Conflict`], after which it has been rolled back;
+    /// [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]: the command did nothing, and the transaction goes on.
+    pub fn execute(&mut self, command: M::Command) -> ExecuteResult<M, M::Reply> {
+        self.tx.lock().execute(&self.shared, &command)
+    }
+
+    /// Reads the whole state as this transaction sees it, which locks all of it, shared, to the end.
+    ///
+    /// # Errors
+    /// As [`Transaction::execute`].
+    pub fn read<T>(&mut self, look: impl FnOnce(&M) -> T) -> Result<T> {
+        self.read_within(&Footprint::everything(Access::Shared), look)
+    }
+
+    /// Reads a part of the state as this transaction sees it, and locks that to the end. The caller answers for `look` looking no
+    /// further.
+    ///
+    /// # Errors
+    /// As [`Transaction::execute`].
+    pub fn read_within<T>(&mut self, footprint: &Footprint, look: impl FnOnce(&M) -> T) -> Result<T> {
+        self.tx.lock().read(&self.shared, footprint, look)
+    }
+
+    /// A place to go back to.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], [`Error::Expired`] or [`Error::Closed`] if the transaction is over.
+    pub fn savepoint(&mut self) -> Result<Savepoint> {
+        let mut tx = self.tx.lock();
+        tx.check()?;
+        let number = tx.next_savepoint;
+        tx.next_savepoint = number.saturating_add(1);
+        let len = tx.effects(&self.shared);
+        tx.savepoints.push((number, len));
+        Ok(Savepoint { owner: tx.owner.id, number })
+    }
+
+    /// Undoes everything since a savepoint, which stays usable. Locks are kept.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSavepoint`] if it is another transaction's or was rolled back past; as [`Transaction::savepoint`].
+    pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
+        let mut tx = self.tx.lock();
+        tx.check()?;
+        let at = tx.savepoints.iter().position(|(number, _)| *number == savepoint.number);
+        let (Some(at), true) = (at, savepoint.owner == tx.owner.id) else { return Err(Error::UnknownSavepoint) };
+        let Some(&(_, len)) = tx.savepoints.get(at) else { return Err(Error::UnknownSavepoint) };
+        tx.undo_down_to(&self.shared, len)?;
+        tx.savepoints.truncate(at + 1);
+        Ok(())
+    }
+
+    /// Commits with the default durability. When it returns `Ok`, the transaction survives what that promises.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], [`Error::Expired`]: it was rolled back; [`Error::Latched`]: whether it survived is known after the
+    /// store is reopened.
+    pub fn commit(self) -> Result<()> {
+        let durability = self.shared.options.durability;
+        self.commit_with(durability)
+    }
+
+    /// Commits with a durability of its own.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub fn commit_with(self, durability: Durability) -> Result<()> {
+        let must = self.tx.lock().commit(&self.shared, durability)?;
+        self.shared.harden(must)
+    }
+
+    /// Commits and returns at once, with a ticket that says when it is durable.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub fn commit_ticket(self) -> Result<Ticket<()>> {
+        let durability = self.shared.options.durability;
+        self.commit_ticket_with(durability)
+    }
+
+    /// The same with a durability of its own.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub fn commit_ticket_with(self, durability: Durability) -> Result<Ticket<()>> {
+        let must = self.tx.lock().commit(&self.shared, durability)?;
+        self.shared.ticket(must, ())
+    }
+
+    /// Rolls everything back. When it returns, nobody sees anything of it.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if an inverse failed.
+    pub fn rollback(self) -> Result<()> {
+        let result = self.tx.lock().roll_back(&self.shared, Error::Closed);
+        match result {
+            Err(Error::Poisoned) => Err(Error::Poisoned),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<M: StateMachine> Drop for Transaction<M> {
+    fn drop(&mut self) {
+        self.tx.lock().end_by(&self.shared, Error::Closed);
+    }
+}
+
+impl<M: StateMachine> fmt::Debug for Transaction<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tx = self.tx.lock();
+        f.debug_struct("Transaction").field("id", &tx.id).field("ended", &tx.ended).finish()
+    }
+}
+
+impl Tx {
+    fn check(&self) -> Result<()> {
+        match &self.ended {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Since when it has been open.
+    pub(crate) fn began(&self) -> Duration {
+        self.began
+    }
+
+    fn effects<M: StateMachine>(&self, shared: &Shared<M>) -> usize {
+        let Some(id) = self.id else { return 0 };
+        shared.core.read().table.undo_list(id).map_or(0, |undo| undo.len())
+    }
+
+    /// Takes locks. The victim of a deadlock is rolled back at once, so that the others go on.
+    fn lock<M: StateMachine>(&mut self, shared: &Shared<M>, footprint: &Footprint) -> Result<()> {
+        let locked = shared.locks.acquire(self.owner, footprint, shared.options.lock_timeout);
+        if let Err(error @ Error::Conflict) = &locked {
+            self.roll_back(shared, error.clone())?;
+        }
+        locked
+    }
+
+    fn execute<M: StateMachine>(&mut self, shared: &Shared<M>, command: &M::Command) -> ExecuteResult<M, M::Reply> {
+        self.check()?;
+        let mut body = Vec::with_capacity(256);
+        guarded(|| M::encode(command, &mut body))?;
+        let footprint = guarded(|| M::footprint(command))?;
+        self.lock(shared, &footprint)?;
+
+        let block = shared.log()?.identity().block_bytes;
+        let first = if self.id.is_none() { BLOCKS_PROMISED.saturating_mul(u64::from(block)) } else { 0 };
+        let promise = CLR_BYTES.saturating_add(first);
+        let (mut core, log) = shared.enter(body.len(), promise)?;
+        self.seen = self.seen.max(shared.hardening.needed_for(&footprint));
+        let used = self.id.and_then(|id| core.table.undo_list(id)).map_or(0, |undo| undo.bytes());
+        let room = shared.options.max_txn_undo_bytes.saturating_sub(used);
+        let id = self.id;
+        let head = |lsn: Lsn| {
+            let txn = id.unwrap_or(TxnId::from(lsn));
+            Record::Update { txn, command: &[] }.head(lsn)
+        };
+        match shared.apply_and_append(&mut core, log, command, Some(room), None, (&body, head)) {
+            Ok(applied) => {
+                let id = *self.id.get_or_insert(TxnId::from(applied.position.lsn));
+                let bytes = M::encoded_len(&applied.inverse) as u64;
+                core.table.push(id, UndoEntry { lsn: applied.position.lsn, inverse: applied.inverse, bytes });
+                drop(core);
+                self.promised = self.promised.saturating_add(promise);
+                self.wrote = std::mem::take(&mut self.wrote).and(footprint);
+                Ok(applied.reply)
+            }
+            Err(error) => {
+                drop(core);
+                log.release_promise(promise);
+                Err(error)
+            }
+        }
+    }
+
+    fn read<M: StateMachine, T>(
+        &mut self,
+        shared: &Shared<M>,
+        footprint: &Footprint,
+        look: impl FnOnce(&M) -> T,
+    ) -> Result<T> {
+        self.check()?;
+        self.lock(shared, footprint)?;
+        let core = shared.core.read();
+        shared.check()?;
+        self.seen = self.seen.max(shared.hardening.needed_for(footprint));
+        Ok(look(&core.state))
+    }
+
+    fn commit<M: StateMachine>(&mut self, shared: &Shared<M>, durability: Durability) -> Result<MustHarden> {
+        self.check()?;
+        let Some(id) = self.id else {
+            self.finish(shared, Error::Closed);
+            return Ok(MustHarden { own: None, seen: self.seen });
+        };
+        let log = shared.log()?;
+        if let Err(error) = log.check_latch().and(shared.check()) {
+            self.roll_back(shared, error.clone())?;
+            return Err(error);
+        }
+        let wall_micros = shared.storage.wall_clock_micros();
+        let mut core = shared.core.write();
+        let head = |lsn| Record::Commit { txn: id, wall_micros }.head(lsn);
+        let position = match log.append_record(&[], Some(level_of(durability)), head) {
+            Ok(position) => position,
+            Err(error) => {
+                drop(core);
+                self.roll_back(shared, error.clone())?;
+                return Err(error);
+            }
+        };
+        core.table.end(id);
+        if durability == Durability::Sync {
+            shared.hardening.note(&self.wrote, position.end);
+        }
+        drop(core);
+        self.finish(shared, Error::Closed);
+        Ok(MustHarden { own: Some((position, durability)), seen: self.seen })
+    }
+
+    /// Undoes what stands above a length of the inverse list, logging each step.
+    fn undo_down_to<M: StateMachine>(&mut self, shared: &Shared<M>, len: usize) -> Result<()> {
+        let Some(id) = self.id else { return Ok(()) };
+        let log = shared.log()?;
+        let mut core = shared.core.write();
+        self.undo_locked(shared, &mut core, log, id, len)
+    }
+
+    fn undo_locked<M: StateMachine>(
+        &self,
+        shared: &Shared<M>,
+        core: &mut super::shared::Core<M>,
+        log: &Log,
+        id: TxnId,
+        len: usize,
+    ) -> Result<()> {
+        let super::shared::Core { state, table } = core;
+        let undone = guarded(|| {
+            roll_back::<M, Error>(state, table, Scope::One(id, len), |txn, undo_next| {
+                log.append_record(&[], None, |lsn| Record::Clr { txn, undo_next }.head(lsn)).map(|_| ())
+            })
+        });
+        match undone {
+            Ok(Ok(_)) => Ok(()),
+            // the state has moved on and the log has not, or the machine broke its law: neither is to be built on
+            Ok(Err(_)) | Err(_) => Err(shared.poison()),
+        }
+    }
+
+    fn roll_back<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) -> Result<()> {
+        if self.ended.is_some() {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        if let (Some(id), Some(log)) = (self.id, &shared.log) {
+            let mut core = shared.core.write();
+            result = self.undo_locked(shared, &mut core, log, id, 0);
+            if result.is_ok() {
+                core.table.end(id);
+                result = log.append_record(&[], None, |lsn| Record::Abort { txn: id }.head(lsn)).map(|_| ());
+            }
+        }
+        self.finish(shared, reason);
+        result
+    }
+
+    /// Ends the transaction for whatever reason; errors are of no use to anybody here.
+    pub(crate) fn end_by<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) {
+        let _ = self.roll_back(shared, reason);
+    }
+
+    /// Gives everything back that the transaction held.
+    fn finish<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) {
+        self.ended = Some(reason);
+        if let Some(log) = &shared.log {
+            log.release_promise(self.promised);
+        }
+        self.promised = 0;
+        shared.locks.release(self.owner);
+        shared.open.lock().remove(&self.owner.id);
+    }
+}

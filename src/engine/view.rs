@@ -1,0 +1,41 @@
+//! Views: a consistent committed state, to keep.
+
+use super::shared::Shared;
+use crate::error::Result;
+use crate::format::Lsn;
+use crate::machine::StateMachine;
+use crate::recovery::undo_in_memory;
+use std::ops::Deref;
+
+/// A committed state of one moment. It owns what it shows, and stays as it is whatever comes after.
+#[derive(Clone, Debug)]
+pub struct View<M> {
+    state: M,
+}
+
+impl<M: StateMachine> View<M> {
+    /// Freezes the state and rolls back, on the copy, what is in flight. Returns also what must be durable before it may be shown.
+    pub(super) fn take(shared: &Shared<M>) -> Result<(View<M>, Lsn)> {
+        let (mut state, mut table, needed) = {
+            let core = shared.core.read();
+            shared.check()?;
+            (core.state.clone(), core.table.clone(), shared.hardening.needed_for_all())
+        };
+        if !table.is_empty() {
+            undo_in_memory(&mut state, &mut table).map_err(|_| shared.poison())?;
+        }
+        Ok((View { state }, needed))
+    }
+
+    /// The state itself.
+    pub fn into_inner(self) -> M {
+        self.state
+    }
+}
+
+impl<M> Deref for View<M> {
+    type Target = M;
+    fn deref(&self) -> &M {
+        &self.state
+    }
+}
