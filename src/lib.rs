@@ -16,8 +16,7 @@ mod txn;
 pub mod wal;
 
 pub use engine::{
-    Engine, ExecuteError, ExecuteResult, KvIter, MaybeConflict, ReadLevel, Savepoint, Stats, Step, Table, Ticket,
-    Transaction, View,
+    Engine, ExecuteError, ExecuteResult, KvIter, ReadLevel, Savepoint, Stats, Step, Table, Ticket, Transaction, View,
 };
 pub use error::{Error, Result};
 pub use machine::StateMachine;

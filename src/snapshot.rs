@@ -86,7 +86,12 @@ pub(crate) fn write<M: StateMachine>(
 fn verify(storage: &dyn Storage, name: &str, header: &SnapshotHeader, file_bytes: u64) -> Result<()> {
     let mut source = Source::open(storage, name)?;
     if source.header != *header || source.chunks.file_bytes != file_bytes {
-        return Err(Error::corrupt(storage.path(name), 0, Some(header.lsn), "the snapshot does not read back as written"));
+        return Err(Error::corrupt(
+            storage.path(name),
+            0,
+            Some(header.lsn),
+            "the snapshot does not read back as written",
+        ));
     }
     while source.chunks.next_chunk()? {}
     Ok(())
@@ -405,11 +410,8 @@ impl Chunks {
             return Ok(false);
         }
         let at = self.fill(CHUNK_HEADER_BYTES)?;
-        let header: ChunkHeader = self
-            .buf
-            .get(at..)
-            .and_then(decode_chunk_header)
-            .ok_or_else(|| self.damage("there is no chunk here"))?;
+        let header: ChunkHeader =
+            self.buf.get(at..).and_then(decode_chunk_header).ok_or_else(|| self.damage("there is no chunk here"))?;
         let content = header.content_bytes as usize;
         let whole = CHUNK_HEADER_BYTES.saturating_add(content.min(MAX_CHUNK_BYTES));
         let at = self.fill(whole)?;

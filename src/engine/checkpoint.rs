@@ -10,10 +10,10 @@
 
 use super::shared::Shared;
 use crate::error::{Error, Result};
+use crate::format::Lsn;
 use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::format::names::{self, FileName};
 use crate::format::snapshot::SnapshotHeader;
-use crate::format::Lsn;
 use crate::machine::StateMachine;
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
 use crate::txn::Table;
@@ -196,7 +196,8 @@ impl<M: StateMachine> Shared<M> {
         if count.is_multiple_of(PRESSURE_SAMPLE) || checkpoints.pressed.load(Ordering::Relaxed) {
             checkpoints.pressed.store(self.is_pressed(log), Ordering::Relaxed);
         }
-        if !checkpoints.pressed.load(Ordering::Relaxed) || self.options.log.background == crate::wal::Background::Manual {
+        if !checkpoints.pressed.load(Ordering::Relaxed) || self.options.log.background == crate::wal::Background::Manual
+        {
             return self.refuse_over_bound(log);
         }
         {

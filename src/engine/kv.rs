@@ -221,11 +221,7 @@ fn contains_in(engine: &Engine<Kv>, table: &str, key: &[u8]) -> Result<bool> {
     read.unwrap_or(Ok(false))
 }
 
-fn range_in<K: AsRef<[u8]> + ?Sized>(
-    engine: &Engine<Kv>,
-    table: &str,
-    range: impl RangeBounds<K>,
-) -> Result<KvIter> {
+fn range_in<K: AsRef<[u8]> + ?Sized>(engine: &Engine<Kv>, table: &str, range: impl RangeBounds<K>) -> Result<KvIter> {
     let owned = |bound: Bound<&K>| bound.map(|key| key.as_ref().to_vec());
     let bounds = (owned(range.start_bound()), owned(range.end_bound()));
     let footprint = Kv::range_footprint(table, range);

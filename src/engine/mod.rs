@@ -9,8 +9,8 @@
 //! Lock order: a transaction's own lock, the footprint locks, the core lock, then the log's. No fsync and no user code but
 //! `apply` happens under the core lock. It knows nothing of segments or files.
 
-mod backup;
 mod background;
+mod backup;
 mod checkpoint;
 mod estimate;
 mod kv;
@@ -216,30 +216,21 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Runs a closure in a transaction and commits it; runs it again when it was chosen to end a deadlock, with its old age, so
-    /// that it comes to its end.
+    /// that it comes to its end. A closure that wants nothing of it to happen returns a rejection of the machine's type.
     ///
     /// # Errors
     /// What the closure returns, after a rollback; and as [`Transaction::commit`].
-    pub fn transact<T, E>(&self, mut run: impl FnMut(&mut Transaction<M>) -> Result<T, E>) -> Result<T, E>
-    where
-        E: From<Error> + MaybeConflict,
-    {
+    pub fn transact<T>(&self, mut run: impl FnMut(&mut Transaction<M>) -> ExecuteResult<M, T>) -> ExecuteResult<M, T> {
         let age = self.shared().next_owner_id();
         loop {
             let mut tx = self.begin_aged(age)?;
-            let outcome = run(&mut tx);
-            let error = match outcome {
-                Ok(value) => match tx.commit() {
-                    Ok(()) => return Ok(value),
-                    Err(error) => E::from(error),
-                },
-                Err(error) => {
-                    tx.rollback()?;
-                    error
-                }
+            let outcome = match run(&mut tx) {
+                Ok(value) => tx.commit().map(|()| value).map_err(ExecuteError::Failed),
+                Err(error) => tx.rollback().map_err(ExecuteError::Failed).and(Err(error)),
             };
-            if !error.is_conflict() {
-                return Err(error);
+            match outcome {
+                Err(error) if error.is_conflict() => {}
+                other => return other,
             }
         }
     }
@@ -257,12 +248,7 @@ impl<M: StateMachine> Engine<M> {
     ///
     /// # Errors
     /// As [`Engine::read`].
-    pub fn read_within<T>(
-        &self,
-        footprint: &Footprint,
-        level: ReadLevel,
-        look: impl FnOnce(&M) -> T,
-    ) -> Result<T> {
+    pub fn read_within<T>(&self, footprint: &Footprint, level: ReadLevel, look: impl FnOnce(&M) -> T) -> Result<T> {
         self.shared().read(footprint, level, look)
     }
 
@@ -358,36 +344,5 @@ impl<M: StateMachine> Drop for Handle<M> {
         {
             log.abandon();
         }
-    }
-}
-
-/// An error of a transaction's closure that may be a conflict, upon which [`Engine::transact`] runs it again.
-pub trait MaybeConflict {
-    /// Whether running the transaction again may succeed.
-    fn is_conflict(&self) -> bool;
-}
-
-impl MaybeConflict for Error {
-    fn is_conflict(&self) -> bool {
-        Error::is_conflict(self)
-    }
-}
-
-impl<R> MaybeConflict for ExecuteError<R> {
-    fn is_conflict(&self) -> bool {
-        ExecuteError::is_conflict(self)
-    }
-}
-
-impl MaybeConflict for Box<dyn std::error::Error> {
-    fn is_conflict(&self) -> bool {
-        let mut at: Option<&(dyn std::error::Error + 'static)> = Some(&**self);
-        while let Some(error) = at {
-            if error.downcast_ref::<Error>().is_some_and(Error::is_conflict) {
-                return true;
-            }
-            at = error.source();
-        }
-        false
     }
 }

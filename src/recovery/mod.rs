@@ -132,7 +132,8 @@ fn new_report(attached: &Attached) -> RecoveryReport {
 fn check_is_ours<M: StateMachine>(attached: &Attached, options: &Options) -> Result<()> {
     let path = attached.storage.path("");
     if attached.is_new() {
-        let may_create = options.policy == RecoveryPolicy::Strict && options.create == crate::storage::Create::IfMissing;
+        let may_create =
+            options.policy == RecoveryPolicy::Strict && options.create == crate::storage::Create::IfMissing;
         if !may_create {
             return Err(Error::NotAStore { path, reason: "it holds neither a manifest nor a segment".into() });
         }
@@ -159,11 +160,7 @@ struct Base<M: StateMachine> {
 
 /// Loads the newest snapshot that is whole; an older one, or the empty state where the log goes back to it, stands in for
 /// one that is damaged.
-fn load_base<M: StateMachine>(
-    attached: &Attached,
-    report: &mut RecoveryReport,
-    teller: &Teller,
-) -> Result<Base<M>> {
+fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, teller: &Teller) -> Result<Base<M>> {
     let mut first_fault = None;
     let list = candidates::list(attached)?;
     let vouched: Vec<SnapshotEntry> = list.iter().filter_map(Candidate::entry).collect();
@@ -191,7 +188,9 @@ fn load_base<M: StateMachine>(
         }
     }
     let path = attached.storage.path("");
-    Err(first_fault.unwrap_or_else(|| Error::corrupt(path, 0, None, "no snapshot is left and the log does not go back to the beginning")))
+    Err(first_fault.unwrap_or_else(|| {
+        Error::corrupt(path, 0, None, "no snapshot is left and the log does not go back to the beginning")
+    }))
 }
 
 /// Reads and replays the log. With threads, one reads and checks while the other decodes and applies.
@@ -210,10 +209,8 @@ fn redo<M: StateMachine>(
         teller.tell(Phase::Redo, report.log_bytes, total);
         Ok(())
     };
-    let buffer = || {
-        AlignedBuf::with_capacity(0)
-            .map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })
-    };
+    let buffer =
+        || AlignedBuf::with_capacity(0).map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) });
     if !threads {
         let mut buf = buffer()?;
         while let Some(chunk) = scanner.next_chunk(buf)? {

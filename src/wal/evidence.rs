@@ -62,8 +62,7 @@ mod tests {
             let (recorded, at_end, proven) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
             let rows = RULE.iter().filter(|r| (r.0, r.1, r.2) == (recorded, at_end, proven)).count();
             assert_eq!(rows, 1);
-            let evidence =
-                Evidence { end_is_recorded: recorded, at_recorded_end: at_end, proven_complete: proven };
+            let evidence = Evidence { end_is_recorded: recorded, at_recorded_end: at_end, proven_complete: proven };
             let expected = match (recorded, at_end, proven) {
                 (true, true, _) => EndOfSegment,
                 (true, false, _) => Damage,

@@ -30,15 +30,13 @@ mod ticket;
 mod writer;
 
 pub use background::LogStep;
-pub use log::{Log, LogOptions, LogStats};
 pub(crate) use log::Position;
-pub(crate) use queue::NoRoom;
+pub use log::{Log, LogOptions, LogStats};
 pub use reader::Records;
 pub use scan::Tail;
 pub use start::LogReport;
 pub(crate) use start::{OpenLog, prepare_root};
 pub use ticket::LogTicket;
-pub(crate) use writer::Identity;
 
 /// What a record has survived once it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

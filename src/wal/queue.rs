@@ -399,7 +399,9 @@ impl Queue {
         }
         // nothing pending, something only written, and someone wants it durable
         let pending = self.flights.iter().any(|f| f.state == FlightState::Pending);
-        self.holds_written() && !pending && !progress.reached(self.want_durable.min(self.untaken_start()), Level::Durable)
+        self.holds_written()
+            && !pending
+            && !progress.reached(self.want_durable.min(self.untaken_start()), Level::Durable)
     }
 
     fn holds_written(&self) -> bool {

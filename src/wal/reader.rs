@@ -24,10 +24,8 @@ impl Records {
 
     fn read_chunk(&mut self) -> Result<bool> {
         let Some(scanner) = self.scanner.as_mut() else { return Ok(false) };
-        let buf = AlignedBuf::with_capacity(0).map_err(|e| Error::Full {
-            what: "a read buffer",
-            source: Some(std::sync::Arc::new(e)),
-        })?;
+        let buf = AlignedBuf::with_capacity(0)
+            .map_err(|e| Error::Full { what: "a read buffer", source: Some(std::sync::Arc::new(e)) })?;
         let Some(chunk) = scanner.next_chunk(buf)? else { return Ok(false) };
         let path = |file: &SegmentFile| scanner.path(&file.name);
         for record in records_of(&chunk) {

@@ -138,8 +138,8 @@ impl Root {
 
 fn encode(storage: &dyn Storage, manifest: &Manifest) -> Result<Vec<u8>> {
     let mut block = vec![0; MANIFEST_BYTES];
-    manifest.encode(&mut block).ok_or_else(|| {
-        Error::InvalidArgument { reason: format!("the manifest of {} does not fit", storage.path("").display()).into() }
+    manifest.encode(&mut block).ok_or_else(|| Error::InvalidArgument {
+        reason: format!("the manifest of {} does not fit", storage.path("").display()).into(),
     })?;
     Ok(block)
 }

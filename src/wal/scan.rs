@@ -36,7 +36,8 @@ impl OpenSegment {
         let found_bytes = handle.len().map_err(|e| Error::io("measure", path(), e))?;
         // the block size stands in the header; the largest one is bounded by the file
         let mut header_bytes = u64::from(storage.block_bytes()).max(MAX_BLOCK_BYTES).min(found_bytes);
-        header_bytes = frame::frame_bytes(header_bytes.saturating_sub(frame::HEADER_BYTES as u64), storage.block_bytes());
+        header_bytes =
+            frame::frame_bytes(header_bytes.saturating_sub(frame::HEADER_BYTES as u64), storage.block_bytes());
         let mut buf = zeroed(storage, &file.name, header_bytes)?;
         let read = read_device_full(&*handle, &mut buf, 0).map_err(|e| Error::io_at("read", path(), 0, e))?;
         let (header, header_checksum) = SegmentHeader::decode(buf.get(..read).unwrap_or_default())
@@ -105,10 +106,7 @@ impl Chunk {
         self.frames.iter().map(|at| Frame {
             header: at.header,
             checksum: at.checksum,
-            payload: self
-                .buf
-                .get(at.start.saturating_add(frame::HEADER_BYTES)..at.payload_end)
-                .unwrap_or_default(),
+            payload: self.buf.get(at.start.saturating_add(frame::HEADER_BYTES)..at.payload_end).unwrap_or_default(),
             total_bytes: at.total_bytes,
         })
     }
@@ -192,7 +190,8 @@ impl Scanner {
         for segment in &segments {
             watermark = watermark.max(segment.header.watermark);
         }
-        let mut scanner = Scanner { storage, segments, at: 0, lsn: start, previous_checksum: None, watermark, upto: None, end: None };
+        let mut scanner =
+            Scanner { storage, segments, at: 0, lsn: start, previous_checksum: None, watermark, upto: None, end: None };
         match scanner.segments.first() {
             Some(first) if scanner.lsn <= first.header.base => scanner.enter(0),
             Some(_) => {}
@@ -356,7 +355,13 @@ impl Scanner {
     }
 
     /// Decides what an unacceptable frame at the current LSN means.
-    fn judge(&mut self, segment: &OpenSegment, recorded_end: Option<Lsn>, offset: u64, fault: FrameFault) -> Result<()> {
+    fn judge(
+        &mut self,
+        segment: &OpenSegment,
+        recorded_end: Option<Lsn>,
+        offset: u64,
+        fault: FrameFault,
+    ) -> Result<()> {
         let path = self.storage.path(&segment.file.name);
         if let FrameFault::Version(found) = fault {
             let supported = u32::from(crate::format::FORMAT_VERSION);
@@ -415,7 +420,13 @@ impl Scanner {
     }
 
     /// The watermark and length of the frame at a position, if a whole one of that very place stands there.
-    fn frame_at(&self, segment: &OpenSegment, bytes: &[u8], position: u64, place: &Place) -> Result<Option<(Lsn, u64)>> {
+    fn frame_at(
+        &self,
+        segment: &OpenSegment,
+        bytes: &[u8],
+        position: u64,
+        place: &Place,
+    ) -> Result<Option<(Lsn, u64)>> {
         if !frame::claims_place(bytes, place) {
             return Ok(None);
         }

@@ -8,9 +8,9 @@ use super::commit::Commit;
 use super::queue::Queue;
 use super::writer::SegmentInfo;
 use crate::error::{Error, Result, out_of_space};
+use crate::format::Lsn;
 use crate::format::bytes::round_up;
 use crate::format::names;
-use crate::format::Lsn;
 use crate::storage::{AlignedBuf, OpenMode, Storage, write_all_at};
 use crate::sync::{Arc, Mutex, Ordering};
 
@@ -110,8 +110,7 @@ impl Spares {
             other => other.map_err(|e| fail("create", e))?,
         };
         file.allocate(file_bytes).map_err(|e| fail("allocate", e))?;
-        let zeros =
-            AlignedBuf::zeroed(usize::try_from(ZEROS_BYTES).unwrap_or(4096)).map_err(|e| fail("write", e))?;
+        let zeros = AlignedBuf::zeroed(usize::try_from(ZEROS_BYTES).unwrap_or(4096)).map_err(|e| fail("write", e))?;
         let mut at = 0u64;
         while at < file_bytes {
             let len = ZEROS_BYTES.min(file_bytes.saturating_sub(at));

@@ -10,7 +10,7 @@ use super::spares::{SpareBounds, Spares};
 use super::writer::{Identity, SegmentInfo, Writer};
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
-use crate::format::{Epoch, Lsn, MachineTag, MAX_MACHINE_NAME_BYTES, SegmentId, StoreId};
+use crate::format::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
 use crate::storage::{AlignedBuf, OpenMode, Storage};
 use crate::sync::{Arc, Mutex};
 
@@ -114,8 +114,7 @@ impl OpenLog {
         };
         let queue = Queue::new(queue_bounds, base, base, usable)?;
         let last_id = attached.segments.last().map_or(SegmentId::new(0), |s| s.id);
-        let writer =
-            Writer::new(storage.clone(), identity.clone(), root.clone(), end.end, end.last_checksum, last_id);
+        let writer = Writer::new(storage.clone(), identity.clone(), root.clone(), end.end, end.last_checksum, last_id);
         let segments = known_segments(&*storage, &attached)?;
         let commit = Commit::new(queue, writer, segments, end.end);
         let inner = Inner::new(storage, commit, spares, root, identity, options, attached.lock, base);
