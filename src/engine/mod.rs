@@ -323,6 +323,14 @@ impl<M: StateMachine> Engine<M> {
         self.shared().step(step)
     }
 
+    /// Ends the engine as a kill of the process would: nothing more is written, nothing is rolled back on disk.
+    pub(crate) fn kill(&self) {
+        if let Some(log) = &self.shared().log {
+            log.kill();
+        }
+        self.handle.threads.lock().stop(self.shared());
+    }
+
     /// Closes the store, for all clones: rolls open transactions back, takes a checkpoint, and marks the store clean.
     ///
     /// When it returns `Ok`, opening the store needs neither redo nor undo.

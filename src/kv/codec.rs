@@ -146,45 +146,89 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    fn table(&mut self) -> Result<String, DecodeError> {
-        let name = std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::new("a table's name is not UTF-8"))?;
-        Ok(name.to_owned())
+    fn table(&mut self) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::new("a table's name is not UTF-8"))
     }
 
-    fn optional(&mut self, present: bool) -> Result<Option<Vec<u8>>, DecodeError> {
-        if present { Ok(Some(self.bytes()?.to_vec())) } else { Ok(None) }
+    fn optional(&mut self, present: bool) -> Result<Option<&'a [u8]>, DecodeError> {
+        if present { self.bytes().map(Some) } else { Ok(None) }
     }
 
-    fn command(&mut self, depth: usize) -> Result<KvCommand, DecodeError> {
+    /// A command's parts, or the count of the commands that a batch has.
+    fn part(&mut self, depth: usize) -> Result<Part<'a>, DecodeError> {
         match self.byte()? {
-            PUT => {
-                let (table, key, value) = (self.table()?, self.bytes()?.to_vec(), self.bytes()?.to_vec());
-                Ok(KvCommand::Put { table, key, value })
-            }
-            DELETE => Ok(KvCommand::Delete { table: self.table()?, key: self.bytes()?.to_vec() }),
+            PUT => Ok(Part::Put { table: self.table()?, key: self.bytes()?, value: self.bytes()? }),
+            DELETE => Ok(Part::Delete { table: self.table()?, key: self.bytes()? }),
             COMPARE_AND_SET => {
-                let (table, key) = (self.table()?, self.bytes()?.to_vec());
+                let (table, key) = (self.table()?, self.bytes()?);
                 let flags = self.byte()?;
                 if flags & !(HAS_EXPECTED | HAS_NEW) != 0 {
                     return Err(DecodeError::new("unknown flags"));
                 }
                 let expected = self.optional(flags & HAS_EXPECTED != 0)?;
                 let new = self.optional(flags & HAS_NEW != 0)?;
-                Ok(KvCommand::CompareAndSet { table, key, expected, new })
+                Ok(Part::CompareAndSet { table, key, expected, new })
             }
             BATCH if depth >= MAX_BATCH_DEPTH => Err(DecodeError::new("batches are nested too deeply")),
-            BATCH => {
-                let count = self.length()?;
+            BATCH => self.length().map(Part::Batch),
+            _ => Err(DecodeError::new("an unknown kind of command")),
+        }
+    }
+
+    fn command(&mut self, depth: usize) -> Result<KvCommand, DecodeError> {
+        let owned = |part: Option<&[u8]>| part.map(<[u8]>::to_vec);
+        Ok(match self.part(depth)? {
+            Part::Put { table, key, value } => KvCommand::put(table, key, value),
+            Part::Delete { table, key } => KvCommand::delete(table, key),
+            Part::CompareAndSet { table, key, expected, new } => {
+                let (table, key) = (table.to_owned(), key.to_vec());
+                KvCommand::CompareAndSet { table, key, expected: owned(expected), new: owned(new) }
+            }
+            Part::Batch(count) => {
                 // Commands are larger in memory than here: let the vector grow as they turn out to be there.
                 let mut commands = Vec::with_capacity(count.min(64));
                 for _ in 0..count {
                     commands.push(self.command(depth.saturating_add(1))?);
                 }
-                Ok(KvCommand::Batch(commands))
+                KvCommand::Batch(commands)
             }
-            _ => Err(DecodeError::new("an unknown kind of command")),
+        })
+    }
+
+    fn visit<E>(&mut self, depth: usize, visit: &mut impl FnMut(Part<'a>) -> Result<(), E>) -> Visited<E> {
+        match self.part(depth)? {
+            Part::Batch(count) => {
+                for _ in 0..count {
+                    if let Err(error) = self.visit(depth.saturating_add(1), visit)? {
+                        return Ok(Err(error));
+                    }
+                }
+                Ok(Ok(()))
+            }
+            part => Ok(visit(part)),
         }
     }
+}
+
+type Visited<E> = Result<Result<(), E>, DecodeError>;
+
+/// A command as it lies in its encoding.
+pub(super) enum Part<'a> {
+    Put { table: &'a str, key: &'a [u8], value: &'a [u8] },
+    Delete { table: &'a str, key: &'a [u8] },
+    CompareAndSet { table: &'a str, key: &'a [u8], expected: Option<&'a [u8]>, new: Option<&'a [u8]> },
+    /// So many commands follow.
+    Batch(usize),
+}
+
+/// Shows each single command of an encoding to `visit`, in order, until one is refused. Nothing is copied.
+pub(super) fn visit<'a, E>(bytes: &'a [u8], mut visit: impl FnMut(Part<'a>) -> Result<(), E>) -> Visited<E> {
+    let mut reader = Reader { rest: bytes };
+    let visited = reader.visit(0, &mut visit)?;
+    if visited.is_ok() && !reader.rest.is_empty() {
+        return Err(DecodeError::new("bytes follow the command"));
+    }
+    Ok(visited)
 }
 
 pub(super) fn ends_early() -> DecodeError {

@@ -20,6 +20,7 @@ pub use read::{KvRange, KvTables};
 use crate::machine::{Access, DecodeError, Footprint, StateMachine};
 use read::{borrowed, composite, is_table, prefix_bounds, range_bounds, with_composite};
 use snapshot::Saver;
+use codec::Part;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -175,6 +176,30 @@ impl Kv {
         self.tree.get(composite)
     }
 
+    /// Carries a single command out, keeping nothing for an inverse.
+    fn redo_part(&mut self, part: &Part<'_>) -> Result<(), KvRejection> {
+        let (table, key, value) = match *part {
+            Part::Put { table, key, value } => (table, key, Some(value)),
+            Part::Delete { table, key } => (table, key, None),
+            Part::CompareAndSet { table, key, expected, new } => {
+                check_key(table, key)?;
+                let actual = self.get(table, key);
+                if actual != expected {
+                    return Err(KvRejection::Mismatch { actual: actual.map(<[u8]>::to_vec) });
+                }
+                (table, key, new)
+            }
+            Part::Batch(_) => return Ok(()),
+        };
+        check_key(table, key)?;
+        value.map_or(Ok(()), check_value)?;
+        with_composite(table, key, |composite| match value {
+            Some(value) => drop(self.tree.insert(composite, value)),
+            None => drop(self.tree.remove(composite)),
+        });
+        Ok(())
+    }
+
     /// Sets or removes a key that was checked. Returns the previous value and the inverse.
     fn set(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) -> (KvReply, KvCommand) {
         let previous = with_composite(table, key, |composite| match value {
@@ -290,6 +315,10 @@ impl StateMachine for Kv {
 
     fn encoded_len(command: &KvCommand) -> usize {
         codec::encoded_len(command)
+    }
+
+    fn redo(&mut self, command: &[u8], _version: u32) -> Result<Result<(), KvRejection>, DecodeError> {
+        codec::visit(command, |part| self.redo_part(&part))
     }
 
     fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {

@@ -4,7 +4,7 @@ use super::report::RecoveryReport;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::format::{Lsn, TxnId};
-use crate::machine::StateMachine;
+use crate::machine::{DecodeError, StateMachine};
 use crate::txn::{Table, UndoEntry, undo_last};
 use crate::wal::reader::records_of;
 use crate::wal::scan::Chunk;
@@ -19,6 +19,12 @@ pub(crate) struct Replay<M: StateMachine> {
 
 /// Why a record cannot be replayed: in any case damage, or a machine that breaks its law.
 type Fault = std::borrow::Cow<'static, str>;
+
+const REJECTED: &str = "the machine rejects a command that it had carried out";
+
+fn unreadable(error: DecodeError) -> Fault {
+    format!("the command cannot be read: {error}").into()
+}
 
 impl<M: StateMachine> Replay<M> {
     /// Replays all records of a chunk.
@@ -56,7 +62,8 @@ impl<M: StateMachine> Replay<M> {
         let record = Record::decode(lsn, bytes).ok_or("the record is of no known kind")?;
         match record {
             Record::Execute { command, .. } => {
-                self.apply(command, version)?;
+                let redone = self.state.redo(command, version).map_err(unreadable)?;
+                redone.map_err(|_| REJECTED)?;
                 report.redone = report.redone.saturating_add(1);
             }
             Record::Update { txn, command } => {
@@ -88,10 +95,10 @@ impl<M: StateMachine> Replay<M> {
 
     /// Carries a logged command out. Returns its inverse.
     fn apply(&mut self, command: &[u8], version: u32) -> Result<M::Command, Fault> {
-        let command = M::decode(command, version).map_err(|e| format!("the command cannot be read: {e}"))?;
+        let command = M::decode(command, version).map_err(unreadable)?;
         match self.state.apply(&command) {
             Ok((_, inverse)) => Ok(inverse),
-            Err(_) => Err("the machine rejects a command that it had carried out".into()),
+            Err(_) => Err(REJECTED.into()),
         }
     }
 

@@ -9,6 +9,7 @@ mod crash;
 mod disk;
 mod fault;
 mod inode;
+mod killed;
 mod rng;
 mod state;
 #[cfg(test)]
@@ -18,3 +19,4 @@ mod trace;
 pub use crash::Crash;
 pub use disk::{SimDisk, SimDiskBuilder};
 pub use fault::{Fault, OpKind, Persistence};
+pub use killed::KilledStore;

@@ -364,6 +364,13 @@ impl Log {
         result
     }
 
+    /// Ends the log as a kill of the process would: nothing more is written.
+    pub(crate) fn kill(&self) {
+        self.inner.closed.store(true, Ordering::Release);
+        self.inner.commit.latch(Error::Closed);
+        self.end();
+    }
+
     fn end(&self) {
         self.inner.stop.store(true, Ordering::Release);
         for thread in self.threads.lock().drain(..) {

@@ -172,6 +172,8 @@ pub(crate) struct Scanner {
     previous_checksum: Option<u32>,
     /// The highest LSN that the manifest, the clean mark or a segment header proves.
     watermark: Lsn,
+    /// Where the log ended when it was closed, if it was.
+    clean_end: Option<Lsn>,
     /// Where to stop though the log may go on, which it does under a reader's eyes.
     upto: Option<Lsn>,
     end: Option<ScanEnd>,
@@ -190,8 +192,17 @@ impl Scanner {
         for segment in &segments {
             watermark = watermark.max(segment.header.watermark);
         }
-        let mut scanner =
-            Scanner { storage, segments, at: 0, lsn: start, previous_checksum: None, watermark, upto: None, end: None };
+        let mut scanner = Scanner {
+            storage,
+            segments,
+            at: 0,
+            lsn: start,
+            previous_checksum: None,
+            watermark,
+            clean_end: manifest.map(|m| m.clean_end),
+            upto: None,
+            end: None,
+        };
         match scanner.segments.first() {
             Some(first) if scanner.lsn <= first.header.base => scanner.enter(0),
             Some(_) => {}
@@ -368,8 +379,9 @@ impl Scanner {
             return Err(Error::UnsupportedVersion { path, what: "frame".into(), found, supported });
         }
         let later = match recorded_end {
-            Some(_) => Later::default(),
-            None => self.search(segment, offset)?,
+            None if self.clean_end != Some(self.lsn) => self.search(segment, offset)?,
+            // what lies behind a recorded end, or behind a clean one, was never written by the log that ends there
+            _ => Later::default(),
         };
         let evidence = Evidence {
             end_is_recorded: recorded_end.is_some(),
