@@ -147,7 +147,10 @@ impl<M: StateMachine> Shared<M> {
     /// Whether a trigger says that a checkpoint is due.
     pub(super) fn checkpoint_is_due(&self) -> bool {
         let (records, bytes) = self.log_since_snapshot();
-        if records == 0 {
+        // also where nothing was written: a program that is restarted again and again leaves a segment each time
+        let log_bytes = self.log.as_ref().map_or(0, |log| log.segment_bytes());
+        let crowded = log_bytes > self.options.max_log_bytes / 2 && bytes > 0;
+        if records == 0 && !crowded {
             return false;
         }
         let now = self.storage.monotonic();
@@ -161,8 +164,7 @@ impl<M: StateMachine> Shared<M> {
         if bytes >= self.options.checkpoint_log_bytes {
             return true;
         }
-        let log_bytes = self.log.as_ref().map_or(0, |log| log.segment_bytes());
-        if log_bytes > self.options.max_log_bytes / 2 && bytes > self.options.max_log_bytes / 8 {
+        if crowded && (records == 0 || bytes > self.options.max_log_bytes / 8) {
             return true;
         }
         let Some(budget) = self.options.recover_within else { return false };

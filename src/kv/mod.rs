@@ -6,6 +6,7 @@
 //!
 //! The machine knows nothing of logs, locks or transactions.
 
+mod bulk;
 mod codec;
 mod command;
 mod read;
@@ -17,7 +18,7 @@ mod tree;
 pub use command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH, MAX_KEY_LEN, MAX_TABLE_LEN, MAX_VALUE_LEN};
 pub use read::{KvRange, KvTables};
 
-use crate::machine::{Access, DecodeError, Footprint, StateMachine};
+use crate::machine::{Access, DecodeError, Footprint, RedoFault, StateMachine};
 use read::{borrowed, composite, is_table, prefix_bounds, range_bounds, with_composite};
 use snapshot::Saver;
 use codec::Part;
@@ -317,8 +318,11 @@ impl StateMachine for Kv {
         codec::encoded_len(command)
     }
 
-    fn redo(&mut self, command: &[u8], _version: u32) -> Result<Result<(), KvRejection>, DecodeError> {
-        codec::visit(command, |part| self.redo_part(&part))
+    fn redo(&mut self, commands: &[&[u8]], _version: u32) -> Result<(), RedoFault> {
+        bulk::redo(self, commands).map_err(|(index, fault)| match fault {
+            Ok(_) => RedoFault::rejected(index),
+            Err(error) => RedoFault::unreadable(index, error),
+        })
     }
 
     fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {

@@ -110,14 +110,18 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// [`DecodeError`] if the bytes are none of its encodings. It must not panic, whatever the bytes.
     fn decode(bytes: &[u8], version: u32) -> Result<Self::Command, DecodeError>;
 
-    /// Carries out a command that was logged and whose inverse nobody will need: what recovery does most. The same as decoding and
-    /// applying it, which is the default; a machine may do it faster. After an error the state is thrown away.
+    /// Carries out commands that were logged and whose inverses nobody will need, in order: what recovery does most. The default
+    /// decodes and applies them one by one; a machine may do it faster, as long as the outcome is the same. After a fault the state is
+    /// thrown away.
     ///
     /// # Errors
-    /// [`DecodeError`] as [`decode`](Self::decode); the machine's own rejection, which in a log is damage.
-    fn redo(&mut self, command: &[u8], version: u32) -> Result<Result<(), Self::Rejection>, DecodeError> {
-        let command = Self::decode(command, version)?;
-        Ok(self.apply(&command).map(|_| ()))
+    /// Which command could not be decoded, or was rejected, which in a log is damage.
+    fn redo(&mut self, commands: &[&[u8]], version: u32) -> Result<(), RedoFault> {
+        for (index, bytes) in commands.iter().enumerate() {
+            let command = Self::decode(bytes, version).map_err(|error| RedoFault::unreadable(index, error))?;
+            self.apply(&command).map_err(|_| RedoFault::rejected(index))?;
+        }
+        Ok(())
     }
 
     /// How many bytes [`encode`](Self::encode) appends. What a transaction may hold for its rollback is counted in these.
@@ -151,6 +155,25 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// Whether this machine replays logs and loads snapshots of the machine at `version`.
     fn supports(version: u32) -> bool {
         version == Self::VERSION
+    }
+}
+
+/// Why a logged command could not be redone.
+#[derive(Debug)]
+pub struct RedoFault {
+    pub(crate) index: usize,
+    pub(crate) unreadable: Option<DecodeError>,
+}
+
+impl RedoFault {
+    /// The command at this index is none of the machine's encodings.
+    pub fn unreadable(index: usize, error: DecodeError) -> Self {
+        RedoFault { index, unreadable: Some(error) }
+    }
+
+    /// The machine rejects the command at this index.
+    pub fn rejected(index: usize) -> Self {
+        RedoFault { index, unreadable: None }
     }
 }
 

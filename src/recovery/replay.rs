@@ -17,6 +17,13 @@ pub(crate) struct Replay<M: StateMachine> {
     pub(crate) table: Table<M::Command>,
 }
 
+/// Commands that were transactions of their own and followed one another in the log.
+#[derive(Default)]
+struct Run<'a> {
+    commands: Vec<&'a [u8]>,
+    lsns: Vec<Lsn>,
+}
+
 /// Why a record cannot be replayed: in any case damage, or a machine that breaks its law.
 type Fault = std::borrow::Cow<'static, str>;
 
@@ -44,11 +51,20 @@ impl<M: StateMachine> Replay<M> {
         }
         // a panic of the machine must not pass through as if it were ours: it is told as what it is
         let replayed = catch_unwind(AssertUnwindSafe(|| {
+            let mut run = Run::default();
             for record in records_of(chunk) {
                 let (lsn, bytes) = record.map_err(|(lsn, reason)| (lsn, Fault::from(reason)))?;
-                self.record(lsn, bytes, version, report).map_err(|reason| (lsn, reason))?;
+                report.records = report.records.saturating_add(1);
+                let record = Record::decode(lsn, bytes).ok_or((lsn, "the record is of no known kind".into()))?;
+                if let Record::Execute { command, .. } = record {
+                    run.lsns.push(lsn);
+                    run.commands.push(command);
+                    continue;
+                }
+                self.redo(&mut run, version, report)?;
+                self.record(lsn, record, version, report).map_err(|reason| (lsn, reason))?;
             }
-            Ok(())
+            self.redo(&mut run, version, report)
         }));
         match replayed {
             Ok(Ok(())) => Ok(()),
@@ -57,15 +73,29 @@ impl<M: StateMachine> Replay<M> {
         }
     }
 
-    fn record(&mut self, lsn: Lsn, bytes: &[u8], version: u32, report: &mut RecoveryReport) -> Result<(), Fault> {
-        report.records = report.records.saturating_add(1);
-        let record = Record::decode(lsn, bytes).ok_or("the record is of no known kind")?;
+    /// Redoes commands that were transactions of their own and followed one another, all at once.
+    fn redo(&mut self, run: &mut Run<'_>, version: u32, report: &mut RecoveryReport) -> Result<(), (Lsn, Fault)> {
+        let count = run.commands.len() as u64;
+        self.state.redo(&run.commands, version).map_err(|fault| {
+            let lsn = run.lsns.get(fault.index).copied().unwrap_or_default();
+            (lsn, fault.unreadable.map_or(REJECTED.into(), unreadable))
+        })?;
+        report.redone = report.redone.saturating_add(count);
+        run.commands.clear();
+        run.lsns.clear();
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        lsn: Lsn,
+        record: Record<'_>,
+        version: u32,
+        report: &mut RecoveryReport,
+    ) -> Result<(), Fault> {
         match record {
-            Record::Execute { command, .. } => {
-                let redone = self.state.redo(command, version).map_err(unreadable)?;
-                redone.map_err(|_| REJECTED)?;
-                report.redone = report.redone.saturating_add(1);
-            }
+            // gathered by the caller
+            Record::Execute { .. } => {}
             Record::Update { txn, command } => {
                 if self.table.undo_list(txn).is_none() && txn.first_lsn() != lsn {
                     return Err("the record belongs to a transaction that is not open".into());

@@ -223,13 +223,12 @@ impl Queue {
         Some(self.spares.remove(at))
     }
 
-    /// Takes the spare that the first segment of an open goes into, which starts at `base`: the largest, as the others
-    /// are the reserve.
+    /// Takes the spare that the first segment of an open goes into, which starts at `base`: the smallest, so that a program that
+    /// is restarted again and again does not fill the disk with segments hardly used.
     pub(super) fn take_first_spare(&mut self, base: Lsn) -> Option<Spare> {
-        let at = (0..self.spares.len()).max_by_key(|&i| self.spares.get(i).map(|s| s.file_bytes))?;
+        let at = (0..self.spares.len()).min_by_key(|&i| self.spares.get(i).map(|s| s.file_bytes))?;
         let spare = self.spares.remove(at);
         self.segment_end = base.plus(self.capacity(&spare));
-        self.segment_bytes = spare.file_bytes;
         Some(spare)
     }
 

@@ -1,0 +1,62 @@
+//! What the benchmarks share: keys, stores, and the floor that the device sets.
+#![allow(dead_code, reason = "each benchmark uses its own part")]
+
+use seawal::kv::{Kv, KvCommand};
+use seawal::storage::{AlignedBuf, Create, DiskStorage, OpenMode, Storage};
+use seawal::{Engine, Options};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub const VALUE: [u8; 100] = [7; 100];
+
+/// The n-th of a sequence of keys in random order, 16 bytes each.
+pub fn key(n: u64) -> [u8; 16] {
+    let mut z = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&(z ^ (z >> 31)).to_be_bytes());
+    key[8..].copy_from_slice(&n.to_be_bytes());
+    key
+}
+
+pub fn put(n: u64) -> KvCommand {
+    KvCommand::put("", key(n), VALUE)
+}
+
+/// A hundred entries as one command.
+pub fn batch(n: u64) -> KvCommand {
+    KvCommand::batch((n * 100..n * 100 + 100).map(put))
+}
+
+/// A directory beside the build, on the disk that is measured, not in a memory file system.
+pub fn dir() -> tempfile::TempDir {
+    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    tempfile::tempdir_in(base).expect("a directory to measure in")
+}
+
+/// A store whose first segment is large, so that rotation plays no part.
+pub fn open(dir: &Path) -> Engine<Kv> {
+    Options::new().first_segment_bytes(64 << 20).open(dir).expect("a store to measure")
+}
+
+/// Writes straight to the device, one block at a time, one in flight, into space that was written before: what a lone committer
+/// could reach at best. Returns the time that `writes` of them took.
+pub fn floor(dir: &Path, writes: u64, bytes: usize) -> Duration {
+    const SPACE: u64 = 32 << 20;
+    let storage = DiskStorage::open(dir.join("floor"), Create::IfMissing).expect("a directory");
+    let _ = storage.remove("file");
+    let file = storage.open("file", OpenMode::CreateNew).expect("a file");
+    let zeros = AlignedBuf::zeroed(SPACE as usize).expect("memory");
+    let mut at = 0;
+    while at < SPACE {
+        at += file.write_at(&zeros[at as usize..], at).expect("space") as u64;
+    }
+    file.sync_all().expect("a sync");
+    let block = AlignedBuf::zeroed(bytes).expect("memory");
+    let began = Instant::now();
+    for n in 0..writes {
+        file.write_durable_at(&block, (n * bytes as u64) % SPACE).expect("a write");
+    }
+    began.elapsed()
+}

@@ -1,0 +1,50 @@
+//! Reads of committed entries: points and scans of 100, at 1 and 2 threads.
+
+mod common;
+
+use common::{batch, dir, key, open};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use seawal::kv::Kv;
+use seawal::Engine;
+use std::time::{Duration, Instant};
+
+const ENTRIES: u64 = 1_000_000;
+
+fn threaded(threads: u64, reads: u64, read: impl Fn(u64) + Sync) -> Duration {
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let read = &read;
+            scope.spawn(move || (0..reads.div_ceil(threads)).for_each(|n| read(n * threads + thread)));
+        }
+    });
+    began.elapsed()
+}
+
+fn read(c: &mut Criterion) {
+    let mut group = c.benchmark_group("read");
+    group.throughput(Throughput::Elements(1)).sample_size(10).measurement_time(Duration::from_secs(3));
+    let place = dir();
+    let engine: Engine<Kv> = open(place.path());
+    let tickets: Vec<_> = (0..ENTRIES / 100).map(|n| engine.submit(batch(n)).expect("a commit")).collect();
+    tickets.into_iter().for_each(|ticket| drop(ticket.wait().expect("durability")));
+    let random = |n: u64| key(n.wrapping_mul(7_919) % ENTRIES);
+    for threads in [1, 2] {
+        group.bench_function(format!("point, {threads} threads"), |b| {
+            b.iter_custom(|n| threaded(threads, n, |n| assert!(engine.get(random(n)).expect("a read").is_some())));
+        });
+        group.bench_function(format!("scan of 100, {threads} threads"), |b| {
+            b.iter_custom(|n| {
+                threaded(threads, n, |n| {
+                    let start = random(n);
+                    let entries = engine.range(&start[..]..).expect("a scan").take(100).count();
+                    assert!(entries > 0);
+                })
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, read);
+criterion_main!(benches);
