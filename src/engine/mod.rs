@@ -350,7 +350,7 @@ impl<M: StateMachine> Drop for Handle<M> {
         if let Some(log) = &self.shared.log
             && !thread::panicking()
         {
-            log.abandon();
+            let _ = log.abandon();
         }
     }
 }

@@ -328,7 +328,7 @@ impl<M: StateMachine> Shared<M> {
         }
         let Some(log) = &self.log else { return Ok(()) };
         if self.poisoned.load(Ordering::Acquire) {
-            log.abandon();
+            let _ = log.abandon();
             return Err(Error::Poisoned);
         }
         // a transaction that began meanwhile is still in the table; recovery will undo it
