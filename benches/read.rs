@@ -4,8 +4,8 @@ mod common;
 
 use common::{batch, dir, key, open};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use seawal::kv::Kv;
 use seawal::Engine;
+use seawal::kv::Kv;
 use std::time::{Duration, Instant};
 
 const ENTRIES: u64 = 1_000_000;

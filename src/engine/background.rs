@@ -33,16 +33,19 @@ impl<M: StateMachine> Shared<M> {
         }
     }
 
-    /// Rolls back forgotten transactions. One that is just being used is left for the next time.
+    /// Rolls back forgotten transactions, also those that wait for a lock. One that is just doing something else is left for the
+    /// next time.
     fn expire(&self) -> bool {
         let limit = self.options.max_txn_age;
         let now = self.storage.monotonic();
         let open: Vec<_> = self.open.lock().values().cloned().collect();
         let mut expired = false;
         for tx in open {
-            if let Some(mut tx) = tx.try_lock()
-                && now.saturating_sub(tx.began()) > limit
-            {
+            if now.saturating_sub(tx.began) <= limit {
+                continue;
+            }
+            self.locks.cancel(tx.owner, Error::Expired);
+            if let Some(mut tx) = tx.tx.try_lock() {
                 tx.end_by(self, Error::Expired);
                 expired = true;
             }

@@ -11,7 +11,7 @@ use std::ops::{Bound, RangeBounds};
 const ENTRIES_AHEAD: usize = 128;
 
 /// A result of the key-value engine.
-pub type KvResult<T> = super::ExecuteResult<Kv, T>;
+type KvResult<T> = super::ExecuteResult<Kv, T>;
 
 fn previous(reply: KvReply) -> Option<Vec<u8>> {
     match reply {

@@ -3,7 +3,7 @@
 use super::checkpoint::Checkpoints;
 use super::estimate::Meter;
 use super::ticket::Ticket;
-use super::transaction::Tx;
+use super::transaction::OpenTx;
 use super::{ExecuteResult, ReadLevel};
 use crate::error::{Error, Result};
 use crate::format::Lsn;
@@ -34,7 +34,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) log: Option<Log>,
     owners: AtomicU64,
     /// The open transactions, so that forgotten ones can be rolled back.
-    pub(crate) open: Mutex<BTreeMap<u64, Arc<Mutex<Tx>>>>,
+    pub(crate) open: Mutex<BTreeMap<u64, OpenTx>>,
     poisoned: AtomicBool,
     closed: AtomicBool,
     pub(crate) checkpoints: Checkpoints<M>,
@@ -321,7 +321,7 @@ impl<M: StateMachine> Shared<M> {
     pub(crate) fn close(&self) -> Result<()> {
         let open: Vec<_> = self.open.lock().values().cloned().collect();
         for tx in open {
-            tx.lock().end_by(self, Error::Closed);
+            tx.end_by(self, Error::Closed);
         }
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());

@@ -15,6 +15,10 @@ pub struct Stats {
     pub log: Option<LogStats>,
     /// Transactions open now.
     pub open_transactions: usize,
+    /// Transactions and commands that hold locks now.
+    pub lock_holders: usize,
+    /// Transactions and commands that wait for locks now.
+    pub lock_waiters: usize,
     /// The LSNs of the snapshots kept, the newest first.
     pub snapshots: Vec<Lsn>,
     /// Records behind the newest snapshot.
@@ -38,6 +42,8 @@ pub(super) fn collect<M: StateMachine>(shared: &Shared<M>) -> Stats {
     Stats {
         log: shared.log.as_ref().map(|log| log.stats()),
         open_transactions: shared.open.lock().len(),
+        lock_holders: shared.locks.holders(),
+        lock_waiters: shared.locks.waiters(),
         snapshots: shared.checkpoints.snapshots().iter().map(|s| s.lsn).collect(),
         records_since_snapshot,
         log_bytes_since_snapshot,

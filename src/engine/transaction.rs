@@ -34,6 +34,22 @@ pub(crate) struct Tx {
     ended: Option<Error>,
 }
 
+/// An open transaction, for those who may have to end it.
+#[derive(Clone)]
+pub(crate) struct OpenTx {
+    pub(crate) owner: Owner,
+    pub(crate) began: Duration,
+    pub(crate) tx: Arc<Mutex<Tx>>,
+}
+
+impl OpenTx {
+    /// Ends the transaction, and before that its wait for a lock, if it waits.
+    pub(crate) fn end_by<M: StateMachine>(&self, shared: &Shared<M>, reason: Error) {
+        shared.locks.cancel(self.owner, reason.clone());
+        self.tx.lock().end_by(shared, reason);
+    }
+}
+
 /// A place in a transaction to go back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Savepoint {
@@ -85,7 +101,9 @@ impl<M: StateMachine> Transaction<M> {
             next_savepoint: 0,
             ended: None,
         }));
-        shared.open.lock().insert(id, tx.clone());
+        let began = tx.lock().began;
+        let owner = Owner { id, age };
+        shared.open.lock().insert(id, OpenTx { owner, began, tx: tx.clone() });
         Ok(Transaction { shared, tx })
     }
 
@@ -213,11 +231,6 @@ impl Tx {
             Some(reason) => Err(reason.clone()),
             None => Ok(()),
         }
-    }
-
-    /// Since when it has been open.
-    pub(crate) fn began(&self) -> Duration {
-        self.began
     }
 
     fn effects<M: StateMachine>(&self, shared: &Shared<M>) -> usize {

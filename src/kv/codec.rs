@@ -214,9 +214,21 @@ type Visited<E> = Result<Result<(), E>, DecodeError>;
 
 /// A command as it lies in its encoding.
 pub(super) enum Part<'a> {
-    Put { table: &'a str, key: &'a [u8], value: &'a [u8] },
-    Delete { table: &'a str, key: &'a [u8] },
-    CompareAndSet { table: &'a str, key: &'a [u8], expected: Option<&'a [u8]>, new: Option<&'a [u8]> },
+    Put {
+        table: &'a str,
+        key: &'a [u8],
+        value: &'a [u8],
+    },
+    Delete {
+        table: &'a str,
+        key: &'a [u8],
+    },
+    CompareAndSet {
+        table: &'a str,
+        key: &'a [u8],
+        expected: Option<&'a [u8]>,
+        new: Option<&'a [u8]>,
+    },
     /// So many commands follow.
     Batch(usize),
 }

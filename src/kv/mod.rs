@@ -19,9 +19,9 @@ pub use command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH, MAX_KEY_LEN,
 pub use read::{KvRange, KvTables};
 
 use crate::machine::{Access, DecodeError, Footprint, RedoFault, StateMachine};
+use codec::Part;
 use read::{borrowed, composite, is_table, prefix_bounds, range_bounds, with_composite};
 use snapshot::Saver;
-use codec::Part;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, RangeBounds};

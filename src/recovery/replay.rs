@@ -86,13 +86,7 @@ impl<M: StateMachine> Replay<M> {
         Ok(())
     }
 
-    fn record(
-        &mut self,
-        lsn: Lsn,
-        record: Record<'_>,
-        version: u32,
-        report: &mut RecoveryReport,
-    ) -> Result<(), Fault> {
+    fn record(&mut self, lsn: Lsn, record: Record<'_>, version: u32, report: &mut RecoveryReport) -> Result<(), Fault> {
         match record {
             // gathered by the caller
             Record::Execute { .. } => {}

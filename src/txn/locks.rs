@@ -109,6 +109,7 @@ impl Locks {
     }
 
     /// Takes all claims of the footprint, or none if that would mean to wait. It says whether it took them.
+    #[cfg(test)]
     pub(crate) fn try_acquire(&self, owner: Owner, footprint: &Footprint) -> bool {
         self.acquire(owner, footprint, Duration::ZERO).is_ok()
     }

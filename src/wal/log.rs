@@ -392,10 +392,6 @@ impl Log {
         &self.inner.identity
     }
 
-    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
-        &self.inner.storage
-    }
-
     pub(crate) fn check_latch(&self) -> Result<()> {
         self.inner.commit.check_latch()
     }

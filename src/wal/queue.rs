@@ -440,11 +440,6 @@ impl Queue {
         self.flights.iter().any(|f| f.state == FlightState::Pending && f.end < end)
     }
 
-    /// The end of the newest frame that a leader took.
-    pub(super) fn taken_end(&self) -> Lsn {
-        self.untaken_start()
-    }
-
     /// Notes what became of the frame that ends at `end`, and what a watermark in it proves.
     pub(super) fn landed(&mut self, end: Lsn, state: FlightState, watermark: Lsn, progress: &Progress) {
         for flight in self.flights.iter_mut().filter(|f| f.end == end) {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{self, Frame, FrameFault, FrameHeader, Place};
 use crate::format::manifest::Manifest;
 use crate::format::segment::SegmentHeader;
-use crate::format::{Epoch, Lsn, SegmentId, StoreId};
+use crate::format::{Epoch, Lsn, SegmentId};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full};
 use crate::sync::Arc;
 
@@ -153,12 +153,9 @@ pub struct Tail {
 pub(crate) struct ScanEnd {
     pub(crate) end: Lsn,
     pub(crate) last_checksum: u32,
-    /// The newest segment.
-    pub(crate) last: Option<SegmentFile>,
     /// An LSN above any that the segments on disk could hold.
     pub(crate) beyond: Lsn,
     pub(crate) highest_epoch: Epoch,
-    pub(crate) store: Option<StoreId>,
     pub(crate) tail: Option<Tail>,
 }
 
@@ -224,10 +221,8 @@ impl Scanner {
         self.end = Some(ScanEnd {
             end: self.lsn,
             last_checksum: self.previous_checksum.unwrap_or(0),
-            last: last.map(|s| s.file.clone()),
             beyond: last.map_or(self.lsn, OpenSegment::capacity_end).max(self.lsn),
             highest_epoch: last.map_or(least_epoch, |s| s.header.epoch),
-            store: last.map(|s| s.header.store),
             tail,
         });
     }
