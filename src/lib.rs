@@ -1,6 +1,9 @@
 //! An in-memory state machine made durable by a write-ahead log.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod engine;
 mod error;
 pub mod format;
