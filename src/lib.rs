@@ -7,6 +7,7 @@ pub mod cli;
 mod engine;
 mod error;
 pub mod format;
+pub mod inspect;
 pub mod kv;
 pub mod machine;
 mod options;

@@ -4,10 +4,13 @@
 //! sentence on the standard error, with an exit status; nothing that a directory holds makes it panic. What
 //! looks at files rather than at entries belongs to [`crate::inspect`].
 
+mod demo;
 mod entries;
 mod failure;
+mod files;
 mod load;
 pub mod script;
+mod upkeep;
 
 use crate::error::Result as StoreResult;
 use crate::kv::Kv;
@@ -40,6 +43,16 @@ enum Command {
     Put(entries::Put),
     Del(entries::Del),
     Scan(entries::Scan),
+    Stat(upkeep::Stat),
+    Checkpoint(upkeep::Checkpoint),
+    Backup(upkeep::Backup),
+    Inspect(files::Inspect),
+    Verify(files::Verify),
+    Demo(demo::Demo),
+    #[command(hide = true)]
+    DemoWorker(demo::Worker),
+    #[command(hide = true)]
+    DemoSweeper(demo::Sweeper),
 }
 
 /// Where the store is.
@@ -121,6 +134,14 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Put(put) => put.run(),
         Command::Del(del) => del.run(),
         Command::Scan(scan) => scan.run(),
+        Command::Stat(stat) => stat.run(),
+        Command::Checkpoint(checkpoint) => checkpoint.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Inspect(inspect) => inspect.run(),
+        Command::Verify(verify) => verify.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::DemoWorker(worker) => worker.run(),
+        Command::DemoSweeper(sweeper) => sweeper.run(),
     }
 }
 
