@@ -425,7 +425,7 @@ fn foretell(attached: &Attached, best: Option<&Candidate>, report: &mut VerifyRe
         report.open_error = Some(error);
         return Ok(());
     };
-    let mut read = || -> Result<()> {
+    let read = || -> Result<()> {
         let mut scanner = Scanner::new(attached, best.start())?;
         let mut buf = buffer()?;
         while let Some(chunk) = scanner.next_chunk(buf)? {
