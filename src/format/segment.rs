@@ -7,7 +7,8 @@
 //!     10    2 flags               0
 //!     12    4 checksum            CRC-32 of the whole block, these four bytes left out
 //!     16    4 block size          in bytes; frames are multiples of it
-//!     20    4 last checksum       of the predecessor's last frame (of its header, if it holds none)
+//!     20    4 last checksum       of the predecessor's last frame (of its header, if it holds none); 0 where it is not
+//!                                 known, as the open that wrote this read the log from its very end
 //!     24    8 store id
 //!     32    8 segment id
 //!     40    8 epoch
@@ -26,6 +27,8 @@ use super::{Epoch, FORMAT_VERSION, HeaderFault, Lsn, MAX_MACHINE_NAME_BYTES, Mac
 
 const MAGIC: &[u8; 8] = b"SEAWALSG";
 const CHECKSUM_OFFSET: usize = 12;
+/// Stands for the checksum of a frame that nobody read: a snapshot stands at the log's end, and reading began there.
+pub(crate) const UNKNOWN_CHECKSUM: u32 = 0;
 /// A header is never longer than this, whatever the block size.
 pub(crate) const MIN_BLOCK_BYTES: u32 = 512;
 

@@ -11,7 +11,7 @@ use super::root::header_error;
 use crate::error::{Error, Result};
 use crate::format::frame::{self, Frame, FrameFault, FrameHeader, Place};
 use crate::format::manifest::Manifest;
-use crate::format::segment::SegmentHeader;
+use crate::format::segment::{self, SegmentHeader};
 use crate::format::{Epoch, Lsn, SegmentId};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full};
 use crate::sync::Arc;
@@ -223,7 +223,7 @@ impl Scanner {
         let last = self.segments.last();
         self.end = Some(ScanEnd {
             end: self.lsn,
-            last_checksum: self.previous_checksum.unwrap_or(0),
+            last_checksum: self.previous_checksum.unwrap_or(segment::UNKNOWN_CHECKSUM),
             beyond: last.map_or(self.lsn, OpenSegment::capacity_end).max(self.lsn),
             highest_epoch: last.map_or(least_epoch, |s| s.header.epoch),
             tail,
@@ -354,7 +354,7 @@ impl Scanner {
     fn cross(&mut self, segment: &OpenSegment) -> Result<()> {
         let next = self.at.saturating_add(1);
         if let (Some(next), Some(ours)) = (self.segments.get(next), self.previous_checksum)
-            && next.header.previous_checksum != ours
+            && ![ours, segment::UNKNOWN_CHECKSUM].contains(&next.header.previous_checksum)
         {
             let reason = "the segment's last frame is not the one that its successor follows";
             let offset = segment.offset_of(self.lsn);
