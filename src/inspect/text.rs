@@ -239,11 +239,12 @@ impl Text<'_> {
         let Some(record) = Record::decode(lsn, bytes) else {
             return self.line(format_args!("    {lsn} {} bytes: {}", bytes.len(), hex(bytes)));
         };
-        let command = || describe(record.command(), chunk);
         match record {
-            Record::Update { txn, .. } => self.line(format_args!("    {lsn} transaction {txn}: {}", command())),
+            Record::Update { txn, command } => {
+                self.line(format_args!("    {lsn} transaction {txn}: {}", describe(command, chunk)))
+            }
             Record::Commit { txn, wall_micros } => {
-                self.line(format_args!("    {lsn} transaction {txn}: commit, at {} µs", wall_micros))
+                self.line(format_args!("    {lsn} transaction {txn}: commit, at {wall_micros} µs"))
             }
             Record::Abort { txn } => self.line(format_args!("    {lsn} transaction {txn}: abort")),
             Record::Clr { txn, undo_next: Some(next) } => {
@@ -252,8 +253,8 @@ impl Text<'_> {
             Record::Clr { txn, undo_next: None } => {
                 self.line(format_args!("    {lsn} transaction {txn}: undo the last, none is left"))
             }
-            Record::Execute { wall_micros, .. } => {
-                self.line(format_args!("    {lsn} execute: {}, at {} µs", command(), wall_micros))
+            Record::Execute { wall_micros, command } => {
+                self.line(format_args!("    {lsn} execute: {}, at {wall_micros} µs", describe(command, chunk)))
             }
         }
     }

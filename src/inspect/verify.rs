@@ -20,7 +20,7 @@ use crate::wal::Tail;
 use crate::wal::attach::Attached;
 use crate::wal::reader::records_of;
 use crate::wal::root::read_each;
-use crate::wal::scan::{Chunk, OpenSegment, Scanner};
+use crate::wal::scan::{Chunk, Scanner};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -371,8 +371,8 @@ fn check_record<M: StateMachine>(lsn: Lsn, bytes: &[u8], chunk: &Chunk, decodes:
     match Record::decode(lsn, bytes) {
         None if decodes => Err("the record is of no known kind".into()),
         None => Ok(false),
-        Some(record @ (Record::Update { .. } | Record::Execute { .. })) if decodes => {
-            let decoded = crate::txn::guarded(|| M::decode(record.command(), chunk.machine_version).map(|_| ()));
+        Some(Record::Update { command, .. } | Record::Execute { command, .. }) if decodes => {
+            let decoded = crate::txn::guarded(|| M::decode(command, chunk.machine_version).map(|_| ()));
             match decoded {
                 Ok(Ok(())) => Ok(true),
                 Ok(Err(e)) => Err(format!("the command cannot be read: {e}")),
