@@ -14,9 +14,10 @@ pub use report::{Phase, Phases, Progress, RecoveryPolicy, RecoveryReport, Verdic
 use crate::error::{Error, Result};
 use crate::format::manifest::SnapshotEntry;
 use crate::format::record::Record;
-use crate::format::{Epoch, Lsn, MachineTag, TxnId};
+use crate::format::{Epoch, Lsn, MachineTag, TxnId, names};
 use crate::machine::StateMachine;
 use crate::options::{Options, ProgressFn};
+use crate::snapshot::Loaded;
 use crate::storage::{AlignedBuf, Storage};
 use crate::sync::{Arc, thread};
 use crate::txn::{Scope, Table, UndoFault, roll_back};
@@ -171,7 +172,7 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
             return Ok(Base { replay, start: *start, snapshots: vouched });
         };
         let mut tell = |done, total| teller.tell(Phase::Snapshot, done, total);
-        match crate::snapshot::load::<M>(&*attached.storage, entry.lsn, &mut tell) {
+        match load_ours::<M>(attached, entry.lsn, &mut tell) {
             Ok(loaded) => {
                 report.snapshot = Some(loaded.header.lsn);
                 report.snapshot_bytes = loaded.file_bytes;
@@ -191,6 +192,18 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
     Err(first_fault.unwrap_or_else(|| {
         Error::corrupt(path, 0, None, "no snapshot is left and the log does not go back to the beginning")
     }))
+}
+
+/// Loads a snapshot, unless it is another store's.
+fn load_ours<M: StateMachine>(attached: &Attached, lsn: Lsn, progress: &mut dyn FnMut(u64, u64)) -> Result<Loaded<M>> {
+    let loaded = crate::snapshot::load::<M>(&*attached.storage, lsn, progress)?;
+    match &attached.manifest {
+        Some(manifest) if manifest.store != loaded.header.store => {
+            let path = attached.storage.path(&names::snapshot(lsn));
+            Err(Error::corrupt(path, 0, Some(lsn), "the snapshot belongs to another store"))
+        }
+        _ => Ok(loaded),
+    }
 }
 
 /// Reads and replays the log. With threads, one reads and checks while the other decodes and applies.
@@ -260,7 +273,7 @@ pub(crate) fn rehearse<M: StateMachine>(attached: &Attached, candidate: Candidat
     let mut replay = match candidate {
         Candidate::Origin(_) => Replay { state: M::default(), table: Table::default() },
         Candidate::Snapshot(entry) => {
-            let loaded = crate::snapshot::load::<M>(&*attached.storage, entry.lsn, &mut |_, _| {})?;
+            let loaded = load_ours::<M>(attached, entry.lsn, &mut |_, _| {})?;
             Replay { state: loaded.state, table: loaded.table }
         }
     };

@@ -33,6 +33,8 @@ pub(crate) fn read_copies(storage: &dyn Storage, names_present: &[String]) -> Re
                     copies.current = Some(manifest);
                 }
             }
+            // a newer program's root pointer: the older copy beside it does not stand for what that program did
+            Err(fault @ Error::UnsupportedVersion { .. }) => return Err(fault),
             Err(fault) => copies.faults.push(fault),
         }
     }
