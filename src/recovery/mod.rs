@@ -96,8 +96,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
         report.phases.undo = watch.lap();
         return Ok(Recovered { state, log: None, report, snapshots });
     }
-    let origin = attached.manifest.is_none().then_some(start);
-    let root = prepare_root(&attached, &machine, origin)?;
+    let root = prepare_root(&attached, &machine, &snapshots)?;
     let log = OpenLog { attached, root, end, machine, options: options.log.clone() }.start()?;
     report.epoch = log.epoch();
     report.phases.cut = watch.lap();
@@ -168,7 +167,8 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
         let Candidate::Snapshot(entry) = candidate else {
             let Candidate::Origin(start) = candidate else { continue };
             let replay = Replay { state: M::default(), table: Table::default() };
-            return Ok(Base { replay, start: *start, snapshots: vouched });
+            // whatever was vouched for before has turned out to be damaged
+            return Ok(Base { replay, start: *start, snapshots: Vec::new() });
         };
         let mut tell = |done, total| teller.tell(Phase::Snapshot, done, total);
         match crate::snapshot::load::<M>(&*attached.storage, entry.lsn, &mut tell) {
