@@ -371,6 +371,8 @@ impl Log {
             // a thread that panicked has latched the log, and whoever waits was told
             let _ = thread.join();
         }
+        self.inner.commit.stop();
+        self.inner.spares.settle();
         *self.inner.lock.lock() = None;
     }
 }
