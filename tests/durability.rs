@@ -41,23 +41,23 @@ fn recover_and_go_on(mut disk: SimDisk, oracle: &mut Oracle, rng: &mut Rng, dept
         disk.fail_at(op, Fault::Crash, Persistence::ForEver);
         let result = run(&disk, oracle, rng.next(), 6, &manual());
         if let Err(error) = &result {
-            assert!(disk.is_down(), "recovery fails at op {op}: {error:?}\n{}", oracle.log.join("\n"));
+            assert!(disk.is_down(), "recovery fails at op {op}: {error:?}\n{}", oracle.tail());
         }
         let crash = any_crash(rng);
         disk = disk.crash(crash);
         oracle.crashed(crash);
     }
-    run(&disk, oracle, rng.next(), 25, &manual()).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.log.join("\n")));
+    run(&disk, oracle, rng.next(), 25, &manual()).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.tail()));
     let crash = any_crash(rng);
     disk = disk.crash(crash);
     oracle.crashed(crash);
-    run(&disk, oracle, rng.next(), 0, &manual()).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.log.join("\n")));
+    run(&disk, oracle, rng.next(), 0, &manual()).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.tail()));
 }
 
 fn explore(seed: u64, actions: u64, stride: u64) -> u64 {
     let whole = disk(seed);
     let mut oracle = Oracle::default();
-    run(&whole, &mut oracle, seed, actions, &manual()).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.log.join("\n")));
+    run(&whole, &mut oracle, seed, actions, &manual()).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.tail()));
     let operations = whole.op_count();
     let mut states = 0;
     let mut op = seed % stride;
@@ -90,7 +90,7 @@ fn the_workload_does_what_it_is_for() {
     for seed in 0..20 {
         let disk = disk(seed);
         let mut oracle = Oracle::default();
-        run(&disk, &mut oracle, seed, 400, &manual()).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.log.join("\n")));
+        run(&disk, &mut oracle, seed, 400, &manual()).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.tail()));
         for (what, count) in oracle.counts {
             *counts.entry(what).or_insert(0) += count;
         }

@@ -31,6 +31,8 @@ pub struct Oracle {
     due: Vec<(usize, Duration)>,
     /// Whether power was lost since the state was last known.
     power_lost: bool,
+    /// Whether the last state is of a commit that failed in a way that leaves it open.
+    in_doubt: bool,
     next_value: u32,
     /// For messages.
     pub log: Vec<String>,
@@ -47,6 +49,7 @@ impl Default for Oracle {
             synced: BTreeMap::new(),
             due: Vec::new(),
             power_lost: false,
+            in_doubt: false,
             next_value: 0,
             log: Vec::new(),
             counts: BTreeMap::new(),
@@ -55,6 +58,12 @@ impl Default for Oracle {
 }
 
 impl Oracle {
+    /// What was done last, or everything with `SEAWAL_LOG` set.
+    pub fn tail(&self) -> String {
+        let skip = if std::env::var_os("SEAWAL_LOG").is_some() { 0 } else { self.log.len().saturating_sub(15) };
+        self.log[skip..].join("\n")
+    }
+
     fn committed(&self) -> &Stacks {
         self.states.last().unwrap()
     }
@@ -140,7 +149,7 @@ impl Oracle {
             }
         }
         self.states = vec![found.clone()];
-        (self.acked, self.written, self.power_lost) = (0, 0, false);
+        (self.acked, self.written, self.power_lost, self.in_doubt) = (0, 0, false, false);
         self.synced.clear();
         self.due.clear();
         Ok(())
@@ -186,7 +195,7 @@ impl<'a> Run<'a> {
         oracle.log.push(format!("open: {report}"));
         let found = engine.read(Stacks::clone)?;
         if let Err(why) = oracle.recovered(&found) {
-            panic!("{why}\nreport: {report:?}\nlog:\n{}", oracle.log.join("\n"));
+            panic!("{why}\nreport: {report:?}\nlog:\n{}", oracle.tail());
         }
         oracle.count("open");
         if report.undone > 0 {
@@ -218,7 +227,7 @@ impl<'a> Run<'a> {
     }
 
     fn fail(&self, what: impl std::fmt::Display) -> ! {
-        panic!("{what}\nlog:\n{}", self.oracle.log.join("\n"))
+        panic!("{what}\nlog:\n{}", self.oracle.tail())
     }
 
     fn note(&mut self, what: String) {
@@ -503,6 +512,7 @@ impl<'a> Run<'a> {
                     return Ok(());
                 }
                 self.oracle.commit(&commands, Durability::Os);
+                self.oracle.in_doubt = true;
                 Err(Stopped(error))
             }
         }
@@ -569,6 +579,7 @@ impl<'a> Run<'a> {
                 // where a lock was in the way it was never carried out
                 if !conflict && self.live.clone().apply(&commands[0]).is_ok() {
                     self.oracle.commit(commands, Durability::Os);
+                    self.oracle.in_doubt = true;
                 }
                 Err(Stopped(error))
             }
@@ -699,7 +710,7 @@ impl<'a> Run<'a> {
         self.note(format!("step {step:?}: {result:?}"));
         match result {
             Ok(_) => Ok(()),
-            Err(error) if Self::is_ordinary(&error) => Ok(()),
+            Err(error) if Self::is_ordinary(&error) || error.is_out_of_space() && !error.is_latched() => Ok(()),
             Err(error) => Err(Stopped(error)),
         }
     }
@@ -738,7 +749,9 @@ impl<'a> Run<'a> {
                     self.oracle.ack(all);
                     self.oracle.count("checkpoint");
                 }
-                Err(error) if Self::is_ordinary(&error) => self.note(format!("  {error}")),
+                Err(error) if Self::is_ordinary(&error) || error.is_out_of_space() && !error.is_latched() => {
+                    self.note(format!("  {error}"));
+                }
                 Err(error) => return Err(Stopped(error)),
             }
         }
@@ -759,13 +772,19 @@ impl<'a> Run<'a> {
         if close {
             let result = self.engine.close();
             self.note(format!("close: {result:?}"));
-            result.map_err(Stopped)?;
-            let all = self.oracle.states.len() - 1;
-            self.oracle.ack(all);
+            match result {
+                Ok(()) => {
+                    let all = self.oracle.states.len() - 1;
+                    self.oracle.ack(all);
+                }
+                Err(error) if Self::is_ordinary(&error) => {}
+                Err(error) => return Err(Stopped(error)),
+            }
         }
         self.tickets.clear();
         self.unit_tickets.clear();
         let (options, seed) = (self.options.clone(), self.rng.next());
+        self.oracle.count("reopening");
         let mut left_over = std::mem::take(&mut self.open);
         // the old engine has to go before the new one comes
         let scratch = SimDisk::new(0);
@@ -806,6 +825,120 @@ impl<'a> Run<'a> {
         self.rng = Rng::new(seed);
         self.oracle.count("reopen");
         Ok(())
+    }
+}
+
+impl Run<'_> {
+    /// After a failure that was injected: either the log is latched, and all that is promised of that holds, or the engine
+    /// goes on as if nothing had been. Returns whether it goes on.
+    pub fn after_failure(&mut self) -> bool {
+        let fresh = Footprint::key(Access::Shared, &[200]);
+        match self.engine.begin() {
+            Ok(tx) => drop(tx),
+            Err(error) => {
+                if !error.is_latched() {
+                    self.fail(format!("begin after a failure: {error:?}"));
+                }
+                self.check_latched(&fresh);
+                return false;
+            }
+        }
+        self.open.clear();
+        let found = match self.engine.view_latest() {
+            Ok(view) => view.into_inner(),
+            Err(error) => self.fail(format!("view_latest after a failure: {error:?}")),
+        };
+        if found != *self.oracle.committed() && self.oracle.in_doubt {
+            self.oracle.states.pop();
+            let len = self.oracle.states.len() - 1;
+            self.oracle.synced.values_mut().for_each(|at| *at = (*at).min(len));
+        }
+        self.oracle.in_doubt = false;
+        if found != *self.oracle.committed() {
+            self.fail(format!("after a failure there is {found:?}\nand not {:?}", self.oracle.committed()));
+        }
+        self.live = found;
+        true
+    }
+
+    /// Whether a reopening failed half way, so that there is no engine on this disk.
+    pub fn engine_is_placeholder(&self) -> bool {
+        self.oracle.counts.get("reopening") != self.oracle.counts.get("reopen")
+    }
+
+    /// With space again, everything works at once.
+    pub fn resumes(&mut self) {
+        self.open.clear();
+        self.live = self.oracle.committed().clone();
+        for pad in [10, 5000] {
+            let command = Cmd::Push { key: 3, value: self.oracle.value(), pad };
+            if let Err(error) = self.engine.execute(command.clone()) {
+                self.fail(format!("with space again: {error:?}"));
+            }
+            self.live.apply(&command).unwrap();
+            let at = self.oracle.commit(&[command], Durability::Sync);
+            self.oracle.ack(at);
+        }
+        if let Err(error) = self.engine.checkpoint() {
+            self.fail(format!("a checkpoint with space again: {error:?}"));
+        }
+    }
+
+    fn check_latched(&mut self, fresh: &Footprint) {
+        match self.engine.execute(Cmd::push(200, 1)) {
+            Err(ExecuteError::Failed(error)) if error.is_latched() => {}
+            other => self.fail(format!("a write on a latched log: {other:?}")),
+        }
+        match self.engine.submit(Cmd::push(200, 1)) {
+            Err(ExecuteError::Failed(error)) if error.is_latched() => {}
+            other => self.fail(format!("a ticket on a latched log: {:?}", other.map(|_| ()))),
+        }
+        for at in 0..self.open.len() {
+            match self.open[at].tx.execute(Cmd::push(201, 1)) {
+                Err(ExecuteError::Failed(error)) if error.is_latched() => {}
+                Err(ExecuteError::Failed(Error::Conflict | Error::LockTimeout)) => {}
+                other => self.fail(format!("a transaction on a latched log: {other:?}")),
+            }
+        }
+        let mut open = std::mem::take(&mut self.open);
+        if let Some(open) = open.pop()
+            && !open.commands.is_empty()
+        {
+            match open.tx.commit() {
+                Err(error) if error.is_latched() => {}
+                other => self.fail(format!("a commit on a latched log: {other:?}")),
+            }
+        }
+        if let Some(open) = open.pop()
+            && let Err(error) = open.tx.rollback()
+        {
+            self.fail(format!("a rollback on a latched log: {error:?}"));
+        }
+        drop(open);
+        if let Err(error) = self.engine.read_within(fresh, ReadLevel::Hardened, |s| s.at(200)) {
+            self.fail(format!("a read of hardened state on a latched log: {error:?}"));
+        }
+        match self.engine.view_latest() {
+            Ok(view) if *view == *self.oracle.committed() => {}
+            Ok(view) if self.oracle.in_doubt && *view == self.oracle.states[self.oracle.states.len() - 2] => {}
+            Ok(view) => self.fail(format!("latched, and transactions rolled back: {:?}", *view)),
+            Err(error) if error.is_latched() => {}
+            Err(error) => self.fail(format!("a view on a latched log: {error:?}")),
+        }
+        // what it still shows must be there afterwards
+        for key in 0..KEYS as u8 {
+            match self.engine.read_within(&Footprint::key(Access::Shared, &[key]), ReadLevel::Hardened, |s| s.at(key)) {
+                Ok(_) => {
+                    let shown = self.oracle.shown(&[key]);
+                    self.oracle.ack(shown);
+                }
+                Err(error) if error.is_latched() => {}
+                Err(error) => self.fail(format!("a read on a latched log: {error:?}")),
+            }
+        }
+        if self.engine.close().is_ok() {
+            self.fail("a latched log closes as if nothing had been");
+        }
     }
 }
 
