@@ -1,9 +1,13 @@
 //! An in-memory state machine made durable by a write-ahead log.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod engine;
 mod error;
 pub mod format;
+pub mod inspect;
 pub mod kv;
 pub mod machine;
 mod options;
