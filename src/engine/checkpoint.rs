@@ -269,8 +269,8 @@ impl<M: StateMachine> Shared<M> {
         if !log.has_entered() {
             return Err(Error::Full { what: "the first segment", source: None });
         }
-        let began = self.storage.monotonic();
         let core = self.core.write();
+        let began = self.storage.monotonic();
         self.check_not_poisoned()?;
         let lsn = log.seal()?;
         let state = core.state.clone();
