@@ -82,10 +82,14 @@ fn the_directory_stays_bounded_over_a_long_run() {
         match engine.execute(Cmd::Push { key: (n % 5) as u8, value: n, pad: 1500 }) {
             Ok(_) => {
                 done += 1;
-                engine.execute(Cmd::Pop { key: (n % 5) as u8 }).map(|_| ()).or_else(|e| match e {
-                    ExecuteError::Failed(e) if e.is_full() => Ok(()),
-                    e => Err(e),
-                }).unwrap();
+                engine
+                    .execute(Cmd::Pop { key: (n % 5) as u8 })
+                    .map(|_| ())
+                    .or_else(|e| match e {
+                        ExecuteError::Failed(e) if e.is_full() => Ok(()),
+                        e => Err(e),
+                    })
+                    .unwrap();
             }
             Err(ExecuteError::Failed(error)) => {
                 assert!(error.is_full(), "{error:?}");
@@ -270,7 +274,8 @@ fn without_any_manifest_the_store_opens_from_the_rest_or_says_why_not() {
 #[test]
 fn a_recovery_budget_takes_checkpoints_before_it_is_passed() {
     let disk = SimDisk::new(6);
-    let options = manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_millis(30));
+    let options =
+        manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_millis(30));
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     let mut taken = 0;
     for n in 0..4000u32 {
@@ -290,7 +295,8 @@ fn a_recovery_budget_takes_checkpoints_before_it_is_passed() {
 #[test]
 fn a_budget_that_cannot_be_met_is_reported_and_checkpoints_stay_rare() {
     let disk = SimDisk::new(7);
-    let options = manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_nanos(1));
+    let options =
+        manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_nanos(1));
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     for n in 0..200u32 {
         engine.execute(Cmd::push(1, n)).unwrap();

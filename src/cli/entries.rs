@@ -155,7 +155,7 @@ impl Scan {
 
 fn write_entries(entries: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), Failure> {
     let mut out = output();
-    let mut write = || -> io::Result<()> {
+    let write = || -> io::Result<()> {
         let mut line = Vec::new();
         for (key, value) in entries {
             line.clear();

@@ -20,7 +20,7 @@ use crate::wal::Tail;
 use crate::wal::attach::Attached;
 use crate::wal::reader::records_of;
 use crate::wal::root::read_each;
-use crate::wal::scan::{Chunk, OpenSegment, Scanner};
+use crate::wal::scan::{Chunk, Scanner};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
