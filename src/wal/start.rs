@@ -9,7 +9,7 @@ use super::scan::{ScanEnd, Scanner, Tail};
 use super::spares::{SpareBounds, Spares};
 use super::writer::{Identity, SegmentInfo, Writer};
 use crate::error::{Error, Result};
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{Manifest, SnapshotEntry};
 use crate::format::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
 use crate::storage::{AlignedBuf, OpenMode, Storage};
 use crate::sync::{Arc, Mutex};
@@ -30,8 +30,14 @@ pub struct LogReport {
     pub warnings: Vec<String>,
 }
 
-/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it.
-pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, log_start: Option<Lsn>) -> Result<Root> {
+/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it, and the snapshots that
+/// recovery found to count; `log_start` is the lowest LSN that any of these needs.
+pub(crate) fn prepare_root(
+    attached: &Attached,
+    machine: &MachineTag,
+    log_start: Option<Lsn>,
+    snapshots: &[SnapshotEntry],
+) -> Result<Root> {
     if machine.name.len() > MAX_MACHINE_NAME_BYTES {
         return Err(Error::invalid(format!("a machine's name is at most {MAX_MACHINE_NAME_BYTES} bytes long")));
     }
@@ -51,7 +57,7 @@ pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, log_start:
         origin: Lsn::new(u64::from(block_bytes)),
         block_bytes,
         machine: machine.clone(),
-        snapshots: Vec::new(),
+        snapshots: snapshots.to_vec(),
     };
     let Some(first) = attached.segments.first() else {
         return Root::create(storage, manifest);
@@ -142,7 +148,7 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     if let Some(manifest) = &attached.manifest {
         check_machine(&attached, &manifest.machine, &machine)?;
     }
-    let root = prepare_root(&attached, &machine, None)?;
+    let root = prepare_root(&attached, &machine, None, &[])?;
     let start = root.current().log_start;
     let mut scanner = Scanner::new(&attached, start)?;
     let out_of_memory = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };
