@@ -244,7 +244,7 @@ impl Input {
             if metadata.is_dir() {
                 return Err(Failure::new(Status::Other, format!("cannot read {name}: it is a directory")));
             }
-            (name, Box::new(file), metadata.is_file().then(|| metadata.len()))
+            (name, Box::new(file), metadata.is_file().then_some(metadata.len()))
         };
         let bar = progress_bar(bytes);
         let mut source = Counted { source, bar: bar.clone() };

@@ -1,7 +1,7 @@
 //! Pure codecs of everything that lies on disk. No I/O, no clock.
 //!
 //! All integers are little-endian, every checksum is CRC-32 (IEEE) over raw bytes, and every length is
-//! bounded by what is there before it is believed. `docs/format.md` gathers the diagrams of these files.
+//! bounded by what is there before it is believed. Each file has its diagram above its codec; `docs/format.md` is the map to them.
 #![deny(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,

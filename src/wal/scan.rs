@@ -239,20 +239,10 @@ impl Scanner {
         ends.fold(0, u64::saturating_add)
     }
 
-    /// The segments that are read.
-    pub(crate) fn segments(&self) -> &[OpenSegment] {
-        &self.segments
-    }
-
     /// Stops at a frame boundary below which all is known to be durable.
     pub(crate) fn stop_at(mut self, upto: Lsn) -> Scanner {
         self.upto = Some(upto);
         self
-    }
-
-    /// Where the log ended; `None` before all has been read.
-    pub(crate) fn end(&self) -> Option<&ScanEnd> {
-        self.end.as_ref()
     }
 
     /// Where the log ended, once all has been read.

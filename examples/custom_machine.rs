@@ -1,0 +1,145 @@
+//! A state machine of one's own: a bank of plain Rust types, made durable by deriving serde's traits.
+//!
+//! `cargo run --features serde --example custom_machine`
+#![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
+
+use seawal::machine::{Access, Footprint, SerdeMachine};
+use seawal::{Engine, ExecuteError, Options};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The whole state. Maps are ordered, so that equal banks are equal bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Bank {
+    accounts: BTreeMap<String, u64>,
+}
+
+/// All that can happen to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Order {
+    Deposit { to: String, amount: u64 },
+    Withdraw { from: String, amount: u64 },
+    Transfer { from: String, to: String, amount: u64 },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Refusal {
+    TooLittle { account: String, balance: u64 },
+    TooMuch { account: String },
+}
+
+impl Bank {
+    fn balance(&self, account: &str) -> u64 {
+        self.accounts.get(account).copied().unwrap_or(0)
+    }
+
+    /// An account is listed while there is money in it. So what brings the money back brings the very bytes back.
+    fn set(&mut self, account: &str, balance: u64) {
+        if balance == 0 {
+            self.accounts.remove(account);
+        } else {
+            self.accounts.insert(account.to_owned(), balance);
+        }
+    }
+
+    fn less(&self, account: &str, amount: u64) -> Result<u64, Refusal> {
+        let balance = self.balance(account);
+        balance.checked_sub(amount).ok_or_else(|| Refusal::TooLittle { account: account.to_owned(), balance })
+    }
+
+    fn more(&self, account: &str, amount: u64) -> Result<u64, Refusal> {
+        let sum = self.balance(account).checked_add(amount);
+        sum.ok_or_else(|| Refusal::TooMuch { account: account.to_owned() })
+    }
+}
+
+impl SerdeMachine for Bank {
+    const NAME: &'static str = "bank";
+    const VERSION: u32 = 1;
+    type Command = Order;
+    /// The balances that the order left, in the order in which it names the accounts.
+    type Reply = Vec<u64>;
+    type Rejection = Refusal;
+
+    /// Everything is checked before anything is changed: what is rejected changed nothing.
+    ///
+    /// An inverse moves the same amount back rather than putting old balances back. While the transaction holds its locks both would
+    /// do; this one says what it means.
+    fn apply(&mut self, order: &Order) -> Result<(Vec<u64>, Order), Refusal> {
+        match order {
+            Order::Deposit { to, amount } => {
+                let sum = self.more(to, *amount)?;
+                self.set(to, sum);
+                Ok((vec![sum], Order::Withdraw { from: to.clone(), amount: *amount }))
+            }
+            Order::Withdraw { from, amount } => {
+                let rest = self.less(from, *amount)?;
+                self.set(from, rest);
+                Ok((vec![rest], Order::Deposit { to: from.clone(), amount: *amount }))
+            }
+            Order::Transfer { from, to, amount } => {
+                let rest = self.less(from, *amount)?;
+                if from == to {
+                    return Ok((vec![rest + amount; 2], order.clone()));
+                }
+                let sum = self.more(to, *amount)?;
+                self.set(from, rest);
+                self.set(to, sum);
+                Ok((vec![rest, sum], Order::Transfer { from: to.clone(), to: from.clone(), amount: *amount }))
+            }
+        }
+    }
+
+    /// An order touches the accounts it names, so orders about others run beside it.
+    fn footprint(order: &Order) -> Footprint {
+        let account = |name: &String| Footprint::key(Access::Exclusive, name.as_bytes());
+        match order {
+            Order::Deposit { to: name, .. } | Order::Withdraw { from: name, .. } => account(name),
+            Order::Transfer { from, to, .. } => account(from).and(account(to)),
+        }
+    }
+}
+
+fn transfer(from: &str, to: &str, amount: u64) -> Order {
+    Order::Transfer { from: from.into(), to: to.into(), amount }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let failed = |error: ExecuteError<Refusal>| format!("{error:?}");
+    {
+        let engine = Engine::<Bank>::open(dir.path())?;
+        engine.execute(Order::Deposit { to: "alice".into(), amount: 100 }).map_err(failed)?;
+        let balances = engine.execute(transfer("alice", "bob", 30)).map_err(failed)?;
+        println!("alice has {}, bob has {}", balances[0], balances[1]);
+
+        match engine.execute(transfer("bob", "carol", 31)) {
+            Err(ExecuteError::Rejected(Refusal::TooLittle { account, balance })) => {
+                println!("refused: {account} has no more than {balance}");
+            }
+            other => return Err(format!("bob paid what he does not have: {other:?}").into()),
+        }
+
+        // two orders as one; without the commit, neither happened
+        let mut tx = engine.begin()?;
+        tx.execute(transfer("alice", "carol", 50)).map_err(failed)?;
+        tx.execute(transfer("carol", "bob", 50)).map_err(failed)?;
+        tx.rollback()?;
+        assert_eq!(engine.read(|bank| (bank.balance("alice"), bank.balance("bob")))?, (70, 30));
+
+        let mut open = engine.begin()?;
+        open.execute(transfer("bob", "carol", 10)).map_err(failed)?;
+        // the view is of committed states only
+        assert_eq!(engine.view()?.balance("carol"), 0);
+        open.commit()?;
+        // dropped without being closed, as if the program had ended here
+    }
+    let (engine, report) = Options::new().open_reporting::<Bank>(dir.path())?;
+    println!("opened again: {report}");
+    let bank = engine.view()?.into_inner();
+    println!("{:?}", bank.accounts);
+    let expected = [("alice", 70), ("bob", 20), ("carol", 10)].map(|(name, sum)| (name.to_owned(), sum));
+    assert_eq!(bank.accounts, BTreeMap::from(expected));
+    engine.close()?;
+    Ok(())
+}
