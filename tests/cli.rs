@@ -1,5 +1,6 @@
 //! The program, as a shell sees it: what it writes, what it exits with, and what it leaves on disk.
 #![cfg(feature = "cli")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use seawal::{Engine, inspect, kv::Kv};
 use std::collections::{BTreeMap, hash_map::RandomState};

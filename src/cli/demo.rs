@@ -11,7 +11,7 @@ pub(super) use worker::Worker;
 
 use super::failure::{Failure, Status};
 use super::say;
-use crate::inspect::{self, Soundness};
+use crate::inspect::{self, Severity};
 use crate::kv::Kv;
 use crate::{Engine, Options, RecoveryReport};
 use ledger::Ledger;
@@ -80,8 +80,8 @@ fn rounds(dir: &Path, rounds: u32) -> Result<(), Failure> {
             ran.as_secs_f64()
         ))?;
         let verified = inspect::storage(dir).and_then(inspect::verify)?;
-        if verified.soundness() == Soundness::Damaged {
-            return Err(Failure::new(Status::Damage, format!("the store is damaged after the kill: {verified}")));
+        if let Some(damage) = verified.findings.iter().find(|finding| finding.severity == Severity::Damage) {
+            return Err(Failure::new(Status::Damage, format!("after the kill {}", damage.text)));
         }
         let began = Instant::now();
         let (store, report): (Engine<Kv>, RecoveryReport) = Options::new().open_reporting(dir)?;
