@@ -1,4 +1,5 @@
 //! The documents say what the sources say: names, tags, the decision table, links, and the tests they appeal to.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
