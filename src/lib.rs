@@ -48,6 +48,10 @@
 //! `serde` for machines with derived encodings, `cli` for the `seawal` program. Neither is on by default.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+
 // its programs are compiled as a user would write them, which takes serde
 #[cfg(all(doctest, feature = "serde"))]
 #[doc = include_str!("../README.md")]
@@ -56,6 +60,7 @@ struct Readme;
 mod engine;
 mod error;
 pub mod format;
+pub mod inspect;
 pub mod kv;
 pub mod machine;
 mod options;

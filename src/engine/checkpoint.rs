@@ -87,6 +87,11 @@ impl<M: StateMachine> Checkpoints<M> {
         }
     }
 
+    /// While this is held, no stage of a checkpoint runs.
+    pub(super) fn between_stages(&self) -> impl Sized + '_ {
+        self.job.lock()
+    }
+
     pub(super) fn snapshots(&self) -> Vec<SnapshotEntry> {
         self.published.lock().snapshots.clone()
     }
@@ -328,6 +333,8 @@ impl<M: StateMachine> Shared<M> {
 
     fn stage(&self, job: Job<M>) -> Result<Option<Job<M>>> {
         let log = self.log()?;
+        // it may have failed, or been closed, since the state was frozen
+        log.check_latch()?;
         let Job { header, stage, mark } = job;
         let stage = match stage {
             Stage::Write { state, table } => {

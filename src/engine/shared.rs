@@ -333,6 +333,8 @@ impl<M: StateMachine> Shared<M> {
         }
         // a transaction that began meanwhile is still in the table; recovery will undo it
         let checkpoint = if self.anything_since_snapshot() { self.checkpoint_now() } else { Ok(()) };
+        // no stage of another checkpoint may run on once the store can have another owner
+        let _job = self.checkpoints.between_stages();
         let closed = if self.core.read().table.is_empty() { log.close() } else { log.abandon() };
         checkpoint.and(closed)
     }

@@ -62,6 +62,14 @@ impl Record<'_> {
         head
     }
 
+    /// The bytes behind the head.
+    pub(crate) fn command(&self) -> &[u8] {
+        match self {
+            Record::Update { command, .. } | Record::Execute { command, .. } => command,
+            _ => &[],
+        }
+    }
+
     /// Reads a record that stood at `lsn`; `None` if it is none.
     pub(crate) fn decode(lsn: Lsn, bytes: &[u8]) -> Option<Record<'_>> {
         let mut take = Take(bytes);
@@ -113,9 +121,7 @@ mod tests {
             };
             let lsn = Lsn::new(lsn);
             let mut bytes = record.head(lsn).as_slice().to_vec();
-            if let Record::Update { command, .. } | Record::Execute { command, .. } = record {
-                bytes.extend_from_slice(command);
-            }
+            bytes.extend_from_slice(record.command());
             prop_assert_eq!(Record::decode(lsn, &bytes), Some(record));
         }
 

@@ -11,7 +11,7 @@ use crate::wal::scan::Scanner;
 
 /// Where replay may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Candidate {
+pub(crate) enum Candidate {
     /// At a snapshot.
     Snapshot(SnapshotEntry),
     /// With the empty state, at this LSN: the log goes back to the beginning.
@@ -19,16 +19,24 @@ pub(super) enum Candidate {
 }
 
 impl Candidate {
-    pub(super) fn entry(&self) -> Option<SnapshotEntry> {
+    pub(crate) fn entry(&self) -> Option<SnapshotEntry> {
         match self {
             Candidate::Snapshot(entry) => Some(*entry),
             Candidate::Origin(_) => None,
         }
     }
+
+    /// Where replay begins.
+    pub(crate) fn start(&self) -> Lsn {
+        match self {
+            Candidate::Snapshot(entry) => entry.lsn,
+            Candidate::Origin(start) => *start,
+        }
+    }
 }
 
 /// Lists them. The manifest says which snapshots count. Without any manifest, those count that the valid log reaches.
-pub(super) fn list(attached: &Attached) -> Result<Vec<Candidate>> {
+pub(crate) fn list(attached: &Attached) -> Result<Vec<Candidate>> {
     let origin = Lsn::new(u64::from(attached.storage.block_bytes()));
     if let Some(manifest) = &attached.manifest {
         let mut list: Vec<Candidate> = manifest.snapshots.iter().copied().map(Candidate::Snapshot).collect();

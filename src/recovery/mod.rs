@@ -5,7 +5,7 @@
 //! may crash anywhere and be run again. It knows nothing of locks, threads or readers.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::expect_used)]
 
-mod candidates;
+pub(crate) mod candidates;
 mod replay;
 mod report;
 
@@ -22,7 +22,7 @@ use crate::sync::{Arc, thread};
 use crate::txn::{Scope, Table, UndoFault, roll_back};
 use crate::wal::attach::{Access, Attached};
 use crate::wal::scan::{Chunk, ScanEnd, Scanner};
-use crate::wal::{Background, Level, Log, OpenLog, prepare_root};
+use crate::wal::{Background, Level, Log, OpenLog, Tail, prepare_root};
 use candidates::Candidate;
 use replay::Replay;
 use std::sync::mpsc;
@@ -96,8 +96,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
         report.phases.undo = watch.lap();
         return Ok(Recovered { state, log: None, report, snapshots });
     }
-    let origin = attached.manifest.is_none().then_some(start);
-    let root = prepare_root(&attached, &machine, origin)?;
+    let root = prepare_root(&attached, &machine, &snapshots)?;
     let log = OpenLog { attached, root, end, machine, options: options.log.clone() }.start()?;
     report.epoch = log.epoch();
     report.phases.cut = watch.lap();
@@ -168,7 +167,8 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
         let Candidate::Snapshot(entry) = candidate else {
             let Candidate::Origin(start) = candidate else { continue };
             let replay = Replay { state: M::default(), table: Table::default() };
-            return Ok(Base { replay, start: *start, snapshots: vouched });
+            // whatever was vouched for before has turned out to be damaged
+            return Ok(Base { replay, start: *start, snapshots: Vec::new() });
         };
         let mut tell = |done, total| teller.tell(Phase::Snapshot, done, total);
         match crate::snapshot::load::<M>(&*attached.storage, entry.lsn, &mut tell) {
@@ -251,14 +251,37 @@ fn redo<M: StateMachine>(
     })
 }
 
+/// Recovers in memory from one candidate alone, for those who check whether each of them holds.
+///
+/// # Errors
+/// What recovery would answer, were this the only state to begin from.
+pub(crate) fn rehearse<M: StateMachine>(attached: &Attached, candidate: Candidate) -> Result<M> {
+    let (mut report, teller) = (new_report(attached), Teller(None));
+    let mut replay = match candidate {
+        Candidate::Origin(_) => Replay { state: M::default(), table: Table::default() },
+        Candidate::Snapshot(entry) => {
+            let loaded = crate::snapshot::load::<M>(&*attached.storage, entry.lsn, &mut |_, _| {})?;
+            Replay { state: loaded.state, table: loaded.table }
+        }
+    };
+    redo(Scanner::new(attached, candidate.start())?, &mut replay, &mut report, &teller, true)?;
+    undo_in_memory(&mut replay.state, &mut replay.table)?;
+    Ok(replay.state)
+}
+
+/// What stands behind the end of the log that looks like an interrupted write; nothing where the store was closed.
+pub(crate) fn torn_tail(attached: &Attached, end: &ScanEnd) -> (bool, Option<Tail>) {
+    let clean = attached.manifest.as_ref().is_some_and(|m| m.clean_end != Lsn::ZERO && m.clean_end == end.end);
+    (clean, end.tail.clone().filter(|tail| tail.torn && !clean))
+}
+
 /// Judges in what state the store was left.
 fn note_end(attached: &Attached, end: &ScanEnd, report: &mut RecoveryReport) {
     report.end = end.end;
     if report.verdict == Verdict::New {
         return;
     }
-    let clean = attached.manifest.as_ref().is_some_and(|m| m.clean_end != Lsn::ZERO && m.clean_end == end.end);
-    let tail = end.tail.clone().filter(|tail| tail.torn && !clean);
+    let (clean, tail) = torn_tail(attached, end);
     report.verdict = match (clean, &tail) {
         (true, _) => Verdict::Clean,
         (false, Some(_)) => Verdict::TornTail,

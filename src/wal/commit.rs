@@ -72,7 +72,7 @@ impl Commit {
     /// Stops the log for good and tells every waiter.
     pub(super) fn latch(&self, error: Error) -> Error {
         let first = match error {
-            latched @ Error::Latched { .. } => latched,
+            told @ (Error::Latched { .. } | Error::Closed) => told,
             other => Error::Latched { source: Arc::new(other) },
         };
         let stored = self.latch.get_or_init(|| first).clone();
@@ -81,6 +81,16 @@ impl Commit {
         self.landed.notify_all();
         waiters.into_iter().for_each(Wake::wake);
         stored
+    }
+
+    /// Ends all writing. When it returns, nobody writes any more, and what was not written gets [`Error::Closed`]: tickets and
+    /// transactions may outlive the log, and the store may have another owner by then.
+    pub(super) fn stop(&self) {
+        self.latch(Error::Closed);
+        let mut queue = self.queue.lock();
+        while queue.leaders > 0 {
+            self.landed.wait_for(&mut queue, Duration::from_millis(10));
+        }
     }
 
     /// Appends a record and says how durable it is wanted, if at all. See [`Queue::append`].

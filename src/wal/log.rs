@@ -249,7 +249,12 @@ impl Log {
     /// # Errors
     /// [`Error::Latched`].
     pub fn sync(&self) -> Result<()> {
-        self.wait(self.seal()?, Level::Durable)
+        let end = self.seal()?;
+        // on a full disk there may be no segment yet that could hold this position; what was recovered survives
+        if self.appended().0 == 0 {
+            return self.check_latch();
+        }
+        self.wait(end, Level::Durable)
     }
 
     /// Reads the durable records from an LSN on.
@@ -378,6 +383,8 @@ impl Log {
             // a thread that panicked has latched the log, and whoever waits was told
             let _ = thread.join();
         }
+        self.inner.commit.stop();
+        self.inner.spares.settle();
         *self.inner.lock.lock() = None;
     }
 }

@@ -25,21 +25,27 @@ pub(crate) struct Copies {
 /// Reads both copies as the device holds them.
 pub(crate) fn read_copies(storage: &dyn Storage, names_present: &[String]) -> Result<Copies> {
     let mut copies = Copies { current: None, faults: Vec::new(), present: 0 };
-    for name in names::MANIFESTS {
-        if !names_present.iter().any(|n| n == name) {
-            continue;
-        }
+    for (_, copy) in read_each(storage, names_present)? {
         copies.present = copies.present.saturating_add(1);
-        match read_copy(storage, name)? {
+        match copy {
             Ok(manifest) => {
                 if copies.current.as_ref().is_none_or(|m| m.counter < manifest.counter) {
                     copies.current = Some(manifest);
                 }
             }
-            Err(fault) => copies.faults.push(header_error(storage, name, fault)),
+            Err(fault) => copies.faults.push(fault),
         }
     }
     Ok(copies)
+}
+
+/// What stands in each copy that is there, or what is wrong with it.
+pub(crate) fn read_each(
+    storage: &dyn Storage,
+    names_present: &[String],
+) -> Result<Vec<(&'static str, Result<Manifest>)>> {
+    let present = names::MANIFESTS.into_iter().filter(|name| names_present.iter().any(|n| n == name));
+    present.map(|name| Ok((name, read_copy(storage, name)?.map_err(|f| header_error(storage, name, f))))).collect()
 }
 
 fn read_copy(storage: &dyn Storage, name: &str) -> Result<Result<Manifest, HeaderFault>> {

@@ -25,6 +25,7 @@ pub(crate) struct OpenSegment {
     pub(crate) file: SegmentFile,
     pub(crate) header: SegmentHeader,
     pub(crate) header_checksum: u32,
+    pub(crate) machine_name: Arc<str>,
     pub(crate) handle: Arc<dyn StorageFile>,
 }
 
@@ -50,7 +51,8 @@ impl OpenSegment {
             let reason = format!("the segment was {} bytes long and is {found_bytes} now", header.file_bytes);
             return Err(Error::corrupt(path(), found_bytes, None, reason));
         }
-        Ok(OpenSegment { file: file.clone(), header, header_checksum, handle })
+        let machine_name = header.machine.name.as_str().into();
+        Ok(OpenSegment { file: file.clone(), header, header_checksum, machine_name, handle })
     }
 
     /// Where an LSN lies in the file.
@@ -88,6 +90,7 @@ pub(crate) struct Chunk {
     segment: SegmentFile,
     /// The version of the machine that wrote them.
     pub(crate) machine_version: u32,
+    pub(crate) machine_name: Arc<str>,
 }
 
 #[derive(Clone, Copy)]
@@ -236,20 +239,10 @@ impl Scanner {
         ends.fold(0, u64::saturating_add)
     }
 
-    /// The segments that are read.
-    pub(crate) fn segments(&self) -> &[OpenSegment] {
-        &self.segments
-    }
-
     /// Stops at a frame boundary below which all is known to be durable.
     pub(crate) fn stop_at(mut self, upto: Lsn) -> Scanner {
         self.upto = Some(upto);
         self
-    }
-
-    /// Where the log ended; `None` before all has been read.
-    pub(crate) fn end(&self) -> Option<&ScanEnd> {
-        self.end.as_ref()
     }
 
     /// Where the log ended, once all has been read.
@@ -298,7 +291,8 @@ impl Scanner {
             let (frames, fault) = self.parse(&segment, &buf, offset);
             if !frames.is_empty() {
                 let machine_version = segment.header.machine.version;
-                return Ok(Some(Chunk { buf, frames, segment: segment.file, machine_version }));
+                let machine_name = segment.machine_name.clone();
+                return Ok(Some(Chunk { buf, frames, segment: segment.file, machine_version, machine_name }));
             }
             let stated = frame::stated_bytes(&buf, segment.header.block_bytes).unwrap_or(0);
             if fault == FrameFault::Length && stated > want && stated <= left {

@@ -63,6 +63,7 @@ impl Spares {
     /// [`Error::Full`] where the file system has no space; what was begun is removed again.
     pub(super) fn prepare(&self, commit: &Commit, bytes: u64, needed: impl Fn(&mut Queue) -> bool) -> Result<bool> {
         let mut newest = self.newest.lock();
+        commit.check_latch()?;
         let current = {
             let mut queue = commit.queue.lock();
             if !needed(&mut queue) {
@@ -73,6 +74,11 @@ impl Spares {
         let spare = self.make(&mut newest, self.next_bytes(current, bytes))?;
         commit.queue.lock().add_spare(spare);
         Ok(true)
+    }
+
+    /// Waits until no spare is being made or recycled. After the log was stopped, none will be.
+    pub(super) fn settle(&self) {
+        drop(self.newest.lock());
     }
 
     /// Whether the next rotation would find no spare beside the reserve.
@@ -130,6 +136,7 @@ impl Spares {
     /// their names.
     pub(super) fn recycle_below(&self, commit: &Commit, lsn: Lsn) -> Result<usize> {
         let mut newest = self.newest.lock();
+        commit.check_latch()?;
         let gone: Vec<SegmentInfo> = {
             let mut segments = commit.segments.lock();
             let count = segments.iter().zip(segments.iter().skip(1)).take_while(|(_, next)| next.base <= lsn).count();

@@ -9,7 +9,7 @@ use super::scan::{ScanEnd, Scanner, Tail};
 use super::spares::{SpareBounds, Spares};
 use super::writer::{Identity, SegmentInfo, Writer};
 use crate::error::{Error, Result};
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::format::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
 use crate::storage::{AlignedBuf, OpenMode, Storage};
 use crate::sync::{Arc, Mutex};
@@ -30,8 +30,9 @@ pub struct LogReport {
     pub warnings: Vec<String>,
 }
 
-/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it.
-pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, log_start: Option<Lsn>) -> Result<Root> {
+/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it, and the snapshots (the newest
+/// first) that recovery found to count.
+pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, found: &[SnapshotEntry]) -> Result<Root> {
     if machine.name.len() > MAX_MACHINE_NAME_BYTES {
         return Err(Error::invalid(format!("a machine's name is at most {MAX_MACHINE_NAME_BYTES} bytes long")));
     }
@@ -44,7 +45,7 @@ pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, log_start:
         counter: 0,
         store: StoreId::new(storage.random()),
         epoch: Epoch::new(0),
-        log_start: log_start.unwrap_or(Lsn::new(u64::from(block_bytes))),
+        log_start: Lsn::new(u64::from(block_bytes)),
         watermark: Lsn::ZERO,
         clean_end: Lsn::ZERO,
         segment: SegmentId::new(0),
@@ -58,7 +59,8 @@ pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, log_start:
     };
     let header = super::scan::OpenSegment::open(&*storage, first)?.header;
     manifest.store = header.store;
-    manifest.log_start = log_start.unwrap_or(header.base);
+    manifest.snapshots = found.iter().copied().take(SNAPSHOTS_KEPT).collect();
+    manifest.log_start = manifest.snapshots.last().map_or(header.base, |oldest| oldest.lsn);
     manifest.block_bytes = header.block_bytes;
     Root::open(storage, manifest)
 }
@@ -116,7 +118,8 @@ impl OpenLog {
         let last_id = attached.segments.last().map_or(SegmentId::new(0), |s| s.id);
         let writer = Writer::new(storage.clone(), identity.clone(), root.clone(), end.end, end.last_checksum, last_id);
         let segments = known_segments(&*storage, &attached)?;
-        let commit = Commit::new(queue, writer, segments, end.end);
+        // between the end of what was recovered and the base there is nothing that could be lost
+        let commit = Commit::new(queue, writer, segments, base);
         let inner = Inner::new(storage, commit, spares, root, identity, options, attached.lock, base);
         inner.enter_first(base)?;
         Log::spawn(inner)
@@ -142,7 +145,7 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     if let Some(manifest) = &attached.manifest {
         check_machine(&attached, &manifest.machine, &machine)?;
     }
-    let root = prepare_root(&attached, &machine, None)?;
+    let root = prepare_root(&attached, &machine, &[])?;
     let start = root.current().log_start;
     let mut scanner = Scanner::new(&attached, start)?;
     let out_of_memory = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };

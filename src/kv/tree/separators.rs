@@ -2,7 +2,7 @@
 //!
 //! The keys lie one behind the other in one buffer, beside an array of words, each a key's head (upper half) and
 //! the key's start in the buffer (lower half). Invariants: the starts ascend and cover the buffer; the
-//! keys ascend strictly; `prefix` bytes are common to all keys (perhaps more are), and the first of
+//! keys ascend strictly; `prefix` bytes are common to all keys (perhaps more are; none without keys), and the first of
 //! them are repeated in `lead`, so that a search that stays clear of ties reads only the words.
 
 use super::head::{common_prefix, equal_heads, head, search_ties};
@@ -98,6 +98,10 @@ impl Separators {
         self.bytes.drain(start..end);
         self.words.remove(at);
         self.words[at..].iter_mut().for_each(|w| *w -= (end - start) as u64);
+        if self.words.is_empty() {
+            // a node may go on with its last child alone, and no key is left that has the prefix
+            self.prefix = 0;
+        }
     }
 
     /// Appends a key without a head: [`seal`](Self::seal) must follow.
@@ -154,6 +158,7 @@ impl Separators {
     pub(super) fn check(&self) {
         let prefix = self.prefix as usize;
         assert_eq!(self.start(0), 0);
+        assert!(self.len() > 0 || prefix == 0, "no key has a prefix");
         for at in 0..self.len() {
             let key = self.key(at);
             assert_eq!((self.words[at] >> 32) as u32, head(key, prefix));

@@ -396,3 +396,37 @@ fn entries_with_both_parts_outside_come_and_go() {
         assert_same(&tree, &model);
     }
 }
+
+#[test]
+fn a_node_left_with_one_child_is_searched_though_its_keys_had_a_long_prefix() {
+    let key = |n: usize| format!("a prefix that is longer than what a node repeats of it, {n:08}").into_bytes();
+    let mut tree = Tree::default();
+    let mut model = Model::new();
+    let (mut entries, mut most) = (0, 0);
+    // ascending keys leave a full inner node and, to its right, one of two children
+    while most < 3 {
+        tree.insert(&key(entries), b"value");
+        model.insert(key(entries), b"value".to_vec());
+        entries += 1;
+        most = match &tree.root {
+            Some(Link::Inner(root)) => match &root.children[0] {
+                Link::Inner(_) => root.children.len() + 1,
+                Link::Leaf(_) => 0,
+            },
+            _ => 0,
+        };
+    }
+    for n in (0..entries).rev().take(200) {
+        assert!(tree.remove(&key(n)).is_some());
+        model.remove(&key(n));
+        tree.check_invariants();
+        assert_eq!(tree.get(&key(n)), None);
+        assert_eq!(tree.get(&key(n - 1)), Some(&b"value"[..]));
+    }
+    for n in (0..entries).rev().take(200) {
+        tree.insert(&key(n), b"again");
+        model.insert(key(n), b"again".to_vec());
+    }
+    tree.check_invariants();
+    assert_same(&tree, &model);
+}

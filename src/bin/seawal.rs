@@ -1,0 +1,6 @@
+//! The `seawal` program.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    seawal::cli::main()
+}

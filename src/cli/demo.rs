@@ -1,0 +1,261 @@
+//! `demo`: money is moved by many transactions at once, the process is killed, and what recovery leaves is checked.
+//!
+//! A worker process holds the store. Its threads move money between shared accounts, with savepoints and rollbacks, and each keeps
+//! several transactions open in whose middle money has left one account and not reached another. It tells of each transfer over a
+//! pipe once its commit has returned. The parent kills it at a random moment, recovers the store, and compares it with what it was told.
+
+mod ledger;
+mod worker;
+
+pub(super) use worker::Worker;
+
+use super::failure::{Failure, Status};
+use super::say;
+use crate::inspect::{self, Soundness};
+use crate::kv::Kv;
+use crate::{Engine, Options, RecoveryReport};
+use ledger::Ledger;
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long the worker runs before it is killed.
+const SHORTEST: Duration = Duration::from_millis(300);
+const LONGEST: Duration = Duration::from_millis(1800);
+/// How long the worker may take to its first transfer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Shows what the store promises: kills a process in the middle of concurrent transfers, recovers, and checks that
+/// nothing acknowledged is lost and that no transfer is there by half. Again and again.
+#[derive(Debug, clap::Args)]
+pub(super) struct Demo {
+    /// How often.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// The store's directory: a new one, or that of an earlier demo. A temporary one, removed at the end, unless given.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl Demo {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let temporary = if self.dir.is_none() { Some(Temporary::new()?) } else { None };
+        let dir = match (&self.dir, &temporary) {
+            (Some(dir), _) => dir.clone(),
+            (None, Some(temporary)) => temporary.path.clone(),
+            (None, None) => return Ok(()),
+        };
+        let outcome = rounds(&dir, self.rounds);
+        let removed = temporary.map_or(Ok(()), Temporary::remove);
+        outcome.and(removed)
+    }
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn rounds(dir: &Path, rounds: u32) -> Result<(), Failure> {
+    let opened = Ledger::open_books(dir)?;
+    say(format_args!(
+        "{} accounts with {} in all, in {}; {} rounds",
+        opened.accounts,
+        opened.total,
+        dir.display(),
+        rounds
+    ))?;
+    let mut told = BTreeSet::new();
+    let mut sums = Sums::default();
+    for round in 1..=rounds {
+        let before = told.len();
+        let ran = run_and_kill(dir, &mut told)?;
+        let acknowledged = told.len() - before;
+        say(format_args!(
+            "round {round}: killed after {:.2} s; {acknowledged} transfers had been acknowledged",
+            ran.as_secs_f64()
+        ))?;
+        let verified = inspect::storage(dir).and_then(inspect::verify)?;
+        if verified.soundness() == Soundness::Damaged {
+            return Err(Failure::new(Status::Damage, format!("the store is damaged after the kill: {verified}")));
+        }
+        let began = Instant::now();
+        let (store, report): (Engine<Kv>, RecoveryReport) = Options::new().open_reporting(dir)?;
+        let took = began.elapsed();
+        let ledger = Ledger::read(&*store.view()?)?;
+        ledger.check(&told)?;
+        let unacknowledged = ledger.transfers.len().saturating_sub(sums.transfers);
+        let unacknowledged = unacknowledged.saturating_sub(acknowledged);
+        say(format_args!(
+            "  recovered in {:.1} ms: {}; {} redone, {} open ones undone in {} steps",
+            took.as_secs_f64() * 1e3,
+            report.verdict,
+            report.redone,
+            report.undone,
+            report.undo_steps
+        ))?;
+        say(format_args!(
+            "  all {acknowledged} are there, and {unacknowledged} more whose acknowledgement the kill cut off; every balance \
+             is what the transfers make it, {} in all",
+            ledger.total()
+        ))?;
+        sums.note(&ledger, &report, acknowledged, took);
+        store.close()?;
+    }
+    say(format_args!(
+        "proved: in {rounds} kills none of {} acknowledged transfers was lost; {} transactions that were open were undone to the \
+         last command; the total stayed {} throughout; the slowest recovery took {:.1} ms",
+        sums.acknowledged,
+        sums.undone,
+        opened.total,
+        sums.slowest.as_secs_f64() * 1e3
+    ))
+}
+
+#[derive(Default)]
+struct Sums {
+    transfers: usize,
+    acknowledged: usize,
+    undone: u64,
+    slowest: Duration,
+}
+
+impl Sums {
+    fn note(&mut self, ledger: &Ledger, report: &RecoveryReport, acknowledged: usize, took: Duration) {
+        self.transfers = ledger.transfers.len();
+        self.acknowledged = self.acknowledged.saturating_add(acknowledged);
+        self.undone = self.undone.saturating_add(report.undone);
+        self.slowest = self.slowest.max(took);
+    }
+}
+
+/// This program, with a hidden command. It is in a process group of its own, so that an interrupt from the terminal reaches the
+/// parent alone; it ends by itself when its standard input does.
+fn helper(command: &str, dir: &Path) -> Result<Command, Failure> {
+    let program = std::env::current_exe().map_err(|e| Failure::io("find this program", &e))?;
+    let mut helper = Command::new(program);
+    helper.arg(command).arg("--dir").arg(dir).stdin(Stdio::piped()).process_group(0);
+    Ok(helper)
+}
+
+/// Runs a worker until a random moment, and kills it. Gathers the transfers it told of. Returns how long it ran.
+fn run_and_kill(dir: &Path, told: &mut BTreeSet<String>) -> Result<Duration, Failure> {
+    let mut command = helper("demo-worker", dir)?;
+    let mut worker = Killed(command.stdout(Stdio::piped()).spawn().map_err(|e| Failure::io("start a process", &e))?);
+    let Some(pipe) = worker.0.stdout.take() else {
+        return Err(Failure::new(Status::Other, "the worker has no pipe"));
+    };
+    let began = Instant::now();
+    let (first, begun) = std::sync::mpsc::sync_channel(1);
+    let reader = std::thread::spawn(move || {
+        let mut ids = Vec::new();
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        // a line that the kill cut off tells of nothing
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) && line.pop() == Some(b'\n') {
+            ids.push(String::from_utf8_lossy(&line).into_owned());
+            line.clear();
+            let _ = first.try_send(());
+        }
+        ids
+    });
+    let waited = begun.recv_timeout(PATIENCE);
+    let span = u64::try_from((LONGEST - SHORTEST).as_micros()).unwrap_or(1);
+    if waited.is_ok() {
+        std::thread::sleep(SHORTEST + Duration::from_micros(random() % span));
+    }
+    worker.0.kill().map_err(|e| Failure::io("kill the worker", &e))?;
+    let ran = began.elapsed();
+    let status = worker.0.wait().map_err(|e| Failure::io("wait for the worker", &e))?;
+    let ids = reader.join().map_err(|_| Failure::new(Status::Other, "reading from the worker failed"))?;
+    if waited.is_err() || status.signal().is_none() {
+        return Err(Failure::new(Status::Other, "the worker ended by itself; what it said stands above"));
+    }
+    told.extend(ids);
+    Ok(ran)
+}
+
+/// A process that does not outlive this.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A directory that goes away, however this process ends: a helper waits for that and removes it.
+struct Temporary {
+    path: PathBuf,
+    sweeper: Child,
+    /// The helper's standard input, closed with this process at the latest.
+    hold: ChildStdin,
+}
+
+impl Temporary {
+    fn new() -> Result<Temporary, Failure> {
+        let path = std::env::temp_dir().join(format!("seawal-demo-{:016x}", random()));
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(0o700).create(&path).map_err(|e| Failure::io(format_args!("create {}", path.display()), &e))?;
+        let started = helper("demo-sweeper", &path).and_then(|mut command| {
+            command.stdout(Stdio::null()).spawn().map_err(|e| Failure::io("start a process", &e))
+        });
+        let started = started.map(|mut sweeper| (sweeper.stdin.take(), sweeper));
+        match started {
+            Ok((Some(hold), sweeper)) => Ok(Temporary { path, sweeper, hold }),
+            other => {
+                let _ = std::fs::remove_dir_all(&path);
+                other.and(Err(Failure::new(Status::Other, "the helper has no pipe")))
+            }
+        }
+    }
+
+    fn remove(mut self) -> Result<(), Failure> {
+        drop(self.hold);
+        let removed = self.sweeper.wait().is_ok_and(|status| status.success());
+        if removed {
+            return Ok(());
+        }
+        Err(Failure::new(Status::Other, format!("{} could not be removed", self.path.display())))
+    }
+}
+
+/// Waits for its parent to end, and removes a directory that [`Temporary`] made.
+#[derive(Debug, clap::Args)]
+pub(super) struct Sweeper {
+    #[arg(long)]
+    dir: PathBuf,
+}
+
+impl Sweeper {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        wait_for_the_end_of_input();
+        let mut result = Ok(());
+        // a worker that notices its parent's end at the same time may still be making files
+        for _ in 0..50 {
+            result = std::fs::remove_dir_all(&self.dir);
+            if !self.dir.exists() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        result.map_err(|e| Failure::io(format_args!("remove {}", self.dir.display()), &e))
+    }
+}
+
+/// Returns once the parent has closed the pipe, or has ended.
+fn wait_for_the_end_of_input() {
+    let mut byte = [0];
+    while std::io::stdin().read(&mut byte).is_ok_and(|len| len > 0) {}
+}
+
+/// Tells the parent one line. Returns whether it still listens.
+fn tell(line: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).is_ok()
+}

@@ -1,0 +1,128 @@
+//! Commands on whole stores: `stat`, `checkpoint`, `backup`.
+
+use super::failure::Failure;
+use super::{Dir, say};
+use crate::RecoveryReport;
+use crate::inspect::{self, Survey};
+use crate::kv::Kv;
+use crate::storage::Create;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Writes a store's figures.
+#[derive(Debug, clap::Args)]
+pub(super) struct Stat {
+    #[command(flatten)]
+    dir: Dir,
+    /// Write them as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Stat {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let survey = inspect::storage(self.dir.path()).and_then(inspect::survey)?;
+        let (store, report) = self.dir.open_to_read()?;
+        let view = store.view()?;
+        let json = figures(&survey, &report, &view);
+        if self.json { say(format_args!("{json:#}")) } else { say(text(&json)) }
+    }
+}
+
+fn figures(survey: &Survey, report: &RecoveryReport, view: &Kv) -> Value {
+    let tables: Vec<Value> = view
+        .tables()
+        .map(|name| {
+            let (mut entries, mut bytes) = (0u64, 0u64);
+            for (key, value) in view.range::<[u8]>(name, ..) {
+                entries = entries.saturating_add(1);
+                bytes = bytes.saturating_add(key.len() as u64).saturating_add(value.len() as u64);
+            }
+            json!({ "name": name, "entries": entries, "bytes": bytes })
+        })
+        .collect();
+    let segment_bytes: u64 = survey.segments.iter().map(|segment| segment.file_bytes).fold(0, u64::saturating_add);
+    json!({
+        "machine": survey.machine.as_ref().map(|machine| json!({ "name": machine.name, "version": machine.version })),
+        "store": survey.store.map(|store| store.to_string()),
+        "epoch": survey.epoch.map(|epoch| epoch.get()),
+        "block_bytes": survey.block_bytes,
+        "entries": view.len(),
+        "payload_bytes": view.payload_bytes(),
+        "tables": tables,
+        "snapshots": survey.snapshots.iter().map(|snapshot| {
+            json!({ "name": snapshot.name(), "lsn": snapshot.lsn.get(), "bytes": snapshot.file_bytes })
+        }).collect::<Vec<_>>(),
+        "log": json!({
+            "start": survey.log_start.map(|lsn| lsn.get()),
+            "end": report.end.get(),
+            "segments": survey.segments.len(),
+            "segment_bytes": segment_bytes,
+            "spares": survey.spares.0,
+            "spare_bytes": survey.spares.1,
+        }),
+        "recovery": json!({
+            "verdict": report.verdict.to_string(),
+            "snapshot": report.snapshot.map(|lsn| lsn.get()),
+            "log_bytes": report.log_bytes,
+            "records": report.records,
+            "redone": report.redone,
+            "undone": report.undone,
+            "undo_steps": report.undo_steps,
+            "seconds": report.phases.total().as_secs_f64(),
+        }),
+        "warnings": report.warnings,
+    })
+}
+
+/// The same figures, one to a line: its path in the JSON, and its value.
+fn text(figures: &Value) -> String {
+    let mut lines = Vec::new();
+    put_lines(String::new(), figures, &mut lines);
+    lines.join("\n")
+}
+
+fn put_lines(path: String, value: &Value, lines: &mut Vec<String>) {
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| put_lines(below(name), value, lines)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, value)| put_lines(below(&i.to_string()), value, lines));
+        }
+        value => lines.push(format!("{path}: {value}")),
+    }
+}
+
+/// Takes a checkpoint: recovery starts from here, and older log is given up.
+#[derive(Debug, clap::Args)]
+pub(super) struct Checkpoint {
+    #[command(flatten)]
+    dir: Dir,
+}
+
+impl Checkpoint {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let store = self.dir.open_to_write(Create::Never)?;
+        store.checkpoint()?;
+        let newest = store.stats().snapshots.first().copied().unwrap_or_default();
+        store.close()?;
+        say(format_args!("checkpoint at LSN {newest}"))
+    }
+}
+
+/// Writes the state as a new store into another directory. The store itself is only read.
+#[derive(Debug, clap::Args)]
+pub(super) struct Backup {
+    #[command(flatten)]
+    dir: Dir,
+    /// The directory of the new store.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+}
+
+impl Backup {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let (store, _) = self.dir.open_to_read()?;
+        Ok(store.backup_to(&self.to)?)
+    }
+}

@@ -1,0 +1,308 @@
+//! Checkpoints: fuzzy, in stages, bounding the log, and what happens when what they wrote is damaged.
+
+mod common;
+
+use common::{Cmd, Stacks, files, manual, names, open, open_on, state};
+use seawal::sim::{Crash, SimDisk};
+use seawal::{Error, ExecuteError, Step, Transaction};
+use std::time::Duration;
+
+fn push(tx: &mut Transaction<Stacks>, key: u8, value: u32) {
+    tx.execute(Cmd::push(key, value)).unwrap();
+}
+
+#[test]
+fn transactions_open_at_a_checkpoint_commit_roll_back_or_are_lost_as_ever() {
+    // the checkpoint is frozen, and its stages run, at every possible place in between
+    for stages_before in 0..4 {
+        let disk = SimDisk::new(1);
+        let (engine, _) = open(&disk);
+        engine.execute(Cmd::push(1, 1)).unwrap();
+        let mut commits = engine.begin().unwrap();
+        let mut rolls_back = engine.begin().unwrap();
+        let mut partly = engine.begin().unwrap();
+        let mut lost = engine.begin().unwrap();
+        let mut lost_partly = engine.begin().unwrap();
+        for round in 0..3 {
+            push(&mut commits, 10, round);
+            push(&mut rolls_back, 11, round);
+            push(&mut partly, 12, round);
+            push(&mut lost, 13, round);
+            push(&mut lost_partly, 14, round);
+        }
+        let savepoint = partly.savepoint().unwrap();
+        push(&mut partly, 12, 50);
+        let lost_savepoint = lost_partly.savepoint().unwrap();
+        push(&mut lost_partly, 14, 50);
+        assert!(engine.step(Step::BeginCheckpoint).unwrap());
+        for _ in 0..stages_before {
+            engine.step(Step::Checkpoint).unwrap();
+        }
+        push(&mut commits, 10, 90);
+        push(&mut rolls_back, 11, 90);
+        push(&mut partly, 12, 90);
+        push(&mut lost, 13, 90);
+        partly.rollback_to(savepoint).unwrap();
+        lost_partly.rollback_to(lost_savepoint).unwrap();
+        push(&mut lost_partly, 14, 91);
+        while engine.step(Step::Checkpoint).unwrap() {}
+        assert_eq!(engine.stats().checkpoints, 1);
+        push(&mut commits, 10, 99);
+        commits.commit().unwrap();
+        rolls_back.rollback().unwrap();
+        partly.commit().unwrap();
+        engine.sync().unwrap();
+        std::mem::forget((lost, lost_partly));
+        let wanted = Stacks { by_key: [(1, vec![1]), (10, vec![0, 1, 2, 90, 99]), (12, vec![0, 1, 2])].into() };
+        for crash in [Crash::Nothing, Crash::Everything, Crash::KillOnly, Crash::Seeded(stages_before)] {
+            let after = disk.crash(crash);
+            let (engine, report) = open(&after);
+            assert_eq!(state(&engine), wanted, "{crash:?}, {report:?}");
+            assert!(report.snapshot.is_some());
+            assert_eq!(report.undone, 2, "{report:?}");
+            drop(engine);
+            let (engine, report) = open(&after.crash(Crash::Nothing));
+            assert_eq!(state(&engine), wanted, "again: {crash:?}, {report:?}");
+            assert_eq!(report.undone, 0, "{report:?}");
+            engine.execute(Cmd::push(13, 1)).unwrap();
+            engine.checkpoint().unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_directory_stays_bounded_over_a_long_run() {
+    let disk = SimDisk::new(2);
+    let options = manual().checkpoint_log_bytes(64 << 10).max_log_bytes(256 << 10);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    let size = |disk: &SimDisk| files(disk).values().map(Vec::len).sum::<usize>();
+    let mut most = 0;
+    let (mut done, mut full) = (0, 0);
+    for n in 0..3000u32 {
+        match engine.execute(Cmd::Push { key: (n % 5) as u8, value: n, pad: 1500 }) {
+            Ok(_) => {
+                done += 1;
+                engine
+                    .execute(Cmd::Pop { key: (n % 5) as u8 })
+                    .map(|_| ())
+                    .or_else(|e| match e {
+                        ExecuteError::Failed(e) if e.is_full() => Ok(()),
+                        e => Err(e),
+                    })
+                    .unwrap();
+            }
+            Err(ExecuteError::Failed(error)) => {
+                assert!(error.is_full(), "{error:?}");
+                full += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+        if n % 2 == 0 {
+            engine.step(Step::Checkpoint).unwrap();
+        }
+        most = most.max(size(&disk));
+        assert!(engine.stats().log.unwrap().segment_bytes <= (256 + 64) << 10);
+    }
+    assert!(done > 2500, "{done} done, {full} refused");
+    assert!(most < 1 << 20, "{most}");
+    let wanted = state(&engine);
+    drop(engine);
+    let (engine, report) = open(&disk.crash(Crash::Nothing));
+    assert_eq!(state(&engine), wanted);
+    assert!(report.log_bytes < 400 << 10, "{report:?}");
+}
+
+#[test]
+fn a_long_transaction_does_not_hold_truncation_back() {
+    let disk = SimDisk::new(3);
+    let (engine, _) = open(&disk);
+    let mut long = engine.begin().unwrap();
+    push(&mut long, 1, 1);
+    for n in 0..300 {
+        engine.execute(Cmd::Push { key: 2, value: n, pad: 3000 }).unwrap();
+        if n % 30 == 29 {
+            engine.checkpoint().unwrap();
+            push(&mut long, 1, n);
+        }
+    }
+    let stats = engine.stats();
+    assert!(stats.log.as_ref().unwrap().segment_bytes < 600 << 10, "{stats:?}");
+    engine.sync().unwrap();
+    let (lost, _) = open(&disk.crash(Crash::Nothing));
+    assert_eq!(state(&lost).at(1), Vec::<u32>::new());
+    long.rollback().unwrap();
+    engine.sync().unwrap();
+    assert_eq!(state(&engine).at(1), Vec::<u32>::new());
+    let (engine, report) = open(&disk.crash(Crash::Nothing));
+    assert_eq!(state(&engine).at(2).len(), 300);
+    assert_eq!((state(&engine).at(1), report.undone), (vec![], 0));
+}
+
+#[test]
+fn a_reader_of_a_clean_store_finds_no_log_to_redo() {
+    let disk = SimDisk::new(4);
+    let (engine, report) = open(&disk);
+    assert_eq!(report.verdict, seawal::Verdict::New);
+    for n in 0..20 {
+        engine.execute(Cmd::push(1, n)).unwrap();
+    }
+    engine.close().unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    for _ in 0..3 {
+        let (engine, report) = open(&disk.crash(Crash::Nothing));
+        assert_eq!(report.verdict, seawal::Verdict::Clean, "{report:?}");
+        assert_eq!((report.records, report.redone, report.undone), (0, 0, 0));
+        assert_eq!(state(&engine).at(1).len(), 20);
+        engine.close().unwrap();
+    }
+}
+
+/// A store with two snapshots and log behind each.
+fn two_snapshots() -> (SimDisk, Stacks) {
+    let disk = SimDisk::new(5);
+    let (engine, _) = open(&disk);
+    for n in 0..60 {
+        engine.execute(Cmd::Push { key: (n % 3) as u8, value: n, pad: 1500 }).unwrap();
+        if n % 20 == 15 {
+            engine.checkpoint().unwrap();
+        }
+    }
+    let wanted = state(&engine);
+    drop(engine);
+    let disk = disk.crash(Crash::Nothing);
+    assert_eq!(names(&disk, ".snap").len(), 2);
+    (disk, wanted)
+}
+
+#[test]
+fn a_damaged_newest_snapshot_is_replaced_by_the_older_one_and_reported() {
+    let (disk, wanted) = two_snapshots();
+    let newest = names(&disk, ".snap").pop().unwrap();
+    let len = disk.read_file(&newest).unwrap().len() as u64;
+    let damages: [&dyn Fn(&SimDisk); 5] = [
+        &|disk| disk.flip_bit(&newest, 9, 3).unwrap(),
+        &|disk| disk.flip_bit(&newest, len / 2, 3).unwrap(),
+        &|disk| disk.flip_bit(&newest, len - 1, 0).unwrap(),
+        &|disk| disk.truncate_file(&newest, len - 20).unwrap(),
+        &|disk| disk.remove_file(&newest).unwrap(),
+    ];
+    for (n, damage) in damages.iter().enumerate() {
+        let disk = disk.crash(Crash::Nothing);
+        damage(&disk);
+        let (engine, report) = open(&disk);
+        assert_eq!(state(&engine), wanted, "damage {n}: {report:?}");
+        assert!(report.warnings.iter().any(|w| w.contains(&newest)), "damage {n}: {report:?}");
+        // and the store gets well by itself
+        engine.execute(Cmd::push(9, 9)).unwrap();
+        engine.checkpoint().unwrap();
+        engine.execute(Cmd::push(9, 10)).unwrap();
+        engine.checkpoint().unwrap();
+        let wanted = state(&engine);
+        drop(engine);
+        let (engine, report) = open(&disk.crash(Crash::Seeded(1)));
+        assert_eq!(state(&engine), wanted, "damage {n}: {report:?}");
+        assert!(report.warnings.is_empty(), "damage {n}: {report:?}");
+    }
+}
+
+#[test]
+fn two_damaged_snapshots_are_corruption_and_nothing_is_changed() {
+    let (disk, _) = two_snapshots();
+    for name in names(&disk, ".snap") {
+        disk.flip_bit(&name, 40, 1).unwrap();
+    }
+    let before = files(&disk);
+    let error = open_on::<Stacks>(&disk, &manual()).unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { path, .. } if path.to_string_lossy().ends_with(".snap")), "{error:?}");
+    assert_eq!(files(&disk), before);
+}
+
+#[test]
+fn one_damaged_manifest_is_replaced_by_the_other_and_reported() {
+    let (disk, wanted) = two_snapshots();
+    for copy in ["MANIFEST-0", "MANIFEST-1"] {
+        for damage in 0..3 {
+            let disk = disk.crash(Crash::Nothing);
+            match damage {
+                0 => disk.flip_bit(copy, 30, 1).unwrap(),
+                1 => disk.truncate_file(copy, 0).unwrap(),
+                _ => disk.remove_file(copy).unwrap(),
+            }
+            let (engine, report) = open(&disk);
+            assert_eq!(state(&engine), wanted, "{copy}, damage {damage}: {report:?}");
+            assert!(damage > 0 || !report.warnings.is_empty(), "{copy}, damage {damage}: {report:?}");
+            engine.execute(Cmd::push(9, 9)).unwrap();
+            let wanted = state(&engine);
+            drop(engine);
+            let disk = disk.crash(Crash::Nothing);
+            let (engine, _) = open(&disk);
+            assert_eq!(state(&engine), wanted);
+        }
+    }
+}
+
+#[test]
+fn without_any_manifest_the_store_opens_from_the_rest_or_says_why_not() {
+    let (disk, wanted) = two_snapshots();
+    for damage in 0..3 {
+        let disk = disk.crash(Crash::Nothing);
+        for copy in ["MANIFEST-0", "MANIFEST-1"] {
+            match damage {
+                0 => disk.flip_bit(copy, 30, 1).unwrap(),
+                1 => disk.truncate_file(copy, 0).unwrap(),
+                _ => disk.remove_file(copy).unwrap(),
+            }
+        }
+        let before = files(&disk);
+        match open_on::<Stacks>(&disk, &manual()) {
+            Ok((engine, report)) => {
+                assert_eq!(state(&engine), wanted, "damage {damage}: {report:?}");
+                assert!(!report.warnings.is_empty(), "damage {damage}: {report:?}");
+                engine.execute(Cmd::push(9, 9)).unwrap();
+                drop(engine);
+                assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(9), [9]);
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::Corrupt { .. } | Error::NotAStore { .. }), "{error:?}");
+                assert_eq!(files(&disk), before);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_recovery_budget_takes_checkpoints_before_it_is_passed() {
+    let disk = SimDisk::new(6);
+    let options =
+        manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_millis(30));
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    let mut taken = 0;
+    for n in 0..4000u32 {
+        engine.execute(Cmd::Push { key: 1, value: n, pad: 2000 }).unwrap();
+        engine.execute(Cmd::Pop { key: 1 }).unwrap();
+        disk.advance(Duration::from_millis(1));
+        while engine.step(Step::Checkpoint).unwrap() {}
+        taken = engine.stats().checkpoints;
+        if taken >= 2 {
+            break;
+        }
+    }
+    assert!(taken >= 2, "{:?}", engine.stats());
+    assert!(engine.estimated_recovery() <= Duration::from_millis(30), "{:?}", engine.estimated_recovery());
+}
+
+#[test]
+fn a_budget_that_cannot_be_met_is_reported_and_checkpoints_stay_rare() {
+    let disk = SimDisk::new(7);
+    let options =
+        manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_nanos(1));
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    for n in 0..200u32 {
+        engine.execute(Cmd::push(1, n)).unwrap();
+        while engine.step(Step::Checkpoint).unwrap() {}
+    }
+    let stats = engine.stats();
+    assert!(stats.recovery_budget_cannot_be_met, "{stats:?}");
+    assert!(stats.checkpoints < 50, "{stats:?}");
+}
