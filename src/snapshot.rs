@@ -230,6 +230,7 @@ pub(crate) struct Loaded<M: StateMachine> {
 /// [`Error::Corrupt`], [`Error::UnsupportedVersion`], or an I/O error.
 pub(crate) fn load<M: StateMachine>(
     storage: &dyn Storage,
+    store: Option<StoreId>,
     lsn: Lsn,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Loaded<M>> {
@@ -239,6 +240,9 @@ pub(crate) fn load<M: StateMachine>(
     let damage = |offset, reason: String| Error::corrupt(storage.path(&name), offset, Some(lsn), reason);
     if header.lsn != lsn {
         return Err(damage(0, "the snapshot's header is that of another snapshot".into()));
+    }
+    if store.is_some_and(|store| store != header.store) {
+        return Err(damage(0, "the snapshot belongs to another store".into()));
     }
     if header.machine.name != M::NAME {
         let reason = format!("it belongs to \"{}\", not to \"{}\"", header.machine.name, M::NAME);

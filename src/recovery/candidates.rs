@@ -3,8 +3,9 @@
 use crate::error::{Error, Result};
 use crate::format::Lsn;
 use crate::format::SegmentId;
-use crate::format::manifest::SnapshotEntry;
-use crate::storage::AlignedBuf;
+use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
+use crate::format::names;
+use crate::storage::{AlignedBuf, OpenMode};
 use crate::sync::Arc;
 use crate::wal::attach::Attached;
 use crate::wal::scan::Scanner;
@@ -49,11 +50,14 @@ pub(crate) fn list(attached: &Attached) -> Result<Vec<Candidate>> {
         return Ok(vec![Candidate::Origin(origin)]);
     };
     let end = end_of_log(attached, first.base)?;
-    let reached = attached.snapshots.iter().filter(|lsn| **lsn >= first.base && **lsn <= end);
+    let reached = attached.snapshots.iter().filter(|lsn| **lsn >= first.base && **lsn <= end).take(SNAPSHOTS_KEPT);
     let mut list = Vec::new();
     for &lsn in reached {
-        // its length is only known to a manifest; loading checks the file to its end all the same
-        list.push(Candidate::Snapshot(SnapshotEntry { lsn, file_bytes: 0 }));
+        let name = names::snapshot(lsn);
+        let io = |operation, e| Error::io(operation, attached.storage.path(&name), e);
+        let file = attached.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;
+        let file_bytes = file.len().map_err(|e| io("measure", e))?;
+        list.push(Candidate::Snapshot(SnapshotEntry { lsn, file_bytes }));
     }
     if first.id == SegmentId::new(1) && first.base == origin {
         list.push(Candidate::Origin(first.base));

@@ -14,14 +14,14 @@ pub use report::{Phase, Phases, Progress, RecoveryPolicy, RecoveryReport, Verdic
 use crate::error::{Error, Result};
 use crate::format::manifest::SnapshotEntry;
 use crate::format::record::Record;
-use crate::format::{Epoch, Lsn, MachineTag, TxnId};
+use crate::format::{Epoch, Lsn, MachineTag, StoreId, TxnId};
 use crate::machine::StateMachine;
 use crate::options::{Options, ProgressFn};
 use crate::storage::{AlignedBuf, Storage};
 use crate::sync::{Arc, thread};
 use crate::txn::{Scope, Table, UndoFault, roll_back};
 use crate::wal::attach::{Access, Attached};
-use crate::wal::scan::{Chunk, ScanEnd, Scanner};
+use crate::wal::scan::{Chunk, OpenSegment, ScanEnd, Scanner};
 use crate::wal::{Background, Level, Log, OpenLog, Tail, prepare_root};
 use candidates::Candidate;
 use replay::Replay;
@@ -109,6 +109,9 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
 fn new_report(attached: &Attached) -> RecoveryReport {
     let mut warnings = attached.storage.warnings();
     warnings.extend(attached.manifest_faults.iter().map(|fault| format!("{fault}; the other copy stood in")));
+    if attached.manifest.is_none() && !attached.is_new() {
+        warnings.push("no copy of the manifest is left; the segments and snapshots stood in".into());
+    }
     warnings.extend(attached.foreign.iter().map(|name| format!("{name} is not a file of this store")));
     RecoveryReport {
         verdict: if attached.is_new() { Verdict::New } else { Verdict::Interrupted },
@@ -137,17 +140,27 @@ fn check_is_ours<M: StateMachine>(attached: &Attached, options: &Options) -> Res
             return Err(Error::NotAStore { path, reason: "it holds neither a manifest nor a segment".into() });
         }
     }
-    let Some(manifest) = &attached.manifest else { return Ok(()) };
-    let found = &manifest.machine;
+    let Some((found, _)) = owner(attached)? else { return Ok(()) };
     if found.name != M::NAME {
         let reason = format!("it belongs to the machine \"{}\", not to \"{}\"", found.name, M::NAME);
         return Err(Error::NotAStore { path, reason: reason.into() });
     }
-    if !M::supports(found.version) {
+    // without a manifest nobody knows the newest version; each segment's and snapshot's own is looked at all the same
+    if attached.manifest.is_some() && !M::supports(found.version) {
         let what = M::NAME.into();
         return Err(Error::UnsupportedVersion { path, what, found: found.version, supported: M::VERSION });
     }
     Ok(())
+}
+
+/// Whose store it is and which: as the manifest says or, without any, the oldest segment.
+fn owner(attached: &Attached) -> Result<Option<(MachineTag, StoreId)>> {
+    if let Some(manifest) = &attached.manifest {
+        return Ok(Some((manifest.machine.clone(), manifest.store)));
+    }
+    let Some(first) = attached.segments.first() else { return Ok(None) };
+    let header = OpenSegment::open(&*attached.storage, first)?.header;
+    Ok(Some((header.machine, header.store)))
 }
 
 /// Where replay begins.
@@ -162,6 +175,7 @@ struct Base<M: StateMachine> {
 fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, teller: &Teller) -> Result<Base<M>> {
     let mut first_fault = None;
     let list = candidates::list(attached)?;
+    let store = owner(attached)?.map(|(_, store)| store);
     let vouched: Vec<SnapshotEntry> = list.iter().filter_map(Candidate::entry).collect();
     for candidate in &list {
         let Candidate::Snapshot(entry) = candidate else {
@@ -171,7 +185,7 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
             return Ok(Base { replay, start: *start, snapshots: Vec::new() });
         };
         let mut tell = |done, total| teller.tell(Phase::Snapshot, done, total);
-        match crate::snapshot::load::<M>(&*attached.storage, entry.lsn, &mut tell) {
+        match crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, &mut tell) {
             Ok(loaded) => {
                 report.snapshot = Some(loaded.header.lsn);
                 report.snapshot_bytes = loaded.file_bytes;
@@ -260,7 +274,8 @@ pub(crate) fn rehearse<M: StateMachine>(attached: &Attached, candidate: Candidat
     let mut replay = match candidate {
         Candidate::Origin(_) => Replay { state: M::default(), table: Table::default() },
         Candidate::Snapshot(entry) => {
-            let loaded = crate::snapshot::load::<M>(&*attached.storage, entry.lsn, &mut |_, _| {})?;
+            let store = owner(attached)?.map(|(_, store)| store);
+            let loaded = crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, &mut |_, _| {})?;
             Replay { state: loaded.state, table: loaded.table }
         }
     };

@@ -30,8 +30,8 @@ pub struct LogReport {
     pub warnings: Vec<String>,
 }
 
-/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it, and the snapshots (the newest
-/// first) that recovery found to count.
+/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it, and the snapshots, the newest
+/// first, that recovery found to count.
 pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, found: &[SnapshotEntry]) -> Result<Root> {
     if machine.name.len() > MAX_MACHINE_NAME_BYTES {
         return Err(Error::invalid(format!("a machine's name is at most {MAX_MACHINE_NAME_BYTES} bytes long")));
