@@ -60,6 +60,7 @@ struct Readme;
 
 mod engine;
 mod error;
+mod events;
 pub mod format;
 pub mod inspect;
 pub mod kv;

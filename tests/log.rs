@@ -1,5 +1,7 @@
 //! The log on its own, on the simulated disk: what was acknowledged is there after any crash.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test are a test")]
+
 use seawal::format::Lsn;
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
 use seawal::wal::{Background, Log, LogOptions, LogStep};
