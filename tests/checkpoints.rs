@@ -1,4 +1,5 @@
 //! Checkpoints: fuzzy, in stages, bounding the log, and what happens when what they wrote is damaged.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;
 

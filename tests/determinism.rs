@@ -1,4 +1,5 @@
 //! One seed gives one trace of operations.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;
 

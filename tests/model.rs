@@ -1,4 +1,5 @@
 //! The key-value engine against an ordered map, with whatever operations come, and reopenings in between.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Isolation, conflicts, savepoints, limits, rejections, panics and tickets of transactions.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;
 
