@@ -82,10 +82,14 @@ fn the_directory_stays_bounded_over_a_long_run() {
         match engine.execute(Cmd::Push { key: (n % 5) as u8, value: n, pad: 1500 }) {
             Ok(_) => {
                 done += 1;
-                engine.execute(Cmd::Pop { key: (n % 5) as u8 }).map(|_| ()).or_else(|e| match e {
-                    ExecuteError::Failed(e) if e.is_full() => Ok(()),
-                    e => Err(e),
-                }).unwrap();
+                engine
+                    .execute(Cmd::Pop { key: (n % 5) as u8 })
+                    .map(|_| ())
+                    .or_else(|e| match e {
+                        ExecuteError::Failed(e) if e.is_full() => Ok(()),
+                        e => Err(e),
+                    })
+                    .unwrap();
             }
             Err(ExecuteError::Failed(error)) => {
                 assert!(error.is_full(), "{error:?}");
@@ -203,6 +207,21 @@ fn a_damaged_newest_snapshot_is_replaced_by_the_older_one_and_reported() {
 }
 
 #[test]
+fn a_checkpoint_makes_the_log_before_it_durable_so_that_the_older_snapshot_can_stand_in() {
+    let disk = SimDisk::new(8);
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.checkpoint().unwrap();
+    engine.execute_with(Cmd::push(1, 2), seawal::Durability::Os).unwrap();
+    let _ticket = engine.submit(Cmd::push(1, 3)).unwrap();
+    engine.checkpoint().unwrap();
+    let disk = disk.crash(Crash::Nothing);
+    assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1, 2, 3]);
+    disk.flip_bit(names(&disk, ".snap").last().unwrap(), 100, 1).unwrap();
+    assert_eq!(state(&open(&disk).0).at(1), [1, 2, 3]);
+}
+
+#[test]
 fn two_damaged_snapshots_are_corruption_and_nothing_is_changed() {
     let (disk, _) = two_snapshots();
     for name in names(&disk, ".snap") {
@@ -270,7 +289,8 @@ fn without_any_manifest_the_store_opens_from_the_rest_or_says_why_not() {
 #[test]
 fn a_recovery_budget_takes_checkpoints_before_it_is_passed() {
     let disk = SimDisk::new(6);
-    let options = manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_millis(60));
+    let options =
+        manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_millis(60));
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     let mut taken = 0;
     for n in 0..4000u32 {
@@ -290,7 +310,8 @@ fn a_recovery_budget_takes_checkpoints_before_it_is_passed() {
 #[test]
 fn a_budget_that_cannot_be_met_is_reported_and_checkpoints_stay_rare() {
     let disk = SimDisk::new(7);
-    let options = manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_nanos(1));
+    let options =
+        manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_nanos(1));
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     for n in 0..200u32 {
         engine.execute(Cmd::push(1, n)).unwrap();

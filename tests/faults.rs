@@ -4,10 +4,10 @@ mod common;
 
 use common::oracle::{Oracle, Run, run};
 use common::{Cmd, Rng, Stacks, manual, open, open_on, scale, state};
+use seawal::machine::{Access, Footprint};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::LogStep;
 use seawal::{Durability, Error, ExecuteError, ReadLevel, Step};
-use seawal::machine::{Access, Footprint};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const ACTIONS: u64 = 150;
@@ -91,9 +91,13 @@ fn a_sync_that_fails_latches_and_the_unhardened_is_not_shown() {
     assert_eq!(before, [2]);
     let error = ticket.wait().unwrap_err();
     assert!(error.is_latched(), "{error:?}");
-    let error = engine.read_within(&Footprint::key(Access::Shared, &[2]), ReadLevel::Hardened, |s| s.at(2)).unwrap_err();
+    let error =
+        engine.read_within(&Footprint::key(Access::Shared, &[2]), ReadLevel::Hardened, |s| s.at(2)).unwrap_err();
     assert!(error.is_latched(), "{error:?}");
-    assert_eq!(engine.read_within(&Footprint::key(Access::Shared, &[1]), ReadLevel::Hardened, |s| s.at(1)).unwrap(), [1]);
+    assert_eq!(
+        engine.read_within(&Footprint::key(Access::Shared, &[1]), ReadLevel::Hardened, |s| s.at(1)).unwrap(),
+        [1]
+    );
     assert!(engine.view().unwrap_err().is_latched());
     let Err(ExecuteError::Failed(error)) = engine.execute(Cmd::push(3, 3)) else { panic!() };
     assert!(error.is_latched());
@@ -216,8 +220,8 @@ fn a_full_disk_opens_with_losers_to_undo_again_and_again() {
         for round in 0..6 {
             let crash = if round % 2 == 0 { Crash::Seeded(seed + round) } else { Crash::KillOnly };
             disk = disk.crash(crash);
-            let (engine, report) = open_on::<Stacks>(&disk, &manual())
-                .unwrap_or_else(|e| panic!("seed {seed}, round {round}: {e:?}"));
+            let (engine, report) =
+                open_on::<Stacks>(&disk, &manual()).unwrap_or_else(|e| panic!("seed {seed}, round {round}: {e:?}"));
             assert_eq!(state(&engine), wanted, "seed {seed}, round {round}: {report:?}");
             match engine.execute(Cmd::push(1, 1)) {
                 Ok(_) => engine.execute(Cmd::Pop { key: 1 }).map(|_| ()).unwrap_or_else(|e| panic!("{e:?}")),

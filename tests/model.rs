@@ -123,7 +123,11 @@ fn apply(model: &mut Model, op: &Op) -> Result<KvReply, KvRejection> {
     }
 }
 
-fn same<T: std::fmt::Debug>(got: Result<KvReply, ExecuteError<KvRejection>>, wanted: Result<KvReply, KvRejection>, what: T) {
+fn same<T: std::fmt::Debug>(
+    got: Result<KvReply, ExecuteError<KvRejection>>,
+    wanted: Result<KvReply, KvRejection>,
+    what: T,
+) {
     let got = match got {
         Ok(reply) => Ok(reply),
         Err(ExecuteError::Rejected(rejection)) => Err(rejection),

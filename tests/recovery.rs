@@ -76,7 +76,10 @@ fn refused(disk: &SimDisk, options: &Options) -> Error {
 /// Where the frames of a segment begin: blocks that are not empty, behind the header.
 fn blocks_in_use(disk: &SimDisk, name: &str) -> Vec<u64> {
     let bytes = disk.read_file(name).unwrap();
-    (1..bytes.len() / 4096).filter(|n| bytes[n * 4096..][..4096].iter().any(|b| *b != 0)).map(|n| n as u64 * 4096).collect()
+    (1..bytes.len() / 4096)
+        .filter(|n| bytes[n * 4096..][..4096].iter().any(|b| *b != 0))
+        .map(|n| n as u64 * 4096)
+        .collect()
 }
 
 #[test]
@@ -113,7 +116,10 @@ fn damage_anywhere_is_refused_or_does_no_harm() {
         engine.execute(Cmd::push(5, n)).unwrap();
     }
     engine.step(Step::Log(LogStep::Watermark)).unwrap();
-    let wanted = { let _ = wanted; state(&engine) };
+    let wanted = {
+        let _ = wanted;
+        state(&engine)
+    };
     drop(engine);
     let disk = disk.crash(Crash::Nothing);
     let mut rng = Rng::new(2);

@@ -92,13 +92,22 @@ fn a_backup_interrupted_anywhere_is_no_store_or_the_whole_state() {
             let target = SimDisk::new(6);
             target.fail_at(op, Fault::Crash, Persistence::ForEver);
             assert!(engine.backup_to_storage(Arc::new(target.clone())).is_err());
-            let crash = [Crash::Nothing, Crash::Everything, Crash::KillOnly, Crash::Seeded(op), Crash::Seeded(op + 999), Crash::TornBlock(op)];
+            let crash = [
+                Crash::Nothing,
+                Crash::Everything,
+                Crash::KillOnly,
+                Crash::Seeded(op),
+                Crash::Seeded(op + 999),
+                Crash::TornBlock(op),
+            ];
             let target = target.crash(crash[seed]);
             match open_on::<Stacks>(&target, &manual()) {
                 Ok((copy, report)) if report.verdict == Verdict::New => assert_eq!(state(&copy), Stacks::default()),
                 Ok((copy, _)) => assert_eq!(state(&copy), wanted, "op {op}, {:?}", crash[seed]),
                 // a snapshot or a manifest of which half is there: refused, and not taken for an empty store
-                Err(error) => assert!(matches!(error, Error::NotAStore { .. } | Error::Corrupt { .. }), "op {op}: {error:?}"),
+                Err(error) => {
+                    assert!(matches!(error, Error::NotAStore { .. } | Error::Corrupt { .. }), "op {op}: {error:?}")
+                }
             }
         }
     }
