@@ -81,7 +81,7 @@ mod tests {
         hardening.note(&Footprint::key(Access::Shared, b"b"), Lsn::new(20));
         assert_eq!(hardening.needed_for_key(b"a"), Lsn::new(10));
         assert_eq!(hardening.needed_for_key(b"b"), Lsn::ZERO);
-        assert_eq!(hardening.needed_for(&Footprint::range(Access::Shared, b"x"..)), Lsn::new(10));
+        assert_eq!(hardening.needed_for(&Footprint::range(Access::Shared, "x"..)), Lsn::new(10));
         hardening.note(&Footprint::everything(Access::Exclusive), Lsn::new(30));
         assert_eq!(hardening.needed_for_key(b"b"), Lsn::new(30));
     }
