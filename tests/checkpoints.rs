@@ -208,6 +208,21 @@ fn a_damaged_newest_snapshot_is_replaced_by_the_older_one_and_reported() {
 }
 
 #[test]
+fn a_checkpoint_makes_the_log_before_it_durable_so_that_the_older_snapshot_can_stand_in() {
+    let disk = SimDisk::new(8);
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.checkpoint().unwrap();
+    engine.execute_with(Cmd::push(1, 2), seawal::Durability::Os).unwrap();
+    let _ticket = engine.submit(Cmd::push(1, 3)).unwrap();
+    engine.checkpoint().unwrap();
+    let disk = disk.crash(Crash::Nothing);
+    assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1, 2, 3]);
+    disk.flip_bit(names(&disk, ".snap").last().unwrap(), 100, 1).unwrap();
+    assert_eq!(state(&open(&disk).0).at(1), [1, 2, 3]);
+}
+
+#[test]
 fn two_damaged_snapshots_are_corruption_and_nothing_is_changed() {
     let (disk, _) = two_snapshots();
     for name in names(&disk, ".snap") {
