@@ -269,7 +269,7 @@ fn iterators_over_many_entries_meet_in_the_middle() {
     let disk = SimDisk::new(1);
     let (engine, _) = open_on::<Kv>(&disk, &manual()).unwrap();
     for n in 0..1000u32 {
-        let _ = engine.submit(KvCommand::put("t", n.to_be_bytes(), n.to_le_bytes())).unwrap();
+        drop(engine.submit(KvCommand::put("t", n.to_be_bytes(), n.to_le_bytes())).unwrap());
         if n % 100 == 0 {
             engine.checkpoint().unwrap();
         }
