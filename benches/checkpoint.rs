@@ -1,4 +1,5 @@
 //! Checkpoints: writing, syncing and reading back a snapshot, unpaced; and the freeze that a view takes.
+#![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 
 mod common;
 

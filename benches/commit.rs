@@ -1,4 +1,5 @@
 //! Durable commits: one record each, at 1, 8 and 64 threads, and from one thread with 1,024 tickets outstanding; beside the floor.
+#![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 
 mod common;
 

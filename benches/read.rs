@@ -1,4 +1,5 @@
 //! Reads of committed entries: points and scans of 100, at 1 and 2 threads.
+#![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! Recovery time: replay of a log written in batches of 100, loading a snapshot, and the undo of losers; up to ten million entries.
 //!
 //! `SEAWAL_BENCH_ENTRIES=1000000` sets the largest number of entries.
+#![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 
 mod common;
 

@@ -7,6 +7,7 @@ use seawal::machine::{Access, Footprint, SerdeMachine};
 use seawal::{Engine, ExecuteError, Options};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The whole state. Maps are ordered, so that equal banks are equal bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,16 @@ enum Order {
 enum Refusal {
     TooLittle { account: String, balance: u64 },
     TooMuch { account: String },
+}
+
+/// With this, an `ExecuteError` is an error like any other, and `?` passes it on.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::TooLittle { account, balance } => write!(f, "{account} has no more than {balance}"),
+            Refusal::TooMuch { account } => write!(f, "{account} cannot hold so much"),
+        }
+    }
 }
 
 impl Bank {
@@ -106,29 +117,26 @@ fn transfer(from: &str, to: &str, amount: u64) -> Order {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
-    let failed = |error: ExecuteError<Refusal>| format!("{error:?}");
     {
         let engine = Engine::<Bank>::open(dir.path())?;
-        engine.execute(Order::Deposit { to: "alice".into(), amount: 100 }).map_err(failed)?;
-        let balances = engine.execute(transfer("alice", "bob", 30)).map_err(failed)?;
+        engine.execute(Order::Deposit { to: "alice".into(), amount: 100 })?;
+        let balances = engine.execute(transfer("alice", "bob", 30))?;
         println!("alice has {}, bob has {}", balances[0], balances[1]);
 
         match engine.execute(transfer("bob", "carol", 31)) {
-            Err(ExecuteError::Rejected(Refusal::TooLittle { account, balance })) => {
-                println!("refused: {account} has no more than {balance}");
-            }
+            Err(ExecuteError::Rejected(refusal @ Refusal::TooLittle { .. })) => println!("refused: {refusal}"),
             other => return Err(format!("bob paid what he does not have: {other:?}").into()),
         }
 
         // two orders as one; without the commit, neither happened
         let mut tx = engine.begin()?;
-        tx.execute(transfer("alice", "carol", 50)).map_err(failed)?;
-        tx.execute(transfer("carol", "bob", 50)).map_err(failed)?;
+        tx.execute(transfer("alice", "carol", 50))?;
+        tx.execute(transfer("carol", "bob", 50))?;
         tx.rollback()?;
         assert_eq!(engine.read(|bank| (bank.balance("alice"), bank.balance("bob")))?, (70, 30));
 
         let mut open = engine.begin()?;
-        open.execute(transfer("bob", "carol", 10)).map_err(failed)?;
+        open.execute(transfer("bob", "carol", 10))?;
         // the view is of committed states only
         assert_eq!(engine.view()?.balance("carol"), 0);
         open.commit()?;

@@ -180,7 +180,11 @@ impl fmt::Display for Error {
             }
             Error::NotAStore { path, reason } => write!(f, "{} is not a store: {reason}", path.display()),
             Error::UnsupportedVersion { path, what, found, supported } => {
-                write!(f, "{} has {what} version {found}; this program supports {supported}", path.display())
+                write!(
+                    f,
+                    "{}: {what} version {found} is not supported; this program supports {supported}",
+                    path.display()
+                )
             }
             Error::Locked { path, holder } => {
                 write!(f, "{} is in use", path.display())?;

@@ -36,6 +36,7 @@
 //! - [`Error`] tells apart what a program may want to tell apart: a conflict to try again, a full disk to go on from, a latched
 //!   log to reopen, damage to look at.
 //! - [`sim`] is a disk that crashes on demand, to see what your program makes of it.
+//! - [`inspect`] shows and verifies the files of a store, without writing to it.
 //! - [`wal::Log`] is the log alone, for records that are no commands.
 //!
 //! # What it does not do
@@ -59,6 +60,7 @@ struct Readme;
 
 mod engine;
 mod error;
+mod events;
 pub mod format;
 pub mod inspect;
 pub mod kv;

@@ -1,4 +1,5 @@
 //! Checkpoints: fuzzy, in stages, bounding the log, and what happens when what they wrote is damaged.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;
 
@@ -204,6 +205,21 @@ fn a_damaged_newest_snapshot_is_replaced_by_the_older_one_and_reported() {
         assert_eq!(state(&engine), wanted, "damage {n}: {report:?}");
         assert!(report.warnings.is_empty(), "damage {n}: {report:?}");
     }
+}
+
+#[test]
+fn a_checkpoint_makes_the_log_before_it_durable_so_that_the_older_snapshot_can_stand_in() {
+    let disk = SimDisk::new(8);
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.checkpoint().unwrap();
+    engine.execute_with(Cmd::push(1, 2), seawal::Durability::Os).unwrap();
+    let _ticket = engine.submit(Cmd::push(1, 3)).unwrap();
+    engine.checkpoint().unwrap();
+    let disk = disk.crash(Crash::Nothing);
+    assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1, 2, 3]);
+    disk.flip_bit(names(&disk, ".snap").last().unwrap(), 100, 1).unwrap();
+    assert_eq!(state(&open(&disk).0).at(1), [1, 2, 3]);
 }
 
 #[test]

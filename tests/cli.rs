@@ -1,4 +1,5 @@
 //! The program, as a shell sees it: what it writes, what it exits with, and what it leaves on disk.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 #![cfg(feature = "cli")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,5 @@
 //! Crashes at every operation of workloads with several open transactions, and crashes inside the recoveries from them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Every operation of the storage fails in turn, once and for ever: a typed error or a latch, and nothing acknowledged is lost.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;
 
@@ -166,7 +167,7 @@ fn full_disks_refuse_commits_without_harm_and_the_engine_resumes_by_itself() {
         let disk = SimDisk::new(seed);
         let mut oracle = Oracle::default();
         run(&disk, &mut oracle, seed, 0, &manual()).unwrap();
-        disk.set_free_bytes(Some(seed * 24 << 10));
+        disk.set_free_bytes(Some((seed * 24) << 10));
         run(&disk, &mut oracle, seed, 400, &manual())
             .unwrap_or_else(|e| panic!("seed {seed}: {e:?}\n{}", oracle.tail()));
         fulls += oracle.counts.get("full").copied().unwrap_or(0);
@@ -190,7 +191,7 @@ fn a_full_disk_opens_with_losers_to_undo_again_and_again() {
         let disk = SimDisk::new(seed);
         let (engine, _) = open(&disk);
         engine.execute(Cmd::push(1, 1)).unwrap();
-        disk.set_free_bytes(Some(seed * 16 << 10));
+        disk.set_free_bytes(Some((seed * 16) << 10));
         // until there is no room
         for n in 0..2000 {
             match engine.execute(Cmd::Push { key: 2, value: n, pad: 2500 }) {

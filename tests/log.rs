@@ -1,4 +1,5 @@
 //! The log on its own, on the simulated disk: what was acknowledged is there after any crash.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 use seawal::format::Lsn;
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};

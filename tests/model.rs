@@ -1,4 +1,5 @@
 //! The key-value engine against an ordered map, with whatever operations come, and reopenings in between.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;
 
@@ -156,7 +157,7 @@ fn check(engine: &Engine<Kv>, model: &Model) {
     let view = engine.view().unwrap();
     let mut found = Model::new();
     for t in view.tables() {
-        found.extend(view.range::<[u8]>(&t, ..).map(|(k, v)| ((t.to_string(), k.to_vec()), v.to_vec())));
+        found.extend(view.range::<[u8]>(t, ..).map(|(k, v)| ((t.to_string(), k.to_vec()), v.to_vec())));
     }
     assert_eq!(&found, model);
     assert_eq!(view.len(), model.len());
@@ -268,7 +269,7 @@ fn iterators_over_many_entries_meet_in_the_middle() {
     let disk = SimDisk::new(1);
     let (engine, _) = open_on::<Kv>(&disk, &manual()).unwrap();
     for n in 0..1000u32 {
-        engine.submit(KvCommand::put("t", n.to_be_bytes(), n.to_le_bytes())).unwrap();
+        drop(engine.submit(KvCommand::put("t", n.to_be_bytes(), n.to_le_bytes())).unwrap());
         if n % 100 == 0 {
             engine.checkpoint().unwrap();
         }

@@ -1,4 +1,5 @@
 //! Isolation, conflicts, savepoints, limits, rejections, panics and tickets of transactions.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;
 
@@ -120,7 +121,7 @@ fn a_rejected_command_changes_nothing_and_keeps_its_lock() {
     assert_eq!(tx.get("c").unwrap(), None);
     tx.insert("a", "2").unwrap();
     tx.commit().unwrap();
-    let all: Vec<_> = engine.iter().unwrap().map(|(k, v)| (k, v)).collect();
+    let all: Vec<_> = engine.iter().unwrap().collect();
     assert_eq!(all, [(b"a".to_vec(), b"2".to_vec()), (b"b".to_vec(), b"1".to_vec())]);
 }
 

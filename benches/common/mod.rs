@@ -7,10 +7,10 @@ use seawal::{Engine, Options};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub const VALUE: [u8; 100] = [7; 100];
+pub(crate) const VALUE: [u8; 100] = [7; 100];
 
 /// The n-th of a sequence of keys in random order, 16 bytes each.
-pub fn key(n: u64) -> [u8; 16] {
+pub(crate) fn key(n: u64) -> [u8; 16] {
     let mut z = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -20,29 +20,29 @@ pub fn key(n: u64) -> [u8; 16] {
     key
 }
 
-pub fn put(n: u64) -> KvCommand {
+pub(crate) fn put(n: u64) -> KvCommand {
     KvCommand::put("", key(n), VALUE)
 }
 
 /// A hundred entries as one command.
-pub fn batch(n: u64) -> KvCommand {
+pub(crate) fn batch(n: u64) -> KvCommand {
     KvCommand::batch((n * 100..n * 100 + 100).map(put))
 }
 
 /// A directory beside the build, on the disk that is measured, not in a memory file system.
-pub fn dir() -> tempfile::TempDir {
+pub(crate) fn dir() -> tempfile::TempDir {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     tempfile::tempdir_in(base).expect("a directory to measure in")
 }
 
 /// A store whose first segment is large, so that rotation plays no part.
-pub fn open(dir: &Path) -> Engine<Kv> {
+pub(crate) fn open(dir: &Path) -> Engine<Kv> {
     Options::new().first_segment_bytes(64 << 20).open(dir).expect("a store to measure")
 }
 
 /// Writes straight to the device, one block at a time, one in flight, into space that was written before: what a lone committer
 /// could reach at best. Returns the time that `writes` of them took.
-pub fn floor(dir: &Path, writes: u64, bytes: usize) -> Duration {
+pub(crate) fn floor(dir: &Path, writes: u64, bytes: usize) -> Duration {
     const SPACE: u64 = 32 << 20;
     let storage = DiskStorage::open(dir.join("floor"), Create::IfMissing).expect("a directory");
     let _ = storage.remove("file");

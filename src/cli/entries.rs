@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::ops::Bound;
 
-/// Writes all entries of a table as lines of key, tab and value, in the order of the keys' bytes.
+/// Writes all entries of a table, each a line of key, tab and value, in the order of the keys' bytes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Dump {
     #[command(flatten)]
@@ -107,7 +107,7 @@ impl Del {
     }
 }
 
-/// Writes the entries of a range of keys as lines of key, tab and value.
+/// Writes the entries of a range of keys, each a line of key, tab and value.
 #[derive(Debug, clap::Args)]
 pub(super) struct Scan {
     #[command(flatten)]

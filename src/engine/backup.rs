@@ -18,7 +18,7 @@ pub(super) fn to_dir<M: StateMachine>(engine: &Engine<M>, dir: &Path) -> Result<
     to_storage(engine, Arc::new(storage))
 }
 
-/// The manifest is written last: before that, the directory holds no store.
+/// The manifest is written last: before that, opening the directory says that the backup was cut off.
 pub(super) fn to_storage<M: StateMachine>(engine: &Engine<M>, storage: Arc<dyn Storage>) -> Result<()> {
     let attached = Attached::new(storage.clone(), Access::ReadWrite)?;
     if !attached.is_new() {

@@ -16,7 +16,7 @@ use crate::format::names::{self, FileName};
 use crate::format::snapshot::SnapshotHeader;
 use crate::machine::StateMachine;
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
-use crate::txn::Table;
+use crate::txn::{Table, guarded};
 use crate::wal::{Level, Log};
 use std::time::{Duration, Instant};
 
@@ -278,7 +278,7 @@ impl<M: StateMachine> Shared<M> {
         let began = self.storage.monotonic();
         self.check_not_poisoned()?;
         let lsn = log.seal()?;
-        let state = core.state.clone();
+        let state = guarded(|| core.state.clone())?;
         let table = core.table.clone();
         let (records, _) = log.appended();
         drop(core);
@@ -311,12 +311,14 @@ impl<M: StateMachine> Shared<M> {
                 published.last_error = None;
                 drop(published);
                 self.checkpoints.taken.fetch_add(1, Ordering::Relaxed);
+                crate::events::event!(info, "a checkpoint was taken");
                 self.end_checkpoint();
             }
             Err(error) => {
                 published.took = Duration::ZERO;
                 published.ended_at = now;
                 published.last_error = Some(error.clone());
+                crate::events::event!(warn, %error, "a checkpoint failed; the log is kept");
                 drop(published);
                 self.end_checkpoint();
                 return Err(error);

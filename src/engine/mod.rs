@@ -154,6 +154,7 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn open_with(storage: Arc<dyn Storage>, options: Options) -> Result<(Engine<M>, RecoveryReport)> {
         let recovered = recovery::recover::<M>(storage.clone(), &options)?;
         let report = recovered.report.clone();
+        crate::events::event!(info, machine = M::NAME, %report, "a store was opened");
         let background = options.log.background;
         let shared = Arc::new(Shared::new(storage, options, recovered));
         let mut threads = Threads::default();

@@ -61,6 +61,8 @@ pub(crate) struct Committed<M: StateMachine> {
 pub(crate) struct Applied<M: StateMachine> {
     pub(crate) reply: M::Reply,
     pub(crate) inverse: M::Command,
+    /// Of the inverse's encoding; only known where the inverse is kept.
+    pub(crate) inverse_bytes: u64,
     pub(crate) position: Position,
 }
 
@@ -162,16 +164,18 @@ impl<M: StateMachine> Shared<M> {
         let outcome = guarded(|| core.state.apply(command)).map_err(|_| self.poison())?;
         self.meter.stop(timed, &*self.storage);
         let (reply, inverse) = outcome.map_err(super::ExecuteError::Rejected)?;
+        let mut inverse_bytes = 0;
         if let Some(room) = undo_room {
-            let size = M::encoded_len(&inverse) as u64;
-            if size > room {
+            // from here on the state has changed: a panic must not leave that behind unlogged
+            inverse_bytes = guarded(|| M::encoded_len(&inverse)).map_err(|_| self.poison())? as u64;
+            if inverse_bytes > room {
                 self.take_back(core, &inverse)?;
-                let limit = self.options.max_txn_undo_bytes;
+                let (size, limit) = (inverse_bytes, self.options.max_txn_undo_bytes);
                 return Err(Error::TooLarge { what: "a transaction's inverses", size, limit }.into());
             }
         }
         match log.append_record(body, wanted, head) {
-            Ok(position) => Ok(Applied { reply, inverse, position }),
+            Ok(position) => Ok(Applied { reply, inverse, inverse_bytes, position }),
             Err(error) => {
                 self.take_back(core, &inverse)?;
                 Err(error.into())

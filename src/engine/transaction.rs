@@ -269,8 +269,8 @@ impl Tx {
         match shared.apply_and_append(&mut core, log, command, Some(room), None, (&body, head)) {
             Ok(applied) => {
                 let id = *self.id.get_or_insert(TxnId::from(applied.position.lsn));
-                let bytes = M::encoded_len(&applied.inverse) as u64;
-                core.table.push(id, UndoEntry { lsn: applied.position.lsn, inverse: applied.inverse, bytes });
+                let (lsn, bytes) = (applied.position.lsn, applied.inverse_bytes);
+                core.table.push(id, UndoEntry { lsn, inverse: applied.inverse, bytes });
                 drop(core);
                 self.promised = self.promised.saturating_add(promise);
                 self.wrote = std::mem::take(&mut self.wrote).and(footprint);

@@ -26,6 +26,8 @@ use super::{Epoch, Lsn, StoreId};
 /// Bytes before the payload.
 pub(crate) const HEADER_BYTES: usize = 52;
 const VERSION: u8 = 1;
+/// The highest kind that is known.
+pub(crate) const KINDS: u32 = 2;
 const CHECKSUM_OFFSET: usize = 4;
 const CHECKSUM_END: usize = 8;
 
@@ -73,8 +75,10 @@ pub(crate) enum FrameFault {
     Elsewhere,
     /// The frame is whole, but does not follow the frame before it.
     Chain,
-    /// The frame is whole, but of a version, kind or flag that is not known.
+    /// The frame is whole, but of a version that is not known.
     Version(u32),
+    /// The frame is whole, but of a kind or with a flag that is not known: kind, then flags above it.
+    Kind(u32),
     /// The frame is whole, but its records do not add up.
     Records,
 }
@@ -88,7 +92,8 @@ impl FrameFault {
             FrameFault::Checksum => "the frame's checksum does not match its content",
             FrameFault::Elsewhere => "the frame here belongs to another place, epoch or store",
             FrameFault::Chain => "the frame does not follow the one before it",
-            FrameFault::Version(_) => "the frame has an unknown version, kind or flag",
+            FrameFault::Version(_) => "the frame has an unknown version",
+            FrameFault::Kind(_) => "the frame has an unknown kind or flag",
             FrameFault::Records => "the frame's records do not add up",
         }
     }
@@ -176,11 +181,11 @@ pub(crate) fn decode<'a>(bytes: &'a [u8], place: &Place) -> Result<Frame<'a>, Fr
     })?;
     let total = usize::try_from(total_bytes).map_err(|_| FrameFault::Length)?;
     let frame = bytes.get(..total).ok_or(FrameFault::Length)?;
-    let (header, version, stored) = decode_header(header_bytes).ok_or(FrameFault::Length)?;
+    let (header, stored) = decode_header(header_bytes).ok_or(FrameFault::Length)?;
     if checksum(frame) != Some(stored) {
         return Err(FrameFault::Checksum);
     }
-    let header = header.ok_or(FrameFault::Version(version))?;
+    let header = header?;
     if (header.store, header.epoch, header.lsn) != (place.store, place.epoch, place.lsn) {
         return Err(FrameFault::Elsewhere);
     }
@@ -189,14 +194,15 @@ pub(crate) fn decode<'a>(bytes: &'a [u8], place: &Place) -> Result<Frame<'a>, Fr
     Ok(Frame { header, checksum: stored, payload, total_bytes })
 }
 
-/// The header (none where its version, kind or flags are unknown), version with kind and flags, and the stored checksum.
-fn decode_header(bytes: &[u8]) -> Option<(Option<FrameHeader>, u32, u32)> {
+/// The header, or why it is not known, and the stored checksum.
+fn decode_header(bytes: &[u8]) -> Option<(Result<FrameHeader, FrameFault>, u32)> {
     let mut take = Take(bytes);
     let (kind, version, flags, stored) = (take.u8()?, take.u8()?, take.u16()?, take.u32()?);
     let known = match (kind, version, flags) {
-        (1, VERSION, 0) => Some(FrameKind::Records),
-        (2, VERSION, 0) => Some(FrameKind::Watermark),
-        _ => None,
+        (1, VERSION, 0) => Ok(FrameKind::Records),
+        (2, VERSION, 0) => Ok(FrameKind::Watermark),
+        (kind, VERSION, flags) => Err(FrameFault::Kind(u32::from(kind) | u32::from(flags).wrapping_shl(8))),
+        (_, version, _) => Err(FrameFault::Version(u32::from(version))),
     };
     let store = StoreId::new(take.u64()?);
     let epoch = Epoch::new(take.u64()?);
@@ -205,7 +211,7 @@ fn decode_header(bytes: &[u8]) -> Option<(Option<FrameHeader>, u32, u32)> {
     let (payload_bytes, records, previous_checksum) = (take.u32()?, take.u32()?, take.u32()?);
     let header =
         known.map(|kind| FrameHeader { kind, store, epoch, lsn, watermark, payload_bytes, records, previous_checksum });
-    Some((header, u32::from(version), stored))
+    Some((header, stored))
 }
 
 impl<'a> Frame<'a> {

@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 const DEFAULT_BLOCK_BYTES: u32 = 4096;
 
 /// Answers beyond this are taken for nonsense.
-const MAX_BLOCK_BYTES: u32 = 1 << 20;
+const MAX_BLOCK_BYTES: u32 = 64 << 10;
 
 /// What a directory's file system and device are like.
 #[derive(Clone, Copy, Debug)]

@@ -86,7 +86,7 @@ impl Attached {
         if lost {
             let fault = attached.manifest_faults.pop();
             return Err(fault.unwrap_or_else(|| {
-                let reason = "it holds snapshots, but neither a manifest nor a segment";
+                let reason = "it holds snapshots, but neither a manifest nor a segment: a backup that was cut off, or a store that lost them";
                 Error::corrupt(attached.storage.path(""), 0, None, reason)
             }));
         }

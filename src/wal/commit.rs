@@ -76,6 +76,9 @@ impl Commit {
             other => Error::Latched { source: Arc::new(other) },
         };
         let stored = self.latch.get_or_init(|| first).clone();
+        if stored.is_latched() {
+            crate::events::event!(error, error = %stored, "the log stopped writing");
+        }
         self.latched.store(true, Ordering::Release);
         let waiters = self.queue.lock().take_all_waiters();
         self.landed.notify_all();

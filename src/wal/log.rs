@@ -105,40 +105,17 @@ pub(crate) struct Inner {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) commit: Commit,
     pub(super) spares: Spares,
-    root: Arc<Mutex<Root>>,
-    identity: Identity,
-    options: LogOptions,
-    lock: Mutex<Option<Box<dyn StorageLock>>>,
+    pub(super) root: Arc<Mutex<Root>>,
+    pub(super) identity: Identity,
+    pub(super) options: LogOptions,
+    pub(super) lock: Mutex<Option<Box<dyn StorageLock>>>,
     pub(super) stop: AtomicBool,
-    closed: AtomicBool,
-    start: Lsn,
+    pub(super) closed: AtomicBool,
+    /// Where this open began to write.
+    pub(super) start: Lsn,
 }
 
 impl Inner {
-    pub(super) fn new(
-        storage: Arc<dyn Storage>,
-        commit: Commit,
-        spares: Spares,
-        root: Arc<Mutex<Root>>,
-        identity: Identity,
-        options: LogOptions,
-        lock: Option<Box<dyn StorageLock>>,
-        start: Lsn,
-    ) -> Arc<Inner> {
-        Arc::new(Inner {
-            storage,
-            commit,
-            spares,
-            root,
-            identity,
-            options,
-            lock: Mutex::new(lock),
-            stop: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            start,
-        })
-    }
-
     /// Makes a segment of this open, and a reserve; a full disk is no error here.
     pub(super) fn enter_first(&self, base: Lsn) -> Result<()> {
         let full_is_fine = |result: Result<bool>| match result {

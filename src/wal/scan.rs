@@ -363,9 +363,13 @@ impl Scanner {
         fault: FrameFault,
     ) -> Result<()> {
         let path = self.storage.path(&segment.file.name);
-        if let FrameFault::Version(found) = fault {
-            let supported = u32::from(crate::format::FORMAT_VERSION);
-            return Err(Error::UnsupportedVersion { path, what: "frame".into(), found, supported });
+        let unsupported = match fault {
+            FrameFault::Version(found) => Some(("frame", found, u32::from(crate::format::FORMAT_VERSION))),
+            FrameFault::Kind(found) => Some(("frame kind", found, frame::KINDS)),
+            _ => None,
+        };
+        if let Some((what, found, supported)) = unsupported {
+            return Err(Error::UnsupportedVersion { path, what: what.into(), found, supported });
         }
         let later = match recorded_end {
             None if self.clean_end != Some(self.lsn) => self.search(segment, offset)?,

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::format::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
 use crate::storage::{AlignedBuf, OpenMode, Storage};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, AtomicBool, Mutex};
 
 /// What opening a log found.
 #[derive(Clone, Debug)]
@@ -120,7 +120,18 @@ impl OpenLog {
         let segments = known_segments(&*storage, &attached)?;
         // between the end of what was recovered and the base there is nothing that could be lost
         let commit = Commit::new(queue, writer, segments, base);
-        let inner = Inner::new(storage, commit, spares, root, identity, options, attached.lock, base);
+        let inner = Arc::new(Inner {
+            storage,
+            commit,
+            spares,
+            root,
+            identity,
+            options,
+            lock: Mutex::new(attached.lock),
+            stop: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            start: base,
+        });
         inner.enter_first(base)?;
         Log::spawn(inner)
     }

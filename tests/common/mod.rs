@@ -1,7 +1,7 @@
 //! What the integration tests share: a machine whose commands are not idempotent, small options, and randomness.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-pub mod oracle;
+pub(crate) mod oracle;
 
 use seawal::machine::{Access, DecodeError, Footprint, StateMachine};
 use seawal::sim::SimDisk;
@@ -12,22 +12,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How much longer than usual the explorations run: `SEAWAL_LONG=10` for ten times.
-pub fn scale() -> u64 {
+pub(crate) fn scale() -> u64 {
     std::env::var("SEAWAL_LONG").ok().and_then(|s| s.parse().ok()).unwrap_or(1).max(1)
 }
 
 /// Splitmix64.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub fn new(seed: u64) -> Rng {
+    pub(crate) fn new(seed: u64) -> Rng {
         let mut rng = Rng(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0x5ea3);
         rng.next();
         rng
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,23 +35,23 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         if n == 0 { 0 } else { self.next() % n }
     }
 
-    pub fn one_in(&mut self, n: u64) -> bool {
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 }
 
 /// Stacks by key: doing anything twice, or in another order, shows.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Stacks {
-    pub by_key: BTreeMap<u8, Vec<u32>>,
+pub(crate) struct Stacks {
+    pub(crate) by_key: BTreeMap<u8, Vec<u32>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Cmd {
+pub(crate) enum Cmd {
     /// `pad` bytes of ballast go into the log with it.
     Push { key: u8, value: u32, pad: u16 },
     /// Rejected where the stack is empty.
@@ -63,11 +63,11 @@ pub enum Cmd {
 }
 
 impl Cmd {
-    pub fn push(key: u8, value: u32) -> Cmd {
+    pub(crate) fn push(key: u8, value: u32) -> Cmd {
         Cmd::Push { key, value, pad: 0 }
     }
 
-    pub fn keys(&self) -> Vec<u8> {
+    pub(crate) fn keys(&self) -> Vec<u8> {
         match self {
             Cmd::Push { key, .. } | Cmd::Pop { key } => vec![*key],
             Cmd::Move { from, to } if from == to => vec![*from],
@@ -78,7 +78,7 @@ impl Cmd {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Empty(pub u8);
+pub(crate) struct Empty(pub u8);
 
 impl std::fmt::Display for Empty {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -87,7 +87,7 @@ impl std::fmt::Display for Empty {
 }
 
 impl Stacks {
-    pub fn at(&self, key: u8) -> Vec<u32> {
+    pub(crate) fn at(&self, key: u8) -> Vec<u32> {
         self.by_key.get(&key).cloned().unwrap_or_default()
     }
 
@@ -189,7 +189,7 @@ impl StateMachine for Stacks {
 }
 
 /// Small segments, no waiting, nothing behind the scenes.
-pub fn manual() -> Options {
+pub(crate) fn manual() -> Options {
     Options::new()
         .background(Background::Manual)
         .lock_timeout(Duration::ZERO)
@@ -199,30 +199,33 @@ pub fn manual() -> Options {
         .checkpoint_log_bytes(48 << 10)
 }
 
-pub fn open_on<M: StateMachine>(disk: &SimDisk, options: &Options) -> seawal::Result<(Engine<M>, RecoveryReport)> {
+pub(crate) fn open_on<M: StateMachine>(
+    disk: &SimDisk,
+    options: &Options,
+) -> seawal::Result<(Engine<M>, RecoveryReport)> {
     options.open_on::<M>(Arc::new(disk.clone()))
 }
 
-pub fn open(disk: &SimDisk) -> (Engine<Stacks>, RecoveryReport) {
+pub(crate) fn open(disk: &SimDisk) -> (Engine<Stacks>, RecoveryReport) {
     open_on::<Stacks>(disk, &manual()).unwrap()
 }
 
-pub fn state(engine: &Engine<Stacks>) -> Stacks {
+pub(crate) fn state(engine: &Engine<Stacks>) -> Stacks {
     engine.read(Stacks::clone).unwrap()
 }
 
 /// All files with their bytes.
-pub fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
     disk.file_names().into_iter().map(|name| (name.clone(), disk.read_file(&name).unwrap())).collect()
 }
 
 /// The names of the files that end so, in order.
-pub fn names(disk: &SimDisk, suffix: &str) -> Vec<String> {
+pub(crate) fn names(disk: &SimDisk, suffix: &str) -> Vec<String> {
     disk.file_names().into_iter().filter(|name| name.ends_with(suffix)).collect()
 }
 
 /// Runs a future to its end on this thread.
-pub fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: Arc<Self>) {

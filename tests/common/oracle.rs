@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Everything that is known about what must and may survive.
 #[derive(Clone, Debug)]
-pub struct Oracle {
+pub(crate) struct Oracle {
     /// The state after each commit, from what was last recovered.
     states: Vec<Stacks>,
     /// How many commits survive power loss for certain.
@@ -35,9 +35,9 @@ pub struct Oracle {
     in_doubt: bool,
     next_value: u32,
     /// For messages.
-    pub log: Vec<String>,
+    pub(crate) log: Vec<String>,
     /// What was done, to see that workloads do what they are for.
-    pub counts: BTreeMap<&'static str, u64>,
+    pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
 impl Default for Oracle {
@@ -59,7 +59,7 @@ impl Default for Oracle {
 
 impl Oracle {
     /// What was done last, or everything with `SEAWAL_LOG` set.
-    pub fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let skip = if std::env::var_os("SEAWAL_LOG").is_some() { 0 } else { self.log.len().saturating_sub(15) };
         self.log[skip..].join("\n")
     }
@@ -119,13 +119,13 @@ impl Oracle {
     }
 
     /// A crash happened.
-    pub fn crashed(&mut self, crash: Crash) {
+    pub(crate) fn crashed(&mut self, crash: Crash) {
         self.power_lost |= crash != Crash::KillOnly;
         self.log.push(format!("--- crash {crash:?}"));
     }
 
     /// Checks a state that was recovered and takes it as the new beginning.
-    pub fn recovered(&mut self, found: &Stacks) -> Result<(), String> {
+    pub(crate) fn recovered(&mut self, found: &Stacks) -> Result<(), String> {
         let least = if self.power_lost { self.acked } else { self.written };
         let at = (0..self.states.len()).rev().find(|at| self.states[*at] == *found);
         match at {
@@ -171,11 +171,11 @@ struct Open {
 const ALL: u8 = 255;
 
 /// One run of a workload on one opened engine.
-pub struct Run<'a> {
-    pub disk: &'a SimDisk,
-    pub oracle: &'a mut Oracle,
-    pub rng: Rng,
-    pub options: Options,
+pub(crate) struct Run<'a> {
+    pub(crate) disk: &'a SimDisk,
+    pub(crate) oracle: &'a mut Oracle,
+    pub(crate) rng: Rng,
+    pub(crate) options: Options,
     engine: Engine<Stacks>,
     open: Vec<Open>,
     /// The state with the effects of open transactions.
@@ -186,11 +186,16 @@ pub struct Run<'a> {
 
 /// Why a run ended before its end.
 #[derive(Clone, Debug)]
-pub struct Stopped(pub Error);
+pub(crate) struct Stopped(pub Error);
 
 impl<'a> Run<'a> {
     /// Opens the store and checks what it recovered.
-    pub fn start(disk: &'a SimDisk, oracle: &'a mut Oracle, seed: u64, options: &Options) -> Result<Run<'a>, Error> {
+    pub(crate) fn start(
+        disk: &'a SimDisk,
+        oracle: &'a mut Oracle,
+        seed: u64,
+        options: &Options,
+    ) -> Result<Run<'a>, Error> {
         let (engine, report) = options.open_on::<Stacks>(Arc::new(disk.clone()))?;
         oracle.log.push(format!("open: {report}"));
         let found = engine.read(Stacks::clone)?;
@@ -217,7 +222,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    pub fn engine(&self) -> &Engine<Stacks> {
+    pub(crate) fn engine(&self) -> &Engine<Stacks> {
         &self.engine
     }
 
@@ -266,7 +271,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs so many actions, or until something fails that is no ordinary answer.
-    pub fn actions(&mut self, count: u64) -> Result<(), Stopped> {
+    pub(crate) fn actions(&mut self, count: u64) -> Result<(), Stopped> {
         for _ in 0..count {
             self.action()?;
             if self.open.is_empty() && self.live != *self.oracle.committed() {
@@ -831,7 +836,7 @@ impl<'a> Run<'a> {
 impl Run<'_> {
     /// After a failure that was injected: either the log is latched, and all that is promised of that holds, or the engine
     /// goes on as if nothing had been. Returns whether it goes on.
-    pub fn after_failure(&mut self) -> bool {
+    pub(crate) fn after_failure(&mut self) -> bool {
         let fresh = Footprint::key(Access::Shared, &[200]);
         match self.engine.begin() {
             Ok(tx) => drop(tx),
@@ -862,12 +867,12 @@ impl Run<'_> {
     }
 
     /// Whether a reopening failed half way, so that there is no engine on this disk.
-    pub fn engine_is_placeholder(&self) -> bool {
+    pub(crate) fn engine_is_placeholder(&self) -> bool {
         self.oracle.counts.get("reopening") != self.oracle.counts.get("reopen")
     }
 
     /// With space again, everything works at once.
-    pub fn resumes(&mut self) {
+    pub(crate) fn resumes(&mut self) {
         self.open.clear();
         self.live = self.oracle.committed().clone();
         for pad in [10, 5000] {
@@ -943,7 +948,13 @@ impl Run<'_> {
 }
 
 /// Runs a workload; what stopped it, if anything did.
-pub fn run(disk: &SimDisk, oracle: &mut Oracle, seed: u64, actions: u64, options: &Options) -> Result<(), Error> {
+pub(crate) fn run(
+    disk: &SimDisk,
+    oracle: &mut Oracle,
+    seed: u64,
+    actions: u64,
+    options: &Options,
+) -> Result<(), Error> {
     let mut run = Run::start(disk, oracle, seed, options)?;
     run.actions(actions).map_err(|stopped| stopped.0)
 }
