@@ -261,3 +261,42 @@ fn due_interval_commits_survive_power_loss_and_others_need_not() {
     let after = open(&disk.crash(Crash::Nothing)).0;
     assert_eq!((state(&after).at(1), state(&after).at(2), state(&after).at(3)), (vec![1], vec![2], vec![3]));
 }
+
+#[test]
+fn space_that_could_not_be_given_back_is_given_back_by_the_next_checkpoint() {
+    for kind in [OpKind::Rename, OpKind::Remove, OpKind::SyncDir] {
+        for nth in 0..6 {
+            let disk = SimDisk::new(13);
+            let (engine, _) = open(&disk);
+            let fill = |from: u32| {
+                for n in from..from + 60 {
+                    engine.execute(Cmd::Push { key: 1, value: n, pad: 3000 }).unwrap();
+                    engine.execute(Cmd::Pop { key: 1 }).unwrap();
+                }
+            };
+            fill(0);
+            engine.checkpoint().unwrap();
+            fill(100);
+            // the last stage is the one that recycles
+            assert!(engine.step(Step::BeginCheckpoint).unwrap());
+            engine.step(Step::Checkpoint).unwrap();
+            engine.step(Step::Checkpoint).unwrap();
+            if nth < 5 {
+                disk.fail_at(disk.op_count() + nth, Fault::Eio, Persistence::Once);
+            } else {
+                disk.fail_next(kind, Fault::Eio, Persistence::Once);
+            }
+            let _ = engine.step(Step::Checkpoint);
+            disk.clear_faults();
+            engine.execute(Cmd::push(2, 1)).unwrap();
+            engine.checkpoint().unwrap();
+            engine.execute(Cmd::push(2, 2)).unwrap();
+            engine.checkpoint().unwrap();
+            let log = engine.stats().log.unwrap();
+            let on_disk: u64 =
+                common::names(&disk, ".seg").iter().map(|name| disk.read_file(name).unwrap().len() as u64).sum();
+            assert_eq!(log.segment_bytes, on_disk, "{kind:?} {nth}");
+            assert!(on_disk <= 96 << 10, "{kind:?} {nth}: {on_disk}");
+        }
+    }
+}

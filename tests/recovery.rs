@@ -66,6 +66,7 @@ fn store(commands: u32) -> (SimDisk, Stacks) {
 }
 
 fn refused(disk: &SimDisk, options: &Options) -> Error {
+    disk.write_file("spare-00000077.tmp", b"unfinished");
     let before = files(disk);
     let error = open_on::<Stacks>(disk, options).map(|(_, report)| report).unwrap_err();
     assert_eq!(files(disk), before, "{error:?}");

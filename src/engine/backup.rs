@@ -25,6 +25,7 @@ pub(super) fn to_storage<M: StateMachine>(engine: &Engine<M>, storage: Arc<dyn S
         return Err(Error::invalid(format!("{} holds a store already", storage.path("").display())));
     }
     let view = engine.view()?;
+    attached.remove_unfinished()?;
     let store = StoreId::new(storage.random());
     let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
     let block_bytes = storage.block_bytes();

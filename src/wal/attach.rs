@@ -48,13 +48,15 @@ pub(crate) struct Attached {
     pub(crate) snapshots: Vec<Lsn>,
     /// Names of files that are none of the store's.
     pub(crate) foreign: Vec<String>,
+    /// Names of files that a crash left unfinished.
+    unfinished: Vec<String>,
     pub(crate) manifest: Option<Manifest>,
     /// What is wrong with a copy of the manifest, where one is.
     pub(crate) manifest_faults: Vec<Error>,
 }
 
 impl Attached {
-    /// Locks the store, makes what it holds durable, removes unfinished files and reads the manifest.
+    /// Locks the store, makes what it holds durable and reads the manifest.
     ///
     /// With [`Access::ReadOnly`] nothing is written.
     pub(crate) fn new(storage: Arc<dyn Storage>, access: Access) -> Result<Attached> {
@@ -71,12 +73,13 @@ impl Attached {
             spares: Vec::new(),
             snapshots: Vec::new(),
             foreign: Vec::new(),
+            unfinished: Vec::new(),
             manifest: current,
             manifest_faults: faults,
             storage,
         };
         for name in names {
-            attached.sort_in(name, access)?;
+            attached.sort_in(name)?;
         }
         attached.segments.sort_by_key(|s| (s.id, s.base));
         attached.snapshots.sort_by(|a, b| b.cmp(a));
@@ -102,6 +105,7 @@ impl Attached {
             spares: Vec::new(),
             snapshots: Vec::new(),
             foreign: Vec::new(),
+            unfinished: Vec::new(),
             manifest: Some(manifest),
             manifest_faults: Vec::new(),
         }
@@ -112,7 +116,15 @@ impl Attached {
         self.manifest.is_none() && self.segments.is_empty()
     }
 
-    fn sort_in(&mut self, name: String, access: Access) -> Result<()> {
+    /// Removes what a crash left unfinished. Done only once nothing stands in the way of opening the store.
+    pub(crate) fn remove_unfinished(&self) -> Result<()> {
+        for name in &self.unfinished {
+            self.storage.remove(name).map_err(|e| Error::io("remove", self.storage.path(name), e))?;
+        }
+        Ok(())
+    }
+
+    fn sort_in(&mut self, name: String) -> Result<()> {
         match names::parse(&name) {
             FileName::Lock | FileName::Manifest => {}
             FileName::Segment { id, base } => self.segments.push(SegmentFile { name, id, base }),
@@ -123,10 +135,7 @@ impl Attached {
                 self.spares.push(Spare { name, number, file_bytes });
             }
             FileName::Snapshot { lsn } => self.snapshots.push(lsn),
-            FileName::Temp if access == Access::ReadWrite => {
-                self.storage.remove(&name).map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
-            }
-            FileName::Temp => {}
+            FileName::Temp => self.unfinished.push(name),
             FileName::Foreign => self.foreign.push(name),
         }
         Ok(())

@@ -143,30 +143,55 @@ impl Spares {
             segments.drain(..count).collect()
         };
         let mut recycled = Vec::new();
+        let mut done = 0usize;
+        let mut result = Ok(());
         for segment in &gone {
-            let io = |operation, e| Error::io(operation, self.storage.path(&segment.name), e);
-            let kept = commit.queue.lock().spares().len().saturating_add(recycled.len());
-            let right_size = segment.file_bytes >= commit.queue.lock().segment_bytes.min(self.bounds.segment_bytes);
-            if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
-                let number = newest.saturating_add(1);
-                let name = names::spare(number);
-                self.storage.rename(&segment.name, &name).map_err(|e| io("rename", e))?;
-                *newest = number;
-                recycled.push(Spare { name, number, file_bytes: segment.file_bytes });
-            } else {
-                match self.storage.remove(&segment.name) {
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                    other => other.map_err(|e| io("remove", e))?,
+            match self.give_up(commit, segment, recycled.len(), &mut newest) {
+                Ok(spare) => recycled.extend(spare),
+                Err(error) => {
+                    result = Err(error);
+                    break;
                 }
             }
+            done = done.saturating_add(1);
         }
-        let gone_bytes = gone.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add);
+        // what could not be given up still takes its space, and is tried again the next time
+        let (given_up, left) = gone.split_at(done.min(gone.len()));
+        commit.segments.lock().splice(..0, left.iter().cloned());
+        let gone_bytes = given_up.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add);
         commit.segment_bytes.fetch_sub(gone_bytes, Ordering::Relaxed);
-        if !gone.is_empty() {
+        if done > 0 {
             self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
         }
         let mut queue = commit.queue.lock();
         recycled.into_iter().for_each(|spare| queue.add_spare(spare));
-        Ok(gone.len())
+        result.map(|()| done)
+    }
+
+    /// Makes a spare of a segment's file, or removes it.
+    fn give_up(
+        &self,
+        commit: &Commit,
+        segment: &SegmentInfo,
+        recycled: usize,
+        newest: &mut u64,
+    ) -> Result<Option<Spare>> {
+        let io = |operation, e| Error::io(operation, self.storage.path(&segment.name), e);
+        let (kept, current) = {
+            let queue = commit.queue.lock();
+            (queue.spares().len().saturating_add(recycled), queue.segment_bytes)
+        };
+        let right_size = segment.file_bytes >= current.min(self.bounds.segment_bytes);
+        if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
+            let number = newest.saturating_add(1);
+            let name = names::spare(number);
+            self.storage.rename(&segment.name, &name).map_err(|e| io("rename", e))?;
+            *newest = number;
+            return Ok(Some(Spare { name, number, file_bytes: segment.file_bytes }));
+        }
+        match self.storage.remove(&segment.name) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other.map(|()| None).map_err(|e| io("remove", e)),
+        }
     }
 }

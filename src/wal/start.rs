@@ -36,6 +36,7 @@ pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, found: &[S
     if machine.name.len() > MAX_MACHINE_NAME_BYTES {
         return Err(Error::invalid(format!("a machine's name is at most {MAX_MACHINE_NAME_BYTES} bytes long")));
     }
+    attached.remove_unfinished()?;
     let storage = attached.storage.clone();
     if let Some(manifest) = &attached.manifest {
         return Root::open(storage, manifest.clone());
