@@ -154,7 +154,7 @@ impl<M: StateMachine> Shared<M> {
         let (records, bytes) = self.log_since_snapshot();
         // also where nothing was written: a program that is restarted again and again leaves a segment each time
         let log_bytes = self.log.as_ref().map_or(0, |log| log.segment_bytes());
-        let crowded = log_bytes > self.options.max_log_bytes / 2 && bytes > 0;
+        let crowded = log_bytes > self.options.max_log_bytes / 2;
         if records == 0 && !crowded {
             return false;
         }
@@ -169,8 +169,13 @@ impl<M: StateMachine> Shared<M> {
         if bytes >= self.options.checkpoint_log_bytes {
             return true;
         }
-        if crowded && (records == 0 || bytes > self.options.max_log_bytes / 8) {
+        // where the log is crowded though little is new, the older snapshot holds it back: the next checkpoints let go of that
+        let near = log_bytes > self.options.max_log_bytes / 4 * 3;
+        if crowded && (bytes > self.options.max_log_bytes / 8 || (near && rested >= RETRY)) {
             return true;
+        }
+        if records == 0 {
+            return false;
         }
         let Some(budget) = self.options.recover_within else { return false };
         // a budget that cannot be met must not turn into one checkpoint after another
@@ -341,8 +346,14 @@ impl<M: StateMachine> Shared<M> {
         let stage = match stage {
             Stage::Write { state, table } => {
                 let mut pace = self.pacer(log);
-                if self.checkpoints.published.lock().snapshots.iter().any(|s| s.lsn == header.lsn) {
-                    return Ok(None);
+                let newest = self.checkpoints.published.lock().snapshots.first().copied();
+                if let Some(newest) = newest.filter(|s| s.lsn == header.lsn) {
+                    // nothing is new; but where the log is crowded, what only an older state needs can go
+                    if log.segment_bytes() <= self.options.max_log_bytes / 2 {
+                        return Ok(None);
+                    }
+                    self.keep_only(log, newest)?;
+                    return Ok(Some(Job { header, stage: Stage::Recycle, mark }));
                 }
                 let entry = crate::snapshot::write(&*self.storage, &header, state, &table, &mut pace)?;
                 Stage::Publish { entry }
@@ -365,8 +376,9 @@ impl<M: StateMachine> Shared<M> {
         let began = self.storage.monotonic();
         let threads = self.options.log.background == crate::wal::Background::Threads;
         move |written| {
-            if self.check_not_poisoned().is_err() {
-                return Err(Error::Poisoned);
+            self.check_not_poisoned()?;
+            if self.stopping.load(Ordering::Acquire) {
+                return Err(Error::Closed);
             }
             let Some(rate) = self.options.checkpoint_bytes_per_second.filter(|rate| *rate > 0 && threads) else {
                 return Ok(());
@@ -376,7 +388,7 @@ impl<M: StateMachine> Shared<M> {
             );
             let early = due.saturating_sub(self.storage.monotonic().saturating_sub(began));
             if !early.is_zero() && !self.is_pressed(log) && self.check().is_ok() {
-                thread::sleep(early.min(Duration::from_millis(100)));
+                thread::park_timeout(early.min(Duration::from_millis(100)));
             }
             Ok(())
         }
@@ -385,8 +397,7 @@ impl<M: StateMachine> Shared<M> {
     fn publish(&self, log: &Log, entry: SnapshotEntry, mark: Mark) -> Result<()> {
         let durable = log.durable_lsn();
         let mut snapshots = vec![entry];
-        let mut published = self.checkpoints.published.lock();
-        snapshots.extend(published.snapshots.iter().copied().take(SNAPSHOTS_KEPT.saturating_sub(1)));
+        snapshots.extend(self.checkpoints.snapshots().into_iter().take(SNAPSHOTS_KEPT.saturating_sub(1)));
         log.publish(|m| {
             // as long as there is one snapshot only, the log from its beginning is what stands in for it
             if let [_, .., older] = snapshots.as_slice() {
@@ -395,8 +406,20 @@ impl<M: StateMachine> Shared<M> {
             m.snapshots.clone_from(&snapshots);
             m.watermark = m.watermark.max(durable);
         })?;
+        let mut published = self.checkpoints.published.lock();
         published.snapshots = snapshots;
         published.mark = Some(mark);
+        Ok(())
+    }
+
+    /// Gives up every state to begin from but the newest snapshot, once that has been read back whole.
+    fn keep_only(&self, log: &Log, newest: SnapshotEntry) -> Result<()> {
+        crate::snapshot::check(&*self.storage, newest.lsn)?;
+        log.publish(|m| {
+            m.log_start = newest.lsn;
+            m.snapshots = vec![newest];
+        })?;
+        self.checkpoints.published.lock().snapshots = vec![newest];
         Ok(())
     }
 

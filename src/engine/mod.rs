@@ -267,7 +267,7 @@ impl<M: StateMachine> Engine<M> {
     /// [`Error::Latched`] if what it would show may vanish.
     pub fn view(&self) -> Result<View<M>> {
         let (view, needed) = View::take(self.shared())?;
-        self.shared().wait_durable(needed)?;
+        self.shared().wait_for(needed)?;
         Ok(view)
     }
 
@@ -333,10 +333,11 @@ impl<M: StateMachine> Engine<M> {
 
     /// Ends the engine as a kill of the process would: nothing more is written, nothing is rolled back on disk.
     pub(crate) fn kill(&self) {
+        self.shared().stopping.store(true, crate::sync::Ordering::Release);
+        self.handle.threads.lock().stop(self.shared());
         if let Some(log) = &self.shared().log {
             log.kill();
         }
-        self.handle.threads.lock().stop(self.shared());
     }
 
     /// Closes the store, for all clones: rolls open transactions back, takes a checkpoint, and marks the store clean.
@@ -354,6 +355,7 @@ impl<M: StateMachine> Engine<M> {
 
 impl<M: StateMachine> Drop for Handle<M> {
     fn drop(&mut self) {
+        self.shared.stopping.store(true, crate::sync::Ordering::Release);
         self.threads.lock().stop(&self.shared);
         if let Some(log) = &self.shared.log
             && !thread::panicking()

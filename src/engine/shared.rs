@@ -14,7 +14,7 @@ use crate::options::{Durability, Options};
 use crate::recovery::{Recovered, RecoveryReport};
 use crate::storage::Storage;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, RwLockWriteGuard};
-use crate::txn::{Hardening, Locks, Owner, Table, guarded};
+use crate::txn::{Hardening, Locks, Needed, Owner, Table, guarded};
 use crate::wal::{Level, Log, Position};
 use std::collections::BTreeMap;
 
@@ -37,6 +37,10 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) open: Mutex<BTreeMap<u64, OpenTx>>,
     poisoned: AtomicBool,
     closed: AtomicBool,
+    /// The last handle is gone: a checkpoint under way is given up.
+    pub(crate) stopping: AtomicBool,
+    /// The outcome of closing, once it has been tried; locked meanwhile.
+    close_result: Mutex<Option<Result<()>>>,
     pub(crate) checkpoints: Checkpoints<M>,
     pub(crate) meter: Meter,
     pub(crate) report: RecoveryReport,
@@ -48,7 +52,7 @@ pub(crate) struct MustHarden {
     /// Its own record, and how durable the writer asked for it to be.
     pub(crate) own: Option<(Position, Durability)>,
     /// What it saw of others.
-    pub(crate) seen: Lsn,
+    pub(crate) seen: Needed,
 }
 
 /// A command that was carried out and appended, and not yet acknowledged.
@@ -94,6 +98,8 @@ impl<M: StateMachine> Shared<M> {
             open: Mutex::new(BTreeMap::new()),
             poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            close_result: Mutex::new(None),
             report,
         }
     }
@@ -217,14 +223,12 @@ impl<M: StateMachine> Shared<M> {
                     drop(core);
                     drop(held);
                     if let super::ExecuteError::Rejected(_) = &error {
-                        self.wait_durable(seen)?;
+                        self.wait_for(seen)?;
                     }
                     return Err(error);
                 }
             };
-            if durability == Durability::Sync {
-                self.hardening.note(&footprint, applied.position.end);
-            }
+            self.hardening.note(&footprint, applied.position.end, durability);
             drop(core);
             drop(held);
             let hardening = MustHarden { own: Some((applied.position, durability)), seen };
@@ -248,36 +252,41 @@ impl<M: StateMachine> Shared<M> {
             }
             log.wait(position.end, level_of(durability))?;
         }
-        self.wait_durable(must.seen)
+        self.wait_for(must.seen)
     }
 
     /// Sees to it that the record gets flushed, and gives a ticket for the answer.
     pub(crate) fn ticket<T>(&self, must: MustHarden, value: T) -> Result<Ticket<T>> {
         let log = self.log()?;
         let mut waits = Vec::with_capacity(1);
-        let mut covered = Lsn::ZERO;
+        let mut covered = Needed::default();
         if let Some((position, durability)) = must.own {
             if let Durability::Interval(within) = durability {
                 log.sync_within(position.end, within);
             }
             waits.push(log.ticket(position.end, level_of(durability)));
+            covered.written = position.end;
             if durability == Durability::Sync {
-                covered = position.end;
+                covered.durable = position.end;
             }
         }
-        if must.seen > covered {
-            waits.push(log.ticket(must.seen, Level::Durable));
+        if must.seen.durable > covered.durable {
+            waits.push(log.ticket(must.seen.durable, Level::Durable));
+        }
+        if must.seen.written > covered.written {
+            waits.push(log.ticket(must.seen.written, Level::Written));
         }
         log.nudge();
         Ok(Ticket::new(waits, value))
     }
 
-    /// Blocks until everything below `lsn` survives power loss.
-    pub(crate) fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        match &self.log {
-            Some(log) if lsn > Lsn::ZERO => log.wait(lsn, Level::Durable),
-            _ => Ok(()),
-        }
+    /// Blocks until an answer that rests on this may leave.
+    pub(crate) fn wait_for(&self, needed: Needed) -> Result<()> {
+        let Some(log) = self.log.as_ref().filter(|_| needed != Needed::default()) else { return Ok(()) };
+        log.wait(needed.durable, Level::Durable)?;
+        log.wait(needed.written, Level::Written)?;
+        // after a failure what the operating system took in may be gone all the same
+        if needed.written > log.durable_lsn() { log.check_latch() } else { Ok(()) }
     }
 
     /// Looks at the state while nobody holds the footprint exclusively.
@@ -295,7 +304,7 @@ impl<M: StateMachine> Shared<M> {
         };
         drop(held);
         if level == ReadLevel::Hardened {
-            self.wait_durable(needed)?;
+            self.wait_for(needed)?;
         }
         Ok(value)
     }
@@ -312,7 +321,7 @@ impl<M: StateMachine> Shared<M> {
             (look(&core.state), self.hardening.needed_for_key(key))
         };
         if level == ReadLevel::Hardened {
-            self.wait_durable(needed)?;
+            self.wait_for(needed)?;
         }
         Ok(value)
     }
@@ -322,25 +331,42 @@ impl<M: StateMachine> Shared<M> {
     }
 
     /// Closes the engine: nothing begins any more, what is open is rolled back, a checkpoint is taken, the log is marked clean.
+    /// Whoever closes it again gets the same answer.
     pub(crate) fn close(&self) -> Result<()> {
-        let open: Vec<_> = self.open.lock().values().cloned().collect();
-        for tx in open {
-            tx.end_by(self, Error::Closed);
+        let mut outcome = self.close_result.lock();
+        if let Some(outcome) = &*outcome {
+            return outcome.clone();
         }
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
+        let result = self.close_once();
+        *outcome = Some(result.clone());
+        result
+    }
+
+    fn close_once(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        // one that began just before is in the list now, and one that begins now sees the mark
+        loop {
+            let open: Vec<_> = self.open.lock().values().cloned().collect();
+            if open.is_empty() {
+                break;
+            }
+            open.iter().for_each(|tx| tx.end_by(self, Error::Closed));
         }
         let Some(log) = &self.log else { return Ok(()) };
-        if self.poisoned.load(Ordering::Acquire) {
-            let _ = log.abandon();
-            return Err(Error::Poisoned);
-        }
-        // a transaction that began meanwhile is still in the table; recovery will undo it
-        let checkpoint = if self.anything_since_snapshot() { self.checkpoint_now() } else { Ok(()) };
+        let poisoned = self.check_not_poisoned();
+        let checkpoint = match &poisoned {
+            Ok(()) if self.anything_since_snapshot() => self.checkpoint_now(),
+            _ => Ok(()),
+        };
         // no stage of another checkpoint may run on once the store can have another owner
         let _job = self.checkpoints.between_stages();
-        let closed = if self.core.read().table.is_empty() { log.close() } else { log.abandon() };
-        checkpoint.and(closed)
+        let closed = if poisoned.is_ok() { log.close() } else { log.abandon() };
+        poisoned.and(checkpoint).and(closed)
+    }
+
+    /// Whether records of a rollback are of any use: not on a state that is not to be trusted, nor in a log that takes no more.
+    pub(crate) fn logs_rollbacks(&self, log: &Log) -> bool {
+        self.check_not_poisoned().is_ok() && log.check_latch().is_ok()
     }
 }
 

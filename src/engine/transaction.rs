@@ -11,7 +11,7 @@ use crate::format::{Lsn, TxnId};
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::options::Durability;
 use crate::sync::{Arc, Mutex};
-use crate::txn::{Owner, Scope, UndoEntry, guarded, roll_back};
+use crate::txn::{Needed, Owner, Scope, UndoEntry, guarded, roll_back};
 use crate::wal::Log;
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) struct Tx {
     /// Room in the log that was promised for the rollback.
     promised: u64,
     /// What it saw and wrote must be durable up to here before an answer that rests on it may leave.
-    seen: Lsn,
+    seen: Needed,
     wrote: Footprint,
     /// Names and lengths of the inverse list, the oldest first.
     savepoints: Vec<(u64, usize)>,
@@ -95,7 +95,7 @@ impl<M: StateMachine> Transaction<M> {
             began: shared.storage.monotonic(),
             id: None,
             promised: 0,
-            seen: Lsn::ZERO,
+            seen: Needed::default(),
             wrote: Footprint::none(),
             savepoints: Vec::new(),
             next_savepoint: 0,
@@ -104,7 +104,10 @@ impl<M: StateMachine> Transaction<M> {
         let began = tx.lock().began;
         let owner = Owner { id, age };
         shared.open.lock().insert(id, OpenTx { owner, began, tx: tx.clone() });
-        Ok(Transaction { shared, tx })
+        let transaction = Transaction { shared, tx };
+        // it may have been closed in between; then dropping the transaction takes it out of the list again
+        transaction.shared.check()?;
+        Ok(transaction)
     }
 
     /// Carries out a command. Its locks are kept to the end of the transaction, also if it is rejected.
@@ -136,10 +139,12 @@ impl<M: StateMachine> Transaction<M> {
     /// A place to go back to.
     ///
     /// # Errors
-    /// [`Error::Conflict`], [`Error::Expired`] or [`Error::Closed`] if the transaction is over.
+    /// [`Error::Conflict`], [`Error::Expired`] or [`Error::Closed`] if the transaction is over; [`Error::Full`] if there is no room
+    /// for the records of going back.
     pub fn savepoint(&mut self) -> Result<Savepoint> {
         let mut tx = self.tx.lock();
         tx.check()?;
+        tx.promise_partial_rollback(&self.shared)?;
         let number = tx.next_savepoint;
         tx.next_savepoint = number.saturating_add(1);
         let len = tx.effects(&self.shared);
@@ -147,7 +152,7 @@ impl<M: StateMachine> Transaction<M> {
         Ok(Savepoint { owner: tx.owner.id, number })
     }
 
-    /// Undoes everything since a savepoint, which stays usable. Locks are kept.
+    /// Undoes everything since a savepoint, which stays usable unless the disk is full. Locks are kept.
     ///
     /// # Errors
     /// [`Error::UnknownSavepoint`] if it is another transaction's or was rolled back past; as [`Transaction::savepoint`].
@@ -157,8 +162,15 @@ impl<M: StateMachine> Transaction<M> {
         let at = tx.savepoints.iter().position(|(number, _)| *number == savepoint.number);
         let (Some(at), true) = (at, savepoint.owner == tx.owner.id) else { return Err(Error::UnknownSavepoint) };
         let Some(&(_, len)) = tx.savepoints.get(at) else { return Err(Error::UnknownSavepoint) };
-        tx.undo_down_to(&self.shared, len)?;
+        if let Err(error) = tx.undo_down_to(&self.shared, len) {
+            tx.finish(&self.shared, error.clone());
+            return Err(error);
+        }
         tx.savepoints.truncate(at + 1);
+        // for the next time; where there is no room for that, the savepoint has served
+        if tx.promise_partial_rollback(&self.shared).is_err() {
+            tx.savepoints.truncate(at);
+        }
         Ok(())
     }
 
@@ -199,16 +211,20 @@ impl<M: StateMachine> Transaction<M> {
         self.shared.ticket(must, ())
     }
 
-    /// Rolls everything back. When it returns, nobody sees anything of it.
+    /// Rolls everything back. When it returns, nobody sees anything of it, and what it had read has hardened.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] if an inverse failed.
+    /// [`Error::Poisoned`] if an inverse failed; [`Error::Latched`] if what it had read may vanish.
     pub fn rollback(self) -> Result<()> {
-        let result = self.tx.lock().roll_back(&self.shared, Error::Closed);
-        match result {
-            Err(Error::Poisoned) => Err(Error::Poisoned),
-            _ => Ok(()),
-        }
+        let seen = {
+            let mut tx = self.tx.lock();
+            if tx.ended.is_some() {
+                return Ok(());
+            }
+            tx.roll_back(&self.shared, Error::Closed)?;
+            tx.seen
+        };
+        self.shared.wait_for(seen)
     }
 }
 
@@ -231,6 +247,17 @@ impl Tx {
             Some(reason) => Err(reason.clone()),
             None => Ok(()),
         }
+    }
+
+    /// A partial rollback may need a frame of its own, and a watermark may follow it.
+    fn promise_partial_rollback<M: StateMachine>(&mut self, shared: &Shared<M>) -> Result<()> {
+        let log = shared.log()?;
+        let bytes = u64::from(log.identity().block_bytes).saturating_mul(2);
+        while let Err(lack) = log.try_promise(bytes) {
+            log.make_promise_room(lack, bytes)?;
+        }
+        self.promised = self.promised.saturating_add(bytes);
+        Ok(())
     }
 
     fn effects<M: StateMachine>(&self, shared: &Shared<M>) -> usize {
@@ -258,7 +285,7 @@ impl Tx {
         let first = if self.id.is_none() { BLOCKS_PROMISED.saturating_mul(u64::from(block)) } else { 0 };
         let promise = CLR_BYTES.saturating_add(first);
         let (mut core, log) = shared.enter(body.len(), promise)?;
-        self.seen = self.seen.max(shared.hardening.needed_for(&footprint));
+        self.seen = self.seen.and(shared.hardening.needed_for(&footprint));
         let used = self.id.and_then(|id| core.table.undo_list(id)).map_or(0, |undo| undo.bytes());
         let room = shared.options.max_txn_undo_bytes.saturating_sub(used);
         let id = self.id;
@@ -294,7 +321,7 @@ impl Tx {
         self.lock(shared, footprint)?;
         let core = shared.core.read();
         shared.check()?;
-        self.seen = self.seen.max(shared.hardening.needed_for(footprint));
+        self.seen = self.seen.and(shared.hardening.needed_for(footprint));
         Ok(look(&core.state))
     }
 
@@ -321,9 +348,7 @@ impl Tx {
             }
         };
         core.table.end(id);
-        if durability == Durability::Sync {
-            shared.hardening.note(&self.wrote, position.end);
-        }
+        shared.hardening.note(&self.wrote, position.end, durability);
         drop(core);
         self.finish(shared, Error::Closed);
         Ok(MustHarden { own: Some((position, durability)), seen: self.seen })
@@ -346,9 +371,17 @@ impl Tx {
         len: usize,
     ) -> Result<()> {
         let super::shared::Core { state, table } = core;
+        let logged = shared.logs_rollbacks(log);
         let undone = guarded(|| {
             roll_back::<M, Error>(state, table, Scope::One(id, len), |txn, undo_next| {
-                log.append_record(&[], None, |lsn| Record::Clr { txn, undo_next }.head(lsn)).map(|_| ())
+                if !logged {
+                    return Ok(());
+                }
+                match log.append_record(&[], None, |lsn| Record::Clr { txn, undo_next }.head(lsn)) {
+                    // the log ended in between: nothing of it will be written
+                    Ok(_) | Err(Error::Closed) => Ok(()),
+                    Err(error) => Err(error),
+                }
             })
         });
         match undone {
@@ -368,7 +401,10 @@ impl Tx {
             result = self.undo_locked(shared, &mut core, log, id, 0);
             if result.is_ok() {
                 core.table.end(id);
-                result = log.append_record(&[], None, |lsn| Record::Abort { txn: id }.head(lsn)).map(|_| ());
+                if shared.logs_rollbacks(log) {
+                    // without this record recovery undoes what is undone already, which is nothing
+                    let _ = log.append_record(&[], None, |lsn| Record::Abort { txn: id }.head(lsn));
+                }
             }
         }
         self.finish(shared, reason);

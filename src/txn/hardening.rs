@@ -7,12 +7,29 @@
 
 use crate::format::Lsn;
 use crate::machine::{Access, Extent, Footprint};
+use crate::options::Durability;
 use crate::sync::{AtomicU64, Ordering};
 
 const SLOTS: usize = 4096;
 
-/// The table.
-pub(crate) struct Hardening {
+/// What must have happened to the log before an answer may leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needed {
+    /// Everything below it survives power loss.
+    pub(crate) durable: Lsn,
+    /// Everything below it survives a kill of the process: commits there asked for no more.
+    pub(crate) written: Lsn,
+}
+
+impl Needed {
+    /// What both need.
+    pub(crate) fn and(self, other: Needed) -> Needed {
+        Needed { durable: self.durable.max(other.durable), written: self.written.max(other.written) }
+    }
+}
+
+/// The highest LSN committed at each key.
+struct Slots {
     slots: Box<[AtomicU64]>,
     /// Of commits that wrote a range or everything: they bear on every key.
     wide: AtomicU64,
@@ -20,23 +37,22 @@ pub(crate) struct Hardening {
     highest: AtomicU64,
 }
 
-impl Hardening {
-    pub(crate) fn new() -> Self {
+impl Slots {
+    fn new() -> Self {
         let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
-        Hardening { slots, wide: AtomicU64::new(0), highest: AtomicU64::new(0) }
+        Slots { slots, wide: AtomicU64::new(0), highest: AtomicU64::new(0) }
     }
 
-    fn slot(&self, key: &[u8]) -> Option<&AtomicU64> {
-        self.slots.get(crc32fast::hash(key) as usize & (SLOTS - 1))
+    fn slot(&self, hash: usize) -> Option<&AtomicU64> {
+        self.slots.get(hash & (SLOTS - 1))
     }
 
-    /// Notes that what the footprint writes hangs on everything below `end` being durable. Under the lock that orders commits.
-    pub(crate) fn note(&self, footprint: &Footprint, end: Lsn) {
+    fn note(&self, footprint: &Footprint, end: Lsn) {
         let mut wrote = false;
         for claim in footprint.claims().iter().filter(|c| c.access == Access::Exclusive) {
             wrote = true;
             let slot = match &claim.extent {
-                Extent::Key(key) => self.slot(key),
+                Extent::Key(key) => self.slot(hash(key)),
                 Extent::Range(..) | Extent::Everything => Some(&self.wide),
             };
             if let Some(slot) = slot {
@@ -48,24 +64,57 @@ impl Hardening {
         }
     }
 
-    /// What must be durable before an answer about this one key may leave.
-    pub(crate) fn needed_for_key(&self, key: &[u8]) -> Lsn {
-        let own = self.slot(key).map_or(0, |slot| slot.load(Ordering::Acquire));
+    fn at_key(&self, hash: usize) -> Lsn {
+        let own = self.slot(hash).map_or(0, |slot| slot.load(Ordering::Acquire));
         Lsn::new(own.max(self.wide.load(Ordering::Acquire)))
     }
 
-    /// What must be durable before an answer about this footprint may leave.
-    pub(crate) fn needed_for(&self, footprint: &Footprint) -> Lsn {
+    fn anywhere(&self) -> Lsn {
+        Lsn::new(self.highest.load(Ordering::Acquire))
+    }
+}
+
+fn hash(key: &[u8]) -> usize {
+    crc32fast::hash(key) as usize
+}
+
+/// The tables: of commits that are waited for, and of those that only had to be handed to the operating system.
+pub(crate) struct Hardening {
+    durable: Slots,
+    written: Slots,
+}
+
+impl Hardening {
+    pub(crate) fn new() -> Self {
+        Hardening { durable: Slots::new(), written: Slots::new() }
+    }
+
+    /// Notes that what the footprint writes hangs on everything below `end` being so durable. Under the lock that orders commits.
+    pub(crate) fn note(&self, footprint: &Footprint, end: Lsn, durability: Durability) {
+        match durability {
+            Durability::Sync => self.durable.note(footprint, end),
+            Durability::Interval(_) | Durability::Os => self.written.note(footprint, end),
+        }
+    }
+
+    /// What an answer about this one key needs.
+    pub(crate) fn needed_for_key(&self, key: &[u8]) -> Needed {
+        let hash = hash(key);
+        Needed { durable: self.durable.at_key(hash), written: self.written.at_key(hash) }
+    }
+
+    /// What an answer about this footprint needs.
+    pub(crate) fn needed_for(&self, footprint: &Footprint) -> Needed {
         let needed = footprint.claims().iter().map(|claim| match &claim.extent {
             Extent::Key(key) => self.needed_for_key(key),
             Extent::Range(..) | Extent::Everything => self.needed_for_all(),
         });
-        needed.max().unwrap_or(Lsn::ZERO)
+        needed.fold(Needed::default(), Needed::and)
     }
 
-    /// What must be durable before an answer about the whole state may leave.
-    pub(crate) fn needed_for_all(&self) -> Lsn {
-        Lsn::new(self.highest.load(Ordering::Acquire))
+    /// What an answer about the whole state needs.
+    pub(crate) fn needed_for_all(&self) -> Needed {
+        Needed { durable: self.durable.anywhere(), written: self.written.anywhere() }
     }
 }
 
@@ -73,16 +122,22 @@ impl Hardening {
 mod tests {
     use super::*;
 
+    fn durable(lsn: u64) -> Needed {
+        Needed { durable: Lsn::new(lsn), written: Lsn::ZERO }
+    }
+
     #[test]
     fn a_read_needs_what_was_last_committed_there_and_nothing_else() {
         let hardening = Hardening::new();
         let wrote = |key: &[u8]| Footprint::key(Access::Exclusive, key);
-        hardening.note(&wrote(b"a"), Lsn::new(10));
-        hardening.note(&Footprint::key(Access::Shared, b"b"), Lsn::new(20));
-        assert_eq!(hardening.needed_for_key(b"a"), Lsn::new(10));
-        assert_eq!(hardening.needed_for_key(b"b"), Lsn::ZERO);
-        assert_eq!(hardening.needed_for(&Footprint::range::<[u8; 1]>(Access::Shared, b"x"..)), Lsn::new(10));
-        hardening.note(&Footprint::everything(Access::Exclusive), Lsn::new(30));
-        assert_eq!(hardening.needed_for_key(b"b"), Lsn::new(30));
+        hardening.note(&wrote(b"a"), Lsn::new(10), Durability::Sync);
+        hardening.note(&Footprint::key(Access::Shared, b"b"), Lsn::new(20), Durability::Sync);
+        assert_eq!(hardening.needed_for_key(b"a"), durable(10));
+        assert_eq!(hardening.needed_for_key(b"b"), Needed::default());
+        assert_eq!(hardening.needed_for(&Footprint::range(Access::Shared, "x"..)), durable(10));
+        hardening.note(&Footprint::everything(Access::Exclusive), Lsn::new(30), Durability::Sync);
+        assert_eq!(hardening.needed_for_key(b"b"), durable(30));
+        hardening.note(&wrote(b"b"), Lsn::new(40), Durability::Os);
+        assert_eq!(hardening.needed_for_key(b"b"), Needed { durable: Lsn::new(30), written: Lsn::new(40) });
     }
 }

@@ -7,7 +7,7 @@ mod locks;
 mod table;
 mod undo;
 
-pub(crate) use hardening::Hardening;
+pub(crate) use hardening::{Hardening, Needed};
 pub(crate) use locks::{Locks, Owner};
 pub(crate) use table::{Scope, Table, UndoFault, roll_back, undo_last};
 pub(crate) use undo::{UndoEntry, UndoList};

@@ -2,6 +2,7 @@
 
 use super::Level;
 use super::log::Inner;
+use super::queue::Watermark;
 use crate::error::Result;
 use crate::sync::{Arc, Ordering, thread};
 use std::time::Duration;
@@ -43,7 +44,10 @@ impl Inner {
     fn sync_due(&self) -> Result<bool> {
         let now = self.storage.monotonic();
         let upto = {
-            let queue = self.commit.queue.lock();
+            let mut queue = self.commit.queue.lock();
+            if queue.due.is_some_and(|(_, upto)| self.commit.progress.reached(upto, Level::Durable)) {
+                queue.due = None;
+            }
             match queue.due {
                 Some((time, upto)) if time <= now => upto,
                 _ => return Ok(false),
@@ -57,8 +61,13 @@ impl Inner {
         self.commit.check_latch()?;
         let added = self.commit.queue.lock().add_watermark()?;
         match added {
-            Some(end) => self.commit.wait(end, Level::Durable).map(|()| true),
-            None => Ok(false),
+            Watermark::Nothing => Ok(false),
+            Watermark::InFrame { end } => self.commit.wait(end, Level::Durable).map(|()| true),
+            Watermark::InManifest { upto } => {
+                self.publish(|m| m.watermark = m.watermark.max(upto))?;
+                self.commit.queue.lock().noted_watermark(upto);
+                Ok(true)
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::format::Lsn;
 use crate::format::bytes::Head;
 use crate::storage::AlignedBuf;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, OnceLock, Ordering, thread};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, OnceLock, Ordering, thread};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -76,10 +76,10 @@ impl Commit {
             other => Error::Latched { source: Arc::new(other) },
         };
         let stored = self.latch.get_or_init(|| first).clone();
+        self.latched.store(true, Ordering::Release);
         if stored.is_latched() {
             crate::events::event!(error, error = %stored, "the log stopped writing");
         }
-        self.latched.store(true, Ordering::Release);
         let waiters = self.queue.lock().take_all_waiters();
         self.landed.notify_all();
         waiters.into_iter().for_each(Wake::wake);
@@ -109,6 +109,35 @@ impl Commit {
             queue.want(end, level);
         }
         Ok((lsn, end))
+    }
+
+    /// Appends a record if there is room for it, both under one lock.
+    pub(super) fn append_if_room(&self, body: &[u8], entry_bytes: u64) -> Result<Result<(Lsn, Lsn), NoRoom>> {
+        let mut queue = self.queue.lock();
+        if let Err(lack) = queue.has_room(entry_bytes) {
+            return Ok(Err(lack));
+        }
+        let (lsn, end) = queue.append(body, |_| Head::default())?;
+        queue.want(end, Level::Durable);
+        Ok(Ok((lsn, end)))
+    }
+
+    /// Writes out everything that anybody wants, by now or by a time to come, whoever leads.
+    pub(super) fn flush_wanted(&self) -> Result<()> {
+        loop {
+            {
+                let mut queue = self.queue.lock();
+                queue.want_due();
+                if queue.leaders > 0 {
+                    self.landed.wait_for(&mut queue, Duration::from_millis(1));
+                    self.check_latch()?;
+                    continue;
+                }
+            }
+            if !self.lead_if_needed()? {
+                return Ok(());
+            }
+        }
     }
 
     /// Whether an ordinary record can be placed; see [`Queue::has_room`].
@@ -154,7 +183,14 @@ impl Commit {
     }
 
     /// The same without blocking and without I/O, for a future.
-    pub(super) fn poll(&self, lsn: Lsn, level: Level, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    /// `registration` names the waker that an earlier poll left, if one did.
+    pub(super) fn poll(
+        &self,
+        lsn: Lsn,
+        level: Level,
+        cx: &mut Context<'_>,
+        registration: &mut Option<u64>,
+    ) -> Poll<Result<()>> {
         if self.progress.reached(lsn, level) {
             return Poll::Ready(Ok(()));
         }
@@ -164,7 +200,9 @@ impl Commit {
                 return Poll::Ready(Ok(()));
             }
             queue.want(lsn, level);
-            queue.add_waiter(lsn, level, Wake::Task(cx.waker().clone()));
+            if !registration.is_some_and(|id| queue.renew_waiter(id, cx.waker())) {
+                *registration = Some(queue.add_waiter(lsn, level, Wake::Task(cx.waker().clone())));
+            }
             if queue.may_lead(&self.progress) { queue.flusher.take() } else { None }
         };
         if let Some(flusher) = successor {
@@ -199,19 +237,34 @@ impl Commit {
 
     fn lead_inner(&self) -> Result<()> {
         let mut writer = self.writer.lock();
+        // dropped before the writer's lock is: no other leader may touch the file once a write or sync of it has failed, for a
+        // second sync would report success
+        let fuse = Fuse { commit: self };
         self.check_latch()?;
-        let work = self.queue.lock().take_work(&self.progress)?;
-        match work {
-            None => Ok(()),
-            Some(Work::Sync) => self.sync_written(&mut writer),
-            Some(Work::Frame { frame, level }) => self.write_frame(writer, frame, level),
+        let work = self.queue.lock().take_work(&self.progress);
+        let direct = match work {
+            Ok(None) => Ok(None),
+            Ok(Some(Work::Sync)) => self.sync_written(&mut writer).map(|()| None),
+            Ok(Some(Work::Frame { frame, level })) => self.write_frame(&mut writer, frame, level),
+            Err(error) => Err(error),
+        };
+        let direct = direct.map_err(|error| self.latch(error))?;
+        drop(writer);
+        if let Some(Direct { active, buf, start, watermark }) = direct {
+            active.write_durable(&buf, start).map_err(|error| self.latch(error))?;
+            self.direct_writes.fetch_add(1, Ordering::Relaxed);
+            let end = start.plus(buf.len() as u64);
+            self.land(end, FlightState::Completed, watermark, buf);
         }
+        drop(fuse);
+        Ok(())
     }
 
-    fn write_frame(&self, mut writer: MutexGuard<'_, Writer>, frame: Forming, level: Level) -> Result<()> {
+    /// Seals a frame and writes it; one that goes directly to the device is handed back, to be written without the lock.
+    fn write_frame(&self, writer: &mut Writer, frame: Forming, level: Level) -> Result<Option<Direct>> {
         let Forming { kind, mut buf, start, records, enters } = frame;
         if let Some(spare) = enters {
-            self.settle(&mut writer, start)?;
+            self.settle(writer, start)?;
             let segment = writer.enter(&spare, start)?;
             self.progress.durable.fetch_max(start.get(), Ordering::AcqRel);
             self.add_segment(segment);
@@ -219,13 +272,9 @@ impl Commit {
         let watermark = self.durable();
         writer.seal(&mut buf, kind, start, records, watermark)?;
         let end = start.plus(buf.len() as u64);
-        let active = self.active(&writer)?;
+        let active = self.active(writer)?;
         if level == Level::Durable && writer.may_write_directly() {
-            drop(writer);
-            active.write_durable(&buf, start)?;
-            self.direct_writes.fetch_add(1, Ordering::Relaxed);
-            self.land(end, FlightState::Completed, watermark, buf);
-            return Ok(());
+            return Ok(Some(Direct { active, buf, start, watermark }));
         }
         self.wait_for_earlier(start);
         self.check_latch()?;
@@ -233,9 +282,9 @@ impl Commit {
         active.write_cached(&buf, start)?;
         self.land(end, FlightState::Written, watermark, buf);
         if level == Level::Durable {
-            self.sync_written(&mut writer)?;
+            self.sync_written(writer)?;
         }
-        Ok(())
+        Ok(None)
     }
 
     fn active(&self, writer: &Writer) -> Result<Arc<Active>> {
@@ -327,6 +376,27 @@ impl Commit {
         let mut queue = self.queue.lock();
         queue.flusher = None;
         queue.flusher_is_idle = false;
+    }
+}
+
+/// A sealed frame that goes directly to the device.
+struct Direct {
+    active: Arc<Active>,
+    buf: AlignedBuf,
+    start: Lsn,
+    watermark: Lsn,
+}
+
+/// Latches the log if it is dropped in a panic.
+struct Fuse<'a> {
+    commit: &'a Commit,
+}
+
+impl Drop for Fuse<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.commit.latch(Error::Poisoned);
+        }
     }
 }
 

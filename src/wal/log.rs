@@ -129,6 +129,13 @@ impl Inner {
         full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.spares().is_empty()))
     }
 
+    /// Changes the manifest of a log that still writes; see [`Root::publish`].
+    pub(super) fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+        let mut root = self.root.lock();
+        self.commit.check_latch()?;
+        root.publish(change)
+    }
+
     /// Makes room for what did not fit, or says why there is none.
     fn make_room(&self, lack: NoRoom, still: impl Fn(&mut Queue) -> bool) -> Result<()> {
         self.commit.check_latch()?;
@@ -211,11 +218,10 @@ impl Log {
     pub fn append(&self, record: &[u8]) -> Result<LogTicket> {
         let position = loop {
             self.check_record(record.len())?;
-            if let Some(lack) = self.lacks_room(record.len())? {
-                self.make_room(lack, record.len())?;
-                continue;
+            match self.inner.commit.append_if_room(record, entry_bytes(record.len()))? {
+                Ok((lsn, end)) => break Position { lsn, end },
+                Err(lack) => self.make_room(lack, record.len())?,
             }
-            break self.append_record(record, Some(Level::Durable), |_| Head::default())?;
         };
         self.nudge();
         Ok(self.ticket(position.end, Level::Durable))
@@ -226,7 +232,7 @@ impl Log {
     /// # Errors
     /// [`Error::Latched`].
     pub fn sync(&self) -> Result<()> {
-        let end = self.seal()?;
+        let end = self.inner.commit.queue.lock().appended_end();
         // on a full disk there may be no segment yet that could hold this position; what was recovered survives
         if self.appended().0 == 0 {
             return self.check_latch();
@@ -248,7 +254,10 @@ impl Log {
         // a scan starts at a frame, and the nearest one known is the start of the segment
         let start = segments.iter().rev().map(|s| s.base).find(|base| *base <= lsn);
         let start = start.unwrap_or_else(|| segments.first().map_or(lsn, |s| s.base));
-        let view = Attached::listed(self.inner.storage.clone(), segments, self.manifest());
+        let mut manifest = self.manifest();
+        // a segment that was entered since is none of those listed, and holds nothing that is read here
+        manifest.segment = segments.last().map_or(manifest.segment, |last| manifest.segment.min(last.id));
+        let view = Attached::listed(self.inner.storage.clone(), segments, manifest);
         Ok(Records::new(Scanner::new(&view, start)?.stop_at(upto), lsn, upto))
     }
 
@@ -319,10 +328,14 @@ impl Log {
     }
 
     fn finish(&self) -> Result<()> {
+        // no record comes after this, so what is durable then is all there is
+        self.inner.commit.queue.lock().close();
+        self.inner.commit.flush_wanted()?;
         self.sync()?;
         self.inner.write_watermark()?;
         if self.inner.commit.has_entered() {
             let end = self.seal()?;
+            self.wait(end, Level::Durable)?;
             self.publish(|m| {
                 m.clean_end = end;
                 m.watermark = m.watermark.max(end);
@@ -336,12 +349,8 @@ impl Log {
         if self.inner.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let result = loop {
-            match self.inner.commit.lead_if_needed() {
-                Ok(true) => {}
-                other => break other.map(|_| ()),
-            }
-        };
+        self.inner.commit.queue.lock().close();
+        let result = self.inner.commit.flush_wanted();
         self.end();
         result
     }
@@ -362,6 +371,8 @@ impl Log {
         }
         self.inner.commit.stop();
         self.inner.spares.settle();
+        // a publication that is under way ends before the store can have another owner; later ones see the latch
+        drop(self.inner.root.lock());
         *self.inner.lock.lock() = None;
     }
 }
@@ -450,7 +461,7 @@ impl Log {
         let time = self.inner.storage.monotonic().saturating_add(within);
         let flusher = {
             let mut queue = self.inner.commit.queue.lock();
-            queue.want_by(end, time);
+            queue.want_by(end, time, &self.inner.commit.progress);
             queue.flusher.take()
         };
         if let Some(flusher) = flusher {
@@ -501,7 +512,7 @@ impl Log {
 
     /// Changes the manifest; see [`Root::publish`].
     pub(crate) fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
-        self.inner.root.lock().publish(change)
+        self.inner.publish(change)
     }
 
     pub(crate) fn recycle_below(&self, lsn: Lsn) -> Result<usize> {

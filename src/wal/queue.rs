@@ -61,6 +61,8 @@ pub(super) enum FlightState {
 }
 
 struct Flight {
+    /// What the frame itself proves, once it is on stable storage.
+    watermark: Lsn,
     end: Lsn,
     state: FlightState,
     carries_records: bool,
@@ -76,15 +78,28 @@ impl Wake {
     pub(super) fn wake(self) {
         match self {
             Wake::Thread(thread) => thread.unpark(),
-            Wake::Task(waker) => waker.wake(),
+            // a waker is a stranger's code: its panic must not keep the others asleep
+            Wake::Task(waker) => drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()))),
         }
     }
 }
 
 struct Waiter {
+    id: u64,
     lsn: Lsn,
     level: Level,
     wake: Wake,
+}
+
+/// How a watermark reaches the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watermark {
+    /// There is nothing to prove, or not the time for it.
+    Nothing,
+    /// In the frame that ends there, once it has been written.
+    InFrame { end: Lsn },
+    /// There is no room for a frame: the manifest is to carry it.
+    InManifest { upto: Lsn },
 }
 
 /// What a leader is to do.
@@ -148,6 +163,9 @@ pub(super) struct Queue {
     flights: VecDeque<Flight>,
     pub(super) leaders: usize,
     waiters: Vec<Waiter>,
+    next_waiter: u64,
+    /// No record is taken any more.
+    closed: bool,
     pool: Vec<AlignedBuf>,
     /// The end of the last completed frame with records, and the last watermark that was written.
     records_end: Lsn,
@@ -191,6 +209,8 @@ impl Queue {
             flights: VecDeque::new(),
             leaders: 0,
             waiters: Vec::new(),
+            next_waiter: 0,
+            closed: false,
             pool,
             records_end: start,
             written_watermark: start,
@@ -219,7 +239,9 @@ impl Queue {
 
     /// Takes a spare that holds at least `bytes` behind its header.
     pub(super) fn take_spare(&mut self, bytes: u64) -> Option<Spare> {
-        let at = self.spares.iter().position(|s| self.capacity(s) >= bytes)?;
+        // the smallest that serves: the others may hold what was promised
+        let serving = self.spares.iter().enumerate().filter(|(_, s)| self.capacity(s) >= bytes);
+        let (at, _) = serving.min_by_key(|(_, s)| s.file_bytes)?;
         Some(self.spares.remove(at))
     }
 
@@ -252,7 +274,9 @@ impl Queue {
         if self.spare_capacity() < floor {
             return Err(NoRoom::Spare { bytes: floor.max(frame) });
         }
-        if self.next_frame_start().plus(frame) <= self.segment_end {
+        // a watermark may slip in before the record does
+        let block = u64::from(self.bounds.block_bytes);
+        if self.next_frame_start().plus(frame).plus(block) <= self.segment_end {
             return Ok(());
         }
         let left = |spare: &Spare| self.spare_capacity().saturating_sub(self.capacity(spare));
@@ -276,10 +300,27 @@ impl Queue {
         self.promised = self.promised.saturating_sub(bytes);
     }
 
+    /// Refuses every later record.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// The position behind everything appended, within a frame.
+    pub(super) fn appended_end(&self) -> Lsn {
+        if self.forming.holds_something() {
+            self.forming.start.plus(self.forming.buf.len() as u64)
+        } else {
+            self.forming.start
+        }
+    }
+
     /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the LSN behind it.
     ///
     /// Room was ensured by [`Queue::has_room`] or a promise; without it this takes what there is.
     pub(super) fn append(&mut self, body: &[u8], head: impl FnOnce(Lsn) -> Head) -> Result<(Lsn, Lsn)> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
         let bound = frame::record_bytes((body.len() as u64).saturating_add(Head::CAPACITY as u64));
         self.place(bound)?;
         let lsn = self.forming.start.plus(self.forming.buf.len() as u64);
@@ -340,28 +381,35 @@ impl Queue {
         Ok(std::mem::replace(&mut self.forming, next))
     }
 
-    /// Queues a frame that carries nothing but a watermark, if one would prove something new and nothing else is under way.
-    /// Returns where it ends.
-    pub(super) fn add_watermark(&mut self) -> Result<Option<Lsn>> {
-        let idle = self.sealed.is_empty() && self.flights.is_empty() && !self.forming.holds_something();
-        if !idle || !self.needs_watermark() {
-            return Ok(None);
+    /// Sees to it that a watermark follows the last completed records, now that the log has rested: in the frame that is forming, or
+    /// in one of its own.
+    pub(super) fn add_watermark(&mut self) -> Result<Watermark> {
+        let pending = self.flights.iter().any(|f| f.state == FlightState::Pending);
+        if pending || !self.sealed.is_empty() || !self.needs_watermark() {
+            return Ok(Watermark::Nothing);
         }
-        // a watermark is worth no rotation: the next segment's header will carry it
-        if self.forming.start.plus(frame::frame_bytes(0, self.bounds.block_bytes)) > self.segment_end {
-            self.written_watermark = self.records_end;
-            return Ok(None);
+        if !self.forming.holds_something() {
+            let bytes = frame::frame_bytes(0, self.bounds.block_bytes);
+            if self.forming.start.plus(bytes) > self.segment_end {
+                // worth no rotation: the manifest can carry it too
+                return Ok(Watermark::InManifest { upto: self.records_end });
+            }
+            self.forming.kind = FrameKind::Watermark;
         }
-        self.forming.kind = FrameKind::Watermark;
         let end = self.forming.end(self.bounds.block_bytes);
         self.seal()?;
         self.want(end, Level::Durable);
-        Ok(Some(end))
+        Ok(Watermark::InFrame { end })
+    }
+
+    /// Notes that a watermark up to here stands in the manifest.
+    pub(super) fn noted_watermark(&mut self, upto: Lsn) {
+        self.written_watermark = self.written_watermark.max(upto);
     }
 
     /// Whether frames are on their way.
     pub(super) fn is_busy(&self) -> bool {
-        self.leaders > 0 || !self.flights.is_empty() || self.forming.holds_something()
+        self.leaders > 0 || self.flights.iter().any(|f| f.state == FlightState::Pending)
     }
 
     /// Whether completed records have nothing behind them yet that proves it.
@@ -377,8 +425,18 @@ impl Queue {
         }
     }
 
+    /// Wants at once what is wanted by a time to come.
+    pub(super) fn want_due(&mut self) {
+        if let Some((_, upto)) = self.due.take() {
+            self.want(upto, Level::Durable);
+        }
+    }
+
     /// Notes that everything below `lsn` is to be durable by `time`.
-    pub(super) fn want_by(&mut self, lsn: Lsn, time: Duration) {
+    pub(super) fn want_by(&mut self, lsn: Lsn, time: Duration, progress: &Progress) {
+        if progress.reached(lsn, Level::Durable) {
+            return;
+        }
         self.due = Some(match self.due {
             Some((earlier, upto)) => (earlier.min(time), upto.max(lsn)),
             None => (time, lsn),
@@ -430,7 +488,7 @@ impl Queue {
         let overdue = self.holds_written() && !progress.reached(self.want_durable, Level::Durable);
         let level = if self.want_durable > frame.start || overdue { Level::Durable } else { Level::Written };
         let carries_records = frame.kind == FrameKind::Records;
-        self.flights.push_back(Flight { end, state: FlightState::Pending, carries_records });
+        self.flights.push_back(Flight { watermark: Lsn::ZERO, end, state: FlightState::Pending, carries_records });
         self.frames = self.frames.saturating_add(1);
         Ok(Some(Work::Frame { frame, level }))
     }
@@ -444,8 +502,8 @@ impl Queue {
     pub(super) fn landed(&mut self, end: Lsn, state: FlightState, watermark: Lsn, progress: &Progress) {
         for flight in self.flights.iter_mut().filter(|f| f.end == end) {
             flight.state = state;
+            flight.watermark = watermark;
         }
-        self.written_watermark = self.written_watermark.max(watermark);
         self.advance(progress);
     }
 
@@ -462,6 +520,7 @@ impl Queue {
             if flight.state != FlightState::Completed {
                 break;
             }
+            self.written_watermark = self.written_watermark.max(flight.watermark);
             if flight.carries_records {
                 self.records_end = self.records_end.max(flight.end);
             }
@@ -485,8 +544,24 @@ impl Queue {
         }
     }
 
-    pub(super) fn add_waiter(&mut self, lsn: Lsn, level: Level, wake: Wake) {
-        self.waiters.push(Waiter { lsn, level, wake });
+    /// Registers someone to be woken. Returns the number to renew the registration by.
+    pub(super) fn add_waiter(&mut self, lsn: Lsn, level: Level, wake: Wake) -> u64 {
+        let id = self.next_waiter;
+        self.next_waiter = id.wrapping_add(1);
+        self.waiters.push(Waiter { id, lsn, level, wake });
+        id
+    }
+
+    /// Puts another waker in place of a registered one. `false` if that was woken already.
+    pub(super) fn renew_waiter(&mut self, id: u64, waker: &Waker) -> bool {
+        let Some(waiter) = self.waiters.iter_mut().find(|w| w.id == id) else { return false };
+        waiter.wake = Wake::Task(waker.clone());
+        true
+    }
+
+    /// Forgets a registration.
+    pub(super) fn remove_waiter(&mut self, id: u64) {
+        self.waiters.retain(|w| w.id != id);
     }
 
     /// Takes out those whose position was reached.

@@ -18,11 +18,13 @@ pub struct LogTicket {
     inner: Arc<Inner>,
     end: Lsn,
     level: Level,
+    /// The waker that an earlier poll left.
+    registration: Option<u64>,
 }
 
 impl LogTicket {
     pub(super) fn new(inner: Arc<Inner>, end: Lsn, level: Level) -> Self {
-        LogTicket { inner, end, level }
+        LogTicket { inner, end, level, registration: None }
     }
 
     /// Blocks until the records are as durable as was asked for.
@@ -47,8 +49,17 @@ impl LogTicket {
 impl Future for LogTicket {
     type Output = Result<()>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.inner.commit.poll(self.end, self.level, cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ticket = &mut *self;
+        ticket.inner.commit.poll(ticket.end, ticket.level, cx, &mut ticket.registration)
+    }
+}
+
+impl Drop for LogTicket {
+    fn drop(&mut self) {
+        if let Some(id) = self.registration {
+            self.inner.commit.queue.lock().remove_waiter(id);
+        }
     }
 }
 
