@@ -24,6 +24,8 @@ pub(crate) struct Tx {
     id: Option<TxnId>,
     /// Room in the log that was promised for the rollback.
     promised: u64,
+    /// The promise covers one more rollback to a savepoint.
+    may_roll_back_partly: bool,
     /// What it saw and wrote must be durable up to here before an answer that rests on it may leave.
     seen: Needed,
     wrote: Footprint,
@@ -95,6 +97,7 @@ impl<M: StateMachine> Transaction<M> {
             began: shared.storage.monotonic(),
             id: None,
             promised: 0,
+            may_roll_back_partly: false,
             seen: Needed::default(),
             wrote: Footprint::none(),
             savepoints: Vec::new(),
@@ -152,25 +155,24 @@ impl<M: StateMachine> Transaction<M> {
         Ok(Savepoint { owner: tx.owner.id, number })
     }
 
-    /// Undoes everything since a savepoint, which stays usable unless the disk is full. Locks are kept.
+    /// Undoes everything since a savepoint, which stays usable. Locks are kept.
     ///
     /// # Errors
-    /// [`Error::UnknownSavepoint`] if it is another transaction's or was rolled back past; as [`Transaction::savepoint`].
+    /// [`Error::UnknownSavepoint`] if it is another transaction's or was rolled back past; as [`Transaction::savepoint`], and then
+    /// nothing was undone.
     pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
         let mut tx = self.tx.lock();
         tx.check()?;
         let at = tx.savepoints.iter().position(|(number, _)| *number == savepoint.number);
         let (Some(at), true) = (at, savepoint.owner == tx.owner.id) else { return Err(Error::UnknownSavepoint) };
         let Some(&(_, len)) = tx.savepoints.get(at) else { return Err(Error::UnknownSavepoint) };
+        tx.promise_partial_rollback(&self.shared)?;
         if let Err(error) = tx.undo_down_to(&self.shared, len) {
             tx.finish(&self.shared, error.clone());
             return Err(error);
         }
         tx.savepoints.truncate(at + 1);
-        // for the next time; where there is no room for that, the savepoint has served
-        if tx.promise_partial_rollback(&self.shared).is_err() {
-            tx.savepoints.truncate(at);
-        }
+        tx.may_roll_back_partly = false;
         Ok(())
     }
 
@@ -251,12 +253,16 @@ impl Tx {
 
     /// A partial rollback may need a frame of its own, and a watermark may follow it.
     fn promise_partial_rollback<M: StateMachine>(&mut self, shared: &Shared<M>) -> Result<()> {
+        if self.may_roll_back_partly {
+            return Ok(());
+        }
         let log = shared.log()?;
         let bytes = u64::from(log.identity().block_bytes).saturating_mul(2);
         while let Err(lack) = log.try_promise(bytes) {
             log.make_promise_room(lack, bytes)?;
         }
         self.promised = self.promised.saturating_add(bytes);
+        self.may_roll_back_partly = true;
         Ok(())
     }
 
