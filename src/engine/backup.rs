@@ -29,7 +29,8 @@ pub(super) fn to_storage<M: StateMachine>(engine: &Engine<M>, storage: Arc<dyn S
     let store = StoreId::new(storage.random());
     let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
     let block_bytes = storage.block_bytes();
-    let lsn = Lsn::new(u64::from(block_bytes));
+    // never where the log of a new store begins: without a manifest, that would pass for the empty state's LSN
+    let lsn = Lsn::new(u64::from(block_bytes).saturating_mul(2));
     let wall_micros = storage.wall_clock_micros();
     let header = SnapshotHeader { store, lsn, epoch: Epoch::new(0), wall_micros, machine: machine.clone() };
     let entry = crate::snapshot::write(&*storage, &header, view.into_inner(), &Table::default(), &mut |_| Ok(()))?;

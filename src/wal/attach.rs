@@ -5,6 +5,7 @@
 //! It knows nothing of records.
 
 use super::root::{Copies, read_copies};
+use super::scan::OpenSegment;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::format::names::{self, FileName};
@@ -114,6 +115,17 @@ impl Attached {
     /// Whether there is no store here yet.
     pub(crate) fn is_new(&self) -> bool {
         self.manifest.is_none() && self.segments.is_empty()
+    }
+
+    /// Where the log of a store without a manifest goes back to the beginning, if it does: the first segment of all begins
+    /// there, right behind the room for a header.
+    pub(crate) fn origin(&self) -> Result<Option<Lsn>> {
+        let Some(first) = self.segments.first() else {
+            return Ok(self.is_new().then(|| Lsn::new(u64::from(self.storage.block_bytes()))));
+        };
+        let header = OpenSegment::open(&*self.storage, first)?.header;
+        let begins = header.id == SegmentId::new(1) && header.base == Lsn::new(u64::from(header.block_bytes));
+        Ok(begins.then_some(header.base))
     }
 
     /// Removes what a crash left unfinished. Done only once nothing stands in the way of opening the store.

@@ -30,9 +30,14 @@ pub struct LogReport {
     pub warnings: Vec<String>,
 }
 
-/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it, and the snapshots, the newest
-/// first, that recovery found to count.
-pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, found: &[SnapshotEntry]) -> Result<Root> {
+/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it, the snapshots, the newest
+/// first, that recovery found to count, and the LSN at which it began with the empty state, if it did.
+pub(crate) fn prepare_root(
+    attached: &Attached,
+    machine: &MachineTag,
+    found: &[SnapshotEntry],
+    origin: Option<Lsn>,
+) -> Result<Root> {
     if machine.name.len() > MAX_MACHINE_NAME_BYTES {
         return Err(Error::invalid(format!("a machine's name is at most {MAX_MACHINE_NAME_BYTES} bytes long")));
     }
@@ -62,6 +67,7 @@ pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, found: &[S
     manifest.store = header.store;
     manifest.snapshots = found.iter().copied().take(SNAPSHOTS_KEPT).collect();
     manifest.log_start = manifest.snapshots.last().map_or(header.base, |oldest| oldest.lsn);
+    manifest.origin = origin.unwrap_or(Lsn::ZERO);
     manifest.block_bytes = header.block_bytes;
     Root::open(storage, manifest)
 }
@@ -157,7 +163,7 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     if let Some(manifest) = &attached.manifest {
         check_machine(&attached, &manifest.machine, &machine)?;
     }
-    let root = prepare_root(&attached, &machine, &[])?;
+    let root = prepare_root(&attached, &machine, &[], attached.origin()?)?;
     let start = root.current().log_start;
     let mut scanner = Scanner::new(&attached, start)?;
     let out_of_memory = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };
