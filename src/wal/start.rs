@@ -160,11 +160,8 @@ fn known_segments(storage: &dyn Storage, attached: &Attached) -> Result<Vec<Segm
 pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<(Log, LogReport)> {
     let attached = Attached::new(storage, Access::ReadWrite)?;
     let machine = MachineTag { name: options.name.clone(), version: options.version };
-    if let Some(manifest) = &attached.manifest {
-        check_machine(&attached, &manifest.machine, &machine)?;
-    }
-    let root = prepare_root(&attached, &machine, &[], attached.origin()?)?;
-    let start = root.current().log_start;
+    let start = start_alone(&attached, &machine)?;
+    // nothing on disk changes before all of it was verified
     let mut scanner = Scanner::new(&attached, start)?;
     let out_of_memory = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };
     let mut buf = AlignedBuf::with_capacity(0).map_err(out_of_memory)?;
@@ -172,6 +169,7 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
         buf = chunk.into_buf();
     }
     let end = scanner.take_end()?;
+    let root = prepare_root(&attached, &machine, &[], attached.origin()?)?;
     let mut warnings = attached.storage.warnings();
     warnings.extend(attached.manifest_faults.iter().map(ToString::to_string));
     warnings.extend(attached.foreign.iter().map(|name| format!("{name} is not a file of this store")));
@@ -180,6 +178,21 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     let log = OpenLog { attached, root, end, machine, options }.start()?;
     let report = LogReport { start: records_start, end: records_end, epoch: log.epoch(), tail, warnings };
     Ok((log, report))
+}
+
+/// Where the records of a log that stands alone begin. Checks whose they are: as the manifest says or, without any, the oldest
+/// segment.
+fn start_alone(attached: &Attached, machine: &MachineTag) -> Result<Lsn> {
+    if let Some(manifest) = &attached.manifest {
+        check_machine(attached, &manifest.machine, machine)?;
+        return Ok(manifest.log_start);
+    }
+    let Some(first) = attached.segments.first() else {
+        return Ok(Lsn::new(u64::from(attached.storage.block_bytes())));
+    };
+    let header = super::scan::OpenSegment::open(&*attached.storage, first)?.header;
+    check_machine(attached, &header.machine, machine)?;
+    Ok(header.base)
 }
 
 fn check_machine(attached: &Attached, found: &MachineTag, ours: &MachineTag) -> Result<()> {
