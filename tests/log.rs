@@ -1,6 +1,7 @@
 //! The log on its own, on the simulated disk: what was acknowledged is there after any crash.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
+use seawal::Error;
 use seawal::format::Lsn;
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
 use seawal::wal::{Background, Log, LogOptions, LogStep};
@@ -132,6 +133,49 @@ fn truncation_gives_space_back_and_keeps_the_rest() {
     let (log, report) = open(&disk).unwrap();
     assert_eq!(contents(&log), left);
     assert!(report.tail.is_none());
+}
+
+#[test]
+fn a_log_that_is_refused_is_left_as_it_is() {
+    let disk = SimDisk::new(4);
+    run(&disk, 0, 30);
+    let disk = disk.crash(Crash::Nothing);
+    let files = |disk: &SimDisk| -> Vec<_> {
+        disk.file_names().into_iter().map(|name| (disk.read_file(&name).unwrap(), name)).collect()
+    };
+    let refused = |disk: &SimDisk, options: LogOptions| {
+        let before = files(disk);
+        let error = Log::open_on(Arc::new(disk.clone()), options).map(|(_, report)| report).unwrap_err();
+        assert_eq!(files(disk), before, "{error:?}");
+        error
+    };
+    let manifests = ["MANIFEST-0", "MANIFEST-1"];
+    for kept in 0..2 {
+        let disk = disk.crash(Crash::Nothing);
+        for name in &manifests[kept..] {
+            disk.remove_file(name).unwrap();
+        }
+        // a store of another owner
+        let mut others = options();
+        others.name = "another".into();
+        let error = refused(&disk, others);
+        assert!(matches!(error, Error::NotAStore { .. }), "{error:?}");
+        let mut newer = options();
+        newer.version += 1;
+        let error = refused(&disk, newer);
+        assert!(matches!(error, Error::UnsupportedVersion { .. }), "{error:?}");
+        // damage in the middle
+        let rotten = disk.crash(Crash::Nothing);
+        let segment = rotten.file_names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+        rotten.flip_bit(&segment, 4096 + 60, 0).unwrap();
+        let error = refused(&rotten, options());
+        assert!(error.is_corrupt(), "{error:?}");
+        let (log, _) = open(&disk).unwrap();
+        check(&log, 28, 30);
+        drop(log);
+        let (log, _) = open(&disk.crash(Crash::Nothing)).unwrap();
+        check(&log, 28, 30);
+    }
 }
 
 #[test]

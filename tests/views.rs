@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cmd, Rng, Stacks, manual, open, open_on, state};
+use common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, state};
 use seawal::kv::Kv;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::{Engine, Error, Options, Verdict};
@@ -102,6 +102,18 @@ fn a_backup_interrupted_anywhere_is_no_store_or_the_whole_state() {
                 Crash::TornBlock(op),
             ];
             let target = target.crash(crash[seed]);
+            // the next attempt succeeds, also the one after an attempt that was interrupted too; or there is a backup already
+            let again = target.crash(Crash::Nothing);
+            again.fail_at(op / 2 + seed as u64, Fault::Crash, Persistence::ForEver);
+            let _ = engine.backup_to_storage(Arc::new(again.clone()));
+            for again in [target.crash(Crash::Nothing), again.crash(crash[seed])] {
+                match engine.backup_to_storage(Arc::new(again.clone())) {
+                    Ok(()) | Err(Error::InvalidArgument { .. }) => {}
+                    Err(error) => panic!("op {op}, {:?}: {error:?}", crash[seed]),
+                }
+                let (copy, _) = open(&again.crash(Crash::Nothing));
+                assert_eq!(state(&copy), wanted, "op {op}, {:?}", crash[seed]);
+            }
             match open_on::<Stacks>(&target, &manual()) {
                 Ok((copy, report)) if report.verdict == Verdict::New => assert_eq!(state(&copy), Stacks::default()),
                 Ok((copy, _)) => assert_eq!(state(&copy), wanted, "op {op}, {:?}", crash[seed]),
@@ -118,6 +130,52 @@ fn a_backup_interrupted_anywhere_is_no_store_or_the_whole_state() {
         let _ = engine.backup_to_storage(Arc::new(target));
         engine.execute(Cmd::push(1, 1)).unwrap();
     }
+}
+
+#[test]
+fn a_backup_does_not_write_over_what_is_left_of_a_store() {
+    let (disk, target) = (SimDisk::new(9), SimDisk::new(10));
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.backup_to_storage(Arc::new(target.clone())).unwrap();
+    assert!(names(&target, ".tmp").is_empty());
+    for name in ["MANIFEST-0", "MANIFEST-1"] {
+        target.remove_file(name).unwrap();
+    }
+    target.write_file("MANIFEST-0.tmp", b"unfinished");
+    let before = files(&target);
+    let error = engine.backup_to_storage(Arc::new(target.clone())).unwrap_err();
+    assert!(error.is_corrupt(), "{error:?}");
+    assert_eq!(files(&target), before);
+}
+
+#[test]
+fn a_backup_without_its_manifests_is_never_taken_for_an_empty_store() {
+    let (disk, target) = (SimDisk::new(7), SimDisk::new(8));
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.backup_to_storage(Arc::new(target.clone())).unwrap();
+    let (copy, _) = open(&target);
+    copy.execute(Cmd::push(2, 2)).unwrap();
+    let wanted = state(&copy);
+    drop(copy);
+    let target = target.crash(Crash::Nothing);
+    for name in ["MANIFEST-0", "MANIFEST-1"] {
+        target.remove_file(name).unwrap();
+    }
+    let snapshot = names(&target, ".snap").pop().unwrap();
+    let rotten = target.crash(Crash::Nothing);
+    rotten.flip_bit(&snapshot, 530, 0).unwrap();
+    let error = open_on::<Stacks>(&rotten, &manual()).map(|(_, report)| report).unwrap_err();
+    assert!(error.is_corrupt(), "{error:?}");
+    // nor later, by the manifest that was made in place of the lost one
+    let (copy, report) = open(&target);
+    assert_eq!(state(&copy), wanted, "{report:?}");
+    drop(copy);
+    let rotten = target.crash(Crash::Nothing);
+    rotten.flip_bit(&snapshot, 530, 0).unwrap();
+    let error = open_on::<Stacks>(&rotten, &manual()).map(|(_, report)| report).unwrap_err();
+    assert!(error.is_corrupt(), "{error:?}");
 }
 
 #[test]

@@ -6,10 +6,10 @@ use crate::format::manifest::Manifest;
 use crate::format::snapshot::SnapshotHeader;
 use crate::format::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
 use crate::machine::StateMachine;
-use crate::storage::{Create, DiskStorage, Storage};
+use crate::storage::{Create, DiskStorage, OpenMode, Storage};
 use crate::sync::Arc;
 use crate::txn::Table;
-use crate::wal::attach::{Access, Attached};
+use crate::wal::attach::{Attached, backup_mark};
 use crate::wal::root::Root;
 use std::path::Path;
 
@@ -18,19 +18,25 @@ pub(super) fn to_dir<M: StateMachine>(engine: &Engine<M>, dir: &Path) -> Result<
     to_storage(engine, Arc::new(storage))
 }
 
-/// The manifest is written last: before that, opening the directory says that the backup was cut off.
+/// The manifest is written last: before that, opening the directory says that the backup was cut off. A mark, durable from
+/// before the snapshot has its name until after the manifest is there, allows another attempt to take the directory over.
 pub(super) fn to_storage<M: StateMachine>(engine: &Engine<M>, storage: Arc<dyn Storage>) -> Result<()> {
-    let attached = Attached::new(storage.clone(), Access::ReadWrite)?;
+    let attached = Attached::for_backup(storage.clone())?;
     if !attached.is_new() {
         return Err(Error::invalid(format!("{} holds a store already", storage.path("").display())));
     }
     let view = engine.view()?;
-    attached.remove_unfinished()?;
+    attached.clear_for_backup()?;
     let store = StoreId::new(storage.random());
     let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
     let block_bytes = storage.block_bytes();
-    let lsn = Lsn::new(u64::from(block_bytes));
+    // never where the log of a new store begins: without a manifest, that would pass for the empty state's LSN
+    let lsn = Lsn::new(u64::from(block_bytes).saturating_mul(2));
     let wall_micros = storage.wall_clock_micros();
+    let mark = backup_mark(lsn);
+    let io = |operation, e| Error::io(operation, storage.path(&mark), e);
+    storage.open(&mark, OpenMode::CreateNew).map_err(|e| io("create", e))?;
+    storage.sync_dir().map_err(|e| io("sync", e))?;
     let header = SnapshotHeader { store, lsn, epoch: Epoch::new(0), wall_micros, machine: machine.clone() };
     let entry = crate::snapshot::write(&*storage, &header, view.into_inner(), &Table::default(), &mut |_| Ok(()))?;
     let manifest = Manifest {
@@ -46,5 +52,7 @@ pub(super) fn to_storage<M: StateMachine>(engine: &Engine<M>, storage: Arc<dyn S
         machine,
         snapshots: vec![entry],
     };
-    Root::create(storage, manifest).map(|_| ())
+    Root::create(storage.clone(), manifest)?;
+    storage.remove(&mark).map_err(|e| io("remove", e))?;
+    storage.sync_dir().map_err(|e| io("sync", e))
 }

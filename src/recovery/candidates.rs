@@ -2,7 +2,6 @@
 
 use crate::error::{Error, Result};
 use crate::format::Lsn;
-use crate::format::SegmentId;
 use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::format::names;
 use crate::storage::{AlignedBuf, OpenMode};
@@ -38,7 +37,6 @@ impl Candidate {
 
 /// Lists them. The manifest says which snapshots count. Without any manifest, those count that the valid log reaches.
 pub(crate) fn list(attached: &Attached) -> Result<Vec<Candidate>> {
-    let origin = Lsn::new(u64::from(attached.storage.block_bytes()));
     if let Some(manifest) = &attached.manifest {
         let mut list: Vec<Candidate> = manifest.snapshots.iter().copied().map(Candidate::Snapshot).collect();
         if manifest.log_start == manifest.origin {
@@ -46,8 +44,9 @@ pub(crate) fn list(attached: &Attached) -> Result<Vec<Candidate>> {
         }
         return Ok(list);
     }
+    let origin = attached.origin()?.map(Candidate::Origin);
     let Some(first) = attached.segments.first() else {
-        return Ok(vec![Candidate::Origin(origin)]);
+        return Ok(Vec::from_iter(origin));
     };
     let end = end_of_log(attached, first.base)?;
     let reached = attached.snapshots.iter().filter(|lsn| **lsn >= first.base && **lsn <= end).take(SNAPSHOTS_KEPT);
@@ -59,9 +58,7 @@ pub(crate) fn list(attached: &Attached) -> Result<Vec<Candidate>> {
         let file_bytes = file.len().map_err(|e| io("measure", e))?;
         list.push(Candidate::Snapshot(SnapshotEntry { lsn, file_bytes }));
     }
-    if first.id == SegmentId::new(1) && first.base == origin {
-        list.push(Candidate::Origin(first.base));
-    }
+    list.extend(origin);
     Ok(list)
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     let mut report = new_report(&attached);
     report.phases.attach = watch.lap();
 
-    let Base { mut replay, start, snapshots } = load_base::<M>(&attached, &mut report, &teller)?;
+    let Base { mut replay, start, snapshots, origin } = load_base::<M>(&attached, &mut report, &teller)?;
     report.phases.snapshot = watch.lap();
 
     let scanner = Scanner::new(&attached, start)?;
@@ -99,7 +99,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
         report.phases.undo = watch.lap();
         return Ok(Recovered { state, log: None, report, snapshots });
     }
-    let root = prepare_root(&attached, &machine, &snapshots)?;
+    let root = prepare_root(&attached, &machine, &snapshots, origin)?;
     let log = OpenLog { attached, root, end, machine, options: options.log.clone() }.start()?;
     report.epoch = log.epoch();
     report.phases.cut = watch.lap();
@@ -171,6 +171,8 @@ struct Base<M: StateMachine> {
     replay: Replay<M>,
     start: Lsn,
     snapshots: Vec<SnapshotEntry>,
+    /// Where the empty state was begun with, if it was.
+    origin: Option<Lsn>,
 }
 
 /// Loads the newest snapshot that is whole; an older one, or the empty state where the log goes back to it, stands in for
@@ -185,7 +187,7 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
             let Candidate::Origin(start) = candidate else { continue };
             let replay = Replay { state: M::default(), table: Table::default() };
             // whatever was vouched for before has turned out to be damaged
-            return Ok(Base { replay, start: *start, snapshots: Vec::new() });
+            return Ok(Base { replay, start: *start, snapshots: Vec::new(), origin: Some(*start) });
         };
         let mut tell = |done, total| teller.tell(Phase::Snapshot, done, total);
         match crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, &mut tell) {
@@ -195,7 +197,7 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
                 let replay = Replay { state: loaded.state, table: loaded.table };
                 // the damaged ones before it are no longer vouched for
                 let whole = vouched.iter().copied().filter(|e| e.lsn <= entry.lsn).collect();
-                return Ok(Base { replay, start: entry.lsn, snapshots: whole });
+                return Ok(Base { replay, start: entry.lsn, snapshots: whole, origin: None });
             }
             Err(error) if error.is_corrupt() => {
                 report.warnings.push(format!("{error}; an older state stood in"));

@@ -5,6 +5,7 @@
 //! It knows nothing of records.
 
 use super::root::{Copies, read_copies};
+use super::scan::OpenSegment;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::format::names::{self, FileName};
@@ -53,6 +54,14 @@ pub(crate) struct Attached {
     pub(crate) manifest: Option<Manifest>,
     /// What is wrong with a copy of the manifest, where one is.
     pub(crate) manifest_faults: Vec<Error>,
+    /// How many copies of it are there, whole or not.
+    manifests_present: usize,
+}
+
+/// The name of an empty file that lies beside the snapshot of a backup until the manifest is there. No store has a segment
+/// of this number.
+pub(crate) fn backup_mark(lsn: Lsn) -> String {
+    names::temp(&names::segment(SegmentId::new(0), lsn))
 }
 
 impl Attached {
@@ -60,6 +69,19 @@ impl Attached {
     ///
     /// With [`Access::ReadOnly`] nothing is written.
     pub(crate) fn new(storage: Arc<dyn Storage>, access: Access) -> Result<Attached> {
+        let (attached, lost) = Self::gather(storage, access)?;
+        lost.map_or(Ok(attached), Err)
+    }
+
+    /// As [`Attached::new`] does to go on with a store, but also where there is nothing but what an interrupted backup left.
+    pub(crate) fn for_backup(storage: Arc<dyn Storage>) -> Result<Attached> {
+        let (attached, lost) = Self::gather(storage, Access::ReadWrite)?;
+        let lost = lost.filter(|_| attached.cut_off_backup().is_none());
+        lost.map_or(Ok(attached), Err)
+    }
+
+    /// What is there, and what to say where a store was there that has lost its root.
+    fn gather(storage: Arc<dyn Storage>, access: Access) -> Result<(Attached, Option<Error>)> {
         let lock = take_lock(&*storage, access)?;
         let dir = |operation, e| Error::io(operation, storage.path(""), e);
         let names = storage.list().map_err(|e| dir("list", e))?;
@@ -76,6 +98,7 @@ impl Attached {
             unfinished: Vec::new(),
             manifest: current,
             manifest_faults: faults,
+            manifests_present: present,
             storage,
         };
         for name in names {
@@ -86,14 +109,32 @@ impl Attached {
         let lost = attached.manifest.is_none()
             && attached.segments.is_empty()
             && (present > 0 || !attached.snapshots.is_empty());
-        if lost {
+        let lost = lost.then(|| {
             let fault = attached.manifest_faults.pop();
-            return Err(fault.unwrap_or_else(|| {
+            fault.unwrap_or_else(|| {
                 let reason = "it holds snapshots, but neither a manifest nor a segment: a backup that was cut off, or a store that lost them";
                 Error::corrupt(attached.storage.path(""), 0, None, reason)
-            }));
+            })
+        });
+        Ok((attached, lost))
+    }
+
+    /// The snapshot of a backup that was cut off before it had a manifest. The mark beside it tells it from that of a store
+    /// which lost everything else.
+    fn cut_off_backup(&self) -> Option<Lsn> {
+        let [lsn] = *self.snapshots.as_slice() else { return None };
+        let marked = self.unfinished.contains(&backup_mark(lsn));
+        (marked && self.is_new() && self.manifests_present == 0).then_some(lsn)
+    }
+
+    /// Removes what an interrupted backup left, the mark last.
+    pub(crate) fn clear_for_backup(&self) -> Result<()> {
+        if let Some(lsn) = self.cut_off_backup() {
+            let name = names::snapshot(lsn);
+            self.storage.remove(&name).map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
+            self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
         }
-        Ok(attached)
+        self.remove_unfinished()
     }
 
     /// The segments of a store that is open already.
@@ -108,12 +149,24 @@ impl Attached {
             unfinished: Vec::new(),
             manifest: Some(manifest),
             manifest_faults: Vec::new(),
+            manifests_present: 0,
         }
     }
 
     /// Whether there is no store here yet.
     pub(crate) fn is_new(&self) -> bool {
         self.manifest.is_none() && self.segments.is_empty()
+    }
+
+    /// Where the log of a store without a manifest goes back to the beginning, if it does: the first segment of all begins
+    /// there, right behind the room for a header.
+    pub(crate) fn origin(&self) -> Result<Option<Lsn>> {
+        let Some(first) = self.segments.first() else {
+            return Ok(self.is_new().then(|| Lsn::new(u64::from(self.storage.block_bytes()))));
+        };
+        let header = OpenSegment::open(&*self.storage, first)?.header;
+        let begins = header.id == SegmentId::new(1) && header.base == Lsn::new(u64::from(header.block_bytes));
+        Ok(begins.then_some(header.base))
     }
 
     /// Removes what a crash left unfinished. Done only once nothing stands in the way of opening the store.

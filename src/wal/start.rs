@@ -30,9 +30,14 @@ pub struct LogReport {
     pub warnings: Vec<String>,
 }
 
-/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it, and the snapshots, the newest
-/// first, that recovery found to count.
-pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, found: &[SnapshotEntry]) -> Result<Root> {
+/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it, the snapshots, the newest
+/// first, that recovery found to count, and the LSN at which it began with the empty state, if it did.
+pub(crate) fn prepare_root(
+    attached: &Attached,
+    machine: &MachineTag,
+    found: &[SnapshotEntry],
+    origin: Option<Lsn>,
+) -> Result<Root> {
     if machine.name.len() > MAX_MACHINE_NAME_BYTES {
         return Err(Error::invalid(format!("a machine's name is at most {MAX_MACHINE_NAME_BYTES} bytes long")));
     }
@@ -62,6 +67,7 @@ pub(crate) fn prepare_root(attached: &Attached, machine: &MachineTag, found: &[S
     manifest.store = header.store;
     manifest.snapshots = found.iter().copied().take(SNAPSHOTS_KEPT).collect();
     manifest.log_start = manifest.snapshots.last().map_or(header.base, |oldest| oldest.lsn);
+    manifest.origin = origin.unwrap_or(Lsn::ZERO);
     manifest.block_bytes = header.block_bytes;
     Root::open(storage, manifest)
 }
@@ -154,11 +160,8 @@ fn known_segments(storage: &dyn Storage, attached: &Attached) -> Result<Vec<Segm
 pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<(Log, LogReport)> {
     let attached = Attached::new(storage, Access::ReadWrite)?;
     let machine = MachineTag { name: options.name.clone(), version: options.version };
-    if let Some(manifest) = &attached.manifest {
-        check_machine(&attached, &manifest.machine, &machine)?;
-    }
-    let root = prepare_root(&attached, &machine, &[])?;
-    let start = root.current().log_start;
+    let start = start_alone(&attached, &machine)?;
+    // nothing on disk changes before all of it was verified
     let mut scanner = Scanner::new(&attached, start)?;
     let out_of_memory = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };
     let mut buf = AlignedBuf::with_capacity(0).map_err(out_of_memory)?;
@@ -166,6 +169,7 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
         buf = chunk.into_buf();
     }
     let end = scanner.take_end()?;
+    let root = prepare_root(&attached, &machine, &[], attached.origin()?)?;
     let mut warnings = attached.storage.warnings();
     warnings.extend(attached.manifest_faults.iter().map(ToString::to_string));
     warnings.extend(attached.foreign.iter().map(|name| format!("{name} is not a file of this store")));
@@ -174,6 +178,21 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     let log = OpenLog { attached, root, end, machine, options }.start()?;
     let report = LogReport { start: records_start, end: records_end, epoch: log.epoch(), tail, warnings };
     Ok((log, report))
+}
+
+/// Where the records of a log that stands alone begin. Checks whose they are: as the manifest says or, without any, the oldest
+/// segment.
+fn start_alone(attached: &Attached, machine: &MachineTag) -> Result<Lsn> {
+    if let Some(manifest) = &attached.manifest {
+        check_machine(attached, &manifest.machine, machine)?;
+        return Ok(manifest.log_start);
+    }
+    let Some(first) = attached.segments.first() else {
+        return Ok(Lsn::new(u64::from(attached.storage.block_bytes())));
+    };
+    let header = super::scan::OpenSegment::open(&*attached.storage, first)?.header;
+    check_machine(attached, &header.machine, machine)?;
+    Ok(header.base)
 }
 
 fn check_machine(attached: &Attached, found: &MachineTag, ours: &MachineTag) -> Result<()> {
