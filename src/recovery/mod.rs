@@ -323,6 +323,17 @@ pub(crate) fn undo_in_memory<M: StateMachine>(state: &mut M, table: &mut Table<M
     Ok(undone)
 }
 
+/// Makes room for one more record of the undo, so that the reserve is only used where the disk is full.
+fn make_room(log: &Log) -> Result<()> {
+    while let Some(lack) = log.lacks_room(0)? {
+        match log.make_room(lack, 0) {
+            Err(error) if error.is_full() => break,
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 /// Undoes the losers, logs each step and their ends, and makes that durable.
 fn undo_losers<M: StateMachine>(
     state: &mut M,
@@ -339,6 +350,7 @@ fn undo_losers<M: StateMachine>(
     let mut done = 0u64;
     let undone = crate::txn::guarded(|| {
         roll_back::<M, Error>(state, table, Scope::All, |txn, undo_next| {
+            make_room(log)?;
             log.append_record(&[], None, |lsn| Record::Clr { txn, undo_next }.head(lsn))?;
             done = done.saturating_add(1);
             teller.tell(Phase::Undo, done, total);
@@ -347,6 +359,7 @@ fn undo_losers<M: StateMachine>(
     })??;
     for txn in &losers {
         table.end(*txn);
+        make_room(log)?;
         log.append_record(&[], None, |lsn| Record::Abort { txn: *txn }.head(lsn))?;
     }
     log.wait(log.seal()?, Level::Durable)?;
