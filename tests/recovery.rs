@@ -432,6 +432,56 @@ fn a_snapshot_of_what_was_cut_does_not_count_without_a_manifest() {
 }
 
 #[test]
+fn garbage_below_the_log_is_no_hindrance_without_a_manifest() {
+    let disk = SimDisk::new(1);
+    let (engine, _) = open(&disk);
+    let mut old = files(&disk);
+    for n in 0..90 {
+        engine.execute(Cmd::Push { key: (n % 4) as u8, value: n, pad: 50 }).unwrap();
+        if n % 20 == 19 {
+            old.extend(files(&disk));
+            engine.checkpoint().unwrap();
+        }
+    }
+    let wanted = state(&engine);
+    drop(engine);
+    let disk = without_manifests(&disk);
+    let kept = names(&disk, ".seg");
+    old.retain(|name, _| name.ends_with(".seg") && *name < kept[0]);
+    let garbage: Vec<_> = old.into_iter().collect();
+    assert!(garbage.len() > 2 && kept.len() > 1, "{garbage:?} {kept:?}");
+    let first = garbage.first().unwrap();
+    let last = garbage.last().unwrap();
+    // an old one with a gap behind it, one of which nothing is left, one of which the end is missing, one that was wiped
+    let cases = [
+        (&first.0, first.1.clone()),
+        (&last.0, Vec::new()),
+        (&last.0, last.1[..8192].to_vec()),
+        (&last.0, vec![0; last.1.len()]),
+        (&last.0, last.1.clone()),
+    ];
+    for (name, bytes) in cases {
+        let disk = disk.crash(Crash::Nothing);
+        disk.write_file(name, &bytes);
+        let (engine, report) = open_on::<Stacks>(&disk, &manual()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        assert_eq!(state(&engine), wanted, "{name}: {report:?}");
+        engine.execute(Cmd::push(9, 9)).unwrap();
+        drop(engine);
+        let (engine, _) = open(&disk.crash(Crash::Nothing));
+        assert_eq!(state(&engine).at(9), [9]);
+    }
+    // one that is needed is missed all the same
+    for name in &kept {
+        let disk = disk.crash(Crash::Nothing);
+        disk.remove_file(name).unwrap();
+        if let Ok((engine, report)) = open_on::<Stacks>(&disk, &manual()) {
+            // from a snapshot behind it, or without the end that nothing but the manifest would have missed
+            assert!(state(&engine) == wanted || name == kept.last().unwrap(), "{name}: {report:?}");
+        }
+    }
+}
+
+#[test]
 fn a_store_has_one_owner() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::<Kv>::open(dir.path()).unwrap();

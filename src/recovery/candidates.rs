@@ -46,11 +46,11 @@ pub(crate) fn list(attached: &Attached) -> Result<Vec<Candidate>> {
         return Ok(list);
     }
     let origin = attached.origin()?.map(Candidate::Origin);
-    let Some(first) = attached.segments.first() else {
+    let Some(first) = attached.oldest_usable()? else {
         return Ok(Vec::from_iter(origin));
     };
     let mut list = Vec::new();
-    for lsn in passed(attached, first.base)?.into_iter().take(SNAPSHOTS_KEPT) {
+    for lsn in passed(attached, first.header.base)?.into_iter().take(SNAPSHOTS_KEPT) {
         let name = names::snapshot(lsn);
         let io = |operation, e| Error::io(operation, attached.storage.path(&name), e);
         let file = attached.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;
