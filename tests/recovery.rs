@@ -375,6 +375,112 @@ fn a_segment_missing_in_the_middle_or_duplicated_is_corruption() {
     assert!(error.is_corrupt(), "{error:?}");
 }
 
+/// Takes the manifests away.
+fn without_manifests(disk: &SimDisk) -> SimDisk {
+    let disk = disk.crash(Crash::Nothing);
+    for name in ["MANIFEST-0", "MANIFEST-1"] {
+        disk.remove_file(name).unwrap();
+    }
+    disk
+}
+
+#[test]
+fn a_snapshot_of_what_was_cut_does_not_count_without_a_manifest() {
+    let mut at_a_base = 0;
+    for (lost, older) in (1..7).flat_map(|lost| [(lost, false), (lost, true)]) {
+        let disk = SimDisk::new(1);
+        let (engine, _) = open(&disk);
+        for n in 0..2 {
+            engine.execute(Cmd::push(1, n)).unwrap();
+        }
+        if older {
+            engine.checkpoint().unwrap();
+        }
+        let cut = disk.crash(Crash::Nothing);
+        for n in 0..lost {
+            engine.execute(Cmd::push(2, n)).unwrap();
+        }
+        engine.checkpoint().unwrap();
+        drop(engine);
+        // the snapshot got its name, but was not published, and the end of the log did not get onto the device
+        let snapshot = names(&disk, ".snap").pop().unwrap();
+        cut.write_file(&snapshot, &disk.read_file(&snapshot).unwrap());
+        for more in 0..2 {
+            let cut = cut.crash(Crash::Nothing);
+            let (engine, report) = open(&cut);
+            for n in 0..more {
+                engine.execute(Cmd::push(3, n)).unwrap();
+            }
+            let wanted = state(&engine);
+            assert_eq!((wanted.at(1).len(), wanted.at(2).len()), (2, 0), "{report:?}");
+            drop(engine);
+            let base = snapshot.replace(".snap", ".seg");
+            at_a_base += names(&cut, &format!("-{base}")).len();
+            let cut = without_manifests(&cut);
+            let (engine, report) = open_on::<Stacks>(&cut, &manual())
+                .unwrap_or_else(|e| panic!("{lost} lost, {older}, {more} more: {e:?}"));
+            assert_eq!(state(&engine), wanted, "{lost} lost, {older}, {more} more: {report:?}");
+            // one that counts is used
+            engine.checkpoint().unwrap();
+            drop(engine);
+            let (engine, report) = open(&without_manifests(&cut));
+            assert_eq!(state(&engine), wanted, "{report:?}");
+            assert!(report.snapshot.is_some() && report.records == 0, "{report:?}");
+        }
+    }
+    assert!(at_a_base > 0);
+}
+
+#[test]
+fn garbage_below_the_log_is_no_hindrance_without_a_manifest() {
+    let disk = SimDisk::new(1);
+    let (engine, _) = open(&disk);
+    let mut old = files(&disk);
+    for n in 0..90 {
+        engine.execute(Cmd::Push { key: (n % 4) as u8, value: n, pad: 50 }).unwrap();
+        if n % 20 == 19 {
+            old.extend(files(&disk));
+            engine.checkpoint().unwrap();
+        }
+    }
+    let wanted = state(&engine);
+    drop(engine);
+    let disk = without_manifests(&disk);
+    let kept = names(&disk, ".seg");
+    old.retain(|name, _| name.ends_with(".seg") && *name < kept[0]);
+    let garbage: Vec<_> = old.into_iter().collect();
+    assert!(garbage.len() > 2 && kept.len() > 1, "{garbage:?} {kept:?}");
+    let first = garbage.first().unwrap();
+    let last = garbage.last().unwrap();
+    // an old one with a gap behind it, one of which nothing is left, one of which the end is missing, one that was wiped
+    let cases = [
+        (&first.0, first.1.clone()),
+        (&last.0, Vec::new()),
+        (&last.0, last.1[..8192].to_vec()),
+        (&last.0, vec![0; last.1.len()]),
+        (&last.0, last.1.clone()),
+    ];
+    for (name, bytes) in cases {
+        let disk = disk.crash(Crash::Nothing);
+        disk.write_file(name, &bytes);
+        let (engine, report) = open_on::<Stacks>(&disk, &manual()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        assert_eq!(state(&engine), wanted, "{name}: {report:?}");
+        engine.execute(Cmd::push(9, 9)).unwrap();
+        drop(engine);
+        let (engine, _) = open(&disk.crash(Crash::Nothing));
+        assert_eq!(state(&engine).at(9), [9]);
+    }
+    // one that is needed is missed all the same
+    for name in &kept {
+        let disk = disk.crash(Crash::Nothing);
+        disk.remove_file(name).unwrap();
+        if let Ok((engine, report)) = open_on::<Stacks>(&disk, &manual()) {
+            // from a snapshot behind it, or without the end that nothing but the manifest would have missed
+            assert!(state(&engine) == wanted || name == kept.last().unwrap(), "{name}: {report:?}");
+        }
+    }
+}
+
 #[test]
 fn a_store_has_one_owner() {
     let dir = tempfile::tempdir().unwrap();

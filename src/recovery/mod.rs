@@ -24,7 +24,7 @@ use crate::storage::{AlignedBuf, Storage};
 use crate::sync::{Arc, thread};
 use crate::txn::{Scope, Table, UndoFault, roll_back};
 use crate::wal::attach::{Access, Attached};
-use crate::wal::scan::{Chunk, OpenSegment, ScanEnd, Scanner};
+use crate::wal::scan::{Chunk, ScanEnd, Scanner};
 use crate::wal::{Background, Level, Log, OpenLog, Tail, prepare_root};
 use candidates::Candidate;
 use replay::Replay;
@@ -156,14 +156,12 @@ fn check_is_ours<M: StateMachine>(attached: &Attached, options: &Options) -> Res
     Ok(())
 }
 
-/// Whose store it is and which: as the manifest says or, without any, the oldest segment.
+/// Whose store it is and which: as the manifest says or, without any, the oldest segment that is of use.
 fn owner(attached: &Attached) -> Result<Option<(MachineTag, StoreId)>> {
     if let Some(manifest) = &attached.manifest {
         return Ok(Some((manifest.machine.clone(), manifest.store)));
     }
-    let Some(first) = attached.segments.first() else { return Ok(None) };
-    let header = OpenSegment::open(&*attached.storage, first)?.header;
-    Ok(Some((header.machine, header.store)))
+    Ok(attached.oldest_usable()?.map(|first| (first.header.machine, first.header.store)))
 }
 
 /// Where replay begins.

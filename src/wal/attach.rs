@@ -158,13 +158,38 @@ impl Attached {
         self.manifest.is_none() && self.segments.is_empty()
     }
 
+    /// The oldest segment from which the ids go on without a gap and all headers are whole. What is older is garbage, unless
+    /// a manifest says otherwise: files that were given up, and that a crash brought back or did not remove altogether.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where not even the newest one's header is whole, or one is there twice; I/O errors.
+    pub(crate) fn oldest_usable(&self) -> Result<Option<OpenSegment>> {
+        let mut oldest: Option<OpenSegment> = None;
+        for file in self.segments.iter().rev() {
+            if let Some(next) = &oldest {
+                if file.id == next.file.id {
+                    let path = self.storage.path(&next.file.name);
+                    return Err(Error::corrupt(path, 0, Some(next.file.base), "two files claim to be this segment"));
+                }
+                if file.id.get().saturating_add(1) != next.file.id.get() {
+                    break;
+                }
+            }
+            match OpenSegment::open(&*self.storage, file) {
+                Ok(segment) => oldest = Some(segment),
+                Err(error) if error.is_corrupt() && oldest.is_some() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(oldest)
+    }
+
     /// Where the log of a store without a manifest goes back to the beginning, if it does: the first segment of all begins
     /// there, right behind the room for a header.
     pub(crate) fn origin(&self) -> Result<Option<Lsn>> {
-        let Some(first) = self.segments.first() else {
+        let Some(OpenSegment { header, .. }) = self.oldest_usable()? else {
             return Ok(self.is_new().then(|| Lsn::new(u64::from(self.storage.block_bytes()))));
         };
-        let header = OpenSegment::open(&*self.storage, first)?.header;
         let begins = header.id == SegmentId::new(1) && header.base == Lsn::new(u64::from(header.block_bytes));
         Ok(begins.then_some(header.base))
     }

@@ -5,7 +5,7 @@ use super::commit::Commit;
 use super::log::{Inner, Log, LogOptions};
 use super::queue::{Bounds, Queue};
 use super::root::Root;
-use super::scan::{ScanEnd, Scanner, Tail};
+use super::scan::{OpenSegment, ScanEnd, Scanner, Tail};
 use super::spares::{SpareBounds, Spares};
 use super::writer::{Identity, SegmentInfo, Writer};
 use crate::error::{Error, Result};
@@ -60,10 +60,9 @@ pub(crate) fn prepare_root(
         machine: machine.clone(),
         snapshots: Vec::new(),
     };
-    let Some(first) = attached.segments.first() else {
+    let Some(OpenSegment { header, .. }) = attached.oldest_usable()? else {
         return Root::create(storage, manifest);
     };
-    let header = super::scan::OpenSegment::open(&*storage, first)?.header;
     manifest.store = header.store;
     manifest.snapshots = found.iter().copied().take(SNAPSHOTS_KEPT).collect();
     manifest.log_start = manifest.snapshots.last().map_or(header.base, |oldest| oldest.lsn);
@@ -181,16 +180,15 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
 }
 
 /// Where the records of a log that stands alone begin. Checks whose they are: as the manifest says or, without any, the oldest
-/// segment.
+/// segment that is of use.
 fn start_alone(attached: &Attached, machine: &MachineTag) -> Result<Lsn> {
     if let Some(manifest) = &attached.manifest {
         check_machine(attached, &manifest.machine, machine)?;
         return Ok(manifest.log_start);
     }
-    let Some(first) = attached.segments.first() else {
+    let Some(OpenSegment { header, .. }) = attached.oldest_usable()? else {
         return Ok(Lsn::new(u64::from(attached.storage.block_bytes())));
     };
-    let header = super::scan::OpenSegment::open(&*attached.storage, first)?.header;
     check_machine(attached, &header.machine, machine)?;
     Ok(header.base)
 }
