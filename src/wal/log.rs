@@ -251,10 +251,12 @@ impl Log {
             .into_iter()
             .map(|s| super::attach::SegmentFile { name: s.name, id: s.id, base: s.base })
             .collect::<Vec<_>>();
-        // a scan starts at a frame, and the nearest one known is the start of the segment
-        let start = segments.iter().rev().map(|s| s.base).find(|base| *base <= lsn);
-        let start = start.unwrap_or_else(|| segments.first().map_or(lsn, |s| s.base));
         let mut manifest = self.manifest();
+        // a scan starts at a frame, and the nearest one known is the start of the segment; what lies below the log's start may be
+        // there still, but is garbage
+        let from = lsn.max(manifest.log_start);
+        let start = segments.iter().rev().map(|s| s.base).find(|base| *base <= from);
+        let start = start.unwrap_or_else(|| segments.first().map_or(from, |s| s.base));
         // a segment that was entered since is none of those listed, and holds nothing that is read here
         manifest.segment = segments.last().map_or(manifest.segment, |last| manifest.segment.min(last.id));
         let view = Attached::listed(self.inner.storage.clone(), segments, manifest);
