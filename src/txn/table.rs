@@ -7,7 +7,7 @@
 use super::undo::{UndoEntry, UndoList};
 use crate::format::{Lsn, TxnId};
 use crate::machine::StateMachine;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// The transactions that have logged something and have not ended, with their inverses.
 #[derive(Debug)]
@@ -90,15 +90,13 @@ impl<C: Clone> Table<C> {
         self.open.remove(&id)
     }
 
-    /// The transaction in scope whose newest effect is the newest.
-    fn newest(&self, scope: Scope) -> Option<TxnId> {
-        match scope {
-            Scope::One(id, keep) => self.open.get(&id).filter(|undo| undo.len() > keep).map(|_| id),
-            Scope::All => {
-                let last = self.open.iter().filter_map(|(id, undo)| undo.last_lsn().map(|lsn| (lsn, *id)));
-                last.max().map(|(_, id)| id)
-            }
-        }
+    /// The newest effect of a transaction that is in scope, if one is left.
+    fn newest(&self, id: TxnId, scope: Scope) -> Option<Lsn> {
+        let kept = match scope {
+            Scope::All => 0,
+            Scope::One(_, kept) => kept,
+        };
+        self.open.get(&id).filter(|undo| undo.len() > kept)?.last_lsn()
     }
 }
 
@@ -122,10 +120,17 @@ pub(crate) fn roll_back<M: StateMachine, E: From<UndoFault>>(
     scope: Scope,
     mut step: impl FnMut(TxnId, Option<Lsn>) -> Result<(), E>,
 ) -> Result<u64, E> {
+    let ids = match scope {
+        Scope::All => table.ids(),
+        Scope::One(id, _) => vec![id],
+    };
+    let mut newest: BinaryHeap<(Lsn, TxnId)> =
+        ids.into_iter().filter_map(|id| table.newest(id, scope).map(|lsn| (lsn, id))).collect();
     let mut undone = 0u64;
-    while let Some(id) = table.newest(scope) {
+    while let Some((_, id)) = newest.pop() {
         let undo_next = undo_last(state, table, id)?;
         undone = undone.saturating_add(1);
+        newest.extend(table.newest(id, scope).map(|lsn| (lsn, id)));
         step(id, undo_next)?;
     }
     Ok(undone)
