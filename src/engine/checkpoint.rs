@@ -39,6 +39,8 @@ struct Job<M: StateMachine> {
     stage: Stage<M>,
     /// What the log had taken in when the state was frozen.
     mark: Mark,
+    /// When that was.
+    began: Duration,
 }
 
 /// How much the log has taken in.
@@ -53,7 +55,6 @@ pub(crate) struct Checkpoints<M: StateMachine> {
     /// The one under way; locked while a stage runs.
     job: Mutex<Option<Job<M>>>,
     published: Mutex<Published>,
-    running: AtomicBool,
     pressed: AtomicBool,
     commands: AtomicU64,
     /// Signalled when a checkpoint has ended.
@@ -78,7 +79,6 @@ impl<M: StateMachine> Checkpoints<M> {
         Checkpoints {
             job: Mutex::new(None),
             published: Mutex::new(published),
-            running: AtomicBool::new(false),
             pressed: AtomicBool::new(false),
             commands: AtomicU64::new(0),
             ended: (Mutex::new(()), Condvar::new()),
@@ -159,11 +159,11 @@ impl<M: StateMachine> Shared<M> {
             return false;
         }
         let now = self.storage.monotonic();
-        let (rested, failed) = {
+        let (rested, took, failed) = {
             let published = self.checkpoints.published.lock();
-            (now.saturating_sub(published.ended_at), published.last_error.is_some().then_some(published.took))
+            (now.saturating_sub(published.ended_at), published.took, published.last_error.is_some())
         };
-        if failed.is_some() && rested < RETRY {
+        if failed && rested < RETRY {
             return false;
         }
         if bytes >= self.options.checkpoint_log_bytes {
@@ -179,7 +179,6 @@ impl<M: StateMachine> Shared<M> {
         }
         let Some(budget) = self.options.recover_within else { return false };
         // a budget that cannot be met must not turn into one checkpoint after another
-        let took = self.checkpoints.published.lock().took;
         let restless = rested < took.max(Duration::from_millis(50));
         let spent = self.estimated_recovery();
         let room = budget.saturating_sub(self.meter.estimate(self.snapshot_bytes(), 0, 0));
@@ -289,7 +288,6 @@ impl<M: StateMachine> Shared<M> {
         drop(core);
         let frozen = self.storage.monotonic().saturating_sub(began);
         self.checkpoints.freeze_nanos.fetch_max(frozen.as_nanos() as u64, Ordering::Relaxed);
-        self.checkpoints.running.store(true, Ordering::Release);
         let identity = log.identity();
         let header = SnapshotHeader {
             store: identity.store,
@@ -298,20 +296,20 @@ impl<M: StateMachine> Shared<M> {
             wall_micros: self.storage.wall_clock_micros(),
             machine: identity.machine.clone(),
         };
-        *job = Some(Job { header, stage: Stage::Write { state, table }, mark: Mark { records, lsn } });
-        self.checkpoints.published.lock().took = began;
+        *job = Some(Job { header, stage: Stage::Write { state, table }, mark: Mark { records, lsn }, began });
         Ok(())
     }
 
     fn run_stage(&self, job: &mut Option<Job<M>>) -> Result<()> {
         let Some(current) = job.take() else { return Ok(()) };
+        let began = current.began;
         let result = self.stage(current);
         let now = self.storage.monotonic();
         let mut published = self.checkpoints.published.lock();
         match result {
             Ok(Some(next)) => *job = Some(next),
             Ok(None) => {
-                published.took = now.saturating_sub(published.took);
+                published.took = now.saturating_sub(began);
                 published.ended_at = now;
                 published.last_error = None;
                 drop(published);
@@ -333,7 +331,6 @@ impl<M: StateMachine> Shared<M> {
     }
 
     fn end_checkpoint(&self) {
-        self.checkpoints.running.store(false, Ordering::Release);
         let _guard = self.checkpoints.ended.0.lock();
         self.checkpoints.ended.1.notify_all();
     }
@@ -342,7 +339,7 @@ impl<M: StateMachine> Shared<M> {
         let log = self.log()?;
         // it may have failed, or been closed, since the state was frozen
         log.check_latch()?;
-        let Job { header, stage, mark } = job;
+        let Job { header, stage, mark, began } = job;
         let stage = match stage {
             Stage::Write { state, table } => {
                 let mut pace = self.pacer(log);
@@ -353,7 +350,7 @@ impl<M: StateMachine> Shared<M> {
                         return Ok(None);
                     }
                     self.keep_only(log, newest)?;
-                    return Ok(Some(Job { header, stage: Stage::Recycle, mark }));
+                    return Ok(Some(Job { header, stage: Stage::Recycle, mark, began }));
                 }
                 let entry = crate::snapshot::write(&*self.storage, &header, state, &table, &mut pace)?;
                 Stage::Publish { entry }
@@ -368,7 +365,7 @@ impl<M: StateMachine> Shared<M> {
                 return Ok(None);
             }
         };
-        Ok(Some(Job { header, stage, mark }))
+        Ok(Some(Job { header, stage, mark, began }))
     }
 
     /// Keeps a checkpoint to its rate, unless a bound is near.

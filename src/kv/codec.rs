@@ -17,6 +17,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::command::{KvCommand, MAX_BATCH_DEPTH};
+pub(super) use crate::format::bytes::put_varint;
+use crate::format::bytes::varint_len;
 use crate::machine::DecodeError;
 
 const PUT: u8 = 1;
@@ -26,21 +28,6 @@ const BATCH: u8 = 4;
 
 const HAS_EXPECTED: u8 = 1;
 const HAS_NEW: u8 = 2;
-
-/// Appends a number.
-pub(super) fn put_varint(mut n: u64, out: &mut Vec<u8>) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-/// How many bytes a number takes.
-fn varint_len(n: usize) -> usize {
-    let bits = usize::BITS.saturating_sub(n.leading_zeros()).max(1);
-    bits.div_ceil(7) as usize
-}
 
 /// Reads a number, and says what follows it; nothing if the bytes end within it.
 pub(super) fn split_varint(bytes: &[u8]) -> Result<Option<(u64, &[u8])>, DecodeError> {
@@ -95,7 +82,7 @@ fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// How many bytes [`encode`] appends.
 pub(super) fn encoded_len(command: &KvCommand) -> usize {
-    let bytes = |part: &[u8]| varint_len(part.len()).saturating_add(part.len());
+    let bytes = |part: &[u8]| varint_len(part.len() as u64).saturating_add(part.len());
     let parts = match command {
         KvCommand::Put { table, key, value } => {
             bytes(table.as_bytes()).saturating_add(bytes(key)).saturating_add(bytes(value))
@@ -108,7 +95,7 @@ pub(super) fn encoded_len(command: &KvCommand) -> usize {
             .chain([1, bytes(table.as_bytes()), bytes(key)])
             .fold(0, usize::saturating_add),
         KvCommand::Batch(commands) => {
-            commands.iter().map(encoded_len).fold(varint_len(commands.len()), usize::saturating_add)
+            commands.iter().map(encoded_len).fold(varint_len(commands.len() as u64), usize::saturating_add)
         }
     };
     parts.saturating_add(1)
