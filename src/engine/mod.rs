@@ -116,7 +116,7 @@ pub enum ReadLevel {
 /// A child made by `fork` must not use an engine that it inherited, nor drop or close it: it shares the parent's files and lock,
 /// and has none of the threads. Its writes would mix with the parent's, and its waits might not end. Such a child must `exec` or end
 /// by `_exit`. [`std::process::Command`] does no harm: every file is closed by `exec`.
-/// While such a child lives, the store stays locked, even if the parent has ended.
+/// While such a child lives, the store stays locked, even if the parent has ended without closing or dropping it.
 pub struct Engine<M: StateMachine> {
     handle: Arc<Handle<M>>,
 }

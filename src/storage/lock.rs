@@ -1,7 +1,8 @@
 //! The lock on a directory: `flock` on a file of its own.
 //!
 //! The lock belongs to the open file description, so it excludes a second handle in the same process too,
-//! goes away with a process however that ends, and is closed by `exec`. The text in the file names the
+//! goes away with a process however that ends, and is closed by `exec`. A process forked from the holder shares it, so it is
+//! given back by name. The text in the file names the
 //! last exclusive holder, for messages only.
 
 use super::{LockMode, StorageLock};
@@ -25,10 +26,13 @@ impl StorageLock for DiskLock {}
 
 impl Drop for DiskLock {
     fn drop(&mut self) {
+        let Some(file) = &self.file else { return };
         // A stale name would blame a process that is gone; without it the message is only less helpful.
-        if let (Some(file), LockMode::Exclusive) = (&self.file, self.mode) {
+        if self.mode == LockMode::Exclusive {
             let _ = rustix::fs::ftruncate(file, 0);
         }
+        // Not left to the closing of the file: a child that another thread is just starting has it open too until its `exec`.
+        let _ = rustix::fs::flock(file, FlockOperation::Unlock);
     }
 }
 
@@ -71,5 +75,29 @@ fn holder(file: &File, wanted: LockMode) -> String {
         Some(pid) if pid == std::process::id() => format!("process {pid} (this one)"),
         Some(pid) => format!("process {pid}"),
         None => "another process".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_given_back_is_free_though_a_forked_process_shares_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = File::open(dir.path()).unwrap();
+        for mode in [LockMode::Exclusive, LockMode::Shared] {
+            lock(&dir, LockMode::Exclusive).unwrap();
+            let flags = OFlags::RDWR | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::openat(&dir, LOCK_FILE, flags, Mode::empty()).unwrap());
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+            // what a fork does to it
+            let shared = file.try_clone().unwrap();
+            let held = DiskLock { file: Some(file), mode };
+            assert!(lock(&dir, LockMode::Exclusive).is_err());
+            drop(held);
+            lock(&dir, LockMode::Exclusive).unwrap();
+            drop(shared);
+        }
     }
 }
