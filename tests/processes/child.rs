@@ -39,6 +39,8 @@ pub(crate) fn command(wrapper: &[&str], name: &str, dir: &Path, numbers: &[u64])
     let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
     command.args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1", "-q"]);
     command.env(DIR, dir).env(ARGUMENTS, numbers.join(" ")).env("RUST_BACKTRACE", "0");
+    // cargo's, which would have the loader look for its libraries in a hundred places
+    command.env_remove("LD_LIBRARY_PATH");
     command
 }
 

@@ -1,7 +1,10 @@
 //! Transactions that follow from a thread's number and their own, and what they must leave behind.
 
 use crate::common::{Cmd, Rng, Stacks};
+use seawal::storage::{Create, DiskStorage, WritePath};
 use seawal::{Durability, Engine, Error, ExecuteError, Options, Transaction};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The stack that all threads push to. It shows in which order they committed.
@@ -19,6 +22,13 @@ pub(crate) fn options() -> Options {
         .max_log_bytes(2 << 20)
         .checkpoint_log_bytes(192 << 10)
         .lock_timeout(Duration::from_secs(10))
+}
+
+/// Opens a store whose durable writes go this way.
+pub(crate) fn open_with(options: &Options, dir: &Path, path: WritePath) -> Result<Engine<Stacks>, Error> {
+    let refused = |e| Error::Io { operation: "open", path: dir.into(), offset: None, source: Arc::new(e) };
+    let storage = DiskStorage::open(dir, Create::IfMissing).map_err(refused)?.with_write_path(path);
+    options.open_on(Arc::new(storage)).map(|(engine, _)| engine)
 }
 
 /// How transaction `n` of a thread is carried out.

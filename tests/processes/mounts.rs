@@ -1,0 +1,132 @@
+//! File systems of our own: small, and gone with the process that mounted them.
+//!
+//! Everything is mounted in a private mount namespace, by a child made with `unshare`, so that nothing stays behind however
+//! a test ends; a loop device goes with its mount.
+
+use crate::child::{Running, command};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+fn tool(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Runs one of the `child_` tests where it may mount, and shows what it prints. Says why where that is impossible.
+pub(crate) fn privately(name: &str) -> Option<Vec<String>> {
+    let dir = tempfile::tempdir().unwrap();
+    let wrappers: [&[&str]; 2] = [&["unshare", "--mount"], &["unshare", "--user", "--map-root-user", "--mount"]];
+    let can = |wrapper: &&&[&str]| {
+        let trial = ["mount", "-t", "tmpfs", "tmpfs", dir.path().to_str().unwrap()];
+        tool(wrapper[0], &[&wrapper[1..], &trial].concat())
+    };
+    let Some(wrapper) = wrappers.iter().find(can) else {
+        println!("skipped: nothing can be mounted, neither as root nor in a namespace");
+        return None;
+    };
+    let (status, lines) = Running::start(command(wrapper, name, dir.path(), &[])).finish();
+    lines.iter().for_each(|line| println!("{line}"));
+    assert!(status.success(), "{name}: {status}\n{}", lines.join("\n"));
+    Some(lines)
+}
+
+/// A mounted file system.
+pub(crate) struct Mount {
+    at: PathBuf,
+}
+
+impl Mount {
+    fn new(at: PathBuf, arguments: &[&str]) -> Option<Mount> {
+        std::fs::create_dir_all(&at).unwrap();
+        let mut all = arguments.to_vec();
+        all.push(at.to_str().unwrap());
+        tool("mount", &all).then_some(Mount { at })
+    }
+
+    pub(crate) fn tmpfs(at: PathBuf, mebibytes: u32) -> Option<Mount> {
+        Mount::new(at, &["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
+    }
+
+    /// A file system in a file. Nothing is written back for its age, so that what the file holds is what was synced.
+    pub(crate) fn image(image: &Path, at: PathBuf) -> Option<Mount> {
+        let image = image.to_str().unwrap();
+        // without a journal it takes no such option
+        Mount::new(at.clone(), &["-o", "loop,noatime,commit=600", image])
+            .or_else(|| Mount::new(at, &["-o", "loop,noatime", image]))
+    }
+
+    pub(crate) fn at(&self) -> &Path {
+        &self.at
+    }
+
+    /// Takes it off, which fails while anybody uses it.
+    pub(crate) fn unmount(self) {
+        let mut tries = 0;
+        while !tool("umount", &[self.at.to_str().unwrap()]) {
+            tries += 1;
+            assert!(tries < 50, "{} is still in use", self.at.display());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        tool("umount", &["-l", self.at.to_str().unwrap()]);
+    }
+}
+
+/// Makes a file system in a sparse file; `kind` is `ext4`, `ext2` and so on, with options of its `mkfs`.
+pub(crate) fn make_image(path: &Path, mebibytes: u64, kind: &str, options: &[&str]) -> bool {
+    File::create(path).unwrap().set_len(mebibytes << 20).unwrap();
+    let mut arguments = vec!["-q", "-F", "-m", "0", "-b", "4096"];
+    arguments.extend_from_slice(options);
+    arguments.push(path.to_str().unwrap());
+    tool(&format!("mkfs.{kind}"), &arguments) || tool(&format!("/usr/sbin/mkfs.{kind}"), &arguments)
+}
+
+/// Turns every block of zeros in a file into a hole: its content stays, its space is given back.
+pub(crate) fn dig_holes(path: &Path) -> bool {
+    tool("fallocate", &["--dig-holes", path.to_str().unwrap()])
+}
+
+/// Files that take all the space there is but `leave` bytes. They go away when it is dropped.
+pub(crate) struct Ballast {
+    files: Vec<PathBuf>,
+}
+
+impl Ballast {
+    pub(crate) fn load(dir: &Path, leave: u64) -> Ballast {
+        let mut ballast = Ballast { files: Vec::new() };
+        let reserve = dir.join("ballast-reserve");
+        let piece = vec![0x5a; 64 << 10];
+        let mut file = File::create(&reserve).unwrap();
+        for _ in 0..leave.div_ceil(piece.len() as u64) {
+            file.write_all(&piece).unwrap();
+        }
+        drop(file);
+        // large files first, then such that take a single block, until there is none
+        for (n, bytes) in [64 << 10, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096].into_iter().enumerate() {
+            let path = dir.join(format!("ballast-{n}"));
+            let Ok(mut file) = File::create(&path) else { break };
+            ballast.files.push(path);
+            while file.write_all(&piece[..bytes]).is_ok() {}
+            let _ = file.sync_all();
+        }
+        std::fs::remove_file(reserve).unwrap();
+        File::open(dir).unwrap().sync_all().unwrap();
+        ballast
+    }
+}
+
+impl Drop for Ballast {
+    fn drop(&mut self) {
+        for path in &self.files {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
