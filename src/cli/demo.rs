@@ -80,7 +80,7 @@ fn rounds(dir: &Path, rounds: u32) -> Result<(), Failure> {
             ran.as_secs_f64()
         ))?;
         let verified = inspect::storage(dir).and_then(inspect::verify)?;
-        if let Some(damage) = verified.findings.iter().find(|finding| finding.severity == Severity::Damage) {
+        if let Some(damage) = verified.findings.iter().find(|finding| finding.severity >= Severity::Degraded) {
             return Err(Failure::new(Status::Damage, format!("after the kill {}", damage.text)));
         }
         let began = Instant::now();

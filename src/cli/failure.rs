@@ -8,7 +8,7 @@ use std::io;
 /// What the program exits with. The numbers are part of its interface, and are listed in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// `verify`: nothing but a torn tail. `get`: the key is not there.
+    /// `verify`: a torn tail, or damage that something whole stands in for. `get`: the key is not there.
     Partly = 1,
     /// Durable data is damaged.
     Damage = 2,
@@ -29,7 +29,8 @@ pub(super) enum Status {
 /// Those numbers in words, for `--help`.
 pub(super) const STATUSES: &str = "Exit status:
   0   done; for verify: clean
-  1   verify: nothing but a torn tail, which opening cuts; get: the key is not there
+  1   verify: it opens and nothing is missing, but its tail is torn, or something whole stands in for what is damaged;
+      get: the key is not there
   2   durable data is damaged
   3   any other failure, such as an I/O error
   4   not a store, or one of another machine

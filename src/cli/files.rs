@@ -62,7 +62,8 @@ impl<W: Write> Write for Noticing<W> {
     }
 }
 
-/// Checks a store and writes nothing to it. Exit status 0: clean; 1: nothing but a torn tail; 2: damage.
+/// Checks a store and writes nothing to it. Exit status 0: clean; 1: it opens and nothing is missing, but its tail is torn, or
+/// something whole stands in for what is damaged; 2: damage that keeps it from opening.
 ///
 /// Checked are the manifest's copies, all snapshots that it names, all the log that they need, that records can be read, and, for
 /// the built-in machine, that replay works from each state that recovery may begin from.
@@ -77,7 +78,7 @@ impl Verify {
         let report = inspect::storage(self.dir.path()).and_then(inspect::verify)?;
         let status = match report.soundness() {
             Soundness::Clean => None,
-            Soundness::TornTail => Some(Status::Partly),
+            Soundness::TornTail | Soundness::Degraded => Some(Status::Partly),
             Soundness::Damaged => Some(Status::Damage),
         };
         // the verdict counts whether anybody reads the text or not

@@ -2,34 +2,44 @@
 //!
 //! ```text
 //! offset size field
-//!      0    1 kind               0 never written, 1 records, 2 watermark only
-//!      1    1 version            1
-//!      2    2 flags              0
-//!      4    4 checksum           CRC-32 of the whole frame, padding included, these four bytes left out
-//!      8    8 store id
-//!     16    8 epoch
-//!     24    8 LSN                of the frame's first byte
-//!     32    8 watermark          everything below it was on stable storage when the frame was made
-//!     40    4 payload length     in bytes
-//!     44    4 record count
-//!     48    4 previous checksum  of the frame before, or of the segment header before the first
-//!     52    … payload            each record: varint length, bytes
+//!      0    4 magic              "SWFR": a frame begins here, of whatever kind and version
+//!      4    1 kind               1 records, 2 watermark only
+//!      5    1 version            1
+//!      6    2 flags              0
+//!      8    4 checksum           CRC-32 of the whole frame as it stands, padding included, these four bytes left out
+//!     12    4 mask               what the first four bytes at each multiple of 512 behind the header were XORed with
+//!     16    8 store id
+//!     24    8 epoch
+//!     32    8 LSN                of the frame's first byte
+//!     40    8 watermark          everything below it was on stable storage when the frame was made
+//!     48    4 payload length     in bytes
+//!     52    4 record count
+//!     56    4 previous checksum  of the frame before, or of the segment header before the first
+//!     60    … payload            each record: varint length, bytes
 //!      …    … padding            zeros up to the next multiple of the block size
 //! ```
 //!
 //! A record's LSN is the frame's LSN plus the offset of its length in the frame. A frame starts and
 //! ends on a block boundary, so that no later write shares a block with it.
+//!
+//! No block but a frame's first begins with the magic: the writer chooses the mask so that none does, which is zero but
+//! where a record's bytes happen, or are made, to stand there. So the first four bytes of a block say whether a frame can begin in it,
+//! and what looks like a frame inside a record is never taken for one, however much of the frame around it was lost.
+//! It holds for every multiple of the smallest block size, as files are used again under others.
 
 use super::bytes::{Put, Take, round_up, varint_len};
+use super::segment::{MIN_BLOCK_BYTES, checksum_but, put_checksum};
 use super::{Epoch, Lsn, StoreId};
+use byteorder::{ByteOrder, LittleEndian};
 
 /// Bytes before the payload.
-pub(crate) const HEADER_BYTES: usize = 52;
+pub(crate) const HEADER_BYTES: usize = 60;
+const MAGIC: &[u8; 4] = b"SWFR";
 const VERSION: u8 = 1;
 /// The highest kind that is known.
 pub(crate) const KINDS: u32 = 2;
-const CHECKSUM_OFFSET: usize = 4;
-const CHECKSUM_END: usize = 8;
+const CHECKSUM_OFFSET: usize = 8;
+const PAYLOAD_BYTES_OFFSET: usize = 48;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +77,8 @@ pub(crate) struct Place {
 pub(crate) enum FrameFault {
     /// Zeros: the block was never written.
     NeverWritten,
+    /// No frame begins with these bytes: it is damaged in the first few, or this is the inside of an older one.
+    NoFrame,
     /// The length runs past what is there.
     Length,
     /// The checksum does not match.
@@ -88,6 +100,7 @@ impl FrameFault {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             FrameFault::NeverWritten => "the frame here was never written",
+            FrameFault::NoFrame => "no frame begins here",
             FrameFault::Length => "the frame's length runs past the end of the file",
             FrameFault::Checksum => "the frame's checksum does not match its content",
             FrameFault::Elsewhere => "the frame here belongs to another place, epoch or store",
@@ -97,6 +110,16 @@ impl FrameFault {
             FrameFault::Records => "the frame's records do not add up",
         }
     }
+}
+
+/// A frame that was checked as it stands: all but its records, which a mask may lie over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checked {
+    pub(crate) header: FrameHeader,
+    checksum: u32,
+    mask: u32,
+    /// With header and padding.
+    pub(crate) total_bytes: u64,
 }
 
 /// A frame's bytes, checked, and its own checksum.
@@ -119,19 +142,58 @@ pub(crate) const fn record_bytes(len: u64) -> u64 {
     len.saturating_add(varint_len(len) as u64)
 }
 
-/// The checksum of a whole frame: everything but the four bytes that hold it.
-fn checksum(frame: &[u8]) -> Option<u32> {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(frame.get(..CHECKSUM_OFFSET)?);
-    hasher.update(frame.get(CHECKSUM_END..)?);
-    Some(hasher.finalize())
+/// Whether a frame of any kind or version can begin with these bytes.
+fn can_begin(bytes: &[u8]) -> bool {
+    bytes.first_chunk() == Some(MAGIC)
 }
 
-/// Fills in the header of a frame whose payload and padding are in place. Returns its checksum.
+/// Where a frame could begin inside one, were it not for the mask: the first bytes of all blocks but its first.
+fn interior(frame: &[u8]) -> impl Iterator<Item = u32> {
+    let blocks = frame.chunks_exact(MIN_BLOCK_BYTES as usize).skip(1);
+    blocks.filter_map(|block| block.first_chunk::<4>().map(|word| LittleEndian::read_u32(word)))
+}
+
+/// XORs the first bytes of all blocks but the first.
+fn apply_mask(frame: &mut [u8], mask: u32) {
+    for block in frame.chunks_exact_mut(MIN_BLOCK_BYTES as usize).skip(1) {
+        if let Some(word) = block.first_chunk_mut::<4>() {
+            let masked = LittleEndian::read_u32(word) ^ mask;
+            LittleEndian::write_u32(word, masked);
+        }
+    }
+}
+
+/// A mask under which no frame can begin inside this one.
+fn choose_mask(frame: &[u8]) -> u32 {
+    let magic = LittleEndian::read_u32(MAGIC);
+    if !interior(frame).any(|word| word == magic) {
+        return 0;
+    }
+    // Each word rules one mask out, so among more masks than words one is left, and so in one of their halves: in that which
+    // fewer words fall into than it has masks. The rounds are as many as the number of words has digits, whoever chose them.
+    let words = u32::try_from(interior(frame).count()).unwrap_or(u32::MAX);
+    let (mut low, mut bits) = (0u32, u32::BITS.saturating_sub(words.leading_zeros()));
+    while bits > 0 {
+        bits = bits.saturating_sub(1);
+        let half = 1u32.wrapping_shl(bits);
+        let taken = interior(frame).filter(|word| (word ^ magic).wrapping_sub(low) < half).count();
+        if taken >= half as usize {
+            low = low.wrapping_add(half);
+        }
+    }
+    low
+}
+
+/// Fills in the header of a frame whose payload and padding are in place, and lays its mask over them. Returns its checksum.
 ///
 /// `frame` is the whole frame, a multiple of the block size; `None` if it has no room for a header.
 pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
+    let mask = choose_mask(frame);
+    if mask != 0 {
+        apply_mask(frame, mask);
+    }
     let mut put = Put(&mut *frame);
+    put.bytes(MAGIC)?;
     put.u8(match header.kind {
         FrameKind::Records => 1,
         FrameKind::Watermark => 2,
@@ -139,6 +201,7 @@ pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
     put.u8(VERSION)?;
     put.u16(0)?;
     put.u32(0)?;
+    put.u32(mask)?;
     put.u64(header.store.get())?;
     put.u64(header.epoch.get())?;
     put.u64(header.lsn.get())?;
@@ -146,58 +209,83 @@ pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
     put.u32(header.payload_bytes)?;
     put.u32(header.records)?;
     put.u32(header.previous_checksum)?;
-    let checksum = checksum(frame)?;
-    Put(frame.get_mut(CHECKSUM_OFFSET..)?).u32(checksum)?;
-    Some(checksum)
+    put_checksum(frame, CHECKSUM_OFFSET)
 }
 
 /// The whole length of the frame whose header `bytes` starts with, going by the length it states, which
 /// nothing has checked yet. `None` where no frame can start.
 pub(crate) fn stated_bytes(bytes: &[u8], block_bytes: u32) -> Option<u64> {
-    let payload = Take(bytes.get(40..)?).u32()?;
-    (bytes.first() != Some(&0)).then(|| frame_bytes(u64::from(payload), block_bytes))
+    let payload = Take(bytes.get(PAYLOAD_BYTES_OFFSET..)?).u32()?;
+    can_begin(bytes).then(|| frame_bytes(u64::from(payload), block_bytes))
 }
 
 /// Whether a header at the front of `bytes` names this place: a cheap test before its checksum is worth computing.
 pub(crate) fn claims_place(bytes: &[u8], place: &Place) -> bool {
     let named = |bytes: &[u8]| {
-        let mut take = Take(bytes.get(8..)?);
+        let mut take = Take(bytes.get(16..)?);
         Some((StoreId::new(take.u64()?), Epoch::new(take.u64()?), Lsn::new(take.u64()?)))
     };
-    named(bytes) == Some((place.store, place.epoch, place.lsn))
+    can_begin(bytes) && named(bytes) == Some((place.store, place.epoch, place.lsn))
 }
 
-/// Reads the frame that `bytes` starts with. `bytes` holds all that the file has from there on, or at least the
+/// Checks the frame that `bytes` starts with. `bytes` holds all that the file has from there on, or at least the
 /// length that [`stated_bytes`] gives.
+///
+/// Where another frame can begin inside the stated length, that length is wrong: it is found out before a checksum is computed,
+/// so that many false claims together cost no more than reading the bytes once.
 ///
 /// # Errors
 /// [`FrameFault`]; the chain is left to the caller, who knows the frame before.
-pub(crate) fn decode<'a>(bytes: &'a [u8], place: &Place) -> Result<Frame<'a>, FrameFault> {
+pub(crate) fn check(bytes: &[u8], place: &Place) -> Result<Checked, FrameFault> {
     let header_bytes = bytes.get(..HEADER_BYTES).ok_or(FrameFault::Length)?;
     let total_bytes = stated_bytes(bytes, place.block_bytes).ok_or_else(|| {
-        // a block that was never written is all zeros; anything else is damage of the first byte
+        // a block that was never written is all zeros; anything else is damage of the first bytes, or of another time
         let block = bytes.get(..place.block_bytes as usize).unwrap_or(bytes);
-        if block.iter().all(|&b| b == 0) { FrameFault::NeverWritten } else { FrameFault::Checksum }
+        if block.iter().all(|&b| b == 0) { FrameFault::NeverWritten } else { FrameFault::NoFrame }
     })?;
     let total = usize::try_from(total_bytes).map_err(|_| FrameFault::Length)?;
-    let frame = bytes.get(..total).ok_or(FrameFault::Length)?;
-    let (header, stored) = decode_header(header_bytes).ok_or(FrameFault::Length)?;
-    if checksum(frame) != Some(stored) {
+    let magic = LittleEndian::read_u32(MAGIC);
+    if interior(bytes.get(..total).unwrap_or(bytes)).any(|word| word == magic) {
         return Err(FrameFault::Checksum);
     }
-    let header = header?;
-    if (header.store, header.epoch, header.lsn) != (place.store, place.epoch, place.lsn) {
+    let frame = bytes.get(..total).ok_or(FrameFault::Length)?;
+    let (header, stored, mask) = decode_header(header_bytes).ok_or(FrameFault::Length)?;
+    if checksum_but(frame, CHECKSUM_OFFSET) != Some(stored) {
+        return Err(FrameFault::Checksum);
+    }
+    // an unknown version may keep its place elsewhere; an unknown kind does not
+    if let Err(fault @ FrameFault::Version(_)) = header {
+        return Err(fault);
+    }
+    if !claims_place(bytes, place) {
         return Err(FrameFault::Elsewhere);
+    }
+    let header = header?;
+    Ok(Checked { header, checksum: stored, mask, total_bytes })
+}
+
+/// Reads the frame that `bytes` starts with, as [`check`] does, and takes the mask off its records: the bytes then are no
+/// longer those of the file.
+///
+/// # Errors
+/// As [`check`]; the bytes are unchanged then.
+pub(crate) fn decode<'a>(bytes: &'a mut [u8], place: &Place) -> Result<Frame<'a>, FrameFault> {
+    let Checked { header, checksum, mask, total_bytes } = check(bytes, place)?;
+    let total = usize::try_from(total_bytes).map_err(|_| FrameFault::Length)?;
+    let frame = bytes.get_mut(..total).ok_or(FrameFault::Length)?;
+    if mask != 0 {
+        apply_mask(frame, mask);
     }
     let end = HEADER_BYTES.checked_add(header.payload_bytes as usize).ok_or(FrameFault::Length)?;
     let payload = frame.get(HEADER_BYTES..end).ok_or(FrameFault::Length)?;
-    Ok(Frame { header, checksum: stored, payload, total_bytes })
+    Ok(Frame { header, checksum, payload, total_bytes })
 }
 
-/// The header, or why it is not known, and the stored checksum.
-fn decode_header(bytes: &[u8]) -> Option<(Result<FrameHeader, FrameFault>, u32)> {
-    let mut take = Take(bytes);
-    let (kind, version, flags, stored) = (take.u8()?, take.u8()?, take.u16()?, take.u32()?);
+/// The header, or why it is not known, the stored checksum, and the mask.
+fn decode_header(bytes: &[u8]) -> Option<(Result<FrameHeader, FrameFault>, u32, u32)> {
+    let mut take = Take(bytes.get(MAGIC.len()..)?);
+    let (kind, version, flags) = (take.u8()?, take.u8()?, take.u16()?);
+    let (stored, mask) = (take.u32()?, take.u32()?);
     let known = match (kind, version, flags) {
         (1, VERSION, 0) => Ok(FrameKind::Records),
         (2, VERSION, 0) => Ok(FrameKind::Watermark),
@@ -211,7 +299,7 @@ fn decode_header(bytes: &[u8]) -> Option<(Result<FrameHeader, FrameFault>, u32)>
     let (payload_bytes, records, previous_checksum) = (take.u32()?, take.u32()?, take.u32()?);
     let header =
         known.map(|kind| FrameHeader { kind, store, epoch, lsn, watermark, payload_bytes, records, previous_checksum });
-    Some((header, stored))
+    Some((header, stored, mask))
 }
 
 impl<'a> Frame<'a> {
@@ -299,12 +387,12 @@ mod tests {
 
     #[test]
     fn records_come_back_with_their_lsns() {
-        let bytes = sealed(&[b"one", b"", &[5; 600]]);
-        let frame = decode(&bytes, &PLACE).unwrap();
+        let mut bytes = sealed(&[b"one", b"", &[5; 600]]);
+        let frame = decode(&mut bytes, &PLACE).unwrap();
         let records: Vec<_> = frame.records().map(Result::unwrap).collect();
-        assert_eq!(records[0], (Lsn::new(4096 + 52), &b"one"[..]));
-        assert_eq!(records[1], (Lsn::new(4096 + 56), &b""[..]));
-        assert_eq!(records[2], (Lsn::new(4096 + 57), &[5u8; 600][..]));
+        assert_eq!(records[0], (Lsn::new(4096 + 60), &b"one"[..]));
+        assert_eq!(records[1], (Lsn::new(4096 + 64), &b""[..]));
+        assert_eq!(records[2], (Lsn::new(4096 + 65), &[5u8; 600][..]));
         assert_eq!((records.len(), frame.total_bytes), (3, 1024));
     }
 
@@ -314,7 +402,7 @@ mod tests {
         for bit in 0..good.len() * 8 {
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bytes, &PLACE).is_err(), "bit {bit}");
+            assert!(check(&bytes, &PLACE).is_err(), "bit {bit}");
         }
     }
 
@@ -322,7 +410,7 @@ mod tests {
     fn every_cut_is_noticed() {
         let good = sealed(&[b"hello"]);
         for len in 0..good.len() {
-            assert!(decode(&good[..len], &PLACE).is_err(), "length {len}");
+            assert!(check(&good[..len], &PLACE).is_err(), "length {len}");
         }
     }
 
@@ -334,17 +422,78 @@ mod tests {
             Place { epoch: Epoch::new(4), ..PLACE },
             Place { store: StoreId::new(8), ..PLACE },
         ] {
-            assert_eq!(decode(&bytes, &place).unwrap_err(), FrameFault::Elsewhere);
+            assert_eq!(check(&bytes, &place).unwrap_err(), FrameFault::Elsewhere);
+            assert!(!claims_place(&bytes, &place));
         }
+        assert!(claims_place(&bytes, &PLACE));
     }
 
     #[test]
     fn zeros_are_never_written_and_other_versions_are_told_apart() {
-        assert_eq!(decode(&[0; 512], &PLACE).unwrap_err(), FrameFault::NeverWritten);
-        let mut bytes = sealed(&[b"hello"]);
-        bytes[1] = 2;
-        let sum = checksum(&bytes).unwrap();
-        bytes[4..8].copy_from_slice(&sum.to_le_bytes());
-        assert_eq!(decode(&bytes, &PLACE).unwrap_err(), FrameFault::Version(2));
+        assert_eq!(check(&[0; 512], &PLACE).unwrap_err(), FrameFault::NeverWritten);
+        assert_eq!(check(&[1; 512], &PLACE).unwrap_err(), FrameFault::NoFrame);
+        let change = |at: usize, to: u8| {
+            let mut bytes = sealed(&[b"hello"]);
+            bytes[at] = to;
+            put_checksum(&mut bytes, CHECKSUM_OFFSET).unwrap();
+            check(&bytes, &PLACE).unwrap_err()
+        };
+        assert_eq!(change(4, 7), FrameFault::Kind(7));
+        assert_eq!(change(5, 2), FrameFault::Version(2));
+        assert_eq!(change(6, 1), FrameFault::Kind(1 | 1 << 8));
+    }
+
+    /// A record whose bytes at each multiple of 512 of the frame are those words.
+    fn with_words(words: &[u32]) -> Vec<u8> {
+        // behind the header and the record's length, which takes two bytes at least
+        let mut record = vec![b'.'; 512 - HEADER_BYTES - varint_len(1024)];
+        if words.len() * 512 >= 1 << 14 {
+            record.pop();
+        }
+        for word in words {
+            record.extend_from_slice(&word.to_le_bytes());
+            record.extend_from_slice(&[b','; 508]);
+        }
+        record.truncate(record.len() - 100);
+        record
+    }
+
+    #[test]
+    fn no_block_inside_a_frame_begins_as_a_frame_does_whatever_a_record_holds() {
+        let magic = LittleEndian::read_u32(MAGIC);
+        let cases = [
+            vec![0; 5],
+            vec![magic; 5],
+            vec![magic, 0, magic ^ 1, magic ^ 2, magic ^ 0x8000_0000],
+            (0..100).map(|n| magic ^ n).collect(),
+            (0..100).map(|n| magic ^ !n).collect(),
+            [magic, magic ^ 1].repeat(50),
+            (0..32).map(|bit| magic ^ (1 << bit)).chain([magic]).collect(),
+        ];
+        for words in cases {
+            let record = with_words(&words);
+            let mut bytes = sealed(&[&record]);
+            assert!(bytes.chunks(512).skip(1).all(|block| !can_begin(block)), "{words:x?}");
+            let masked = words.contains(&magic);
+            let mask = check(&bytes, &PLACE).unwrap().mask;
+            assert_eq!(mask != 0, masked, "{words:x?}");
+            if masked {
+                assert!(!words.contains(&(magic ^ mask)));
+            }
+            let frame = decode(&mut bytes, &PLACE).unwrap();
+            assert!(frame.records().map(Result::unwrap).eq([(Lsn::new(4096 + 60), &record[..])]), "{words:x?}");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_another_could_begin_in_is_none() {
+        let mut bytes = sealed(&[&[5; 2000]]);
+        bytes[1024..1028].copy_from_slice(MAGIC);
+        put_checksum(&mut bytes, CHECKSUM_OFFSET).unwrap();
+        assert_eq!(check(&bytes, &PLACE).unwrap_err(), FrameFault::Checksum);
+        // also where the rest of it has not been read
+        assert_eq!(check(&bytes[..1536], &PLACE).unwrap_err(), FrameFault::Checksum);
+        bytes[1024] ^= 1;
+        assert_eq!(check(&bytes[..1536], &PLACE).unwrap_err(), FrameFault::Length);
     }
 }

@@ -2,8 +2,8 @@
 //! state that recovery may begin from leads to the same end.
 //!
 //! The judgement is recovery's own: the same scanner, the same rule of evidence, the same replay. So what is found clean,
-//! or only torn, opens; what does not open is found damaged. It is stricter in one way: damage that opening would step around, such as
-//! that of a newest snapshot before an older one that is whole, is damage here.
+//! torn or degraded, opens; what does not open is found damaged. It looks further in one way: damage that opening steps around, such as
+//! that of a newest snapshot before an older one that is whole, or of one copy of the manifest, is found too, as what it is.
 
 use super::{attach, machine_of};
 use crate::error::{Error, Result};
@@ -32,7 +32,10 @@ pub enum Severity {
     Note,
     /// A last write that was interrupted. Opening cuts it, and nothing acknowledged is missing.
     TornTail,
-    /// Something that was durable is not whole any more.
+    /// Something that was durable is not whole any more, and something whole stands in for it: the store opens, and nothing is
+    /// missing. The next such damage may be one too many: open it and take a checkpoint.
+    Degraded,
+    /// Something that was durable is not whole any more, and nothing stands in for it.
     Damage,
 }
 
@@ -59,7 +62,9 @@ pub enum Soundness {
     Clean,
     /// Everything is whole but for a last write that was interrupted.
     TornTail,
-    /// Something that was durable is damaged.
+    /// Something that was durable is damaged; something whole stands in for it, and nothing is missing.
+    Degraded,
+    /// Something that was durable is damaged, and nothing stands in for it.
     Damaged,
 }
 
@@ -119,6 +124,7 @@ impl VerifyReport {
         match self.findings.iter().map(|finding| finding.severity).max() {
             None | Some(Severity::Note) => Soundness::Clean,
             Some(Severity::TornTail) => Soundness::TornTail,
+            Some(Severity::Degraded) => Soundness::Degraded,
             Some(Severity::Damage) => Soundness::Damaged,
         }
     }
@@ -128,10 +134,15 @@ impl VerifyReport {
         self.findings.push(finding);
     }
 
-    /// Notes damage; hands any other error back.
+    /// Notes damage, for which something whole may stand in; hands back errors that are none.
     fn damage(&mut self, error: Error) -> Result<()> {
+        self.find(Severity::Degraded, error)
+    }
+
+    fn find(&mut self, severity: Severity, error: Error) -> Result<()> {
         let (path, offset, lsn) = match &error {
             Error::Corrupt { path, offset, lsn, .. } => (Some(path.clone()), Some(*offset), *lsn),
+            Error::UnsupportedVersion { path, .. } => (Some(path.clone()), None, None),
             Error::Poisoned => (None, None, None),
             _ => return Err(error),
         };
@@ -141,8 +152,24 @@ impl VerifyReport {
         };
         // the same place is found by more than one way of looking at it
         if !self.findings.iter().any(|finding| finding.text == text) {
-            self.findings.push(Finding { severity: Severity::Damage, text, path, offset, lsn });
+            self.findings.push(Finding { severity, text, path, offset, lsn });
         }
+        Ok(())
+    }
+
+    /// Notes that the store does not open, and why: nothing stands in for what is damaged.
+    ///
+    /// # Errors
+    /// Hands back errors that are no damage.
+    fn refuse(&mut self, error: Error) -> Result<()> {
+        if let Error::UnsupportedVersion { .. } = error {
+            return Err(error);
+        }
+        self.find(Severity::Damage, error.clone())?;
+        for finding in self.findings.iter_mut().filter(|finding| finding.severity == Severity::Degraded) {
+            finding.severity = Severity::Damage;
+        }
+        self.open_error = Some(error);
         Ok(())
     }
 
@@ -165,6 +192,7 @@ impl fmt::Display for VerifyReport {
             let severity = match finding.severity {
                 Severity::Note => "note",
                 Severity::TornTail => "torn tail",
+                Severity::Degraded => "degraded",
                 Severity::Damage => "damage",
             };
             writeln!(f, "{severity}: {}", finding.text)?;
@@ -190,9 +218,10 @@ impl fmt::Display for VerifyReport {
         f.write_str(match (self.soundness(), &self.open_error) {
             (Soundness::Clean, _) => "clean",
             (Soundness::TornTail, _) => "torn tail, nothing else: opening cuts it, and nothing acknowledged is missing",
-            (Soundness::Damaged, None) => {
-                "damaged, but it opens: what is damaged has something whole to stand in for it"
+            (Soundness::Degraded, _) => {
+                "degraded: it opens, and nothing is missing, as something whole stands in for what is damaged"
             }
+            (Soundness::Damaged, None) => "damaged, but it opens",
             (Soundness::Damaged, Some(_)) => "damaged",
         })
     }
@@ -221,8 +250,7 @@ fn examine<M: StateMachine>(storage: Arc<dyn Storage>, replays: impl Fn(&Machine
         Ok(attached) => attached,
         Err(error) if error.is_corrupt() => {
             let mut report = VerifyReport::new(None, Depth::Frames);
-            report.open_error = Some(error.clone());
-            report.damage(error)?;
+            report.refuse(error)?;
             return Ok(report);
         }
         Err(error) => return Err(error),
@@ -237,8 +265,7 @@ fn examine<M: StateMachine>(storage: Arc<dyn Storage>, replays: impl Fn(&Machine
     let candidates = match candidates::list(&attached) {
         Ok(candidates) => candidates,
         Err(error) => {
-            report.open_error = Some(error.clone());
-            report.damage(error)?;
+            report.refuse(error)?;
             return Ok(report);
         }
     };
@@ -388,10 +415,7 @@ fn check_replay<M: StateMachine>(attached: &Attached, usable: &[Candidate], repo
     let options = Options::new().recovery(RecoveryPolicy::ReadOnly);
     let (used, end) = match recover::<M>(attached.storage.clone(), &options) {
         Ok(recovered) => (recovered.report.snapshot, digest(&recovered.state)),
-        Err(error) => {
-            report.open_error = Some(error.clone());
-            return report.damage(error);
-        }
+        Err(error) => return report.refuse(error),
     };
     for candidate in usable.iter().filter(|candidate| candidate.entry().map(|entry| entry.lsn) != used) {
         let other = match rehearse::<M>(attached, *candidate) {
@@ -407,7 +431,8 @@ fn check_replay<M: StateMachine>(attached: &Attached, usable: &[Candidate], repo
                 Some(entry) => attached.storage.path(&names::snapshot(entry.lsn)),
                 None => attached.storage.path(""),
             };
-            report.damage(Error::corrupt(path, 0, Some(candidate.start()), reason))?;
+            // nothing tells which of the two is right
+            report.find(Severity::Damage, Error::corrupt(path, 0, Some(candidate.start()), reason))?;
         }
     }
     Ok(())
@@ -416,14 +441,9 @@ fn check_replay<M: StateMachine>(attached: &Attached, usable: &[Candidate], repo
 /// Foretells, from frames alone, whether the store opens: there is a whole state to begin from, and the log after it is whole.
 fn foretell(attached: &Attached, best: Option<&Candidate>, report: &mut VerifyReport) -> Result<()> {
     let Some(best) = best else {
-        let first = report.findings.iter().find(|finding| finding.severity == Severity::Damage);
+        let first = report.findings.iter().find(|finding| finding.severity >= Severity::Degraded);
         let reason = first.map_or("no state is left to begin from".to_owned(), |finding| finding.text.clone());
-        let error = Error::corrupt(attached.storage.path(""), 0, None, reason);
-        if first.is_none() {
-            report.damage(error.clone())?;
-        }
-        report.open_error = Some(error);
-        return Ok(());
+        return report.refuse(Error::corrupt(attached.storage.path(""), 0, None, reason));
     };
     let read = || -> Result<()> {
         let mut scanner = Scanner::new(attached, best.start())?;
@@ -433,11 +453,7 @@ fn foretell(attached: &Attached, best: Option<&Candidate>, report: &mut VerifyRe
         }
         Ok(())
     };
-    if let Err(error) = read() {
-        report.open_error = Some(error.clone());
-        report.damage(error)?;
-    }
-    Ok(())
+    read().or_else(|error| report.refuse(error))
 }
 
 fn buffer() -> Result<AlignedBuf> {

@@ -288,7 +288,7 @@ impl Scanner {
             };
             let left = limit.saturating_sub(offset);
             self.fill(&segment, &mut buf, offset, want.min(left))?;
-            let (frames, fault) = self.parse(&segment, &buf, offset);
+            let (frames, fault) = self.parse(&segment, &mut buf, offset);
             if !frames.is_empty() {
                 let machine_version = segment.header.machine.version;
                 let machine_name = segment.machine_name.clone();
@@ -313,11 +313,11 @@ impl Scanner {
     }
 
     /// All acceptable frames at the front of `buf`, and why the next one is not.
-    fn parse(&mut self, segment: &OpenSegment, buf: &[u8], offset: u64) -> (Vec<FrameAt>, FrameFault) {
+    fn parse(&mut self, segment: &OpenSegment, buf: &mut [u8], offset: u64) -> (Vec<FrameAt>, FrameFault) {
         let mut frames = Vec::new();
         let mut start = 0usize;
         loop {
-            let rest = buf.get(start..).unwrap_or_default();
+            let rest = buf.get_mut(start..).unwrap_or_default();
             let frame = match frame::decode(rest, &segment.place(self.lsn)) {
                 Ok(frame) => frame,
                 Err(fault) => return (frames, fault),
@@ -363,13 +363,8 @@ impl Scanner {
         fault: FrameFault,
     ) -> Result<()> {
         let path = self.storage.path(&segment.file.name);
-        let unsupported = match fault {
-            FrameFault::Version(found) => Some(("frame", found, u32::from(crate::format::FORMAT_VERSION))),
-            FrameFault::Kind(found) => Some(("frame kind", found, frame::KINDS)),
-            _ => None,
-        };
-        if let Some((what, found, supported)) = unsupported {
-            return Err(Error::UnsupportedVersion { path, what: what.into(), found, supported });
+        if let Some(error) = self.unsupported(segment, fault) {
+            return Err(error);
         }
         let later = match recorded_end {
             None if self.clean_end != Some(self.lsn) => self.search(segment, offset)?,
@@ -384,8 +379,7 @@ impl Scanner {
         match evidence.judge() {
             Finding::EndOfSegment => self.cross(segment),
             Finding::EndOfLog => {
-                let torn = later.frames > 0 || !matches!(fault, FrameFault::NeverWritten | FrameFault::Elsewhere);
-                let torn = torn && offset < segment.header.file_bytes;
+                let torn = offset < segment.header.file_bytes && later.is_torn(fault);
                 let tail = Tail { path, offset, reason: fault.reason(), later_frames: later.frames, torn };
                 self.finish(Some(tail), Epoch::default());
                 Ok(())
@@ -394,65 +388,99 @@ impl Scanner {
         }
     }
 
-    /// Looks for whole frames of this segment behind `offset`, at block boundaries.
+    /// What a whole frame that this program does not know comes to.
+    fn unsupported(&self, segment: &OpenSegment, fault: FrameFault) -> Option<Error> {
+        let (what, found, supported) = match fault {
+            FrameFault::Version(found) => ("frame", found, u32::from(crate::format::FORMAT_VERSION)),
+            FrameFault::Kind(found) => ("frame kind", found, frame::KINDS),
+            _ => return None,
+        };
+        let path = self.storage.path(&segment.file.name);
+        Some(Error::UnsupportedVersion { path, what: what.into(), found, supported })
+    }
+
+    /// Looks for whole frames of this segment behind `offset`, in the blocks that a frame can begin in.
+    ///
+    /// What claims to be a frame is read once, however many such claims there are: where another can begin inside it the claim
+    /// is false, and one that goes beyond what was read is read together with all that is to be searched in it.
     fn search(&self, segment: &OpenSegment, offset: u64) -> Result<Later> {
         let block = u64::from(segment.header.block_bytes);
         let file_bytes = segment.header.file_bytes;
         let mut later = Later::default();
         let mut buf = zeroed(&*self.storage, &segment.file.name, block)?;
         let mut from = offset.saturating_add(block);
+        let mut want = CHUNK_BYTES;
         while from < file_bytes {
-            self.fill(segment, &mut buf, from, CHUNK_BYTES.min(file_bytes.saturating_sub(from)))?;
-            let filled = buf.len() as u64;
+            self.fill(segment, &mut buf, from, want.min(file_bytes.saturating_sub(from)))?;
             let mut at = 0u64;
-            while at < filled {
+            while at < buf.len() as u64 {
                 let position = from.saturating_add(at);
-                let place = segment.place(segment.lsn_at(position));
                 let rest = usize::try_from(at).ok().and_then(|at| buf.get(at..)).unwrap_or_default();
-                let step = match self.frame_at(segment, rest, position, &place)? {
-                    Some((watermark, total)) => {
-                        later.frames = later.frames.saturating_add(1);
-                        later.watermark = later.watermark.max(watermark);
-                        total
+                let place = segment.place(segment.lsn_at(position));
+                let stated = frame::stated_bytes(rest, place.block_bytes).unwrap_or(0);
+                let step = match later.look(rest, &place) {
+                    Ok(total) => total,
+                    Err(FrameFault::Length)
+                        if stated <= file_bytes.saturating_sub(position) && (at > 0 || stated > want) =>
+                    {
+                        want = stated.max(CHUNK_BYTES);
+                        break;
                     }
-                    None => block,
+                    Err(fault) => match self.unsupported(segment, fault) {
+                        Some(error) => return Err(error),
+                        None => block,
+                    },
                 };
                 at = at.saturating_add(step);
+                want = CHUNK_BYTES;
             }
-            from = from.saturating_add(at.max(block));
+            // a file that has become shorter meanwhile gives nothing to go on with
+            from = if buf.is_empty() { file_bytes } else { from.saturating_add(at) };
         }
         Ok(later)
     }
-
-    /// The watermark and length of the frame at a position, if a whole one of that very place stands there.
-    fn frame_at(
-        &self,
-        segment: &OpenSegment,
-        bytes: &[u8],
-        position: u64,
-        place: &Place,
-    ) -> Result<Option<(Lsn, u64)>> {
-        if !frame::claims_place(bytes, place) {
-            return Ok(None);
-        }
-        let read = |frame: Frame<'_>| (frame.header.watermark, frame.total_bytes);
-        let stated = frame::stated_bytes(bytes, place.block_bytes).unwrap_or(0);
-        if stated <= bytes.len() as u64 {
-            return Ok(frame::decode(bytes, place).ok().map(read));
-        }
-        if stated > segment.header.file_bytes.saturating_sub(position) {
-            return Ok(None);
-        }
-        let mut whole = zeroed(&*self.storage, &segment.file.name, stated)?;
-        self.fill(segment, &mut whole, position, stated)?;
-        Ok(frame::decode(&whole, place).ok().map(read))
-    }
 }
 
+/// What lies behind a place where no acceptable frame stands.
 #[derive(Clone, Copy, Debug, Default)]
 struct Later {
+    /// Whole frames of their very place.
     frames: u64,
+    /// The highest that stands in one.
     watermark: Lsn,
+    /// Whether anything was ever written there.
+    written: bool,
+    /// Whether something there begins as the frame of another place, as it does where a file is used again.
+    stale: bool,
+}
+
+impl Later {
+    /// Looks at the block that `bytes` starts with. Returns the length of the frame there, or why there is none.
+    fn look(&mut self, bytes: &[u8], place: &Place) -> Result<u64, FrameFault> {
+        if !frame::claims_place(bytes, place) {
+            let block = bytes.get(..place.block_bytes as usize).unwrap_or(bytes);
+            self.written = self.written || block.iter().any(|&byte| byte != 0);
+            self.stale = self.stale || frame::stated_bytes(bytes, place.block_bytes).is_some();
+            return Err(FrameFault::Elsewhere);
+        }
+        self.written = true;
+        let found = frame::check(bytes, place)?;
+        self.frames = self.frames.saturating_add(1);
+        self.watermark = self.watermark.max(found.header.watermark);
+        Ok(found.total_bytes)
+    }
+
+    /// Whether this, behind that fault, looks like a write that was interrupted. Where a file is used again nobody can tell the
+    /// inside of an old frame from that of one whose first block was lost; it is taken for the former.
+    fn is_torn(&self, fault: FrameFault) -> bool {
+        self.frames > 0
+            || match fault {
+                FrameFault::Elsewhere => false,
+                FrameFault::NeverWritten => self.written && !self.stale,
+                FrameFault::NoFrame => !self.stale,
+                _ => true,
+            }
+    }
 }
 
 /// The segments from the one that holds `start` on. Older ones are garbage, whatever they hold.
