@@ -24,13 +24,15 @@
 //! ```
 
 use super::bytes::{Put, Take};
-use super::segment::{open_block, put_checksum, put_machine, start_block, take_machine};
+use super::segment::{MIN_BLOCK_BYTES, open_block, put_checksum, put_machine, start_block, take_machine};
 use super::{Epoch, HeaderFault, Lsn, MachineTag, SegmentId, StoreId};
 
 const MAGIC: &[u8; 8] = b"SEAWALMF";
 const CHECKSUM_OFFSET: usize = 12;
 /// The size of a copy.
 pub(crate) const MANIFEST_BYTES: usize = 4096;
+/// No device has larger blocks.
+const MAX_BLOCK_BYTES: u32 = 1 << 20;
 /// How many snapshots are kept.
 pub(crate) const SNAPSHOTS_KEPT: usize = 2;
 
@@ -112,7 +114,9 @@ impl Manifest {
             snapshots: Vec::new(),
         };
         let count = usize::from(take.u8()?);
-        if count > SNAPSHOTS_KEPT {
+        let block_is_one = manifest.block_bytes.is_power_of_two()
+            && (MIN_BLOCK_BYTES..=MAX_BLOCK_BYTES).contains(&manifest.block_bytes);
+        if count > SNAPSHOTS_KEPT || !block_is_one {
             return None;
         }
         for _ in 0..count {
@@ -142,6 +146,11 @@ mod tests {
             snapshots: vec![SnapshotEntry { lsn: Lsn::new(7), file_bytes: 8 }],
         };
         let mut block = vec![0; MANIFEST_BYTES];
+        for block_bytes in [0, 256, 4097, 1 << 21] {
+            Manifest { block_bytes, ..manifest.clone() }.encode(&mut block).unwrap();
+            assert!(Manifest::decode(&block).is_err(), "{block_bytes}");
+        }
+        block.fill(0);
         manifest.encode(&mut block).unwrap();
         assert_eq!(Manifest::decode(&block), Ok(manifest));
         for bit in 0..block.len() * 8 {
