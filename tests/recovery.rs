@@ -207,8 +207,8 @@ fn a_torn_last_frame_is_cut_and_reported() {
         let whole = blocks_in_use(&after, &segment);
         let (engine, report) = open(&after);
         if state(&engine) == wanted {
-            // where the frame's first block was lost it is as if nothing had been written
-            if whole.first() == Some(&4096) {
+            // also where the frame's first block was lost
+            if !whole.is_empty() {
                 seen += 1;
                 assert_eq!(report.verdict, Verdict::TornTail, "{report:?}");
                 let tail = report.tail.as_ref().unwrap();
