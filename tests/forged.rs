@@ -219,6 +219,27 @@ fn a_ghost_tail_is_never_replayed_though_new_frames_fill_the_hole_exactly() {
     }
 }
 
+#[test]
+fn a_sealed_segment_must_end_with_the_frame_that_its_successor_follows() {
+    let mut tried = 0;
+    for store in [stores::killed_with_losers(), stores::recycled(), stores::aged(2)] {
+        let manifest = store.manifest(&store.files).unwrap();
+        let start = manifest.snapshots.first().copied().unwrap_or(manifest.origin);
+        for segment in &store.segments[..store.segments.len() - 1] {
+            let Some(last) = segment.frames.last().filter(|last| last.lsn >= start) else { continue };
+            // another frame, whole and of this place, with the same records
+            let mut files = store.files.clone();
+            let frame = &mut files.get_mut(&segment.name).unwrap()[last.at.clone()];
+            frame[40..48].fill(0);
+            fix_frame(frame);
+            let error = opened(&on_disk(&files)).unwrap_err();
+            assert!(matches!(&error, Error::Corrupt { path, .. } if path.ends_with(&segment.name)), "{error:?}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 1, "{tried}");
+}
+
 /// Whether it is told that the version is not known, by everyone, and nothing changes.
 fn is_unsupported(files: &Files, what: &str) {
     let disk = on_disk(files);
