@@ -222,7 +222,7 @@ fn a_ghost_tail_is_never_replayed_though_new_frames_fill_the_hole_exactly() {
 #[test]
 fn a_sealed_segment_must_end_with_the_frame_that_its_successor_follows() {
     let mut tried = 0;
-    for store in [stores::killed_with_losers(), stores::recycled(), stores::aged(2)] {
+    for store in [stores::killed_with_losers(), stores::recycled(), stores::cut()] {
         let manifest = store.manifest(&store.files).unwrap();
         let start = manifest.snapshots.first().copied().unwrap_or(manifest.origin);
         for segment in &store.segments[..store.segments.len() - 1] {
