@@ -30,6 +30,8 @@ const VERSION: u8 = 1;
 pub(crate) const KINDS: u32 = 2;
 const CHECKSUM_OFFSET: usize = 4;
 const CHECKSUM_END: usize = 8;
+#[cfg(any(test, feature = "fuzzing"))]
+const PREVIOUS_CHECKSUM_OFFSET: usize = 48;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +148,18 @@ pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
     put.u32(header.payload_bytes)?;
     put.u32(header.records)?;
     put.u32(header.previous_checksum)?;
+    let checksum = checksum(frame)?;
+    Put(frame.get_mut(CHECKSUM_OFFSET..)?).u32(checksum)?;
+    Some(checksum)
+}
+
+/// Makes a frame's checksum right whatever the frame holds, and its predecessor's, where one is given, for what only a
+/// frame that is whole can reach. Returns the checksum.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn mend(frame: &mut [u8], previous_checksum: Option<u32>) -> Option<u32> {
+    if let Some(previous) = previous_checksum {
+        Put(frame.get_mut(PREVIOUS_CHECKSUM_OFFSET..)?).u32(previous)?;
+    }
     let checksum = checksum(frame)?;
     Put(frame.get_mut(CHECKSUM_OFFSET..)?).u32(checksum)?;
     Some(checksum)
