@@ -62,6 +62,9 @@ mod engine;
 mod error;
 mod events;
 pub mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 pub mod kv;
 pub mod machine;

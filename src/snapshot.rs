@@ -253,8 +253,8 @@ pub(crate) fn load<M: StateMachine>(
         return Err(damage(0, "the snapshot belongs to another store".into()));
     }
     if header.machine.name != M::NAME {
-        let reason = format!("it belongs to \"{}\", not to \"{}\"", header.machine.name, M::NAME);
-        return Err(Error::NotAStore { path: storage.path(""), reason: reason.into() });
+        // whose store it is was asked before
+        return Err(damage(0, format!("the snapshot belongs to \"{}\", not to \"{}\"", header.machine.name, M::NAME)));
     }
     let version = header.machine.version;
     if !M::supports(version) {

@@ -28,8 +28,8 @@
 //! It holds for every multiple of the smallest block size, as files are used again under others.
 
 use super::bytes::{Put, Take, round_up, varint_len};
-use super::segment::{MIN_BLOCK_BYTES, checksum_but, put_checksum};
-use super::{Epoch, Lsn, StoreId};
+use super::segment::{checksum_but, put_checksum};
+use super::{Epoch, Lsn, MIN_BLOCK_BYTES, StoreId};
 use byteorder::{ByteOrder, LittleEndian};
 
 /// Bytes before the payload.
@@ -40,6 +40,8 @@ const VERSION: u8 = 1;
 pub(crate) const KINDS: u32 = 2;
 const CHECKSUM_OFFSET: usize = 8;
 const PAYLOAD_BYTES_OFFSET: usize = 48;
+#[cfg(any(test, feature = "fuzzing"))]
+const PREVIOUS_CHECKSUM_OFFSET: usize = 56;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +118,7 @@ impl FrameFault {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checked {
     pub(crate) header: FrameHeader,
-    checksum: u32,
+    pub(crate) checksum: u32,
     mask: u32,
     /// With header and padding.
     pub(crate) total_bytes: u64,
@@ -209,6 +211,16 @@ pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
     put.u32(header.payload_bytes)?;
     put.u32(header.records)?;
     put.u32(header.previous_checksum)?;
+    put_checksum(frame, CHECKSUM_OFFSET)
+}
+
+/// Makes a frame's checksum right whatever the frame holds, and its predecessor's, where one is given, for what only a
+/// frame that is whole can reach. Returns the checksum.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn mend(frame: &mut [u8], previous_checksum: Option<u32>) -> Option<u32> {
+    if let Some(previous) = previous_checksum {
+        Put(frame.get_mut(PREVIOUS_CHECKSUM_OFFSET..)?).u32(previous)?;
+    }
     put_checksum(frame, CHECKSUM_OFFSET)
 }
 

@@ -24,15 +24,13 @@
 //! ```
 
 use super::bytes::{Put, Take};
-use super::segment::{MIN_BLOCK_BYTES, open_block, put_checksum, put_machine, start_block, take_machine};
-use super::{Epoch, HeaderFault, Lsn, MachineTag, SegmentId, StoreId};
+use super::segment::{open_block, put_checksum, put_machine, start_block, take_machine};
+use super::{Epoch, HeaderFault, Lsn, MachineTag, SegmentId, StoreId, makes_sense};
 
 const MAGIC: &[u8; 8] = b"SEAWALMF";
 const CHECKSUM_OFFSET: usize = 12;
 /// The size of a copy.
 pub(crate) const MANIFEST_BYTES: usize = 4096;
-/// No device has larger blocks.
-const MAX_BLOCK_BYTES: u32 = 1 << 20;
 /// How many snapshots are kept.
 pub(crate) const SNAPSHOTS_KEPT: usize = 2;
 
@@ -96,7 +94,19 @@ impl Manifest {
             return Err(HeaderFault::Bad("the manifest is not 4096 bytes long"));
         }
         let (take, _) = open_block(block, MAGIC)?;
-        Self::decode_fields(take).ok_or(HeaderFault::Bad("the manifest's fields do not add up"))
+        Self::decode_fields(take)
+            .filter(Self::makes_sense)
+            .ok_or(HeaderFault::Bad("the manifest's fields do not add up"))
+    }
+
+    /// Whether these can be the numbers of a store: all its positions are frame boundaries.
+    fn makes_sense(&self) -> bool {
+        let Manifest { log_start, watermark, clean_end, origin, .. } = *self;
+        let snapshots = self.snapshots.iter().map(|snapshot| snapshot.lsn);
+        let boundaries: Vec<Lsn> = [log_start, watermark, clean_end, origin].into_iter().chain(snapshots).collect();
+        // the first LSN of all lies behind the room for a header
+        log_start.get() >= u64::from(self.block_bytes)
+            && makes_sense(self.block_bytes, &boundaries, &[self.counter, self.epoch.get(), self.segment.get()])
     }
 
     fn decode_fields(mut take: Take<'_>) -> Option<Manifest> {
@@ -114,9 +124,7 @@ impl Manifest {
             snapshots: Vec::new(),
         };
         let count = usize::from(take.u8()?);
-        let block_is_one = manifest.block_bytes.is_power_of_two()
-            && (MIN_BLOCK_BYTES..=MAX_BLOCK_BYTES).contains(&manifest.block_bytes);
-        if count > SNAPSHOTS_KEPT || !block_is_one {
+        if count > SNAPSHOTS_KEPT {
             return None;
         }
         for _ in 0..count {
@@ -130,21 +138,48 @@ impl Manifest {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_manifest_comes_back_and_every_flipped_bit_is_noticed() {
-        let manifest = Manifest {
+    fn manifest() -> Manifest {
+        Manifest {
             counter: 1,
             store: StoreId::new(2),
             epoch: Epoch::new(3),
-            log_start: Lsn::new(4),
-            watermark: Lsn::new(5),
-            clean_end: Lsn::new(6),
+            log_start: Lsn::new(4096),
+            watermark: Lsn::new(3 * 4096),
+            clean_end: Lsn::new(4 * 4096),
             segment: SegmentId::new(1),
-            origin: Lsn::new(4),
+            origin: Lsn::new(4096),
             block_bytes: 4096,
             machine: MachineTag { name: "kv".into(), version: 9 },
-            snapshots: vec![SnapshotEntry { lsn: Lsn::new(7), file_bytes: 8 }],
+            snapshots: vec![SnapshotEntry { lsn: Lsn::new(2 * 4096), file_bytes: 8 }],
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_store_has_are_refused_under_a_right_checksum() {
+        let refused = |change: fn(&mut Manifest)| {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            let mut block = vec![0; MANIFEST_BYTES];
+            manifest.encode(&mut block).unwrap();
+            let decoded = Manifest::decode(&block);
+            assert_eq!(decoded, Err(HeaderFault::Bad("the manifest's fields do not add up")), "{manifest:?}");
         };
+        refused(|m| m.block_bytes = 0);
+        refused(|m| m.block_bytes = 256);
+        refused(|m| m.block_bytes = 4097);
+        refused(|m| m.block_bytes = 1 << 31);
+        refused(|m| m.log_start = Lsn::new(4097));
+        refused(|m| m.log_start = Lsn::ZERO);
+        refused(|m| m.snapshots[0].lsn = Lsn::new(4608));
+        refused(|m| m.watermark = Lsn::new(u64::MAX - 4095));
+        refused(|m| m.epoch = Epoch::new(u64::MAX));
+        refused(|m| m.segment = SegmentId::new(u64::MAX));
+        refused(|m| m.counter = u64::MAX);
+    }
+
+    #[test]
+    fn a_manifest_comes_back_and_every_flipped_bit_is_noticed() {
+        let manifest = manifest();
         let mut block = vec![0; MANIFEST_BYTES];
         for block_bytes in [0, 256, 4097, 1 << 21] {
             Manifest { block_bytes, ..manifest.clone() }.encode(&mut block).unwrap();

@@ -27,6 +27,23 @@ pub use ids::{Epoch, Lsn, SegmentId, StoreId, TxnId};
 /// The version that every file of this crate carries.
 pub(crate) const FORMAT_VERSION: u16 = 1;
 
+/// No LSN, epoch, counter or segment number is higher: writing for centuries does not get there, and arithmetic on what a
+/// header says stays exact.
+pub(crate) const HIGHEST_NUMBER: u64 = 1 << 62;
+
+/// The blocks that a store can be made of, in bytes: powers of two from here.
+pub(crate) const MIN_BLOCK_BYTES: u32 = 512;
+/// To here.
+pub(crate) const MAX_BLOCK_BYTES: u32 = 1 << 20;
+
+/// Whether a store can be made of such blocks, and all these positions lie on their boundaries, and none of these numbers is
+/// higher than any that is reached.
+pub(crate) fn makes_sense(block_bytes: u32, boundaries: &[Lsn], numbers: &[u64]) -> bool {
+    let is_block = block_bytes.is_power_of_two() && (MIN_BLOCK_BYTES..=MAX_BLOCK_BYTES).contains(&block_bytes);
+    let on_boundary = |lsn: &Lsn| lsn.get() <= HIGHEST_NUMBER && lsn.get().is_multiple_of(u64::from(block_bytes));
+    is_block && boundaries.iter().all(on_boundary) && numbers.iter().all(|number| *number <= HIGHEST_NUMBER)
+}
+
 /// A machine's name may be this long, in bytes.
 pub const MAX_MACHINE_NAME_BYTES: usize = 64;
 

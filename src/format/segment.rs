@@ -23,14 +23,15 @@
 //! ```
 
 use super::bytes::{Put, Take};
-use super::{Epoch, FORMAT_VERSION, HeaderFault, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
+use super::{
+    Epoch, FORMAT_VERSION, HeaderFault, Lsn, MAX_MACHINE_NAME_BYTES, MIN_BLOCK_BYTES, MachineTag, SegmentId, StoreId,
+    makes_sense,
+};
 
 const MAGIC: &[u8; 8] = b"SEAWALSG";
 const CHECKSUM_OFFSET: usize = 12;
 /// Stands for the checksum of a frame that nobody read: a snapshot stands at the log's end, and reading began there.
 pub(crate) const UNKNOWN_CHECKSUM: u32 = 0;
-/// A header is never longer than this, whatever the block size.
-pub(crate) const MIN_BLOCK_BYTES: u32 = 512;
 
 /// The first block of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +139,18 @@ impl SegmentHeader {
         }
         let block = bytes.get(..stated as usize).ok_or(short.clone())?;
         let (take, checksum) = open_block(block, MAGIC)?;
-        Ok((Self::decode_fields(take).ok_or(short)?, checksum))
+        let header = Self::decode_fields(take).ok_or(short)?;
+        if !header.makes_sense() {
+            return Err(HeaderFault::Bad("the header's fields do not add up"));
+        }
+        Ok((header, checksum))
+    }
+
+    /// Whether these can be the numbers of a segment: it consists of blocks, and has room for one behind its header.
+    fn makes_sense(&self) -> bool {
+        let SegmentHeader { id, epoch, base, previous_end, watermark, file_bytes, .. } = *self;
+        let boundaries = [base, previous_end, watermark, Lsn::new(file_bytes)];
+        file_bytes > u64::from(self.block_bytes) && makes_sense(self.block_bytes, &boundaries, &[id.get(), epoch.get()])
     }
 
     fn decode_fields(mut take: Take<'_>) -> Option<SegmentHeader> {
@@ -161,20 +173,43 @@ impl SegmentHeader {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_header_comes_back_and_every_flipped_bit_is_noticed() {
-        let header = SegmentHeader {
+    fn header() -> SegmentHeader {
+        SegmentHeader {
             block_bytes: 512,
             previous_checksum: 1,
             store: StoreId::new(2),
             id: SegmentId::new(3),
             epoch: Epoch::new(4),
-            base: Lsn::new(5),
-            previous_end: Lsn::new(6),
-            watermark: Lsn::new(7),
-            file_bytes: 8,
+            base: Lsn::new(5 * 512),
+            previous_end: Lsn::new(3 * 512),
+            watermark: Lsn::new(2 * 512),
+            file_bytes: 8 * 512,
             machine: MachineTag { name: "kv".into(), version: 9 },
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_segment_has_are_refused_under_a_right_checksum() {
+        let refused = |change: fn(&mut SegmentHeader)| {
+            let mut header = header();
+            change(&mut header);
+            let mut block = [0; 512];
+            header.encode(&mut block).unwrap();
+            let decoded = SegmentHeader::decode(&block);
+            assert_eq!(decoded, Err(HeaderFault::Bad("the header's fields do not add up")), "{header:?}");
         };
+        refused(|h| h.base = Lsn::new(513));
+        refused(|h| h.base = Lsn::new(u64::MAX - 511));
+        refused(|h| h.previous_end = Lsn::new(1));
+        refused(|h| h.file_bytes = 512);
+        refused(|h| h.file_bytes = 8 * 512 + 1);
+        refused(|h| h.id = SegmentId::new(u64::MAX));
+        refused(|h| h.epoch = Epoch::new(u64::MAX));
+    }
+
+    #[test]
+    fn a_header_comes_back_and_every_flipped_bit_is_noticed() {
+        let header = header();
         let mut block = [0; 512];
         let checksum = header.encode(&mut block).unwrap();
         assert_eq!(SegmentHeader::decode(&block), Ok((header, checksum)));

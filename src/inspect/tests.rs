@@ -66,6 +66,24 @@ fn a_snapshot_of_another_store_is_refused() {
     assert_eq!(store.get("key").unwrap().as_deref(), Some(&b"ours"[..]));
 }
 
+#[test]
+fn a_snapshot_of_another_machine_is_damage_and_an_older_state_stands_in() {
+    let dir = tempfile::tempdir().unwrap();
+    closed_store(dir.path(), "value");
+    let name = survey(storage(dir.path()).unwrap()).unwrap().snapshots[0].name();
+    let path = dir.path().join(name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    // the machine's name stands behind its length, at 53
+    bytes[53] ^= 1;
+    put_checksum(&mut bytes[..512], 12).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    let report = check(dir.path());
+    assert_eq!(report.soundness(), Soundness::Damaged, "{report}");
+    assert!(report.open_error.is_none(), "{report}");
+    let store = Engine::<Kv>::open(dir.path()).unwrap();
+    assert_eq!(store.get("key").unwrap().as_deref(), Some(&b"value"[..]));
+}
+
 fn copy_of(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(dir).unwrap() {
