@@ -21,18 +21,19 @@ pub(crate) use checker::sync::mpsc;
 pub(crate) use std::sync::mpsc;
 
 /// Threads of the model.
+#[cfg(not(loom))]
 pub(crate) mod thread {
-    #[cfg(not(loom))]
-    pub(crate) use super::checker::thread::scope;
-    pub(crate) use super::checker::thread::{Builder, JoinHandle, Thread, current, panicking, park};
-    // recovery is no part of loom's models
-    #[cfg(loom)]
-    pub(crate) use std::thread::scope;
+    #[allow(unused_imports, reason = "tests yield")]
+    pub(crate) use super::checker::thread::{Builder, JoinHandle, Thread, current, panicking, park, scope, yield_now};
 
     pub(crate) fn park_timeout(_limit: std::time::Duration) {
-        super::checker::thread::yield_now();
+        yield_now();
     }
 }
+
+#[cfg(loom)]
+#[path = "loom_thread.rs"]
+pub(crate) mod thread;
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
