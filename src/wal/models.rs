@@ -21,7 +21,7 @@ use crate::format::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
 use crate::machine::{Access, Footprint};
 use crate::options::Durability;
 use crate::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
-use crate::sync::{Arc, Mutex, RwLock, thread};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, RwLock, thread};
 use crate::txn::Hardening;
 use std::io;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
-    let runs = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let runs = Arc::new(std::sync::atomic::AtomicU64::new(0)); // none of the model's
     let counter = runs.clone();
     builder.check(move || {
         counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -59,9 +59,10 @@ struct Device {
     frames: usize,
 }
 
-/// A storage that remembers where was written, and not what. Its lock is none of the model's: an operation is one step.
+/// A storage that remembers where was written, and not what. Its lock is none of the model's, but operations on the segment are
+/// steps: others may run while one has begun and done nothing yet.
 #[derive(Clone, Default)]
-struct Paper(Arc<Plain<Device>>);
+struct Paper(Arc<Plain<Device>>, Arc<AtomicU64>);
 
 impl Paper {
     fn new(path: WritePath) -> Paper {
@@ -94,7 +95,16 @@ impl Paper {
     }
 }
 
+/// A file of it, and whether it is the segment.
 struct Sheet(Paper, bool);
+
+impl Sheet {
+    fn begin(&self) {
+        if self.1 {
+            self.0.1.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
 
 impl Storage for Paper {
     fn open(&self, name: &str, _mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
@@ -143,6 +153,7 @@ impl StorageFile for Sheet {
         Ok(0)
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.begin();
         let mut device = self.0.0.lock().unwrap();
         if self.1 {
             device.frames += 1;
@@ -151,6 +162,7 @@ impl StorageFile for Sheet {
         Ok(buf.len())
     }
     fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.begin();
         let mut device = self.0.0.lock().unwrap();
         // the header of the segment is no frame
         if self.1 && offset > 0 {
@@ -168,6 +180,7 @@ impl StorageFile for Sheet {
         Ok(())
     }
     fn sync_data(&self) -> io::Result<()> {
+        self.begin();
         let mut device = self.0.0.lock().unwrap();
         if device.fails {
             return Err(io::ErrorKind::StorageFull.into());
