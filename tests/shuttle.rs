@@ -223,6 +223,7 @@ impl Worker {
         let saw = tx.get([key])?.map(|bytes| decode(&bytes));
         tx.insert([key], encode(&[0]))?;
         tx.rollback()?;
+        self.world.tell(saw.clone().map(|list| (key, list)));
         Ok(Some((vec![Did::Read { key, saw }], End::RolledBack)))
     }
 
