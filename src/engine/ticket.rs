@@ -31,7 +31,7 @@ impl<T> Ticket<T> {
         self.value.take().ok_or(crate::Error::Closed)
     }
 
-    /// Whether the wait would return at once.
+    /// Whether the wait would return at once, with an error too.
     pub fn is_done(&self) -> bool {
         self.waits.iter().all(LogTicket::is_done)
     }

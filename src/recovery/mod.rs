@@ -21,14 +21,14 @@ use crate::format::{Epoch, Lsn, MachineTag, StoreId, TxnId};
 use crate::machine::StateMachine;
 use crate::options::{Options, ProgressFn};
 use crate::storage::{AlignedBuf, Storage};
-use crate::sync::{Arc, thread};
+use crate::sync::{Arc, mpsc, thread};
 use crate::txn::{Scope, Table, UndoFault, roll_back};
 use crate::wal::attach::{Access, Attached};
 use crate::wal::scan::{Chunk, ScanEnd, Scanner};
 use crate::wal::{Background, Level, Log, OpenLog, Tail, prepare_root};
 use candidates::Candidate;
 use replay::Replay;
-use std::sync::mpsc;
+
 use std::time::Duration;
 
 /// How many chunks the reading thread may be ahead.

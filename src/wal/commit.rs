@@ -26,7 +26,8 @@ pub(super) struct Commit {
     pub(super) queue: Mutex<Queue>,
     writer: Mutex<Writer>,
     pub(super) progress: Progress,
-    /// Signalled when a frame has landed, for a leader that needs those before it out of the way.
+    /// Signalled when a frame has landed or a leader steps down, and when the log has failed: for those who need others out of
+    /// the way.
     landed: Condvar,
     latch: OnceLock<Error>,
     latched: AtomicBool,
@@ -69,21 +70,36 @@ impl Commit {
         }
     }
 
-    /// Stops the log for good and tells every waiter.
+    pub(super) fn is_latched(&self) -> bool {
+        self.latched.load(Ordering::Acquire)
+    }
+
+    /// Stops the log for good and tells every waiter. No lock may be held: wakers are strangers' code.
     pub(super) fn latch(&self, error: Error) -> Error {
-        let first = match error {
-            told @ (Error::Latched { .. } | Error::Closed) => told,
-            other => Error::Latched { source: Arc::new(other) },
-        };
-        let stored = self.latch.get_or_init(|| first).clone();
-        self.latched.store(true, Ordering::Release);
-        if stored.is_latched() {
-            crate::events::event!(error, error = %stored, "the log stopped writing");
-        }
+        let stored = self.latch_silently(error);
         let waiters = self.queue.lock().take_all_waiters();
         self.landed.notify_all();
         waiters.into_iter().for_each(Wake::wake);
         stored
+    }
+
+    /// Stops the log for good, under the writer's lock, before anybody else may write. The caller sees to it that
+    /// [`Commit::latch`] follows once the lock is let go.
+    fn latch_silently(&self, error: Error) -> Error {
+        let first = match error {
+            told @ (Error::Latched { .. } | Error::Closed) => told,
+            other => Error::Latched { source: Arc::new(other) },
+        };
+        let mut is_first = false;
+        let stored = self.latch.get_or_init(|| {
+            is_first = true;
+            first
+        });
+        self.latched.store(true, Ordering::Release);
+        if is_first && stored.is_latched() {
+            crate::events::event!(error, error = %stored, "the log stopped writing");
+        }
+        stored.clone()
     }
 
     /// Ends all writing. When it returns, nobody writes any more, and what was not written gets [`Error::Closed`]: tickets and
@@ -92,7 +108,7 @@ impl Commit {
         self.latch(Error::Closed);
         let mut queue = self.queue.lock();
         while queue.leaders > 0 {
-            self.landed.wait_for(&mut queue, Duration::from_millis(10));
+            self.landed.wait(&mut queue);
         }
     }
 
@@ -129,7 +145,7 @@ impl Commit {
                 let mut queue = self.queue.lock();
                 queue.want_due();
                 if queue.leaders > 0 {
-                    self.landed.wait_for(&mut queue, Duration::from_millis(1));
+                    self.landed.wait(&mut queue);
                     self.check_latch()?;
                     continue;
                 }
@@ -248,10 +264,10 @@ impl Commit {
             Ok(Some(Work::Frame { frame, level })) => self.write_frame(&mut writer, frame, level),
             Err(error) => Err(error),
         };
-        let direct = direct.map_err(|error| self.latch(error))?;
+        let direct = direct.map_err(|error| self.latch_silently(error))?;
         drop(writer);
         if let Some(Direct { active, buf, start, watermark }) = direct {
-            active.write_durable(&buf, start).map_err(|error| self.latch(error))?;
+            active.write_durable(&buf, start).map_err(|error| self.latch_silently(error))?;
             self.direct_writes.fetch_add(1, Ordering::Relaxed);
             let end = start.plus(buf.len() as u64);
             self.land(end, FlightState::Completed, watermark, buf);
@@ -313,7 +329,7 @@ impl Commit {
     fn wait_for_earlier(&self, start: Lsn) {
         let mut queue = self.queue.lock();
         while queue.pending_before(start.plus(1)) && self.check_latch().is_ok() {
-            self.landed.wait_for(&mut queue, Duration::from_secs(1));
+            self.landed.wait(&mut queue);
         }
     }
 
@@ -363,7 +379,9 @@ impl Commit {
     pub(super) fn park_flusher(&self, limit: Option<Duration>) {
         {
             let mut queue = self.queue.lock();
-            if queue.may_lead(&self.progress) && self.check_latch().is_ok() {
+            // what has come up since the caller looked would wake nobody any more
+            let busy = limit.is_none() && queue.needs_flusher();
+            if (busy || queue.may_lead(&self.progress)) && self.check_latch().is_ok() {
                 return;
             }
             queue.flusher_is_idle = limit.is_none();
@@ -387,7 +405,7 @@ struct Direct {
     watermark: Lsn,
 }
 
-/// Latches the log if it is dropped in a panic.
+/// Latches the log if it is dropped in a panic, before the writer's lock is let go; the leader tells the waiters.
 struct Fuse<'a> {
     commit: &'a Commit,
 }
@@ -395,7 +413,7 @@ struct Fuse<'a> {
 impl Drop for Fuse<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.commit.latch(Error::Poisoned);
+            self.commit.latch_silently(Error::Poisoned);
         }
     }
 }
@@ -431,6 +449,7 @@ impl Leader<'_> {
             let failed = commit.latched.load(Ordering::Acquire);
             (if failed { None } else { queue.take_successor(&commit.progress) }, reached)
         };
+        commit.landed.notify_all();
         // the next leader first: its write can begin while the others are being woken
         successor.into_iter().chain(reached).for_each(Wake::wake);
     }

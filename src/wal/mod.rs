@@ -23,6 +23,8 @@ mod background;
 mod commit;
 pub(crate) mod evidence;
 mod log;
+#[cfg(all(test, loom))]
+mod models;
 mod queue;
 pub(crate) mod reader;
 pub(crate) mod root;

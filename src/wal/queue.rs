@@ -412,6 +412,11 @@ impl Queue {
         self.leaders > 0 || self.flights.iter().any(|f| f.state == FlightState::Pending)
     }
 
+    /// Whether there is, or will soon be, something for the flusher to look after.
+    pub(super) fn needs_flusher(&self) -> bool {
+        self.is_busy() || self.needs_watermark() || self.due.is_some()
+    }
+
     /// Whether completed records have nothing behind them yet that proves it.
     pub(super) fn needs_watermark(&self) -> bool {
         self.written_watermark < self.records_end

@@ -35,9 +35,10 @@ impl LogTicket {
         self.inner.commit.wait(self.end, self.level)
     }
 
-    /// Whether the wait would return at once.
+    /// Whether the wait would return at once, with an error too.
     pub fn is_done(&self) -> bool {
-        self.inner.commit.progress.reached(self.end, self.level)
+        let commit = &self.inner.commit;
+        commit.progress.reached(self.end, self.level) || commit.is_latched()
     }
 
     /// The position that must be reached.
