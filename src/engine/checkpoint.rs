@@ -28,8 +28,17 @@ const HOLD_BACK: Duration = Duration::from_millis(10);
 const PRESSURE_SAMPLE: u64 = 64;
 
 enum Stage<M: StateMachine> {
-    Write { state: M, table: Table<M::Command> },
-    Publish { entry: SnapshotEntry },
+    /// With the point in the log that marks this state for a digest, if digests are wanted.
+    Write {
+        state: M,
+        table: Table<M::Command>,
+        point: Option<Lsn>,
+    },
+    /// With the digest, which goes into the log behind the snapshot, so that loading it is checked too.
+    Publish {
+        entry: SnapshotEntry,
+        digest: Option<(Lsn, u64)>,
+    },
     Recycle,
 }
 
@@ -284,6 +293,7 @@ impl<M: StateMachine> Shared<M> {
         let lsn = log.seal()?;
         let state = guarded(|| core.state.clone())?;
         let table = core.table.clone();
+        let point = self.note_point(&core, log)?;
         let (records, _) = log.appended();
         drop(core);
         let frozen = self.storage.monotonic().saturating_sub(began);
@@ -296,7 +306,7 @@ impl<M: StateMachine> Shared<M> {
             wall_micros: self.storage.wall_clock_micros(),
             machine: identity.machine.clone(),
         };
-        *job = Some(Job { header, stage: Stage::Write { state, table }, mark: Mark { records, lsn }, began });
+        *job = Some(Job { header, stage: Stage::Write { state, table, point }, mark: Mark { records, lsn }, began });
         Ok(())
     }
 
@@ -341,7 +351,7 @@ impl<M: StateMachine> Shared<M> {
         log.check_latch()?;
         let Job { header, stage, mark, began } = job;
         let stage = match stage {
-            Stage::Write { state, table } => {
+            Stage::Write { state, table, point } => {
                 let mut pace = self.pacer(log);
                 let newest = self.checkpoints.published.lock().snapshots.first().copied();
                 if let Some(newest) = newest.filter(|s| s.lsn == header.lsn) {
@@ -352,12 +362,23 @@ impl<M: StateMachine> Shared<M> {
                     self.keep_only(log, newest)?;
                     return Ok(Some(Job { header, stage: Stage::Recycle, mark, began }));
                 }
+                let digest = match point {
+                    Some(point) => Some((point, self.digest_of(&state)?)),
+                    None => None,
+                };
                 let entry = crate::snapshot::write(&*self.storage, &header, state, &table, &mut pace)?;
-                Stage::Publish { entry }
+                Stage::Publish { entry, digest }
             }
-            Stage::Publish { entry } => {
+            Stage::Publish { entry, digest } => {
                 log.wait(header.lsn, Level::Durable)?;
                 self.publish(log, entry, mark)?;
+                if let Some((point, digest)) = digest
+                    && self.note_digest(log, point, digest)?
+                    && let Some(mark) = &mut self.checkpoints.published.lock().mark
+                {
+                    // this record alone is no reason for another checkpoint
+                    mark.records = mark.records.saturating_add(1);
+                }
                 Stage::Recycle
             }
             Stage::Recycle => {

@@ -1,6 +1,7 @@
 //! What all handles, transactions and threads of an engine share, and how a command gets through it.
 
 use super::checkpoint::Checkpoints;
+use super::digest::Digests;
 use super::estimate::Meter;
 use super::ticket::Ticket;
 use super::transaction::OpenTx;
@@ -42,6 +43,7 @@ pub(crate) struct Shared<M: StateMachine> {
     /// The outcome of closing, once it has been tried; locked meanwhile.
     close_result: Mutex<Option<Result<()>>>,
     pub(crate) checkpoints: Checkpoints<M>,
+    pub(crate) digests: Digests<M>,
     pub(crate) meter: Meter,
     pub(crate) report: RecoveryReport,
 }
@@ -87,6 +89,7 @@ impl<M: StateMachine> Shared<M> {
         let Recovered { state, log, report, snapshots } = recovered;
         Shared {
             checkpoints: Checkpoints::new(snapshots),
+            digests: Digests::new(),
             meter: Meter::new(&report),
             storage,
             options,

@@ -91,7 +91,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     note_end(&attached, &end, &mut report);
     report.phases.redo = watch.lap();
 
-    let Replay { mut state, mut table } = replay;
+    let Replay { mut state, mut table, .. } = replay;
     if access == Access::ReadOnly {
         let losers = table.len() as u64;
         report.undo_steps = undo_in_memory(&mut state, &mut table)?;
@@ -127,6 +127,7 @@ fn new_report(attached: &Attached) -> RecoveryReport {
         redone: 0,
         undone: 0,
         undo_steps: 0,
+        digests: 0,
         tail: None,
         warnings,
         phases: Phases::default(),
@@ -183,7 +184,7 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
     for candidate in &list {
         let Candidate::Snapshot(entry) = candidate else {
             let Candidate::Origin(start) = candidate else { continue };
-            let replay = Replay { state: M::default(), table: Table::default() };
+            let replay = Replay::new(M::default(), Table::default(), *start);
             // whatever was vouched for before has turned out to be damaged
             return Ok(Base { replay, start: *start, snapshots: Vec::new(), origin: Some(*start) });
         };
@@ -192,7 +193,7 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
             Ok(loaded) => {
                 report.snapshot = Some(loaded.header.lsn);
                 report.snapshot_bytes = loaded.file_bytes;
-                let replay = Replay { state: loaded.state, table: loaded.table };
+                let replay = Replay::new(loaded.state, loaded.table, entry.lsn);
                 // the damaged ones before it are no longer vouched for
                 let whole = vouched.iter().copied().filter(|e| e.lsn <= entry.lsn).collect();
                 return Ok(Base { replay, start: entry.lsn, snapshots: whole, origin: None });
@@ -275,11 +276,11 @@ fn redo<M: StateMachine>(
 pub(crate) fn rehearse<M: StateMachine>(attached: &Attached, candidate: Candidate) -> Result<M> {
     let (mut report, teller) = (new_report(attached), Teller(None));
     let mut replay = match candidate {
-        Candidate::Origin(_) => Replay { state: M::default(), table: Table::default() },
+        Candidate::Origin(start) => Replay::new(M::default(), Table::default(), start),
         Candidate::Snapshot(entry) => {
             let store = owner(attached)?.map(|(_, store)| store);
             let loaded = crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, &mut |_, _| {})?;
-            Replay { state: loaded.state, table: loaded.table }
+            Replay::new(loaded.state, loaded.table, entry.lsn)
         }
     };
     redo(Scanner::new(attached, candidate.start())?, &mut replay, &mut report, &teller, true)?;
