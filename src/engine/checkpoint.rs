@@ -284,6 +284,11 @@ impl<M: StateMachine> Shared<M> {
     fn freeze(&self, job: &mut Option<Job<M>>) -> Result<()> {
         let log = self.log()?;
         log.check_latch()?;
+        match self.pay_owed(log) {
+            // the snapshot then holds the state as the log tells it, and recovery undoes the losers once more
+            Err(error) if error.is_full() => {}
+            other => other?,
+        }
         if !log.has_entered() {
             return Err(Error::Full { what: "the first segment", source: None });
         }
@@ -291,8 +296,11 @@ impl<M: StateMachine> Shared<M> {
         let began = self.storage.monotonic();
         self.check_not_poisoned()?;
         let lsn = log.seal()?;
-        let state = guarded(|| core.state.clone())?;
-        let table = core.table.clone();
+        let (state, table) = match &core.owed {
+            Some(owed) => (&owed.state, &owed.table),
+            None => (&core.state, &core.table),
+        };
+        let (state, table) = (guarded(|| state.clone())?, table.clone());
         let point = self.note_point(&core, log)?;
         let (records, _) = log.appended();
         drop(core);

@@ -85,9 +85,10 @@ impl<M: StateMachine> Shared<M> {
         Ok(noted)
     }
 
-    fn takes_notes(&self, _core: &Core<M>, log: &Log) -> Result<bool> {
+    fn takes_notes(&self, core: &Core<M>, log: &Log) -> Result<bool> {
         self.check_not_poisoned()?;
-        Ok(log.lacks_room(0)?.is_none())
+        // what is owed to the log comes first
+        Ok(core.owed.is_none() && log.lacks_room(0)?.is_none())
     }
 
     /// The digest of a frozen state: a panic of the machine fails this digest, and nothing else.
