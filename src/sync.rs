@@ -6,5 +6,5 @@
 pub(crate) use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::OnceLock;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::thread;

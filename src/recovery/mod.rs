@@ -110,6 +110,9 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
 
     let (state, owed) = undo_losers(state, table, &log, &mut report, &teller)?;
     report.phases.undo = watch.lap();
+    // how durable writes went shows only now
+    let late: Vec<_> = storage.warnings().into_iter().filter(|warning| !report.warnings.contains(warning)).collect();
+    report.warnings.extend(late);
     Ok(Recovered { state, owed, log: Some(log), report, snapshots })
 }
 

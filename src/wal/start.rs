@@ -175,12 +175,13 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     }
     let end = scanner.take_end()?;
     let root = prepare_root(&attached, &machine, &[], attached.origin()?)?;
-    let mut warnings = attached.storage.warnings();
-    warnings.extend(attached.manifest_faults.iter().map(ToString::to_string));
+    let storage = attached.storage.clone();
+    let mut warnings: Vec<_> = attached.manifest_faults.iter().map(ToString::to_string).collect();
     warnings.extend(attached.foreign.iter().map(|name| format!("{name} is not a file of this store")));
     let tail = end.tail.clone().filter(|t| t.torn);
     let (records_start, records_end) = (start, end.end);
     let log = OpenLog { attached, root, end, machine, options }.start()?;
+    warnings.splice(..0, storage.warnings());
     let report = LogReport { start: records_start, end: records_end, epoch: log.epoch(), tail, warnings };
     Ok((log, report))
 }
