@@ -213,7 +213,9 @@ impl<M: StateMachine> Shared<M> {
     pub(super) fn hold_back(&self, log: &Log) -> Result<()> {
         let checkpoints = &self.checkpoints;
         let count = checkpoints.commands.fetch_add(1, Ordering::Relaxed);
-        if count.is_multiple_of(PRESSURE_SAMPLE) || checkpoints.pressed.load(Ordering::Relaxed) {
+        // large commands fill the log between two samples
+        let near = log.segment_bytes() > self.options.max_log_bytes / 4 * 3;
+        if near || count.is_multiple_of(PRESSURE_SAMPLE) || checkpoints.pressed.load(Ordering::Relaxed) {
             checkpoints.pressed.store(self.is_pressed(log), Ordering::Relaxed);
         }
         if !checkpoints.pressed.load(Ordering::Relaxed) || self.options.log.background == crate::wal::Background::Manual
@@ -370,10 +372,8 @@ impl<M: StateMachine> Shared<M> {
                     self.keep_only(log, newest)?;
                     return Ok(Some(Job { header, stage: Stage::Recycle, mark, began }));
                 }
-                let digest = match point {
-                    Some(point) => Some((point, self.digest_of(&state)?)),
-                    None => None,
-                };
+                // a digest that cannot be had is no reason to let the log grow
+                let digest = point.and_then(|point| Some((point, self.digest_of(&state).ok()?)));
                 let entry = crate::snapshot::write(&*self.storage, &header, state, &table, &mut pace)?;
                 Stage::Publish { entry, digest }
             }
