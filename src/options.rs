@@ -177,7 +177,7 @@ impl Options {
         self
     }
 
-    /// The largest size of a log segment, in bytes. 64 MiB by default. No command can be larger.
+    /// The largest size of a log segment, in bytes. 64 MiB by default; at least four blocks of the device. No command can be larger.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.log.segment_bytes = bytes;

@@ -49,7 +49,7 @@ impl Digest {
 
     /// Adds bytes.
     pub fn update(&mut self, mut bytes: &[u8]) {
-        while self.bytes % WORD as u64 != 0 {
+        while !self.bytes.is_multiple_of(WORD as u64) {
             let Some((first, left)) = bytes.split_first() else { return };
             self.add_to_rest(*first);
             bytes = left;
@@ -74,7 +74,7 @@ impl Digest {
 
     /// The digest of all bytes so far.
     pub fn finish(&self) -> u64 {
-        let whole = self.bytes % WORD as u64 == 0;
+        let whole = self.bytes.is_multiple_of(WORD as u64);
         let sum = if whole { self.sum } else { fold(self.sum ^ self.rest) };
         fold(sum ^ self.bytes)
     }
