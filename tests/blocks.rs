@@ -41,7 +41,7 @@ fn segments_and_manifests_take_the_blocks_of_the_device_that_they_lie_on() {
         for name in names(&disk, ".seg").iter().filter(|name| !old.contains(name)) {
             let bytes = disk.read_file(name).unwrap();
             assert_eq!(bytes[16..20], wanted.to_le_bytes(), "{name}");
-            assert!(bytes.len() >= 4 * wanted as usize && bytes.len() % wanted as usize == 0, "{name}");
+            assert!(bytes.len() >= 4 * wanted as usize && bytes.len().is_multiple_of(wanted as usize), "{name}");
             new += 1;
         }
         assert!(new > 0);
