@@ -36,6 +36,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: Cow<'static, str>,
     },
+    /// Replaying the log gives another state than the one that the log's digest tells of, though every byte is whole: the machine
+    /// broke its law, or is not the one that wrote the log. Nothing was changed.
+    Diverged {
+        /// The machine.
+        machine: &'static str,
+        /// The file with the digest.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// The LSN whose state differs, the first that was compared and did.
+        lsn: Lsn,
+        /// The LSN of the last state that was known to agree, or where replay began.
+        agreed: Lsn,
+    },
     /// The directory holds no store of this crate.
     NotAStore {
         /// The directory.
@@ -130,6 +144,11 @@ impl Error {
         matches!(self, Error::Corrupt { .. })
     }
 
+    /// Whether replay came to another state than the log tells of.
+    pub fn is_diverged(&self) -> bool {
+        matches!(self, Error::Diverged { .. })
+    }
+
     /// Whether another opener holds the store.
     pub fn is_locked(&self) -> bool {
         matches!(self, Error::Locked { .. })
@@ -178,6 +197,12 @@ impl fmt::Display for Error {
                 }
                 write!(f, ": {reason}")
             }
+            Error::Diverged { machine, path, offset, lsn, agreed } => write!(
+                f,
+                "replaying the log does not give the state that the machine \"{machine}\" had at LSN {lsn}, by the digest in {} at \
+                 offset {offset}; up to LSN {agreed} it did",
+                path.display()
+            ),
             Error::NotAStore { path, reason } => write!(f, "{} is not a store: {reason}", path.display()),
             Error::UnsupportedVersion { path, what, found, supported } => {
                 write!(

@@ -51,6 +51,7 @@ pub struct Options {
     pub(crate) checkpoint_bytes_per_second: Option<u64>,
     pub(crate) max_log_bytes: u64,
     pub(crate) recover_within: Option<Duration>,
+    pub(crate) digest_every: Option<u64>,
     pub(crate) policy: RecoveryPolicy,
     pub(crate) progress: Option<ProgressFn>,
 }
@@ -68,6 +69,7 @@ impl Default for Options {
             checkpoint_bytes_per_second: Some(256 << 20),
             max_log_bytes: 4 << 30,
             recover_within: None,
+            digest_every: None,
             policy: RecoveryPolicy::Strict,
             progress: None,
         }
@@ -85,6 +87,7 @@ impl fmt::Debug for Options {
             .field("checkpoint_log_bytes", &self.checkpoint_log_bytes)
             .field("max_log_bytes", &self.max_log_bytes)
             .field("recover_within", &self.recover_within)
+            .field("digest_every", &self.digest_every)
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
@@ -161,7 +164,20 @@ impl Options {
         self
     }
 
-    /// The largest size of a log segment, in bytes. 64 MiB by default. No command can be larger.
+    /// Puts a digest of the state into the log after about so many records, and one with each checkpoint; off by default. Opening the
+    /// store compares them with what replay comes to, and a machine that is not deterministic, or whose snapshots lose something, is
+    /// found out: [`Error::Diverged`] names the first LSN that differs. Digests that are there are compared whether this is set or
+    /// not.
+    ///
+    /// Each costs a freeze of the state, as a checkpoint does, and one pass over it ([`StateMachine::digest`]), both behind the
+    /// scenes; and the same in replay. They cost commits nothing, nor do they wait for any.
+    #[must_use]
+    pub fn digest_every(mut self, records: u64) -> Self {
+        self.digest_every = Some(records.max(1));
+        self
+    }
+
+    /// The largest size of a log segment, in bytes. 64 MiB by default; at least four blocks of the device. No command can be larger.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.log.segment_bytes = bytes;

@@ -262,7 +262,8 @@ pub(crate) fn load<M: StateMachine>(
         return Err(Error::UnsupportedVersion { path, what, found: version, supported: M::VERSION });
     }
     let mut stream = Stream { source: &mut source, kind: ChunkKind::State, failed: None, progress };
-    let state = M::load(&mut stream, version);
+    // a panic of the machine is told as what it is
+    let state = guarded(|| M::load(&mut stream, version))?;
     let at_end = stream.fill_buf().map(<[u8]>::is_empty);
     let failed = stream.failed.take();
     let offset = source.chunks.offset;
@@ -281,7 +282,7 @@ pub(crate) fn load<M: StateMachine>(
     }
     read.map_err(|e| damage(0, e.to_string()))?;
     while source.chunks.next_chunk()? {}
-    let table = read_table::<M>(&bytes, version)
+    let table = guarded(|| read_table::<M>(&bytes, version))?
         .map_err(|e| damage(source.chunks.offset, format!("the open transactions cannot be read: {e}")))?;
     let file_bytes = source.chunks.file_bytes;
     Ok(Loaded { header, state, table, file_bytes })

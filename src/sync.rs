@@ -9,11 +9,11 @@
 mod model;
 
 #[cfg(any(loom, shuttle))]
-pub(crate) use model::{AtomicBool, AtomicU64, Condvar, Mutex, RwLock, RwLockWriteGuard, mpsc, thread};
+pub(crate) use model::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, RwLock, RwLockWriteGuard, mpsc, thread};
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
 #[cfg(not(any(loom, shuttle)))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::mpsc;
 #[cfg(not(any(loom, shuttle)))]

@@ -79,7 +79,7 @@ impl Failure {
 /// What an error of the library exits with.
 pub(super) fn status_of(error: &Error) -> Status {
     match error {
-        Error::Corrupt { .. } => Status::Damage,
+        Error::Corrupt { .. } | Error::Diverged { .. } => Status::Damage,
         Error::NotAStore { .. } => Status::NotAStore,
         Error::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => Status::NotAStore,
         Error::Locked { .. } => Status::Locked,

@@ -19,6 +19,8 @@ pub enum Step {
     BeginCheckpoint,
     /// Run the next stage of the checkpoint under way, or begin one that is due.
     Checkpoint,
+    /// Freeze the state for a digest that is due, or put the digest of what was frozen into the log.
+    Digest,
     /// Roll back transactions that have been open for too long.
     Expire,
 }
@@ -29,6 +31,7 @@ impl<M: StateMachine> Shared<M> {
             Step::Log(step) => self.log()?.step(step),
             Step::BeginCheckpoint => self.begin_checkpoint(),
             Step::Checkpoint => self.checkpoint_step(),
+            Step::Digest => self.digest_step(),
             Step::Expire => Ok(self.expire()),
         }
     }
@@ -54,7 +57,7 @@ impl<M: StateMachine> Shared<M> {
     }
 }
 
-/// The thread that looks after checkpoints and forgotten transactions.
+/// The thread that looks after checkpoints, digests and forgotten transactions.
 #[derive(Default)]
 pub(super) struct Threads {
     keeper: Option<(Arc<AtomicBool>, thread::JoinHandle<()>)>,
@@ -69,6 +72,7 @@ impl Threads {
                 kept.expire();
                 // what fails is kept in the stats and tried again; commits go on
                 while matches!(kept.checkpoint_step(), Ok(true)) && !stopped.load(Ordering::Acquire) {}
+                while matches!(kept.digest_step(), Ok(true)) && !stopped.load(Ordering::Acquire) {}
                 thread::park_timeout(LOOK);
             }
         };

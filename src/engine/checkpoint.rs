@@ -28,8 +28,17 @@ const HOLD_BACK: Duration = Duration::from_millis(10);
 const PRESSURE_SAMPLE: u64 = 64;
 
 enum Stage<M: StateMachine> {
-    Write { state: M, table: Table<M::Command> },
-    Publish { entry: SnapshotEntry },
+    /// With the point in the log that marks this state for a digest, if digests are wanted.
+    Write {
+        state: M,
+        table: Table<M::Command>,
+        point: Option<Lsn>,
+    },
+    /// With the digest, which goes into the log behind the snapshot, so that loading it is checked too.
+    Publish {
+        entry: SnapshotEntry,
+        digest: Option<(Lsn, u64)>,
+    },
     Recycle,
 }
 
@@ -204,7 +213,9 @@ impl<M: StateMachine> Shared<M> {
     pub(super) fn hold_back(&self, log: &Log) -> Result<()> {
         let checkpoints = &self.checkpoints;
         let count = checkpoints.commands.fetch_add(1, Ordering::Relaxed);
-        if count.is_multiple_of(PRESSURE_SAMPLE) || checkpoints.pressed.load(Ordering::Relaxed) {
+        // large commands fill the log between two samples
+        let near = log.segment_bytes() > self.options.max_log_bytes / 4 * 3;
+        if near || count.is_multiple_of(PRESSURE_SAMPLE) || checkpoints.pressed.load(Ordering::Relaxed) {
             checkpoints.pressed.store(self.is_pressed(log), Ordering::Relaxed);
         }
         if !checkpoints.pressed.load(Ordering::Relaxed) || self.options.log.background == crate::wal::Background::Manual
@@ -275,6 +286,11 @@ impl<M: StateMachine> Shared<M> {
     fn freeze(&self, job: &mut Option<Job<M>>) -> Result<()> {
         let log = self.log()?;
         log.check_latch()?;
+        match self.pay_owed(log) {
+            // the snapshot then holds the state as the log tells it, and recovery undoes the losers once more
+            Err(error) if error.is_full() => {}
+            other => other?,
+        }
         if !log.has_entered() {
             return Err(Error::Full { what: "the first segment", source: None });
         }
@@ -282,8 +298,12 @@ impl<M: StateMachine> Shared<M> {
         let began = self.storage.monotonic();
         self.check_not_poisoned()?;
         let lsn = log.seal()?;
-        let state = guarded(|| core.state.clone())?;
-        let table = core.table.clone();
+        let (state, table) = match &core.owed {
+            Some(owed) => (&owed.state, &owed.table),
+            None => (&core.state, &core.table),
+        };
+        let (state, table) = (guarded(|| state.clone())?, table.clone());
+        let point = self.note_point(&core, log)?;
         let (records, _) = log.appended();
         drop(core);
         let frozen = self.storage.monotonic().saturating_sub(began);
@@ -296,7 +316,7 @@ impl<M: StateMachine> Shared<M> {
             wall_micros: self.storage.wall_clock_micros(),
             machine: identity.machine.clone(),
         };
-        *job = Some(Job { header, stage: Stage::Write { state, table }, mark: Mark { records, lsn }, began });
+        *job = Some(Job { header, stage: Stage::Write { state, table, point }, mark: Mark { records, lsn }, began });
         Ok(())
     }
 
@@ -341,7 +361,7 @@ impl<M: StateMachine> Shared<M> {
         log.check_latch()?;
         let Job { header, stage, mark, began } = job;
         let stage = match stage {
-            Stage::Write { state, table } => {
+            Stage::Write { state, table, point } => {
                 let mut pace = self.pacer(log);
                 let newest = self.checkpoints.published.lock().snapshots.first().copied();
                 if let Some(newest) = newest.filter(|s| s.lsn == header.lsn) {
@@ -352,12 +372,21 @@ impl<M: StateMachine> Shared<M> {
                     self.keep_only(log, newest)?;
                     return Ok(Some(Job { header, stage: Stage::Recycle, mark, began }));
                 }
+                // a digest that cannot be had is no reason to let the log grow
+                let digest = point.and_then(|point| Some((point, self.digest_of(&state).ok()?)));
                 let entry = crate::snapshot::write(&*self.storage, &header, state, &table, &mut pace)?;
-                Stage::Publish { entry }
+                Stage::Publish { entry, digest }
             }
-            Stage::Publish { entry } => {
+            Stage::Publish { entry, digest } => {
                 log.wait(header.lsn, Level::Durable)?;
                 self.publish(log, entry, mark)?;
+                if let Some((point, digest)) = digest
+                    && self.note_digest(log, point, digest)?
+                    && let Some(mark) = &mut self.checkpoints.published.lock().mark
+                {
+                    // this record alone is no reason for another checkpoint
+                    mark.records = mark.records.saturating_add(1);
+                }
                 Stage::Recycle
             }
             Stage::Recycle => {

@@ -12,6 +12,7 @@
 mod background;
 mod backup;
 mod checkpoint;
+mod digest;
 mod estimate;
 mod kv;
 mod shared;

@@ -1,6 +1,7 @@
 //! What all handles, transactions and threads of an engine share, and how a command gets through it.
 
 use super::checkpoint::Checkpoints;
+use super::digest::Digests;
 use super::estimate::Meter;
 use super::ticket::Ticket;
 use super::transaction::OpenTx;
@@ -11,7 +12,7 @@ use crate::format::bytes::Head;
 use crate::format::record::Record;
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::options::{Durability, Options};
-use crate::recovery::{Recovered, RecoveryReport};
+use crate::recovery::{Owed, Recovered, RecoveryReport};
 use crate::storage::Storage;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, RwLockWriteGuard};
 use crate::txn::{Hardening, Locks, Needed, Owner, Table, guarded};
@@ -22,6 +23,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Core<M: StateMachine> {
     pub(crate) state: M,
     pub(crate) table: Table<M::Command>,
+    /// What recovery could not log of its undo, on a full disk. It comes before anything else that is appended.
+    pub(crate) owed: Option<Owed<M>>,
 }
 
 pub(crate) struct Shared<M: StateMachine> {
@@ -42,6 +45,7 @@ pub(crate) struct Shared<M: StateMachine> {
     /// The outcome of closing, once it has been tried; locked meanwhile.
     close_result: Mutex<Option<Result<()>>>,
     pub(crate) checkpoints: Checkpoints<M>,
+    pub(crate) digests: Digests<M>,
     pub(crate) meter: Meter,
     pub(crate) report: RecoveryReport,
 }
@@ -84,13 +88,14 @@ impl Drop for Held<'_> {
 
 impl<M: StateMachine> Shared<M> {
     pub(crate) fn new(storage: Arc<dyn Storage>, options: Options, recovered: Recovered<M>) -> Self {
-        let Recovered { state, log, report, snapshots } = recovered;
+        let Recovered { state, owed, log, report, snapshots } = recovered;
         Shared {
             checkpoints: Checkpoints::new(snapshots),
+            digests: Digests::new(),
             meter: Meter::new(&report),
             storage,
             options,
-            core: RwLock::new(Core { state, table: Table::default() }),
+            core: RwLock::new(Core { state, table: Table::default(), owed }),
             locks: Locks::new(),
             hardening: Hardening::new(),
             log,
@@ -138,6 +143,11 @@ impl<M: StateMachine> Shared<M> {
         loop {
             let core = self.core.write();
             self.check()?;
+            if core.owed.is_some() {
+                drop(core);
+                self.pay_owed(log)?;
+                continue;
+            }
             if let Some(lack) = log.lacks_room(len)? {
                 drop(core);
                 log.make_room(lack, len)?;
@@ -152,6 +162,38 @@ impl<M: StateMachine> Shared<M> {
                     drop(core);
                     log.make_promise_room(lack, promise)?;
                 }
+            }
+        }
+    }
+
+    /// Logs what recovery could not log of its undo, and makes that durable. No lock may be held.
+    ///
+    /// # Errors
+    /// [`Error::Full`] while the disk has no space for it.
+    pub(crate) fn pay_owed(&self, log: &Log) -> Result<()> {
+        loop {
+            let mut lack = None;
+            {
+                let mut core = self.core.write();
+                self.check_not_poisoned()?;
+                let Some(owed) = &mut core.owed else { return Ok(()) };
+                let ready = || match log.lacks_room(0)? {
+                    None => Ok(()),
+                    Some(found) => {
+                        lack = Some(found);
+                        Err(Error::Full { what: "the undo of what was open", source: None })
+                    }
+                };
+                match owed.pay(log, ready, |_| {}) {
+                    Ok(()) => core.owed = None,
+                    Err(error) if lack.is_some() && error.is_full() => {}
+                    Err(Error::Poisoned) => return Err(self.poison()),
+                    Err(error) => return Err(error),
+                }
+            }
+            match lack {
+                Some(lack) => log.make_room(lack, 0)?,
+                None => return log.wait(log.seal()?, Level::Durable),
             }
         }
     }

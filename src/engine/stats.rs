@@ -31,6 +31,8 @@ pub struct Stats {
     pub longest_freeze: Duration,
     /// Why the last checkpoint failed, if it did.
     pub checkpoint_error: Option<Error>,
+    /// Digests of the state that were put into the log since the store was opened.
+    pub digests: u64,
     /// How long opening the store would take now.
     pub estimated_recovery: Duration,
     /// `recover_within` asks for less than even an empty log would take.
@@ -50,6 +52,7 @@ pub(super) fn collect<M: StateMachine>(shared: &Shared<M>) -> Stats {
         checkpoints: shared.checkpoints.taken(),
         longest_freeze: shared.checkpoints.longest_freeze(),
         checkpoint_error: shared.checkpoints.last_error(),
+        digests: shared.digests.taken(),
         estimated_recovery: shared.estimated_recovery(),
         recovery_budget_cannot_be_met: shared.budget_cannot_be_met(),
     }

@@ -376,10 +376,12 @@ impl Tx {
         id: TxnId,
         len: usize,
     ) -> Result<()> {
-        let super::shared::Core { state, table } = core;
+        let super::shared::Core { state, table, .. } = core;
         let logged = shared.logs_rollbacks(log);
         let undone = guarded(|| {
-            roll_back::<M, Error>(state, table, Scope::One(id, len), |txn, undo_next| {
+            // room for it was promised
+            let ready = || Ok(());
+            roll_back::<M, Error>(state, table, Scope::One(id, len), ready, |txn, undo_next| {
                 if !logged {
                     return Ok(());
                 }

@@ -20,7 +20,7 @@
 //!     89    … machine name      UTF-8
 //!      …    1 snapshot count    at most 2, the newest first
 //!      …   16 for each          its LSN, its file's length in bytes
-//!      …    … zeros up to 4096
+//!      …    … zeros up to 4096; where the device's blocks are larger, the file goes on with zeros to the end of one
 //! ```
 
 use super::bytes::{Put, Take};

@@ -6,9 +6,12 @@
 //! Abort   3 | varint LSN − transaction
 //! Clr     4 | varint LSN − transaction | varint LSN − undo_next, 0 if nothing is left to undo
 //! Execute 5 | varint wall clock, µs since 1970   | command
+//! Point   6 |
+//! Digest  7 | varint LSN − point | varint digest
 //! ```
 //!
 //! A transaction is named by the LSN of its first record, so distances are short, and 0 for that first one.
+//! A digest is that of the state at a point, told later: it is taken of a frozen copy, while the log goes on.
 //! Only redo is logged: replaying a command yields its inverse again, and a CLR says "undo the last".
 
 use super::bytes::{Head, Take};
@@ -19,6 +22,8 @@ const COMMIT: u8 = 2;
 const ABORT: u8 = 3;
 const CLR: u8 = 4;
 const EXECUTE: u8 = 5;
+const POINT: u8 = 6;
+const DIGEST: u8 = 7;
 
 /// One record; the command is as the machine encoded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,10 @@ pub(crate) enum Record<'a> {
     Clr { txn: TxnId, undo_next: Option<Lsn> },
     /// A transaction of one command.
     Execute { wall_micros: u64, command: &'a [u8] },
+    /// The state of this place is to be kept for a digest.
+    Point,
+    /// The digest of the state at a point.
+    Digest { point: Lsn, digest: u64 },
 }
 
 impl Record<'_> {
@@ -58,6 +67,12 @@ impl Record<'_> {
                 head.push(EXECUTE);
                 head.varint(*wall_micros);
             }
+            Record::Point => head.push(POINT),
+            Record::Digest { point, digest } => {
+                head.push(DIGEST);
+                head.varint(lsn.since(*point));
+                head.varint(*digest);
+            }
         }
         head
     }
@@ -69,7 +84,11 @@ impl Record<'_> {
         if tag == EXECUTE {
             return Some(Record::Execute { wall_micros: take.varint()?, command: take.0 });
         }
-        let txn = TxnId::from(back(lsn, take.varint()?)?);
+        if tag == POINT {
+            return take.0.is_empty().then_some(Record::Point);
+        }
+        let named = back(lsn, take.varint()?)?;
+        let txn = TxnId::from(named);
         let record = match tag {
             UPDATE => return Some(Record::Update { txn, command: take.0 }),
             COMMIT => Record::Commit { txn, wall_micros: take.varint()? },
@@ -81,6 +100,7 @@ impl Record<'_> {
                 };
                 Record::Clr { txn, undo_next }
             }
+            DIGEST => Record::Digest { point: named, digest: take.varint()? },
             _ => return None,
         };
         take.0.is_empty().then_some(record)
@@ -97,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn record() -> impl Strategy<Value = (u64, u64, u64, Vec<u8>, u8)> {
-        (1u64..u64::MAX, any::<u64>(), any::<u64>(), any::<Vec<u8>>(), 0u8..5)
+        (1u64..u64::MAX, any::<u64>(), any::<u64>(), any::<Vec<u8>>(), 0u8..7)
     }
 
     proptest! {
@@ -109,6 +129,8 @@ mod tests {
                 1 => Record::Commit { txn, wall_micros: b },
                 2 => Record::Abort { txn },
                 3 => Record::Clr { txn, undo_next: (b % lsn != 0).then(|| Lsn::new(b % lsn)) },
+                4 => Record::Point,
+                5 => Record::Digest { point: txn.first_lsn(), digest: b },
                 _ => Record::Execute { wall_micros: b, command: &command },
             };
             let lsn = Lsn::new(lsn);

@@ -256,6 +256,10 @@ impl Text<'_> {
             Record::Execute { wall_micros, command } => {
                 self.line(format_args!("    {lsn} execute: {}, at {wall_micros} µs", describe(command, chunk)))
             }
+            Record::Point => self.line(format_args!("    {lsn} point for a digest")),
+            Record::Digest { point, digest } => {
+                self.line(format_args!("    {lsn} digest of the state at {point}: {digest:016x}"))
+            }
         }
     }
 }

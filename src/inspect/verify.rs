@@ -143,6 +143,7 @@ impl VerifyReport {
         let (path, offset, lsn) = match &error {
             Error::Corrupt { path, offset, lsn, .. } => (Some(path.clone()), Some(*offset), *lsn),
             Error::UnsupportedVersion { path, .. } => (Some(path.clone()), None, None),
+            Error::Diverged { path, offset, lsn, .. } => (Some(path.clone()), Some(*offset), Some(*lsn)),
             Error::Poisoned => (None, None, None),
             _ => return Err(error),
         };

@@ -4,10 +4,12 @@
 //! nothing. Rollback, savepoints, recovery, views and checkpoints all rest on that. This module knows
 //! nothing of LSNs, disks or threads.
 
+mod digest;
 mod footprint;
 #[cfg(feature = "serde")]
 mod with_serde;
 
+pub use digest::Digest;
 pub use footprint::{Access, Claim, Extent, Footprint};
 #[cfg(feature = "serde")]
 pub use with_serde::SerdeMachine;
@@ -151,6 +153,18 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// [`DecodeError`] if the bytes are not such a state, or an error of `input`. It must not panic,
     /// nor allocate what `input` does not back.
     fn load(input: &mut dyn io::BufRead, version: u32) -> Result<Self, DecodeError>;
+
+    /// A short name of the state: equal for states with equal saved bytes, however they came about. The default digests what
+    /// [`save`](Self::save) writes, one pass over the state. With [`digest_every`](crate::Options::digest_every) it stands in the log,
+    /// and is compared only by the version of the machine that wrote it.
+    ///
+    /// # Errors
+    /// Those of `save`.
+    fn digest(&self) -> io::Result<u64> {
+        let mut digest = Digest::new();
+        self.save(&mut digest)?;
+        Ok(digest.finish())
+    }
 
     /// Whether this machine replays logs and loads snapshots of the machine at `version`.
     fn supports(version: u32) -> bool {

@@ -11,18 +11,20 @@
 pub(crate) mod candidates;
 mod replay;
 mod report;
+mod undo;
+
+pub(crate) use undo::{Owed, undo_in_memory};
 
 pub use report::{Phase, Phases, Progress, RecoveryPolicy, RecoveryReport, Verdict};
 
 use crate::error::{Error, Result};
 use crate::format::manifest::SnapshotEntry;
-use crate::format::record::Record;
-use crate::format::{Epoch, Lsn, MachineTag, StoreId, TxnId};
+use crate::format::{Epoch, Lsn, MachineTag, StoreId};
 use crate::machine::StateMachine;
 use crate::options::{Options, ProgressFn};
 use crate::storage::{AlignedBuf, Storage};
 use crate::sync::{Arc, mpsc, thread};
-use crate::txn::{Scope, Table, UndoFault, roll_back};
+use crate::txn::{Table, guarded};
 use crate::wal::attach::{Access, Attached};
 use crate::wal::scan::{Chunk, ScanEnd, Scanner};
 use crate::wal::{Background, Level, Log, OpenLog, Tail, prepare_root};
@@ -37,6 +39,8 @@ const CHUNKS_AHEAD: usize = 2;
 /// What recovery hands to the engine.
 pub(crate) struct Recovered<M: StateMachine> {
     pub(crate) state: M,
+    /// What could not be logged of the undo, for lack of room.
+    pub(crate) owed: Option<Owed<M>>,
     /// `None` when read-only.
     pub(crate) log: Option<Log>,
     pub(crate) report: RecoveryReport,
@@ -91,22 +95,25 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     note_end(&attached, &end, &mut report);
     report.phases.redo = watch.lap();
 
-    let Replay { mut state, mut table } = replay;
+    let Replay { mut state, mut table, .. } = replay;
     if access == Access::ReadOnly {
         let losers = table.len() as u64;
         report.undo_steps = undo_in_memory(&mut state, &mut table)?;
         report.undone = losers;
         report.phases.undo = watch.lap();
-        return Ok(Recovered { state, log: None, report, snapshots });
+        return Ok(Recovered { state, owed: None, log: None, report, snapshots });
     }
     let root = prepare_root(&attached, &machine, &snapshots, origin)?;
     let log = OpenLog { attached, root, end, machine, options: options.log.clone() }.start()?;
     report.epoch = log.epoch();
     report.phases.cut = watch.lap();
 
-    undo_losers(&mut state, &mut table, &log, &mut report, &teller)?;
+    let (state, owed) = undo_losers(state, table, &log, &mut report, &teller)?;
     report.phases.undo = watch.lap();
-    Ok(Recovered { state, log: Some(log), report, snapshots })
+    // how durable writes went shows only now
+    let late: Vec<_> = storage.warnings().into_iter().filter(|warning| !report.warnings.contains(warning)).collect();
+    report.warnings.extend(late);
+    Ok(Recovered { state, owed, log: Some(log), report, snapshots })
 }
 
 fn new_report(attached: &Attached) -> RecoveryReport {
@@ -127,6 +134,7 @@ fn new_report(attached: &Attached) -> RecoveryReport {
         redone: 0,
         undone: 0,
         undo_steps: 0,
+        digests: 0,
         tail: None,
         warnings,
         phases: Phases::default(),
@@ -164,6 +172,42 @@ fn owner(attached: &Attached) -> Result<Option<(MachineTag, StoreId)>> {
     Ok(attached.oldest_usable()?.map(|first| (first.header.machine, first.header.store)))
 }
 
+/// Undoes the losers, and logs that. On a disk that is full to the last byte they are undone in memory; the rest of the log's part is
+/// owed, and comes before anything else is written.
+fn undo_losers<M: StateMachine>(
+    state: M,
+    table: Table<M::Command>,
+    log: &Log,
+    report: &mut RecoveryReport,
+    teller: &Teller,
+) -> Result<(M, Option<Owed<M>>)> {
+    if table.is_empty() {
+        return Ok((state, None));
+    }
+    report.undone = table.len() as u64;
+    let steps =
+        |table: &Table<M::Command>| table.iter().map(|(_, undo)| undo.len() as u64).fold(0, u64::saturating_add);
+    let total = steps(&table);
+    let mut owed = Owed { state, table };
+    match owed.pay(log, undo::reserve_too(log), |done| teller.tell(Phase::Undo, done, total)) {
+        Ok(()) => {
+            log.wait(log.seal()?, Level::Durable)?;
+            report.undo_steps = total;
+            Ok((owed.state, None))
+        }
+        Err(error) if error.is_full() => {
+            let (mut state, mut table) = guarded(|| (owed.state.clone(), owed.table.clone()))?;
+            undo_in_memory(&mut state, &mut table)?;
+            report.undo_steps = total;
+            report
+                .warnings
+                .push(format!("{error}: it is done in memory, and commits are refused until there is space"));
+            Ok((state, Some(owed)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Where replay begins.
 struct Base<M: StateMachine> {
     replay: Replay<M>,
@@ -183,7 +227,7 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
     for candidate in &list {
         let Candidate::Snapshot(entry) = candidate else {
             let Candidate::Origin(start) = candidate else { continue };
-            let replay = Replay { state: M::default(), table: Table::default() };
+            let replay = Replay::new(M::default(), Table::default(), *start);
             // whatever was vouched for before has turned out to be damaged
             return Ok(Base { replay, start: *start, snapshots: Vec::new(), origin: Some(*start) });
         };
@@ -192,7 +236,7 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
             Ok(loaded) => {
                 report.snapshot = Some(loaded.header.lsn);
                 report.snapshot_bytes = loaded.file_bytes;
-                let replay = Replay { state: loaded.state, table: loaded.table };
+                let replay = Replay::new(loaded.state, loaded.table, entry.lsn);
                 // the damaged ones before it are no longer vouched for
                 let whole = vouched.iter().copied().filter(|e| e.lsn <= entry.lsn).collect();
                 return Ok(Base { replay, start: entry.lsn, snapshots: whole, origin: None });
@@ -275,11 +319,11 @@ fn redo<M: StateMachine>(
 pub(crate) fn rehearse<M: StateMachine>(attached: &Attached, candidate: Candidate) -> Result<M> {
     let (mut report, teller) = (new_report(attached), Teller(None));
     let mut replay = match candidate {
-        Candidate::Origin(_) => Replay { state: M::default(), table: Table::default() },
+        Candidate::Origin(start) => Replay::new(M::default(), Table::default(), start),
         Candidate::Snapshot(entry) => {
             let store = owner(attached)?.map(|(_, store)| store);
             let loaded = crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, &mut |_, _| {})?;
-            Replay { state: loaded.state, table: loaded.table }
+            Replay::new(loaded.state, loaded.table, entry.lsn)
         }
     };
     redo(Scanner::new(attached, candidate.start())?, &mut replay, &mut report, &teller, true)?;
@@ -306,62 +350,4 @@ fn note_end(attached: &Attached, end: &ScanEnd, report: &mut RecoveryReport) {
         (false, None) => Verdict::Interrupted,
     };
     report.tail = tail;
-}
-
-impl From<UndoFault> for Error {
-    fn from(_: UndoFault) -> Error {
-        Error::Poisoned
-    }
-}
-
-/// Undoes all transactions that have not ended, on a state that nothing is logged for.
-pub(crate) fn undo_in_memory<M: StateMachine>(state: &mut M, table: &mut Table<M::Command>) -> Result<u64> {
-    let undone = crate::txn::guarded(|| roll_back::<M, Error>(state, table, Scope::All, |_, _| Ok(())))??;
-    *table = Table::default();
-    Ok(undone)
-}
-
-/// Makes room for one more record of the undo, so that the reserve is only used where the disk is full.
-fn make_room(log: &Log) -> Result<()> {
-    while let Some(lack) = log.lacks_room(0)? {
-        match log.make_room(lack, 0) {
-            Err(error) if error.is_full() => break,
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-/// Undoes the losers, logs each step and their ends, and makes that durable.
-fn undo_losers<M: StateMachine>(
-    state: &mut M,
-    table: &mut Table<M::Command>,
-    log: &Log,
-    report: &mut RecoveryReport,
-    teller: &Teller,
-) -> Result<()> {
-    let losers: Vec<TxnId> = table.ids();
-    if losers.is_empty() {
-        return Ok(());
-    }
-    let total = table.iter().map(|(_, undo)| undo.len() as u64).fold(0, u64::saturating_add);
-    let mut done = 0u64;
-    let undone = crate::txn::guarded(|| {
-        roll_back::<M, Error>(state, table, Scope::All, |txn, undo_next| {
-            make_room(log)?;
-            log.append_record(&[], None, |lsn| Record::Clr { txn, undo_next }.head(lsn))?;
-            done = done.saturating_add(1);
-            teller.tell(Phase::Undo, done, total);
-            Ok(())
-        })
-    })??;
-    for txn in &losers {
-        table.end(*txn);
-        make_room(log)?;
-        log.append_record(&[], None, |lsn| Record::Abort { txn: *txn }.head(lsn))?;
-    }
-    log.wait(log.seal()?, Level::Durable)?;
-    report.undone = losers.len() as u64;
-    report.undo_steps = undone;
-    Ok(())
 }

@@ -8,13 +8,22 @@ use crate::machine::{DecodeError, StateMachine};
 use crate::txn::{Table, UndoEntry, undo_last};
 use crate::wal::reader::records_of;
 use crate::wal::scan::Chunk;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+
+/// How many points may wait for their digests: one of the checkpoint under way, one taken in between. One that a crash left
+/// without its digest is pushed out by those that follow.
+const POINTS_KEPT: usize = 2;
 
 /// The state and the active transaction table, as of some LSN.
 pub(crate) struct Replay<M: StateMachine> {
     pub(crate) state: M,
     pub(crate) table: Table<M::Command>,
+    /// Frozen copies, to be compared with the digests that follow.
+    points: VecDeque<(Lsn, M)>,
+    /// The last LSN whose state is known to be that of the log's writer.
+    agreed: Lsn,
 }
 
 /// Commands that were transactions of their own and followed one another in the log.
@@ -27,6 +36,19 @@ struct Run<'a> {
 /// Why a record cannot be replayed: in any case damage, or a machine that breaks its law.
 type Fault = std::borrow::Cow<'static, str>;
 
+/// Why replay ends before its end: at which record.
+enum Stop {
+    Damage(Lsn, Fault),
+    /// The digest in this record is not that of the state at the point.
+    Diverged(Lsn, Lsn),
+}
+
+impl From<(Lsn, Fault)> for Stop {
+    fn from((lsn, fault): (Lsn, Fault)) -> Self {
+        Stop::Damage(lsn, fault)
+    }
+}
+
 const REJECTED: &str = "the machine rejects a command that it had carried out";
 
 fn unreadable(error: DecodeError) -> Fault {
@@ -34,10 +56,15 @@ fn unreadable(error: DecodeError) -> Fault {
 }
 
 impl<M: StateMachine> Replay<M> {
+    /// To begin at this LSN with a state.
+    pub(crate) fn new(state: M, table: Table<M::Command>, start: Lsn) -> Self {
+        Replay { state, table, points: VecDeque::new(), agreed: start }
+    }
+
     /// Replays all records of a chunk.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with the LSN of the first record that does not fit; [`Error::UnsupportedVersion`].
+    /// [`Error::Corrupt`] with the LSN of the first record that does not fit; [`Error::Diverged`]; [`Error::UnsupportedVersion`].
     pub(crate) fn chunk(
         &mut self,
         chunk: &Chunk,
@@ -62,13 +89,23 @@ impl<M: StateMachine> Replay<M> {
                     continue;
                 }
                 self.redo(&mut run, version, report)?;
-                self.record(lsn, record, version, report).map_err(|reason| (lsn, reason))?;
+                match record {
+                    // another version may well save the same state in other bytes
+                    Record::Point | Record::Digest { .. } if version != M::VERSION => {}
+                    Record::Point => self.keep(lsn),
+                    Record::Digest { point, digest } => self.compare(lsn, point, digest, report)?,
+                    other => self.record(lsn, other, version, report).map_err(|reason| (lsn, reason))?,
+                }
             }
-            self.redo(&mut run, version, report)
+            Ok(self.redo(&mut run, version, report)?)
         }));
         match replayed {
             Ok(Ok(())) => Ok(()),
-            Ok(Err((lsn, reason))) => Err(Error::corrupt(path(), chunk.offset_of(lsn), Some(lsn), reason)),
+            Ok(Err(Stop::Damage(lsn, reason))) => Err(Error::corrupt(path(), chunk.offset_of(lsn), Some(lsn), reason)),
+            Ok(Err(Stop::Diverged(record, lsn))) => {
+                let (machine, offset, agreed) = (M::NAME, chunk.offset_of(record), self.agreed);
+                Err(Error::Diverged { machine, path: path(), offset, lsn, agreed })
+            }
             Err(_) => Err(Error::Poisoned),
         }
     }
@@ -86,10 +123,31 @@ impl<M: StateMachine> Replay<M> {
         Ok(())
     }
 
+    /// Keeps the state of this place for the digest that may follow.
+    fn keep(&mut self, lsn: Lsn) {
+        self.points.push_back((lsn, self.state.clone()));
+        if self.points.len() > POINTS_KEPT {
+            self.points.pop_front();
+        }
+    }
+
+    /// Compares the state at a point with its digest. Where replay began behind the point, there is nothing to compare.
+    fn compare(&mut self, lsn: Lsn, point: Lsn, digest: u64, report: &mut RecoveryReport) -> Result<(), Stop> {
+        let Some(at) = self.points.iter().position(|(kept, _)| *kept == point) else { return Ok(()) };
+        let Some((_, state)) = self.points.remove(at) else { return Ok(()) };
+        let found = state.digest().map_err(|e| (lsn, format!("the state has no digest: {e}").into()))?;
+        if found != digest {
+            return Err(Stop::Diverged(lsn, point));
+        }
+        self.agreed = self.agreed.max(point);
+        report.digests = report.digests.saturating_add(1);
+        Ok(())
+    }
+
     fn record(&mut self, lsn: Lsn, record: Record<'_>, version: u32, report: &mut RecoveryReport) -> Result<(), Fault> {
         match record {
-            // gathered by the caller
-            Record::Execute { .. } => {}
+            // the caller's
+            Record::Execute { .. } | Record::Point | Record::Digest { .. } => {}
             Record::Update { txn, command } => {
                 if self.table.undo_list(txn).is_none() && txn.first_lsn() != lsn {
                     return Err("the record belongs to a transaction that is not open".into());

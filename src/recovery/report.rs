@@ -85,6 +85,8 @@ pub struct RecoveryReport {
     pub undone: u64,
     /// Effects of theirs that were undone.
     pub undo_steps: u64,
+    /// Digests in the log that the state was compared with, and found to agree.
+    pub digests: u64,
     /// What lay behind the end of the log and was cut, if it was a write that had not been completed.
     pub tail: Option<Tail>,
     /// Sentences about what is not as it should be, though nothing was lost: a damaged copy that another stood in for, a

@@ -78,6 +78,12 @@ impl SimDiskBuilder {
         self
     }
 
+    /// A sentence about a promise that it may not keep, as [`Storage::warnings`] gives it.
+    pub fn warning(mut self, warning: &'static str) -> Self {
+        self.config.warning = Some(warning);
+        self
+    }
+
     /// The disk.
     pub fn build(self) -> SimDisk {
         SimDisk { state: Arc::new(Mutex::new(State::new(self.seed, self.config))) }
@@ -92,7 +98,7 @@ impl SimDisk {
 
     /// A disk with other properties.
     pub fn builder() -> SimDiskBuilder {
-        SimDiskBuilder { seed: 0, config: Config { block_bytes: 4096, write_path: WritePath::Direct } }
+        SimDiskBuilder { seed: 0, config: Config { block_bytes: 4096, write_path: WritePath::Direct, warning: None } }
     }
 
     /// Plans a fault for the operation with this index, counted as [`SimDisk::op_count`] does, or with
@@ -348,6 +354,10 @@ impl Storage for SimDisk {
 
     fn path(&self, name: &str) -> PathBuf {
         PathBuf::from("/sim").join(name)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.state.lock().config.warning.map(str::to_owned).into_iter().collect()
     }
 }
 

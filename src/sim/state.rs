@@ -35,6 +35,7 @@ pub(super) enum EntryChange {
 pub(super) struct Config {
     pub(super) block_bytes: u32,
     pub(super) write_path: WritePath,
+    pub(super) warning: Option<&'static str>,
 }
 
 /// The range of a durable write that was under way when the disk failed or stopped.

@@ -10,6 +10,7 @@
 
 use super::disk_file::DiskFile;
 use super::lock::{self, LOCK_FILE};
+use super::pace::Pace;
 use super::probe::{self, Probe};
 use super::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
 use crate::sync::{Arc, AtomicBool, Ordering};
@@ -77,6 +78,8 @@ pub(super) struct Paths {
     pub(super) direct_writes: AtomicBool,
     /// Whether device reads try to go around the page cache.
     pub(super) direct_reads: AtomicBool,
+    /// How long the first durable writes took.
+    pub(super) pace: Pace,
 }
 
 impl DiskStorage {
@@ -101,7 +104,11 @@ impl DiskStorage {
             path,
             dir,
             probe,
-            paths: Arc::new(Paths { direct_writes: AtomicBool::new(direct), direct_reads: AtomicBool::new(direct) }),
+            paths: Arc::new(Paths {
+                direct_writes: AtomicBool::new(direct),
+                direct_reads: AtomicBool::new(direct),
+                pace: Pace::default(),
+            }),
             since: Instant::now(),
         })
     }
@@ -229,7 +236,9 @@ impl Storage for DiskStorage {
     }
 
     fn warnings(&self) -> Vec<String> {
-        probe::warnings(&self.dir)
+        let mut warnings = probe::warnings(&self.dir);
+        warnings.extend(self.paths.pace.warning());
+        warnings
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct DiskFile {
     /// Whether the page cache may hold bytes of this file that no sync has covered, this process's or an
     /// earlier one's. Only [`DiskFile::drop_cached`] looks at it.
     maybe_dirty: AtomicBool,
+    /// Whether this process wrote through the page cache since the last sync: only then does a sync say how fast the device is.
+    written: AtomicBool,
 }
 
 impl DiskFile {
@@ -40,7 +42,8 @@ impl DiskFile {
     ) -> DiskFile {
         let maybe_dirty = AtomicBool::new(true);
         let (align, memory_align) = (probe.direct_align, probe.memory_align);
-        DiskFile { buffered, direct, writable, align, memory_align, paths, maybe_dirty }
+        let written = AtomicBool::new(false);
+        DiskFile { buffered, direct, writable, align, memory_align, paths, maybe_dirty, written }
     }
 
     /// Whether direct I/O takes this buffer at this offset.
@@ -63,7 +66,10 @@ impl DiskFile {
                 Err(e) => return Err(e),
             }
         }
-        self.sync_data()
+        self.maybe_dirty.store(false, Ordering::Relaxed);
+        // timed as a whole
+        self.written.store(false, Ordering::Relaxed);
+        sync_result(rustix::fs::fdatasync(&self.buffered))
     }
 
     /// One direct read. `None` where direct I/O does not serve, now or ever.
@@ -107,6 +113,34 @@ impl DiskFile {
             }
         }
     }
+
+    fn write_through(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = buf.get(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(done as u64);
+            let direct = self.direct.as_ref().filter(|_| self.paths.direct_writes.load(Ordering::Relaxed));
+            let Some(direct) = direct.filter(|_| self.aligned(rest, at)) else {
+                return self.write_buffered_sync(rest, at);
+            };
+            match rustix::io::pwrite(direct, rest, at) {
+                Ok(0) => return Err(no_progress()),
+                Ok(n) => done = done.saturating_add(n),
+                // Unlike a sync, the retry carries the bytes to the device again and relies on no page
+                // that the first attempt may have marked clean.
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL) => self.paths.direct_writes.store(false, Ordering::Relaxed),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self, sync: impl FnOnce(&File) -> rustix::io::Result<()>) -> io::Result<()> {
+        // Before the sync: a write that comes during it may not be covered.
+        self.maybe_dirty.store(false, Ordering::Relaxed);
+        let sync = || sync_result(sync(&self.buffered));
+        if self.written.swap(false, Ordering::Relaxed) { self.paths.pace.timed(sync) } else { sync() }
+    }
 }
 
 impl StorageFile for DiskFile {
@@ -145,39 +179,20 @@ impl StorageFile for DiskFile {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         self.maybe_dirty.store(true, Ordering::Relaxed);
+        self.written.store(true, Ordering::Relaxed);
         Ok(rustix::io::pwrite(&self.buffered, buf, offset)?)
     }
 
     fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let mut done = 0;
-        while let Some(rest) = buf.get(done..).filter(|rest| !rest.is_empty()) {
-            let at = offset.saturating_add(done as u64);
-            let direct = self.direct.as_ref().filter(|_| self.paths.direct_writes.load(Ordering::Relaxed));
-            let Some(direct) = direct.filter(|_| self.aligned(rest, at)) else {
-                return self.write_buffered_sync(rest, at);
-            };
-            match rustix::io::pwrite(direct, rest, at) {
-                Ok(0) => return Err(no_progress()),
-                Ok(n) => done = done.saturating_add(n),
-                // Unlike a sync, the retry carries the bytes to the device again and relies on no page
-                // that the first attempt may have marked clean.
-                Err(Errno::INTR) => {}
-                Err(Errno::INVAL) => self.paths.direct_writes.store(false, Ordering::Relaxed),
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(())
+        self.paths.pace.timed(|| self.write_through(buf, offset))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // Before the sync: a write that comes during it may not be covered.
-        self.maybe_dirty.store(false, Ordering::Relaxed);
-        sync_result(rustix::fs::fdatasync(&self.buffered))
+        self.sync(|file| rustix::fs::fdatasync(file))
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.maybe_dirty.store(false, Ordering::Relaxed);
-        sync_result(rustix::fs::fsync(&self.buffered))
+        self.sync(|file| rustix::fs::fsync(file))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -227,7 +242,8 @@ mod tests {
     fn dropping_the_cache_syncs_first_what_no_sync_covered() {
         let dir = tempfile::tempdir().unwrap();
         let probe = probe::probe(&File::open(dir.path()).unwrap(), crate::storage::Create::Never).unwrap();
-        let paths = Paths { direct_writes: AtomicBool::new(false), direct_reads: AtomicBool::new(false) };
+        let no = || AtomicBool::new(false);
+        let paths = Paths { direct_writes: no(), direct_reads: no(), pace: Default::default() };
         let file = File::create_new(dir.path().join("f")).unwrap();
         let file = DiskFile::new(file, None, true, &probe, Arc::new(paths));
         for _ in 0..2 {

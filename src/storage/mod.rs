@@ -13,6 +13,7 @@ mod buffer;
 mod disk;
 mod disk_file;
 mod lock;
+mod pace;
 mod probe;
 
 pub use buffer::AlignedBuf;
@@ -100,7 +101,8 @@ pub trait Storage: Send + Sync + 'static {
     /// The path of a file, for messages. An empty name gives the directory's own.
     fn path(&self, name: &str) -> PathBuf;
 
-    /// Sentences about promises that this storage may not keep (a memory file system, say).
+    /// Sentences about promises that this storage may not keep: a memory file system, say, or durable writes so far that were faster
+    /// than any device is. Recovery asks when it begins and when it has written.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }

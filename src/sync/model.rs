@@ -10,7 +10,7 @@ use ::loom as checker;
 use ::shuttle as checker;
 
 pub(crate) use checker::sync::RwLockWriteGuard;
-pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU64};
+pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::ops::{Deref, DerefMut};
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};

@@ -112,12 +112,14 @@ pub(crate) fn undo_last<M: StateMachine>(
     Ok(undo.last_lsn())
 }
 
-/// Undoes everything in scope, the newest first, telling `step` of each transaction and its `undo_next`. Returns how many
-/// effects were undone. The transactions stay in the table, to be ended by the caller.
+/// Undoes everything in scope, the newest first, telling `step` of each transaction and its `undo_next`. Before each it asks
+/// `ready`, and where that fails nothing more is undone: called again, it goes on from there. Returns how many effects were undone.
+/// The transactions stay in the table, to be ended by the caller.
 pub(crate) fn roll_back<M: StateMachine, E: From<UndoFault>>(
     state: &mut M,
     table: &mut Table<M::Command>,
     scope: Scope,
+    mut ready: impl FnMut() -> Result<(), E>,
     mut step: impl FnMut(TxnId, Option<Lsn>) -> Result<(), E>,
 ) -> Result<u64, E> {
     let ids = match scope {
@@ -128,6 +130,7 @@ pub(crate) fn roll_back<M: StateMachine, E: From<UndoFault>>(
         ids.into_iter().filter_map(|id| table.newest(id, scope).map(|lsn| (lsn, id))).collect();
     let mut undone = 0u64;
     while let Some((_, id)) = newest.pop() {
+        ready()?;
         let undo_next = undo_last(state, table, id)?;
         undone = undone.saturating_add(1);
         newest.extend(table.newest(id, scope).map(|lsn| (lsn, id)));

@@ -113,6 +113,8 @@ pub(crate) struct Inner {
     pub(super) closed: AtomicBool,
     /// Where this open began to write.
     pub(super) start: Lsn,
+    /// Where what was recovered ends.
+    pub(super) recovered: Lsn,
 }
 
 impl Inner {
@@ -122,11 +124,27 @@ impl Inner {
             Err(error) if error.is_full() => Ok(()),
             other => other.map(|_| ()),
         };
+        if self.commit.has_room(0) == Err(NoRoom::Manifest) {
+            return Ok(());
+        }
         full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.spares().is_empty()))?;
         if !self.commit.queue.lock().spares().is_empty() {
             self.commit.enter_first(base)?;
         }
         full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.spares().is_empty()))
+    }
+
+    /// Makes this open's epoch durable, before anything carries it. On a full disk that may have to wait, if a copy of the manifest
+    /// has to be made anew: nothing is written until it is done.
+    pub(super) fn publish_epoch(&self) -> Result<()> {
+        let Identity { epoch, block_bytes, machine, .. } = &self.identity;
+        self.root.lock().publish(|m| {
+            m.epoch = *epoch;
+            m.clean_end = Lsn::ZERO;
+            m.block_bytes = *block_bytes;
+            m.machine = machine.clone();
+            m.watermark = m.watermark.max(self.recovered);
+        })
     }
 
     /// Changes the manifest of a log that still writes; see [`Root::publish`].
@@ -148,6 +166,13 @@ impl Inner {
                     queue.next_frame_start()
                 };
                 self.commit.wait(end, Level::Written)
+            }
+            NoRoom::Manifest => {
+                if still(&mut self.commit.queue.lock()) {
+                    self.publish_epoch()?;
+                    self.commit.queue.lock().bar(false);
+                }
+                Ok(())
             }
         }
     }
@@ -419,6 +444,11 @@ impl Log {
     /// Makes room for such a record. Blocks; no lock may be held.
     pub(crate) fn make_room(&self, lack: NoRoom, len: usize) -> Result<()> {
         self.inner.make_room(lack, |queue| queue.has_room(entry_bytes(len)).is_err())
+    }
+
+    /// Whether a record of no more than a head can be placed, be it in the reserve. While nothing else is appended, a yes holds.
+    pub(crate) fn has_last_room(&self) -> bool {
+        self.inner.commit.queue.lock().has_last_room(entry_bytes(0))
     }
 
     /// Sets room aside for a rollback, or makes it.

@@ -117,6 +117,8 @@ pub(crate) enum NoRoom {
     Spare { bytes: u64 },
     /// Too much waits to be written.
     Pending,
+    /// The manifest could not be written when the log was opened: without it nothing may be.
+    Manifest,
 }
 
 /// How far the log is, readable without the lock.
@@ -166,6 +168,8 @@ pub(super) struct Queue {
     next_waiter: u64,
     /// No record is taken any more.
     closed: bool,
+    /// None is taken yet: the epoch that it would carry is not durable.
+    barred: bool,
     pool: Vec<AlignedBuf>,
     /// The end of the last completed frame with records, and the last watermark that was written.
     records_end: Lsn,
@@ -211,6 +215,7 @@ impl Queue {
             waiters: Vec::new(),
             next_waiter: 0,
             closed: false,
+            barred: false,
             pool,
             records_end: start,
             written_watermark: start,
@@ -264,8 +269,28 @@ impl Queue {
         self.sealed_bytes.saturating_add(self.forming.payload_bytes())
     }
 
+    /// Takes no record until the epoch is durable, or takes them from now on.
+    pub(super) fn bar(&mut self, barred: bool) {
+        self.barred = barred;
+    }
+
+    /// Whether a record of `entry_bytes` can be placed at all, be it in the reserve.
+    pub(super) fn has_last_room(&self, entry_bytes: u64) -> bool {
+        let frame = frame::frame_bytes(entry_bytes, self.bounds.block_bytes);
+        !self.barred && (self.fits_segment(frame) || self.spares.iter().any(|s| self.capacity(s) >= frame))
+    }
+
+    /// Whether a frame goes into the current segment, even if a watermark slips in before it.
+    fn fits_segment(&self, frame: u64) -> bool {
+        let block = u64::from(self.bounds.block_bytes);
+        self.next_frame_start().plus(frame).plus(block) <= self.segment_end
+    }
+
     /// Whether an ordinary record of `entry_bytes` with its length can be placed, whatever a leader takes away meanwhile.
     pub(super) fn has_room(&self, entry_bytes: u64) -> Result<(), NoRoom> {
+        if self.barred {
+            return Err(NoRoom::Manifest);
+        }
         if self.pending_bytes() > self.bounds.max_pending_bytes {
             return Err(NoRoom::Pending);
         }
@@ -274,9 +299,7 @@ impl Queue {
         if self.spare_capacity() < floor {
             return Err(NoRoom::Spare { bytes: floor.max(frame) });
         }
-        // a watermark may slip in before the record does
-        let block = u64::from(self.bounds.block_bytes);
-        if self.next_frame_start().plus(frame).plus(block) <= self.segment_end {
+        if self.fits_segment(frame) {
             return Ok(());
         }
         let left = |spare: &Spare| self.spare_capacity().saturating_sub(self.capacity(spare));

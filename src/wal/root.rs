@@ -4,12 +4,13 @@
 //! counter moves only when a write was completed: after a failure the same copy is written again.
 //! It knows nothing of what the manifest points to.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, out_of_space};
 use crate::format::HeaderFault;
 use crate::format::manifest::{MANIFEST_BYTES, Manifest};
 use crate::format::names;
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full, write_all_at};
 use crate::sync::Arc;
+use std::io;
 
 /// What stands in the two copies.
 #[derive(Debug)]
@@ -76,7 +77,8 @@ pub(crate) fn header_error(storage: &dyn Storage, name: &str, fault: HeaderFault
 /// The manifest of an open store.
 pub(crate) struct Root {
     storage: Arc<dyn Storage>,
-    files: [Arc<dyn StorageFile>; 2],
+    /// `None` where a copy is missing, and the disk was too full to make it anew.
+    files: [Option<Arc<dyn StorageFile>>; 2],
     current: Manifest,
 }
 
@@ -92,27 +94,44 @@ impl Root {
     /// Puts a whole copy in place of one that is missing or damaged: temporary file, write, sync, rename, sync of the directory.
     fn create_copy(storage: &dyn Storage, name: &str, manifest: &Manifest) -> Result<()> {
         let temp = names::temp(name);
-        let io = |operation, e| Error::io(operation, storage.path(name), e);
-        let file = storage.open(&temp, OpenMode::CreateNew).map_err(|e| io("create", e))?;
-        let block = encode(storage, manifest)?;
-        write_all_at(&*file, &block, 0).map_err(|e| io("write", e))?;
-        file.sync_all().map_err(|e| io("sync", e))?;
-        storage.rename(&temp, name).map_err(|e| io("rename", e))?;
-        storage.sync_dir().map_err(|e| io("sync", e))
+        let fail = |operation, e| full_or_io(storage, operation, name, e);
+        let written = (|| {
+            let file = match storage.open(&temp, OpenMode::CreateNew) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    storage.remove(&temp).map_err(|e| fail("remove", e))?;
+                    storage.open(&temp, OpenMode::CreateNew).map_err(|e| fail("create", e))?
+                }
+                other => other.map_err(|e| fail("create", e))?,
+            };
+            let block = encode(storage, manifest)?;
+            write_all_at(&*file, &block, 0).map_err(|e| fail("write", e))?;
+            file.sync_all().map_err(|e| fail("sync", e))?;
+            storage.rename(&temp, name).map_err(|e| fail("rename", e))
+        })();
+        if let Err(error) = written {
+            // best effort: a left-over is removed at the next open
+            let _ = storage.remove(&temp);
+            return Err(error);
+        }
+        storage.sync_dir().map_err(|e| Error::io("sync", storage.path(""), e))
     }
 
     /// Opens the copies of an existing store for publication. A copy that is missing is made anew, so that later
-    /// publications need no space.
+    /// publications need no space; on a full disk that is left to the first one that finds some.
     pub(crate) fn open(storage: Arc<dyn Storage>, current: Manifest) -> Result<Root> {
-        let open = |name: &str| -> Result<Arc<dyn StorageFile>> {
-            match storage.open(name, OpenMode::ReadWrite) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+        let open = |name: &str| -> Result<Option<Arc<dyn StorageFile>>> {
+            let opened = match storage.open(name, OpenMode::ReadWrite) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     // a counter of zero never counts against the whole copy
-                    Self::create_copy(&*storage, name, &Manifest { counter: 0, ..current.clone() })?;
-                    storage.open(name, OpenMode::ReadWrite).map_err(|e| Error::io("open", storage.path(name), e))
+                    match Self::create_copy(&*storage, name, &Manifest { counter: 0, ..current.clone() }) {
+                        Err(error) if error.is_full() => return Ok(None),
+                        other => other?,
+                    }
+                    storage.open(name, OpenMode::ReadWrite)
                 }
-                other => other.map_err(|e| Error::io("open", storage.path(name), e)),
-            }
+                other => other,
+            };
+            opened.map(Some).map_err(|e| Error::io("open", storage.path(name), e))
         };
         let [first, second] = names::MANIFESTS;
         let files = [open(first)?, open(second)?];
@@ -125,28 +144,43 @@ impl Root {
     }
 
     /// Replaces the manifest by what `change` makes of it. When it returns `Ok` the new one survives power loss;
-    /// when it fails the old one does, or the new.
+    /// when it fails the old one does, or the new. It is [`Error::Full`] where a copy had to be made anew and there is no space.
     pub(crate) fn publish(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         let mut next = self.current.clone();
         change(&mut next);
         next.counter = self.current.counter.saturating_add(1);
         let odd = next.counter & 1 == 1;
-        let (name, file) = match (&names::MANIFESTS, &self.files) {
+        let (name, file) = match (&names::MANIFESTS, &mut self.files) {
             ([_, second], [_, file]) if odd => (second, file),
             ([first, _], [file, _]) => (first, file),
         };
-        let block = encode(&*self.storage, &next)?;
-        let io = |operation, e| Error::io(operation, self.storage.path(name), e);
-        write_all_at(&**file, &block, 0).map_err(|e| io("write", e))?;
-        file.sync_all().map_err(|e| io("sync", e))?;
+        let storage = &*self.storage;
+        let io = |operation, e| Error::io(operation, storage.path(name), e);
+        if let Some(file) = file {
+            let block = encode(storage, &next)?;
+            write_all_at(&**file, &block, 0).map_err(|e| full_or_io(storage, "write", name, e))?;
+            file.sync_all().map_err(|e| io("sync", e))?;
+        } else {
+            Self::create_copy(storage, name, &next)?;
+            *file = Some(storage.open(name, OpenMode::ReadWrite).map_err(|e| io("open", e))?);
+        }
         self.current = next;
         Ok(())
     }
 }
 
+fn full_or_io(storage: &dyn Storage, operation: &'static str, name: &str, e: io::Error) -> Error {
+    if out_of_space(&e) {
+        return Error::Full { what: "a copy of the manifest", source: Some(Arc::new(e)) };
+    }
+    Error::io(operation, storage.path(name), e)
+}
+
+/// A copy as it stands in its file, which it shares no block of the device with anything else in: the manifest, then zeros.
 fn encode(storage: &dyn Storage, manifest: &Manifest) -> Result<Vec<u8>> {
-    let mut block = vec![0; MANIFEST_BYTES];
-    manifest.encode(&mut block).ok_or_else(|| Error::InvalidArgument {
+    let mut block = vec![0; MANIFEST_BYTES.max(storage.block_bytes() as usize)];
+    let copy = block.get_mut(..MANIFEST_BYTES).unwrap_or_default();
+    manifest.encode(copy).ok_or_else(|| Error::InvalidArgument {
         reason: format!("the manifest of {} does not fit", storage.path("").display()).into(),
     })?;
     Ok(block)

@@ -14,6 +14,9 @@ use crate::format::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, S
 use crate::storage::{AlignedBuf, OpenMode, Storage};
 use crate::sync::{Arc, AtomicBool, Mutex};
 
+/// A segment holds at least so many blocks, its header's included.
+const SEGMENT_BLOCKS: u64 = 4;
+
 /// What opening a log found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -83,20 +86,18 @@ pub(crate) struct OpenLog {
 impl OpenLog {
     /// Starts a new epoch in a new segment. When it returns, the end of what was recovered is recorded for good.
     ///
-    /// Where the disk is so full that not even the reserve is there, the log opens all the same; it enters its segment with
-    /// the first record that finds room.
+    /// Where the disk is so full that not even the reserve is there, or that a copy of the manifest cannot be made anew, the log opens
+    /// all the same; it enters its segment with the first record that finds room.
     pub(crate) fn start(self) -> Result<Log> {
-        let OpenLog { attached, mut root, end, machine, options } = self;
+        let OpenLog { attached, root, end, machine, mut options } = self;
         let storage = attached.storage.clone();
         let manifest = root.current().clone();
         let epoch = Epoch::new(manifest.epoch.max(end.highest_epoch).get().saturating_add(1));
-        root.publish(|m| {
-            m.epoch = epoch;
-            m.clean_end = Lsn::ZERO;
-            m.machine = machine.clone();
-            m.watermark = m.watermark.max(end.end);
-        })?;
-        let block_bytes = manifest.block_bytes;
+        // the store may have moved to a device whose blocks are larger
+        let block_bytes = manifest.block_bytes.max(storage.block_bytes());
+        let least_bytes = u64::from(block_bytes).saturating_mul(SEGMENT_BLOCKS);
+        options.segment_bytes = options.segment_bytes.max(least_bytes);
+        options.first_segment_bytes = options.first_segment_bytes.max(least_bytes);
         let identity = Identity { store: manifest.store, epoch, block_bytes, machine };
         let root = Arc::new(Mutex::new(root));
         // behind everything that the old segments could hold, so that no LSN of theirs is used again
@@ -111,9 +112,6 @@ impl OpenLog {
         let spares = Spares::new(storage.clone(), bounds, &attached.spares);
         let (usable, useless): (Vec<_>, Vec<_>) =
             attached.spares.iter().cloned().partition(|s| spares.is_usable(s.file_bytes));
-        for spare in useless {
-            storage.remove(&spare.name).map_err(|e| Error::io("remove", storage.path(&spare.name), e))?;
-        }
         let queue_bounds = Bounds {
             block_bytes,
             max_frame_bytes: options.max_frame_bytes,
@@ -137,7 +135,15 @@ impl OpenLog {
             stop: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             start: base,
+            recovered: end.end,
         });
+        match inner.publish_epoch() {
+            Err(error) if error.is_full() => inner.commit.queue.lock().bar(true),
+            other => other?,
+        }
+        for spare in useless {
+            inner.storage.remove(&spare.name).map_err(|e| Error::io("remove", inner.storage.path(&spare.name), e))?;
+        }
         inner.enter_first(base)?;
         Log::spawn(inner)
     }
@@ -169,12 +175,13 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     }
     let end = scanner.take_end()?;
     let root = prepare_root(&attached, &machine, &[], attached.origin()?)?;
-    let mut warnings = attached.storage.warnings();
-    warnings.extend(attached.manifest_faults.iter().map(ToString::to_string));
+    let storage = attached.storage.clone();
+    let mut warnings: Vec<_> = attached.manifest_faults.iter().map(ToString::to_string).collect();
     warnings.extend(attached.foreign.iter().map(|name| format!("{name} is not a file of this store")));
     let tail = end.tail.clone().filter(|t| t.torn);
     let (records_start, records_end) = (start, end.end);
     let log = OpenLog { attached, root, end, machine, options }.start()?;
+    warnings.splice(..0, storage.warnings());
     let report = LogReport { start: records_start, end: records_end, epoch: log.epoch(), tail, warnings };
     Ok((log, report))
 }

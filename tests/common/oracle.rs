@@ -710,6 +710,10 @@ impl<'a> Run<'a> {
     }
 
     fn checkpoint_step(&mut self) -> Result<(), Stopped> {
+        // does nothing where no digests are wanted
+        if self.engine.step(Step::Digest).map_err(Stopped)? {
+            self.oracle.count("digest step");
+        }
         let step = if self.rng.one_in(4) { Step::BeginCheckpoint } else { Step::Checkpoint };
         let result = self.engine.step(step);
         self.note(format!("step {step:?}: {result:?}"));
@@ -820,6 +824,9 @@ impl<'a> Run<'a> {
         }
         if report.snapshot.is_some() {
             self.oracle.count("snapshot used");
+        }
+        if report.digests > 0 {
+            self.oracle.count("digests agree");
         }
         let found = engine.read(Stacks::clone).map_err(Stopped)?;
         if let Err(why) = self.oracle.recovered(&found) {

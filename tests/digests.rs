@@ -1,0 +1,299 @@
+//! Digests in the log: a machine that breaks its law is found out at the next open, and one that keeps it notices nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
+
+mod common;
+
+use common::oracle::{Oracle, run};
+use common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, scale, state};
+use seawal::kv::{Kv, KvCommand};
+use seawal::machine::{DecodeError, Footprint, StateMachine};
+use seawal::sim::{Crash, Fault, Persistence, SimDisk};
+use seawal::{Engine, Error, Options, RecoveryPolicy, Step};
+use std::io::{self, BufRead, Write};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The stacks, but for what `$apply` does to a command first and `$load` to a state that was loaded.
+macro_rules! breaks_its_law {
+    ($machine:ident, $version:expr, $apply:expr, $load:expr) => {
+        #[derive(Clone, Default, Debug)]
+        struct $machine(Stacks);
+        impl StateMachine for $machine {
+            const NAME: &'static str = "stacks";
+            const VERSION: u32 = $version;
+            type Command = Cmd;
+            type Reply = u32;
+            type Rejection = common::Empty;
+            fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), common::Empty> {
+                let change: fn(Cmd) -> Cmd = $apply;
+                self.0.apply(&change(command.clone()))
+            }
+            fn footprint(command: &Cmd) -> Footprint {
+                Stacks::footprint(command)
+            }
+            fn encode(command: &Cmd, out: &mut Vec<u8>) {
+                Stacks::encode(command, out);
+            }
+            fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
+                Stacks::decode(bytes, version)
+            }
+            fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+                self.0.save(out)
+            }
+            fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
+                let change: fn(Stacks) -> Stacks = $load;
+                Stacks::load(input, version).map(|stacks| $machine(change(stacks)))
+            }
+            fn supports(_version: u32) -> bool {
+                true
+            }
+        }
+    };
+}
+
+/// What no state holds: the reason why replay comes to another one.
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+fn counted(command: Cmd) -> Cmd {
+    match command {
+        Cmd::Push { key, value: 1000.., pad } => Cmd::Push { key, value: COUNTER.fetch_add(1, Ordering::Relaxed), pad },
+        other => other,
+    }
+}
+
+breaks_its_law!(Drifting, 3, counted, |stacks| stacks);
+breaks_its_law!(Forgetful, 3, |command| command, |mut stacks: Stacks| {
+    stacks.by_key.remove(&7);
+    stacks
+});
+breaks_its_law!(NewerDrifting, 4, counted, |stacks| stacks);
+
+fn digesting(records: u64) -> Options {
+    manual().digest_every(records)
+}
+
+/// Runs what is due, as the threads would.
+fn digest<M: StateMachine>(engine: &Engine<M>) {
+    while engine.step(Step::Digest).unwrap() {}
+}
+
+#[test]
+fn replay_that_diverges_names_the_first_lsn_that_differs() {
+    let disk = SimDisk::new(1);
+    let (engine, _) = open_on::<Drifting>(&disk, &digesting(5)).unwrap();
+    let mut durable = Vec::new();
+    for n in 0..40u32 {
+        // only what comes after the first twenty is not deterministic
+        let value = if n < 20 { n } else { 1000 };
+        engine.execute(Cmd::push((n % 3) as u8, value)).unwrap();
+        durable.push(engine.stats().log.unwrap().durable);
+        digest(&engine);
+    }
+    engine.sync().unwrap();
+    assert!(engine.stats().digests >= 6);
+    drop(engine);
+    let disk = disk.crash(Crash::Nothing);
+    let before = files(&disk);
+    for policy in [RecoveryPolicy::Strict, RecoveryPolicy::ReadOnly] {
+        let error = open_on::<Drifting>(&disk, &manual().recovery(policy)).map(|_| ()).unwrap_err();
+        assert!(error.is_diverged() && !error.is_corrupt(), "{error:?}");
+        let Error::Diverged { machine, path, lsn, agreed, .. } = &error else { panic!("{error:?}") };
+        assert_eq!((*machine, path.extension().and_then(|e| e.to_str())), ("stacks", Some("seg")));
+        assert!(durable[13] < *agreed && *agreed <= durable[20], "{error}");
+        assert!(durable[19] < *lsn && *lsn <= durable[26], "{error}");
+        assert!(error.to_string().contains(&format!("LSN {lsn}")), "{error}");
+        assert_eq!(files(&disk), before);
+    }
+    let report = seawal::inspect::verify_machine::<Drifting>(std::sync::Arc::new(disk.clone())).unwrap();
+    assert_eq!(report.soundness(), seawal::inspect::Soundness::Damaged);
+    assert!(report.open_error.as_ref().is_some_and(Error::is_diverged), "{report}");
+    // the machine as it was when it kept its law agrees as far as that goes, and differs from there on
+    let error = open_on::<Stacks>(&disk, &manual()).map(|_| ()).unwrap_err();
+    assert!(error.is_diverged(), "{error:?}");
+}
+
+#[test]
+fn a_load_that_loses_something_is_found_out_by_the_digest_behind_the_snapshot() {
+    for (key, lost) in [(6, false), (7, true)] {
+        for close in [false, true] {
+            let disk = SimDisk::new(2);
+            let (engine, _) = open_on::<Forgetful>(&disk, &digesting(1_000_000)).unwrap();
+            engine.execute(Cmd::push(key, 1)).unwrap();
+            engine.execute(Cmd::push(1, 1)).unwrap();
+            if close {
+                engine.close().unwrap();
+            } else {
+                engine.checkpoint().unwrap();
+                engine.execute(Cmd::push(1, 2)).unwrap();
+            }
+            assert_eq!(engine.stats().digests, 1);
+            drop(engine);
+            let opened = open_on::<Forgetful>(&disk.crash(Crash::Nothing), &manual());
+            match opened {
+                Ok((_, report)) => assert!(!lost && report.digests == 1, "{report:?}"),
+                Err(error) => assert!(lost && error.is_diverged(), "{error:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn without_digests_in_the_log_nobody_notices() {
+    let disk = SimDisk::new(3);
+    let (engine, _) = open_on::<Forgetful>(&disk, &manual()).unwrap();
+    engine.execute(Cmd::push(7, 1)).unwrap();
+    assert!(!engine.step(Step::Digest).unwrap());
+    engine.close().unwrap();
+    drop(engine);
+    let (engine, report) = open_on::<Forgetful>(&disk, &manual()).unwrap();
+    assert_eq!((report.digests, report.records), (0, 0));
+    assert!(engine.read(|s| s.0.at(7)).unwrap().is_empty());
+}
+
+#[test]
+fn uncommitted_effects_are_in_a_digest_and_in_its_replay() {
+    let disk = SimDisk::new(4);
+    let (engine, _) = open_on::<Stacks>(&disk, &digesting(1)).unwrap();
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    let mut open_tx = engine.begin().unwrap();
+    let mut undone = engine.begin().unwrap();
+    open_tx.execute(Cmd::push(2, 2)).unwrap();
+    undone.execute(Cmd::push(3, 3)).unwrap();
+    // a point, then other commands, then its digest
+    assert!(engine.step(Step::Digest).unwrap());
+    open_tx.execute(Cmd::push(2, 4)).unwrap();
+    undone.rollback().unwrap();
+    engine.execute(Cmd::push(1, 5)).unwrap();
+    digest(&engine);
+    engine.sync().unwrap();
+    let wanted = engine.stats().digests;
+    assert!(wanted >= 2);
+    std::mem::forget(open_tx);
+    std::mem::forget(engine);
+    let (engine, report) = open(&disk.crash(Crash::Nothing));
+    assert_eq!((report.digests, report.undone), (wanted, 1), "{report:?}");
+    assert_eq!(state(&engine).at(1), [1, 5]);
+    assert!(state(&engine).at(2).is_empty());
+}
+
+#[test]
+fn a_digest_is_compared_only_by_the_version_that_wrote_it() {
+    let disk = SimDisk::new(5);
+    let (engine, _) = open_on::<Drifting>(&disk, &digesting(1)).unwrap();
+    for _ in 0..5 {
+        engine.execute(Cmd::push(1, 1000)).unwrap();
+        digest(&engine);
+    }
+    engine.sync().unwrap();
+    drop(engine);
+    let disk = disk.crash(Crash::Nothing);
+    assert!(open_on::<Drifting>(&disk, &manual()).map(|_| ()).unwrap_err().is_diverged());
+    let (engine, report) = open_on::<NewerDrifting>(&disk, &manual()).unwrap();
+    assert_eq!((report.redone, report.digests), (5, 0));
+    drop(engine);
+}
+
+#[test]
+fn a_store_with_digests_opens_without_the_option_and_shows_them() {
+    let disk = SimDisk::new(6);
+    let (engine, _) = open_on::<Kv>(&disk, &digesting(3)).unwrap();
+    for n in 0..20 {
+        engine.execute(KvCommand::put("", format!("{n}"), vec![n; 100])).unwrap();
+        digest(&engine);
+    }
+    engine.sync().unwrap();
+    let taken = engine.stats().digests;
+    drop(engine);
+    let disk = disk.crash(Crash::Nothing);
+    let (engine, report) = open_on::<Kv>(&disk, &manual()).unwrap();
+    assert_eq!(report.digests, taken);
+    assert!(!engine.step(Step::Digest).unwrap());
+    drop(engine);
+    let disk = std::sync::Arc::new(disk);
+    assert_eq!(seawal::inspect::verify(disk.clone()).unwrap().soundness(), seawal::inspect::Soundness::Clean);
+    let mut text = Vec::new();
+    seawal::inspect::write_text(disk, seawal::inspect::Detail::Records, &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("point for a digest") && text.contains("digest of the state at "), "{text}");
+}
+
+#[test]
+fn digests_in_the_log_cost_no_durability() {
+    let mut counts = std::collections::BTreeMap::new();
+    for seed in 0..2 * scale() {
+        let options = digesting(5);
+        let whole = SimDisk::new(seed);
+        let mut oracle = Oracle::default();
+        run(&whole, &mut oracle, seed, 300, &options).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.tail()));
+        for (what, n) in &oracle.counts {
+            *counts.entry(*what).or_insert(0) += n;
+        }
+        let mut op = seed;
+        while op < whole.op_count() {
+            let disk = SimDisk::new(seed);
+            disk.fail_at(op, Fault::Crash, Persistence::ForEver);
+            let mut oracle = Oracle::default();
+            let _ = run(&disk, &mut oracle, seed, 300, &options);
+            let mut rng = Rng::new(op);
+            for crash in [Crash::Nothing, Crash::Seeded(rng.next()), Crash::TornBlock(rng.next()), Crash::KillOnly] {
+                let mut oracle = oracle.clone();
+                oracle.crashed(crash);
+                let disk = disk.crash(crash);
+                // again in the recovery, and then for good
+                disk.fail_at(rng.below(60), Fault::Crash, Persistence::ForEver);
+                let _ = run(&disk, &mut oracle, op, 20, &options);
+                let crash = Crash::Seeded(rng.next());
+                oracle.crashed(crash);
+                let disk = disk.crash(crash);
+                run(&disk, &mut oracle, op + 1, 20, &options)
+                    .unwrap_or_else(|e| panic!("seed {seed}, op {op}: {e:?}\n{}", oracle.tail()));
+            }
+            op += 7;
+        }
+    }
+    println!("{counts:?}");
+    assert!(counts["digest step"] > 0 && counts["digests agree"] > 0, "{counts:?}");
+}
+
+#[test]
+fn a_full_disk_takes_no_digests_and_goes_on() {
+    let disk = SimDisk::new(8);
+    let (engine, _) = open_on::<Stacks>(&disk, &digesting(1)).unwrap();
+    disk.set_free_bytes(Some(200 << 10));
+    let mut n = 0;
+    while engine.execute(Cmd::Push { key: 1, value: n, pad: 3000 }).is_ok() {
+        n += 1;
+        digest(&engine);
+    }
+    assert!(n > 0);
+    for _ in 0..10 {
+        engine.step(Step::Digest).unwrap();
+    }
+    disk.set_free_bytes(None);
+    engine.execute(Cmd::push(2, 2)).unwrap();
+    digest(&engine);
+    engine.sync().unwrap();
+    let taken = engine.stats().digests;
+    drop(engine);
+    let (engine, report) = open(&disk.crash(Crash::Nothing));
+    assert_eq!(state(&engine).at(1).len(), n as usize);
+    assert_eq!(report.digests, taken);
+    assert!(!names(&disk, ".seg").is_empty());
+}
+
+#[test]
+fn the_threads_behind_the_scenes_take_digests_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().digest_every(10);
+    let engine = options.open::<Kv>(dir.path()).unwrap();
+    let mut n = 0u32;
+    while engine.stats().digests < 3 {
+        engine.execute_with(KvCommand::put("", n.to_le_bytes(), "x"), seawal::Durability::Os).unwrap();
+        n += 1;
+        assert!(n < 10_000_000);
+    }
+    engine.sync().unwrap();
+    drop(engine);
+    let (engine, report) = options.open_reporting::<Kv>(dir.path()).unwrap();
+    assert!(report.digests >= 3, "{report:?}");
+    engine.close().unwrap();
+}

@@ -1,0 +1,238 @@
+//! Disks that are full, that stay full, and that become full at any moment: a store always opens, and goes on once there is space.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
+
+mod common;
+
+use common::{Cmd, Rng, Stacks, manual, open, open_on, scale, state};
+use seawal::sim::{Crash, Fault, Persistence, SimDisk};
+use seawal::{Engine, Error, ExecuteError};
+
+fn is_full(result: Result<u32, ExecuteError<common::Empty>>) -> bool {
+    match result {
+        Ok(_) => false,
+        Err(ExecuteError::Failed(error)) if error.is_full() => true,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A full disk with four transactions open, and what is committed.
+fn full_with_losers(seed: u64) -> (SimDisk, Stacks) {
+    let disk = SimDisk::new(seed);
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    let mut losers: Vec<_> = (0..4).map(|_| engine.begin().unwrap()).collect();
+    for n in 0..8 {
+        for (at, tx) in losers.iter_mut().enumerate() {
+            tx.execute(Cmd::Push { key: 10 + at as u8, value: n, pad: (seed % 4 * 700) as u16 }).unwrap();
+        }
+    }
+    if seed % 2 == 1 {
+        engine.checkpoint().unwrap();
+    }
+    disk.set_free_bytes(Some((seed % 5 * 20) << 10));
+    let mut n = 0;
+    while !is_full(engine.execute(Cmd::Push { key: 2, value: n, pad: 2500 })) {
+        n += 1;
+    }
+    disk.set_free_bytes(Some(0));
+    engine.sync().unwrap();
+    let wanted = engine.view().unwrap().into_inner();
+    std::mem::forget(losers);
+    std::mem::forget(engine);
+    (disk, wanted)
+}
+
+fn any_crash(rng: &mut Rng) -> Crash {
+    match rng.below(5) {
+        0 => Crash::Nothing,
+        1 => Crash::KillOnly,
+        2 => Crash::TornBlock(rng.next()),
+        _ => Crash::Seeded(rng.next()),
+    }
+}
+
+/// Everything works again, at once, and what was committed is there.
+fn resumes(disk: &SimDisk, engine: Engine<Stacks>, mut wanted: Stacks) {
+    disk.set_free_bytes(None);
+    for value in 0..20 {
+        engine.execute(Cmd::Push { key: 10, value, pad: 3000 }).unwrap();
+        wanted.by_key.entry(10).or_default().push(value);
+    }
+    assert_eq!(state(&engine), wanted);
+    drop(engine);
+    let (engine, report) = open(&disk.crash(Crash::Nothing));
+    assert_eq!((state(&engine), report.undone), (wanted.clone(), 0), "{report:?}");
+    engine.checkpoint().unwrap();
+    engine.close().unwrap();
+    drop(engine);
+}
+
+/// Whether a command gets as far as the machine, which rejects it. It changes nothing either way.
+fn has_room(engine: &Engine<Stacks>) -> bool {
+    match engine.execute(Cmd::Pop { key: 99 }) {
+        Err(ExecuteError::Rejected(_)) => true,
+        other => !is_full(other),
+    }
+}
+
+#[test]
+fn a_disk_that_stays_full_opens_a_hundred_times_and_more_with_losers_to_undo() {
+    let (mut opened, mut cut_off, mut in_memory, mut refused) = (0, 0, 0, 0);
+    for seed in 0..6 * scale() {
+        let (mut disk, wanted) = full_with_losers(seed);
+        let mut rng = Rng::new(seed);
+        for round in 0..120 {
+            disk = disk.crash(any_crash(&mut rng));
+            if round < 8 || rng.one_in(2) {
+                // the first are cut off near the end of recovery: each has taken a spare by then and has not logged its undo
+                let probe = disk.crash(Crash::Nothing);
+                drop(open(&probe));
+                let op = if round < 8 { probe.op_count() - 1 - rng.below(4) } else { rng.below(probe.op_count()) };
+                disk.fail_at(op, Fault::Crash, Persistence::ForEver);
+            }
+            let (engine, report) = match open_on::<Stacks>(&disk, &manual()) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    assert!(disk.is_down(), "seed {seed}, round {round}: {error:?}");
+                    cut_off += 1;
+                    if round < 8 {
+                        disk = disk.crash(Crash::Nothing);
+                    }
+                    continue;
+                }
+            };
+            opened += 1;
+            in_memory += u64::from(report.warnings.iter().any(|warning| warning.contains("in memory")));
+            assert_eq!(state(&engine), wanted, "seed {seed}, round {round}: {report:?}");
+            assert_eq!(*engine.view().unwrap(), wanted);
+            if !disk.is_down() {
+                refused += u64::from(!has_room(&engine));
+                let _ = engine.checkpoint();
+                if rng.one_in(4) {
+                    let _ = engine.close();
+                }
+                assert_eq!(state_if_open(&engine).unwrap_or_else(|| wanted.clone()), wanted);
+            }
+        }
+        let disk = disk.crash(Crash::Nothing);
+        let (engine, _) = open(&disk);
+        resumes(&disk, engine, wanted);
+    }
+    println!("{opened} opened, {cut_off} cut off, {in_memory} with the undo in memory, {refused} refused commits");
+    assert!(opened > 300 && cut_off > 100 && in_memory > 100 && refused > 100);
+}
+
+#[test]
+fn a_snapshot_taken_while_the_undo_is_owed_to_the_log_is_of_what_the_log_tells() {
+    for reopened in [false, true] {
+        let disk = SimDisk::new(1);
+        let (engine, _) = open(&disk);
+        engine.execute(Cmd::push(1, 1)).unwrap();
+        let wanted = state(&engine);
+        let mut tx = engine.begin().unwrap();
+        for n in 0..6000 {
+            tx.execute(Cmd::push(2, n)).unwrap();
+        }
+        engine.sync().unwrap();
+        std::mem::forget(tx);
+        std::mem::forget(engine);
+        disk.set_free_bytes(Some(0));
+        let disk = disk.crash(Crash::Nothing);
+        // of the spares one is left, a small one: it takes a part of the undo
+        let spares: Vec<_> = disk.file_names().into_iter().filter(|name| name.starts_with("spare-")).collect();
+        disk.truncate_file(&spares[0], 16 << 10).unwrap();
+        spares[1..].iter().for_each(|name| disk.remove_file(name).unwrap());
+        disk.set_free_bytes(Some(0));
+        let (engine, report) = open(&disk);
+        assert_eq!((state(&engine), report.undone, report.undo_steps), (wanted.clone(), 1, 6000), "{report:?}");
+        assert!(report.warnings.iter().any(|warning| warning.contains("in memory")), "{report:?}");
+        assert!(!has_room(&engine));
+        // enough for a snapshot, too little for a segment
+        disk.set_free_bytes(Some(60 << 10));
+        engine.checkpoint().unwrap();
+        assert!(!has_room(&engine));
+        if reopened {
+            drop(engine);
+            let disk = disk.crash(Crash::Nothing);
+            let (engine, report) = open(&disk);
+            assert!(report.undone == 1 && report.undo_steps < 6000, "{report:?}");
+            assert_eq!(state(&engine), wanted, "{report:?}");
+            resumes(&disk, engine, wanted);
+        } else {
+            resumes(&disk, engine, wanted);
+        }
+    }
+}
+
+#[test]
+fn a_missing_copy_of_the_manifest_does_not_keep_a_full_disk_from_opening() {
+    for missing in [&["MANIFEST-0"][..], &["MANIFEST-1"], &["MANIFEST-0", "MANIFEST-1"]] {
+        let (disk, wanted) = full_with_losers(2);
+        let mut disk = disk.crash(Crash::Nothing);
+        for name in missing {
+            disk.remove_file(name).unwrap();
+        }
+        disk.set_free_bytes(Some(0));
+        for round in 0..10 {
+            disk = disk.crash(Crash::Seeded(round));
+            let (engine, report) = open(&disk);
+            assert_eq!((state(&engine), report.undone), (wanted.clone(), 4), "{missing:?}, {round}: {report:?}");
+            assert!(!has_room(&engine));
+            if round % 3 == 0 {
+                assert!(engine.close().unwrap_err().is_full());
+            }
+            drop(engine);
+            assert_eq!(missing.iter().filter(|name| disk.read_file(name).is_ok()).count(), 0);
+        }
+        let (engine, _) = open(&disk);
+        resumes(&disk, engine, wanted);
+        assert!(missing.iter().all(|name| disk.read_file(name).is_ok()));
+    }
+}
+
+#[test]
+fn with_any_space_at_all_commits_are_kept_or_refused_and_resume() {
+    // row by row: the claim of space, a frame's write, a segment, a snapshot, the open
+    let (mut refused, mut checkpoints) = (0, [0, 0]);
+    for pages in 0..40 {
+        let disk = SimDisk::new(pages);
+        let (engine, _) = open(&disk);
+        engine.execute(Cmd::push(1, 1)).unwrap();
+        disk.set_free_bytes(Some(pages * 4096));
+        let mut wanted = state(&engine);
+        for value in 0..80 {
+            if value % 16 == 15 {
+                match engine.checkpoint() {
+                    Ok(()) => checkpoints[0] += 1,
+                    Err(error) => {
+                        assert!(error.is_full(), "{pages}: {error:?}");
+                        assert!(engine.stats().checkpoint_error.is_some());
+                        checkpoints[1] += 1;
+                    }
+                }
+            }
+            if is_full(engine.execute(Cmd::Push { key: 3, value, pad: 3000 })) {
+                refused += 1;
+            } else {
+                wanted.by_key.entry(3).or_default().push(value);
+            }
+            // what is there is read all the same
+            assert_eq!(state(&engine).at(3), wanted.at(3));
+        }
+        drop(engine);
+        let disk = disk.crash(Crash::Seeded(pages));
+        let (engine, _) = open(&disk);
+        assert_eq!(state(&engine), wanted, "{pages}");
+        resumes(&disk, engine, wanted);
+        assert!(!disk.file_names().iter().any(|name| name.ends_with(".tmp")), "{pages}: {:?}", disk.file_names());
+    }
+    assert!(refused > 100 && checkpoints[0] > 10 && checkpoints[1] > 10, "{refused} {checkpoints:?}");
+}
+
+fn state_if_open(engine: &Engine<Stacks>) -> Option<Stacks> {
+    match engine.read(Stacks::clone) {
+        Ok(state) => Some(state),
+        Err(Error::Closed) => None,
+        Err(error) => panic!("{error:?}"),
+    }
+}

@@ -1,0 +1,52 @@
+//! What a storage may not keep is said in the report.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
+
+mod common;
+
+use common::{Cmd, manual, open, open_on};
+use seawal::kv::Kv;
+use seawal::sim::SimDisk;
+use seawal::wal::{Log, LogOptions};
+use seawal::{Options, RecoveryPolicy};
+use std::sync::Arc;
+
+#[test]
+fn what_a_storage_may_not_keep_is_in_every_report() {
+    let sentence = "this disk forgets";
+    let disk = SimDisk::builder().warning(sentence).build();
+    let (engine, report) = open(&disk);
+    assert_eq!(report.warnings, [sentence]);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    drop(engine);
+    let (_, report) = open_on::<common::Stacks>(&disk, &manual().recovery(RecoveryPolicy::ReadOnly)).unwrap();
+    assert_eq!(report.warnings, [sentence]);
+    let (_, report) =
+        Log::open_on(Arc::new(SimDisk::builder().warning(sentence).build()), LogOptions::default()).unwrap();
+    assert_eq!(report.warnings, [sentence]);
+    let (_, report) = open(&SimDisk::new(1));
+    assert!(report.warnings.is_empty(), "{report:?}");
+}
+
+#[test]
+fn a_store_in_memory_is_warned_of_by_its_kind_and_by_its_speed() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("skipped: /dev/shm cannot be written");
+        return;
+    };
+    let (engine, report) = Options::new().open_reporting::<Kv>(dir.path()).unwrap();
+    assert!(report.warnings.iter().any(|w| w.contains("nothing survives power loss")), "{report:?}");
+    // a machine under load may be slower than that
+    println!("{:?}", report.warnings);
+    engine.close().unwrap();
+}
+
+#[test]
+fn a_store_on_a_disk_is_not_warned_of() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (engine, report) = Options::new().open_reporting::<Kv>(dir.path()).unwrap();
+    let too_fast = report.warnings.iter().any(|w| w.contains("less than any device"));
+    let by_kind = report.warnings.iter().any(|w| w.contains("the store lies on"));
+    assert!(by_kind || !too_fast, "{report:?}");
+    println!("{:?}", report.warnings);
+    engine.close().unwrap();
+}
