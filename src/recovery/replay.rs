@@ -25,8 +25,9 @@ struct Run<'a> {
 }
 
 /// Why a record cannot be replayed: in any case damage, or a machine that breaks its law.
-type Fault = std::borrow::Cow<'static, str>;
+pub(crate) type Fault = std::borrow::Cow<'static, str>;
 
+const UNKNOWN: &str = "the record is of no known kind";
 const REJECTED: &str = "the machine rejects a command that it had carried out";
 
 fn unreadable(error: DecodeError) -> Fault {
@@ -55,7 +56,7 @@ impl<M: StateMachine> Replay<M> {
             for record in records_of(chunk) {
                 let (lsn, bytes) = record.map_err(|(lsn, reason)| (lsn, Fault::from(reason)))?;
                 report.records = report.records.saturating_add(1);
-                let record = Record::decode(lsn, bytes).ok_or((lsn, "the record is of no known kind".into()))?;
+                let record = Record::decode(lsn, bytes).ok_or((lsn, UNKNOWN.into()))?;
                 if let Record::Execute { command, .. } = record {
                     run.lsns.push(lsn);
                     run.commands.push(command);
@@ -71,6 +72,23 @@ impl<M: StateMachine> Replay<M> {
             Ok(Err((lsn, reason))) => Err(Error::corrupt(path(), chunk.offset_of(lsn), Some(lsn), reason)),
             Err(_) => Err(Error::Poisoned),
         }
+    }
+
+    /// Replays a single record. Where that fails the state is thrown away.
+    pub(crate) fn one(
+        &mut self,
+        lsn: Lsn,
+        bytes: &[u8],
+        version: u32,
+        report: &mut RecoveryReport,
+    ) -> Result<(), Fault> {
+        let record = Record::decode(lsn, bytes).ok_or(UNKNOWN)?;
+        report.records = report.records.saturating_add(1);
+        if let Record::Execute { command, .. } = record {
+            self.apply(command, version)?;
+            report.redone = report.redone.saturating_add(1);
+        }
+        self.record(lsn, record, version, report)
     }
 
     /// Redoes commands that were transactions of their own and followed one another, all at once.
