@@ -127,7 +127,7 @@ fn counted(inventory: &Inventory) -> Result<Vec<Lsn>> {
             counted.push(lsn);
         }
     };
-    for segment in &inventory.segments {
+    for segment in inventory.segments.iter().filter(|s| !inventory.rebuilt.contains(&s.file.id)) {
         let header = &segment.header;
         // where nothing was cut before it, its base is also the end of the log before
         let uncut = header.previous_end == header.base;

@@ -10,7 +10,7 @@ use crate::sync::Arc;
 use crate::wal::attach::Attached;
 use crate::wal::root::read_each;
 use crate::wal::scan::OpenSegment;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The files that are of use.
 pub(super) struct Inventory {
@@ -18,6 +18,8 @@ pub(super) struct Inventory {
     pub(super) store: StoreId,
     /// Those with a whole header, each id once, the oldest first.
     pub(super) segments: Vec<OpenSegment>,
+    /// Those of them whose header was made up from their frames: nothing says where their predecessors ended.
+    pub(super) rebuilt: BTreeSet<SegmentId>,
     /// What is wrong with the others, by their ids.
     pub(super) bad_segments: Vec<(SegmentId, Error)>,
     /// The newest segment that is known to have been there.
@@ -46,8 +48,12 @@ impl Inventory {
             }
             ours
         });
-        drop_twins(&*storage, &mut segments, &mut bad_segments);
+        let rebuilt = rebuild(&attached, store, &machine, &mut segments, &bad_segments)?;
         bad_segments.iter().for_each(|(_, error)| report.damage(error));
+        bad_segments.retain(|(id, _)| !rebuilt.contains(id));
+        drop_twins(&*storage, &mut segments, &mut bad_segments);
+        let twins = bad_segments.iter().filter(|(_, error)| error.is_corrupt());
+        twins.for_each(|(_, error)| report.damage(error));
         let ours = |m: &&Manifest| m.store == store;
         let newest = manifests.iter().filter(ours).map(|m| m.segment);
         let newest =
@@ -61,7 +67,7 @@ impl Inventory {
         named.dedup();
         report.machine = Some(machine);
         let newest = newest.unwrap_or_default();
-        Ok(Inventory { attached, store, segments, bad_segments, newest, named })
+        Ok(Inventory { attached, store, segments, rebuilt, bad_segments, newest, named })
     }
 
     /// Up to where everything was on stable storage, as far as the manifest and the headers know.
@@ -95,6 +101,38 @@ fn manifests(storage: &dyn Storage, report: &mut SalvageReport) -> Result<Vec<Ma
         }
     }
     Ok(whole)
+}
+
+/// Makes up the headers that are damaged from what the first frame behind them says, where it is whole: a frame proves its own
+/// place. Returns which were.
+fn rebuild(
+    attached: &Attached,
+    store: StoreId,
+    machine: &MachineTag,
+    segments: &mut Vec<OpenSegment>,
+    bad: &[(SegmentId, Error)],
+) -> Result<BTreeSet<SegmentId>> {
+    let mut rebuilt = BTreeSet::new();
+    let versions: BTreeSet<u32> = segments.iter().map(|s| s.header.machine.version).chain([machine.version]).collect();
+    let manifest = attached.manifest.as_ref().map(|m| m.block_bytes);
+    let block_bytes = manifest.or(segments.first().map(|s| s.header.block_bytes));
+    let block_bytes = block_bytes.unwrap_or_else(|| attached.storage.block_bytes());
+    for file in attached.segments.iter().filter(|file| bad.iter().any(|(id, _)| *id == file.id)) {
+        let there = segments.iter().any(|segment| segment.file.id == file.id);
+        let Some(mut segment) = OpenSegment::from_first_frame(&*attached.storage, file, store, block_bytes)? else {
+            continue;
+        };
+        // one epoch is one program; where nothing tells which, all must have been of one version
+        let same = segments.iter().find(|s| s.header.epoch == segment.header.epoch).map(|s| s.header.machine.version);
+        let Some(version) = same.or((versions.len() == 1).then_some(machine.version)).filter(|_| !there) else {
+            continue;
+        };
+        segment.header.machine = MachineTag { version, name: machine.name.clone() };
+        rebuilt.insert(file.id);
+        segments.push(segment);
+    }
+    segments.sort_by_key(|segment| (segment.file.id, segment.file.base));
+    Ok(rebuilt)
 }
 
 type Segments = (Vec<OpenSegment>, Vec<(SegmentId, Error)>);

@@ -138,7 +138,13 @@ fn runs(inventory: &Inventory, segments: &[OpenSegment]) -> VecDeque<Run> {
         };
         let Some(before) = run.segments.last() else { continue };
         let expected = SegmentId::new(before.file.id.get().saturating_add(1));
-        let why = if segment.file.id == expected {
+        let epochs = (before.header.epoch, segment.header.epoch);
+        let why = if inventory.rebuilt.contains(&segment.file.id) && epochs.0 != epochs.1 {
+            // within an epoch there is no space between segments; between two, only the lost header knew how much was cut
+            let reason = "the segment has lost its header, which said where its predecessor ended";
+            let path = inventory.storage().path(&segment.file.name);
+            Some(Error::corrupt(path, 0, Some(segment.header.base), reason))
+        } else if segment.file.id == expected {
             check_sequence(&**inventory.storage(), &[before.clone(), segment.clone()], None).err()
         } else {
             let last = SegmentId::new(segment.file.id.get().saturating_sub(1));

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{self, Frame, FrameFault, FrameHeader, Place};
 use crate::format::manifest::Manifest;
 use crate::format::segment::{self, SegmentHeader};
-use crate::format::{Epoch, Lsn, SegmentId};
+use crate::format::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full};
 use crate::sync::Arc;
 
@@ -60,6 +60,51 @@ impl OpenSegment {
         }
         let machine_name = header.machine.name.as_str().into();
         Ok((OpenSegment { file: file.clone(), header, header_checksum, machine_name, handle }, found_bytes))
+    }
+
+    /// Makes up the header of a segment that has lost it, for those who gather what is left, from its first frame, if that is
+    /// whole. Where its predecessor ended and which machine wrote it is not known then.
+    pub(crate) fn from_first_frame(
+        storage: &dyn Storage,
+        file: &SegmentFile,
+        store: StoreId,
+        block_bytes: u32,
+    ) -> Result<Option<OpenSegment>> {
+        let io = |operation, e| Error::io(operation, storage.path(&file.name), e);
+        let handle = storage.open(&file.name, OpenMode::Read).map_err(|e| io("open", e))?;
+        let block = u64::from(block_bytes);
+        let found_bytes = handle.len().map_err(|e| io("measure", e))?;
+        let file_bytes = found_bytes.saturating_sub(found_bytes.checked_rem(block).unwrap_or(0));
+        let read = |bytes: u64| -> Result<AlignedBuf> {
+            let mut buf = zeroed(storage, &file.name, bytes)?;
+            let read = read_device_full(&*handle, &mut buf, block).map_err(|e| io("read", e))?;
+            buf.resize(read).map_err(|e| io("read", e))?;
+            Ok(buf)
+        };
+        let room = file_bytes.saturating_sub(block);
+        let first = read(block.min(room))?;
+        let Some(stated) = frame::stated_bytes(&first, block_bytes).filter(|stated| *stated <= room) else {
+            return Ok(None);
+        };
+        let epoch = frame::stated_epoch(&first).unwrap_or_default();
+        let place = Place { store, epoch, lsn: file.base, block_bytes };
+        let whole = read(stated)?;
+        let Ok(frame) = frame::decode(&whole, &place) else { return Ok(None) };
+        let machine = MachineTag { name: String::new(), version: 0 };
+        let header = SegmentHeader {
+            block_bytes,
+            previous_checksum: segment::UNKNOWN_CHECKSUM,
+            store,
+            id: file.id,
+            epoch,
+            base: file.base,
+            previous_end: file.base,
+            watermark: frame.header.watermark,
+            file_bytes,
+            machine,
+        };
+        let header_checksum = frame.header.previous_checksum;
+        Ok(Some(OpenSegment { file: file.clone(), header, header_checksum, machine_name: "".into(), handle }))
     }
 
     /// Where an LSN lies in the file.
