@@ -203,7 +203,7 @@ fn whatever_file_is_lost_or_cut_short_a_prefix_is_salvaged() {
             let damaged = store.copy();
             damaged.disk.remove_file(&name).unwrap();
             prefix(&damaged, &format!("{name} lost"));
-            for len in (0..bytes.len()).step_by(BLOCK).flat_map(|len| [len, len + 700]) {
+            for len in (0..bytes.len()).step_by(2 * BLOCK).flat_map(|len| [len, len + 700]) {
                 let damaged = store.copy();
                 damaged.disk.truncate_file(&name, len as u64).unwrap();
                 prefix(&damaged, &format!("{name} cut to {len}"));
@@ -466,7 +466,7 @@ fn a_block_that_cannot_be_read_is_damage_and_costs_no_more_than_a_block() {
 fn several_damages_at_once_leave_a_prefix_or_nothing_and_nothing_panics() {
     for store in [with_snapshots(12), log_only(13)] {
         let mut rng = Rng::new(14);
-        for round in 0..150 * scale() {
+        for round in 0..80 * scale() {
             let damaged = store.copy();
             for _ in 0..1 + rng.below(5) {
                 harm(&damaged.disk, &mut rng);
