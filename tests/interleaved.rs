@@ -7,6 +7,7 @@ mod common;
 use common::{manual, open_on};
 use proptest::prelude::*;
 use seawal::kv::{Kv, KvCommand, KvRejection, KvReply};
+use seawal::machine::StateMachine;
 use seawal::sim::{Crash, SimDisk};
 use seawal::{Engine, Error, ExecuteError, Savepoint, Transaction, View};
 use std::collections::{BTreeMap, BTreeSet};
@@ -358,6 +359,12 @@ impl World {
     }
 
     fn step(&mut self, op: &Op) {
+        if let Op::Tx(_, change) | Op::Execute(change) = op
+            && Kv::encoded_len(&command(change)) > 24_000
+        {
+            // what is larger than a segment of this size is refused, which is not what this is about
+            return;
+        }
         match op {
             Op::Tx(at, change) => self.tx_execute(*at, change, op),
             Op::Save(at) => {
