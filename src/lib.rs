@@ -37,6 +37,7 @@
 //!   log to reopen, damage to look at.
 //! - [`sim`] is a disk that crashes on demand, to see what your program makes of it.
 //! - [`inspect`] shows and verifies the files of a store, without writing to it.
+//! - [`salvage`](mod@salvage) takes what a damaged store still proves into a new one.
 //! - [`wal::Log`] is the log alone, for records that are no commands.
 //!
 //! # What it does not do
@@ -70,6 +71,7 @@ pub mod kv;
 pub mod machine;
 mod options;
 mod recovery;
+pub mod salvage;
 pub mod sim;
 mod snapshot;
 pub mod storage;

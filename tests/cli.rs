@@ -524,3 +524,48 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     }
     panic!("the demo's directory is still there");
 }
+
+#[test]
+fn salvage_copies_what_opens_and_tells_what_is_missing_from_what_does_not() {
+    let script: String = (0..300).map(|n| format!("put\tkey {n:03}\tvalue {n}\ncommit\n")).collect();
+    let place = Place::new();
+    let file = place.script(script.as_bytes());
+    run("load", &place.store(), &[&file, "--in-flight", "1"]).exits(0);
+    let copy = place.0.path().join("copy");
+    let out = run("salvage", &place.store(), &["--to", copy.to_str().unwrap()]).exits(0).out;
+    assert!(out.ends_with("whole: the store opens as it is, and all of it was copied\n"), "{out}");
+    let dump = run("dump", &place.store(), &[]).exits(0).out;
+    assert_eq!(run("dump", &copy, &[]).exits(0).out, dump);
+
+    // without its snapshots, and with a hole in the log
+    let is = |name: &str, end: &str| name.ends_with(end);
+    let names: Vec<String> = bytes_of(&place.store()).into_keys().collect();
+    for name in names.iter().filter(|name| is(name, ".snap")) {
+        std::fs::remove_file(place.store().join(name)).unwrap();
+    }
+    let segment = place.store().join(names.iter().find(|name| is(name, ".seg")).unwrap());
+    change(&segment, |bytes| bytes[100 * 4096..101 * 4096].fill(7));
+    let damaged = bytes_of(&place.store());
+    run("dump", &place.store(), &[]).exits(2);
+    let part = place.0.path().join("part");
+    let out = run("salvage", &place.store(), &["--to", part.to_str().unwrap()]).exits(1).out;
+    assert!(out.contains("is damaged at offset 409600 (LSN 409600)") && out.contains("missing: LSN "), "{out}");
+    let kept = run("dump", &part, &[]).exits(0).out;
+    assert!(!kept.is_empty() && kept != dump && dump.starts_with(&kept), "{kept}");
+    run("verify", &part, &[]).exits(0);
+    run("salvage", &place.store(), &["--to", part.to_str().unwrap()]).exits(3);
+    let beyond = place.0.path().join("beyond");
+    let out = run("salvage", &place.store(), &["--beyond", "--to", beyond.to_str().unwrap()]).exits(1).out;
+    assert!(out.contains("; carried out: ") && out.contains("which nothing proves"), "{out}");
+    assert_eq!(run("dump", &beyond, &[]).exits(0).out.lines().count(), 299, "one transaction lay in the hole");
+
+    // with nothing to begin from
+    change(&segment, |bytes| bytes[..2 * 4096].fill(7));
+    let nothing = place.0.path().join("nothing");
+    let out = run("salvage", &place.store(), &["--to", nothing.to_str().unwrap()]).exits(2).out;
+    assert!(out.ends_with("nothing is left that a state can begin from; no store was written\n"), "{out}");
+    run("verify", &nothing, &[]).exits(4);
+    change(&segment, |bytes| *bytes = damaged[segment.file_name().unwrap().to_str().unwrap()].clone());
+    assert_eq!(bytes_of(&place.store()), damaged);
+    run("salvage", &place.0.path().join("nowhere"), &["--to", nothing.to_str().unwrap()]).exits(4);
+}

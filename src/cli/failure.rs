@@ -8,7 +8,8 @@ use std::io;
 /// What the program exits with. The numbers are part of its interface, and are listed in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// `verify`: a torn tail, or damage that something whole stands in for. `get`: the key is not there.
+    /// `verify`: a torn tail, or damage that something whole stands in for. `get`: the key is not there. `salvage`: a store was
+    /// written, and something is missing.
     Partly = 1,
     /// Durable data is damaged.
     Damage = 2,
@@ -28,10 +29,10 @@ pub(super) enum Status {
 
 /// Those numbers in words, for `--help`.
 pub(super) const STATUSES: &str = "Exit status:
-  0   done; for verify: clean
+  0   done; verify: clean; salvage: nothing is missing
   1   verify: it opens and nothing is missing, but its tail is torn, or something whole stands in for what is damaged;
-      get: the key is not there
-  2   durable data is damaged
+      get: the key is not there; salvage: the new store was written, and something is missing from it
+  2   durable data is damaged; salvage: nothing is left to begin from, and nothing was written
   3   any other failure, such as an I/O error
   4   not a store, or one of another machine
   5   the store is in use

@@ -48,6 +48,7 @@ enum Command {
     Backup(upkeep::Backup),
     Inspect(files::Inspect),
     Verify(files::Verify),
+    Salvage(upkeep::Salvage),
     Demo(demo::Demo),
     #[command(hide = true)]
     DemoWorker(demo::Worker),
@@ -139,6 +140,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Backup(backup) => backup.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Salvage(salvage) => salvage.run(),
         Command::Demo(demo) => demo.run(),
         Command::DemoWorker(worker) => worker.run(),
         Command::DemoSweeper(sweeper) => sweeper.run(),

@@ -1,11 +1,13 @@
-//! Commands on whole stores: `stat`, `checkpoint`, `backup`.
+//! Commands on whole stores: `stat`, `checkpoint`, `backup`, `salvage`.
 
-use super::failure::Failure;
+use super::failure::{Failure, Status};
 use super::{Dir, say};
 use crate::RecoveryReport;
 use crate::inspect::{self, Survey};
 use crate::kv::Kv;
-use crate::storage::Create;
+use crate::salvage::{Outcome, Reach, salvage};
+use crate::storage::{Create, DiskStorage};
+use crate::sync::Arc;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -124,5 +126,43 @@ impl Backup {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let (store, _) = self.dir.open_to_read()?;
         Ok(store.backup_to(&self.to)?)
+    }
+}
+
+/// Writes what a damaged store still proves as a new store into another directory. Exit status 0: nothing is missing; 1: something
+/// is; 2: nothing was left to begin from.
+///
+/// The damaged store is only read. The new one holds what it held after one of its commits: the newest before the first damage.
+/// What is missing, and what stands behind the damage, is reported.
+#[derive(Debug, clap::Args)]
+pub(super) struct Salvage {
+    #[command(flatten)]
+    dir: Dir,
+    /// The directory of the new store.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Carry out what is left behind the damage, too: transactions that are there as a whole, where they fit. The outcome need
+    /// not be a state that the store ever had.
+    #[arg(long)]
+    beyond: bool,
+}
+
+impl Salvage {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let source = inspect::storage(self.dir.path())?;
+        let target = DiskStorage::open(&self.to, Create::IfMissing)
+            .map_err(|e| Failure::io(format_args!("open {}", self.to.display()), &e))?;
+        let reach = if self.beyond { Reach::Beyond } else { Reach::Proven };
+        let report = salvage::<Kv>(source, Arc::new(target), reach)?;
+        let status = match report.outcome {
+            Outcome::Whole => None,
+            Outcome::Partial => Some(Status::Partly),
+            Outcome::Nothing => Some(Status::Damage),
+        };
+        // the outcome counts whether anybody reads the text or not
+        match (say(&report), status) {
+            (Ok(()) | Err(Failure::Quiet), Some(status)) => Err(Failure::Shown(status)),
+            (told, _) => told,
+        }
     }
 }

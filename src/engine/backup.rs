@@ -18,41 +18,60 @@ pub(super) fn to_dir<M: StateMachine>(engine: &Engine<M>, dir: &Path) -> Result<
     to_storage(engine, Arc::new(storage))
 }
 
-/// The manifest is written last: before that, opening the directory says that the backup was cut off. A mark, durable from
-/// before the snapshot has its name until after the manifest is there, allows another attempt to take the directory over.
 pub(super) fn to_storage<M: StateMachine>(engine: &Engine<M>, storage: Arc<dyn Storage>) -> Result<()> {
-    let attached = Attached::for_backup(storage.clone())?;
-    if !attached.is_new() {
-        return Err(Error::invalid(format!("{} holds a store already", storage.path("").display())));
+    let place = NewStore::claim(storage)?;
+    place.write(engine.view()?.into_inner())
+}
+
+/// A locked directory that holds no store yet.
+pub(crate) struct NewStore(Attached);
+
+impl NewStore {
+    /// Locks it. Nothing but a lock file is written.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where there is a store already; [`Error::Locked`], I/O errors.
+    pub(crate) fn claim(storage: Arc<dyn Storage>) -> Result<NewStore> {
+        let attached = Attached::for_backup(storage)?;
+        if !attached.is_new() {
+            return Err(Error::invalid(format!("{} holds a store already", attached.storage.path("").display())));
+        }
+        Ok(NewStore(attached))
     }
-    let view = engine.view()?;
-    attached.clear_for_backup()?;
-    let store = StoreId::new(storage.random());
-    let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
-    let block_bytes = storage.block_bytes();
-    // never where the log of a new store begins: without a manifest, that would pass for the empty state's LSN
-    let lsn = Lsn::new(u64::from(block_bytes).saturating_mul(2));
-    let wall_micros = storage.wall_clock_micros();
-    let mark = backup_mark(lsn);
-    let io = |operation, e| Error::io(operation, storage.path(&mark), e);
-    storage.open(&mark, OpenMode::CreateNew).map_err(|e| io("create", e))?;
-    storage.sync_dir().map_err(|e| io("sync", e))?;
-    let header = SnapshotHeader { store, lsn, epoch: Epoch::new(0), wall_micros, machine: machine.clone() };
-    let entry = crate::snapshot::write(&*storage, &header, view.into_inner(), &Table::default(), &mut |_| Ok(()))?;
-    let manifest = Manifest {
-        counter: 0,
-        store,
-        epoch: Epoch::new(0),
-        log_start: lsn,
-        watermark: Lsn::ZERO,
-        clean_end: lsn,
-        segment: SegmentId::new(0),
-        origin: Lsn::ZERO,
-        block_bytes,
-        machine,
-        snapshots: vec![entry],
-    };
-    Root::create(storage.clone(), manifest)?;
-    storage.remove(&mark).map_err(|e| io("remove", e))?;
-    storage.sync_dir().map_err(|e| io("sync", e))
+
+    /// Writes a state as a store that was closed. The manifest is written last: before that, opening the directory says that
+    /// the backup was cut off. A mark, durable from before the snapshot has its name until after the manifest is there, allows
+    /// another attempt to take the directory over.
+    pub(crate) fn write<M: StateMachine>(self, state: M) -> Result<()> {
+        let storage = self.0.storage.clone();
+        self.0.clear_for_backup()?;
+        let store = StoreId::new(storage.random());
+        let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
+        let block_bytes = storage.block_bytes();
+        // never where the log of a new store begins: without a manifest, that would pass for the empty state's LSN
+        let lsn = Lsn::new(u64::from(block_bytes).saturating_mul(2));
+        let wall_micros = storage.wall_clock_micros();
+        let mark = backup_mark(lsn);
+        let io = |operation, e| Error::io(operation, storage.path(&mark), e);
+        storage.open(&mark, OpenMode::CreateNew).map_err(|e| io("create", e))?;
+        storage.sync_dir().map_err(|e| io("sync", e))?;
+        let header = SnapshotHeader { store, lsn, epoch: Epoch::new(0), wall_micros, machine: machine.clone() };
+        let entry = crate::snapshot::write(&*storage, &header, state, &Table::default(), &mut |_| Ok(()))?;
+        let manifest = Manifest {
+            counter: 0,
+            store,
+            epoch: Epoch::new(0),
+            log_start: lsn,
+            watermark: Lsn::ZERO,
+            clean_end: lsn,
+            segment: SegmentId::new(0),
+            origin: Lsn::ZERO,
+            block_bytes,
+            machine,
+            snapshots: vec![entry],
+        };
+        Root::create(storage.clone(), manifest)?;
+        storage.remove(&mark).map_err(|e| io("remove", e))?;
+        storage.sync_dir().map_err(|e| io("sync", e))
+    }
 }

@@ -10,7 +10,7 @@
 //! `apply` happens under the core lock. It knows nothing of segments or files.
 
 mod background;
-mod backup;
+pub(crate) mod backup;
 mod checkpoint;
 mod digest;
 mod estimate;

@@ -231,6 +231,11 @@ pub(crate) fn stated_bytes(bytes: &[u8], block_bytes: u32) -> Option<u64> {
     can_begin(bytes).then(|| frame_bytes(u64::from(payload), block_bytes))
 }
 
+/// The epoch that a frame's header states, which nothing has checked yet.
+pub(crate) fn stated_epoch(bytes: &[u8]) -> Option<Epoch> {
+    Take(bytes.get(16..)?).u64().map(Epoch::new)
+}
+
 /// Whether a header at the front of `bytes` names this place: a cheap test before its checksum is worth computing.
 pub(crate) fn claims_place(bytes: &[u8], place: &Place) -> bool {
     let named = |bytes: &[u8]| {

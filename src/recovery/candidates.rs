@@ -94,7 +94,7 @@ fn passed(attached: &Attached, start: Lsn) -> Result<Vec<Lsn>> {
 }
 
 /// The epoch that wrote a snapshot. One that cannot be read counts as the newest: it is found out when it is loaded.
-fn epoch_of(attached: &Attached, lsn: Lsn) -> Result<Epoch> {
+pub(crate) fn epoch_of(attached: &Attached, lsn: Lsn) -> Result<Epoch> {
     let name = names::snapshot(lsn);
     let io = |operation, e| Error::io(operation, attached.storage.path(&name), e);
     let file = attached.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;

@@ -9,7 +9,7 @@
 )]
 
 pub(crate) mod candidates;
-mod replay;
+pub(crate) mod replay;
 mod report;
 mod undo;
 
@@ -116,7 +116,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     Ok(Recovered { state, owed, log: Some(log), report, snapshots })
 }
 
-fn new_report(attached: &Attached) -> RecoveryReport {
+pub(crate) fn new_report(attached: &Attached) -> RecoveryReport {
     let mut warnings = attached.storage.warnings();
     warnings.extend(attached.manifest_faults.iter().map(|fault| format!("{fault}; the other copy stood in")));
     if attached.manifest.is_none() && !attached.is_new() {

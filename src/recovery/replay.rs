@@ -34,7 +34,7 @@ struct Run<'a> {
 }
 
 /// Why a record cannot be replayed: in any case damage, or a machine that breaks its law.
-type Fault = std::borrow::Cow<'static, str>;
+pub(crate) type Fault = std::borrow::Cow<'static, str>;
 
 /// Why replay ends before its end: at which record.
 enum Stop {
@@ -49,6 +49,7 @@ impl From<(Lsn, Fault)> for Stop {
     }
 }
 
+const UNKNOWN: &str = "the record is of no known kind";
 const REJECTED: &str = "the machine rejects a command that it had carried out";
 
 fn unreadable(error: DecodeError) -> Fault {
@@ -82,7 +83,7 @@ impl<M: StateMachine> Replay<M> {
             for record in records_of(chunk) {
                 let (lsn, bytes) = record.map_err(|(lsn, reason)| (lsn, Fault::from(reason)))?;
                 report.records = report.records.saturating_add(1);
-                let record = Record::decode(lsn, bytes).ok_or((lsn, "the record is of no known kind".into()))?;
+                let record = Record::decode(lsn, bytes).ok_or((lsn, UNKNOWN.into()))?;
                 if let Record::Execute { command, .. } = record {
                     run.lsns.push(lsn);
                     run.commands.push(command);
@@ -107,6 +108,35 @@ impl<M: StateMachine> Replay<M> {
                 Err(Error::Diverged { machine, path: path(), offset, lsn, agreed })
             }
             Err(_) => Err(Error::Poisoned),
+        }
+    }
+
+    /// Replays a single record. Where that fails the state is thrown away.
+    pub(crate) fn one(
+        &mut self,
+        lsn: Lsn,
+        bytes: &[u8],
+        version: u32,
+        report: &mut RecoveryReport,
+    ) -> Result<(), Fault> {
+        let record = Record::decode(lsn, bytes).ok_or(UNKNOWN)?;
+        report.records = report.records.saturating_add(1);
+        if let Record::Execute { command, .. } = record {
+            self.apply(command, version)?;
+            report.redone = report.redone.saturating_add(1);
+        }
+        match record {
+            Record::Point | Record::Digest { .. } if version != M::VERSION => Ok(()),
+            Record::Point => {
+                self.keep(lsn);
+                Ok(())
+            }
+            Record::Digest { point, digest } => match self.compare(lsn, point, digest, report) {
+                Ok(()) => Ok(()),
+                Err(Stop::Damage(_, why)) => Err(why),
+                Err(Stop::Diverged(..)) => Err(format!("the state at LSN {point} is not the one that was logged").into()),
+            },
+            other => self.record(lsn, other, version, report),
         }
     }
 

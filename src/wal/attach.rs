@@ -80,6 +80,11 @@ impl Attached {
         lost.map_or(Ok(attached), Err)
     }
 
+    /// As [`Attached::new`] does to look at a store, but also where that has lost its root: then with what there is to say of it.
+    pub(crate) fn for_salvage(storage: Arc<dyn Storage>) -> Result<(Attached, Option<Error>)> {
+        Self::gather(storage, Access::ReadOnly)
+    }
+
     /// What is there, and what to say where a store was there that has lost its root.
     fn gather(storage: Arc<dyn Storage>, access: Access) -> Result<(Attached, Option<Error>)> {
         let lock = take_lock(&*storage, access)?;

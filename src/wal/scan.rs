@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{self, Frame, FrameFault, FrameHeader, Place};
 use crate::format::manifest::Manifest;
 use crate::format::segment::{self, SegmentHeader};
-use crate::format::{Epoch, Lsn, SegmentId};
+use crate::format::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full};
 use crate::sync::Arc;
 
@@ -32,6 +32,17 @@ pub(crate) struct OpenSegment {
 impl OpenSegment {
     /// Opens a segment and checks that its header belongs to its name and that nothing of the file is missing.
     pub(crate) fn open(storage: &dyn Storage, file: &SegmentFile) -> Result<OpenSegment> {
+        let (segment, found_bytes) = Self::open_what_is_left(storage, file)?;
+        let stated = segment.header.file_bytes;
+        if stated > found_bytes {
+            let reason = format!("the segment was {stated} bytes long and is {found_bytes} now");
+            return Err(Error::corrupt(storage.path(&file.name), found_bytes, None, reason));
+        }
+        Ok(segment)
+    }
+
+    /// Opens a segment of which a part may be missing, and says how many bytes are there.
+    pub(crate) fn open_what_is_left(storage: &dyn Storage, file: &SegmentFile) -> Result<(OpenSegment, u64)> {
         let path = || storage.path(&file.name);
         let handle = storage.open(&file.name, OpenMode::Read).map_err(|e| Error::io("open", path(), e))?;
         let found_bytes = handle.len().map_err(|e| Error::io("measure", path(), e))?;
@@ -47,12 +58,53 @@ impl OpenSegment {
         if (header.id, header.base) != (file.id, file.base) {
             return damage("the segment's header is that of another segment");
         }
-        if header.file_bytes > found_bytes {
-            let reason = format!("the segment was {} bytes long and is {found_bytes} now", header.file_bytes);
-            return Err(Error::corrupt(path(), found_bytes, None, reason));
-        }
         let machine_name = header.machine.name.as_str().into();
-        Ok(OpenSegment { file: file.clone(), header, header_checksum, machine_name, handle })
+        Ok((OpenSegment { file: file.clone(), header, header_checksum, machine_name, handle }, found_bytes))
+    }
+
+    /// Makes up the header of a segment that has lost it, for those who gather what is left, from its first frame, if that is
+    /// whole. Where its predecessor ended and which machine wrote it is not known then.
+    pub(crate) fn from_first_frame(
+        storage: &dyn Storage,
+        file: &SegmentFile,
+        store: StoreId,
+        block_bytes: u32,
+    ) -> Result<Option<OpenSegment>> {
+        let io = |operation, e| Error::io(operation, storage.path(&file.name), e);
+        let handle = storage.open(&file.name, OpenMode::Read).map_err(|e| io("open", e))?;
+        let block = u64::from(block_bytes);
+        let found_bytes = handle.len().map_err(|e| io("measure", e))?;
+        let file_bytes = found_bytes.saturating_sub(found_bytes.checked_rem(block).unwrap_or(0));
+        let read = |bytes: u64| -> Result<AlignedBuf> {
+            let mut buf = zeroed(storage, &file.name, bytes)?;
+            let read = read_device_full(&*handle, &mut buf, block).map_err(|e| io("read", e))?;
+            buf.resize(read).map_err(|e| io("read", e))?;
+            Ok(buf)
+        };
+        let room = file_bytes.saturating_sub(block);
+        let first = read(block.min(room))?;
+        let Some(stated) = frame::stated_bytes(&first, block_bytes).filter(|stated| *stated <= room) else {
+            return Ok(None);
+        };
+        let epoch = frame::stated_epoch(&first).unwrap_or_default();
+        let place = Place { store, epoch, lsn: file.base, block_bytes };
+        let whole = read(stated)?;
+        let Ok(frame) = frame::check(&whole, &place) else { return Ok(None) };
+        let machine = MachineTag { name: String::new(), version: 0 };
+        let header = SegmentHeader {
+            block_bytes,
+            previous_checksum: segment::UNKNOWN_CHECKSUM,
+            store,
+            id: file.id,
+            epoch,
+            base: file.base,
+            previous_end: file.base,
+            watermark: frame.header.watermark,
+            file_bytes,
+            machine,
+        };
+        let header_checksum = frame.header.previous_checksum;
+        Ok(Some(OpenSegment { file: file.clone(), header, header_checksum, machine_name: "".into(), handle }))
     }
 
     /// Where an LSN lies in the file.
@@ -188,27 +240,28 @@ impl Scanner {
         let segments: Vec<OpenSegment> =
             needed.iter().map(|file| OpenSegment::open(&*storage, file)).collect::<Result<_>>()?;
         check_sequence(&*storage, &segments, manifest)?;
-        let mut watermark = manifest.map_or(Lsn::ZERO, |m| m.watermark.max(m.clean_end));
-        for segment in &segments {
-            watermark = watermark.max(segment.header.watermark);
-        }
-        let mut scanner = Scanner {
-            storage,
-            segments,
-            at: 0,
-            lsn: start,
-            previous_checksum: None,
-            watermark,
-            clean_end: manifest.map(|m| m.clean_end),
-            upto: None,
-            end: None,
-        };
+        let watermark = manifest.map_or(Lsn::ZERO, |m| m.watermark.max(m.clean_end));
+        Ok(Self::over(storage, segments, start, watermark, manifest.map(|m| m.clean_end)))
+    }
+
+    /// Prepares to read segments whose headers tell one story. `watermark` and `clean_end` are what else is known.
+    pub(crate) fn over(
+        storage: Arc<dyn Storage>,
+        segments: Vec<OpenSegment>,
+        start: Lsn,
+        watermark: Lsn,
+        clean_end: Option<Lsn>,
+    ) -> Scanner {
+        let watermark = segments.iter().map(|s| s.header.watermark).fold(watermark, Lsn::max);
+        let (at, upto, end) = (0, None, None);
+        let mut scanner =
+            Scanner { storage, segments, at, lsn: start, previous_checksum: None, watermark, clean_end, upto, end };
         match scanner.segments.first() {
             Some(first) if scanner.lsn <= first.header.base => scanner.enter(0),
             Some(_) => {}
             None => scanner.finish(None, Epoch::default()),
         }
-        Ok(scanner)
+        scanner
     }
 
     fn enter(&mut self, at: usize) {
@@ -237,6 +290,69 @@ impl Scanner {
             end.since(segment.header.base.max(self.lsn))
         });
         ends.fold(0, u64::saturating_add)
+    }
+
+    /// Where it stands.
+    pub(crate) fn position(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// Whether a following segment says where this one ended.
+    pub(crate) fn end_is_recorded(&self) -> bool {
+        self.recorded_end(self.at).is_some()
+    }
+
+    /// Goes on behind damage, for those who gather what is left: at the next whole frame in this segment or, behind its recorded
+    /// end, in the next one. `false` where nothing is left. What lies between is for the caller to report.
+    pub(crate) fn skip_damage(&mut self) -> Result<bool> {
+        let Some(segment) = self.segments.get(self.at).cloned() else { return Ok(false) };
+        let recorded_end = self.recorded_end(self.at);
+        if let Some(lsn) = self.next_whole(&segment, recorded_end.unwrap_or_else(|| segment.capacity_end()))? {
+            self.lsn = lsn;
+            self.previous_checksum = None;
+            return Ok(true);
+        }
+        if recorded_end.is_some() {
+            self.enter(self.at.saturating_add(1));
+        }
+        Ok(recorded_end.is_some())
+    }
+
+    /// The LSN of the first whole frame of a segment behind the one that should stand here.
+    fn next_whole(&self, segment: &OpenSegment, limit: Lsn) -> Result<Option<Lsn>> {
+        let block = u64::from(segment.header.block_bytes);
+        let end = segment.offset_of(limit).min(segment.header.file_bytes);
+        let mut buf = zeroed(&*self.storage, &segment.file.name, block)?;
+        let mut from = segment.offset_of(self.lsn).saturating_add(block);
+        while from < end {
+            self.fill(segment, &mut buf, from, CHUNK_BYTES.min(end.saturating_sub(from)))?;
+            for (at, rest) in (0u64..).step_by(usize::try_from(block).unwrap_or(usize::MAX)).zip(blocks(&buf, block)) {
+                let position = from.saturating_add(at);
+                let place = segment.place(segment.lsn_at(position));
+                if self.is_whole(segment, rest, position, &place)? {
+                    return Ok(Some(place.lsn));
+                }
+            }
+            from = from.saturating_add(CHUNK_BYTES);
+        }
+        Ok(None)
+    }
+
+    /// Whether a whole frame of that very place stands there.
+    fn is_whole(&self, segment: &OpenSegment, bytes: &[u8], position: u64, place: &Place) -> Result<bool> {
+        if !frame::claims_place(bytes, place) {
+            return Ok(false);
+        }
+        let stated = frame::stated_bytes(bytes, place.block_bytes).unwrap_or(0);
+        if stated <= bytes.len() as u64 {
+            return Ok(frame::check(bytes, place).is_ok());
+        }
+        if stated > segment.header.file_bytes.saturating_sub(position) {
+            return Ok(false);
+        }
+        let mut whole = zeroed(&*self.storage, &segment.file.name, stated)?;
+        self.fill(segment, &mut whole, position, stated)?;
+        Ok(frame::check(&whole, place).is_ok())
     }
 
     /// Stops at a frame boundary below which all is known to be durable.
@@ -441,6 +557,12 @@ impl Scanner {
     }
 }
 
+/// All of a buffer from each block boundary on.
+fn blocks(buf: &[u8], block: u64) -> impl Iterator<Item = &[u8]> {
+    let block = usize::try_from(block).unwrap_or(usize::MAX);
+    std::iter::successors(Some(buf), move |rest| rest.get(block..)).take_while(|rest| !rest.is_empty())
+}
+
 /// What lies behind a place where no acceptable frame stands.
 #[derive(Clone, Copy, Debug, Default)]
 struct Later {
@@ -516,7 +638,11 @@ fn needed_segments(attached: &Attached, start: Lsn) -> Result<&[SegmentFile]> {
 }
 
 /// Checks that the headers tell one story.
-fn check_sequence(storage: &dyn Storage, segments: &[OpenSegment], manifest: Option<&Manifest>) -> Result<()> {
+pub(crate) fn check_sequence(
+    storage: &dyn Storage,
+    segments: &[OpenSegment],
+    manifest: Option<&Manifest>,
+) -> Result<()> {
     let store = manifest.map(|m| m.store).or(segments.first().map(|s| s.header.store));
     let mut before: Option<&OpenSegment> = None;
     for segment in segments {

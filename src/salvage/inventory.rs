@@ -1,0 +1,216 @@
+//! What is left of a store, file by file, without believing that it adds up.
+
+use super::report::SalvageReport;
+use crate::error::{Error, Result};
+use crate::format::manifest::Manifest;
+use crate::format::{Lsn, MachineTag, SegmentId, StoreId, names};
+use crate::machine::StateMachine;
+use crate::storage::Storage;
+use crate::sync::Arc;
+use crate::wal::attach::Attached;
+use crate::wal::root::read_each;
+use crate::wal::scan::OpenSegment;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The files that are of use.
+pub(super) struct Inventory {
+    pub(super) attached: Attached,
+    pub(super) store: StoreId,
+    /// Those with a whole header, each id once, the oldest first.
+    pub(super) segments: Vec<OpenSegment>,
+    /// Those of them whose header was made up from their frames: nothing says where their predecessors ended.
+    pub(super) rebuilt: BTreeSet<SegmentId>,
+    /// What is wrong with the others, by their ids.
+    pub(super) bad_segments: Vec<(SegmentId, Error)>,
+    /// The newest segment that is known to have been there.
+    pub(super) newest: SegmentId,
+    /// Snapshots that a copy of the manifest names, the newest first.
+    pub(super) named: Vec<Lsn>,
+}
+
+impl Inventory {
+    pub(super) fn take<M: StateMachine>(
+        (attached, lost): (Attached, Option<Error>),
+        report: &mut SalvageReport,
+    ) -> Result<Inventory> {
+        let storage = attached.storage.clone();
+        let manifests = manifests(&*storage, report)?;
+        lost.iter().for_each(|error| report.damage(error));
+        attached.foreign.iter().for_each(|name| report.note(format!("{name} is not a file of this store")));
+        let (mut segments, mut bad_segments) = segments(&attached, report)?;
+        let (store, machine) = owner::<M>(&attached, &segments)?;
+        segments.retain(|segment| {
+            let header = &segment.header;
+            let ours = header.store == store && header.machine.name == machine.name;
+            if !ours {
+                let path = storage.path(&segment.file.name);
+                report.damage(&Error::corrupt(path, 0, Some(header.base), "the segment belongs to another store"));
+            }
+            ours
+        });
+        let rebuilt = rebuild(&attached, store, &machine, &mut segments, &bad_segments)?;
+        bad_segments.iter().for_each(|(_, error)| report.damage(error));
+        bad_segments.retain(|(id, _)| !rebuilt.contains(id));
+        drop_twins(&*storage, &mut segments, &mut bad_segments);
+        let twins = bad_segments.iter().filter(|(_, error)| error.is_corrupt());
+        twins.for_each(|(_, error)| report.damage(error));
+        let ours = |m: &&Manifest| m.store == store;
+        let newest = manifests.iter().filter(ours).map(|m| m.segment);
+        let newest =
+            newest.chain(segments.iter().map(|s| s.file.id)).chain(bad_segments.iter().map(|(id, _)| *id)).max();
+        let current = attached.manifest.as_ref().map_or(0, |m| m.counter);
+        // what the older copy names may have been given up since
+        let is_there = |m: &Manifest, lsn: &Lsn| m.counter == current || attached.snapshots.contains(lsn);
+        let of = |m: &Manifest| m.snapshots.iter().map(|s| s.lsn).filter(|lsn| is_there(m, lsn)).collect::<Vec<_>>();
+        let mut named: Vec<Lsn> = manifests.iter().filter(ours).flat_map(of).collect();
+        named.sort_by(|a, b| b.cmp(a));
+        named.dedup();
+        report.machine = Some(machine);
+        let newest = newest.unwrap_or_default();
+        Ok(Inventory { attached, store, segments, rebuilt, bad_segments, newest, named })
+    }
+
+    /// Up to where everything was on stable storage, as far as the manifest and the headers know.
+    pub(super) fn watermark(&self) -> Lsn {
+        let manifest = self.attached.manifest.as_ref().map_or(Lsn::ZERO, |m| m.watermark.max(m.clean_end));
+        self.segments.iter().map(|s| s.header.watermark).fold(manifest, Lsn::max)
+    }
+
+    /// Where the log begins with the empty state, if its first segment is there.
+    pub(super) fn origin(&self) -> Option<Lsn> {
+        let first = self.segments.first()?;
+        let base = first.header.base;
+        let stated = self.attached.manifest.as_ref().is_some_and(|m| m.origin == base);
+        let begins = first.file.id == SegmentId::new(1) && base == Lsn::new(u64::from(first.header.block_bytes));
+        (stated || begins).then_some(base)
+    }
+}
+
+/// All copies of the manifest that are whole.
+fn manifests(storage: &dyn Storage, report: &mut SalvageReport) -> Result<Vec<Manifest>> {
+    let present = storage.list().map_err(|e| Error::io("list", storage.path(""), e))?;
+    let copies = read_each(storage, &present)?;
+    let mut whole = Vec::new();
+    for name in names::MANIFESTS {
+        match copies.iter().find(|(copy, _)| *copy == name) {
+            Some((_, Ok(manifest))) => whole.push(manifest.clone()),
+            Some((_, Err(error))) => report.damage(error),
+            None => {
+                report.damage(&Error::corrupt(storage.path(name), 0, None, "the copy of the manifest is missing"));
+            }
+        }
+    }
+    Ok(whole)
+}
+
+/// Makes up the headers that are damaged from what the first frame behind them says, where it is whole: a frame proves its own
+/// place. Returns which were.
+fn rebuild(
+    attached: &Attached,
+    store: StoreId,
+    machine: &MachineTag,
+    segments: &mut Vec<OpenSegment>,
+    bad: &[(SegmentId, Error)],
+) -> Result<BTreeSet<SegmentId>> {
+    let mut rebuilt = BTreeSet::new();
+    let versions: BTreeSet<u32> = segments.iter().map(|s| s.header.machine.version).chain([machine.version]).collect();
+    let manifest = attached.manifest.as_ref().map(|m| m.block_bytes);
+    let block_bytes = manifest.or(segments.first().map(|s| s.header.block_bytes));
+    let block_bytes = block_bytes.unwrap_or_else(|| attached.storage.block_bytes());
+    for file in attached.segments.iter().filter(|file| bad.iter().any(|(id, _)| *id == file.id)) {
+        let there = segments.iter().any(|segment| segment.file.id == file.id);
+        let Some(mut segment) = OpenSegment::from_first_frame(&*attached.storage, file, store, block_bytes)? else {
+            continue;
+        };
+        // one epoch is one program; where nothing tells which, all must have been of one version
+        let same = segments.iter().find(|s| s.header.epoch == segment.header.epoch).map(|s| s.header.machine.version);
+        let Some(version) = same.or((versions.len() == 1).then_some(machine.version)).filter(|_| !there) else {
+            continue;
+        };
+        segment.header.machine = MachineTag { version, name: machine.name.clone() };
+        rebuilt.insert(file.id);
+        segments.push(segment);
+    }
+    segments.sort_by_key(|segment| (segment.file.id, segment.file.base));
+    Ok(rebuilt)
+}
+
+type Segments = (Vec<OpenSegment>, Vec<(SegmentId, Error)>);
+
+fn segments(attached: &Attached, report: &mut SalvageReport) -> Result<Segments> {
+    let (mut whole, mut bad) = (Vec::new(), Vec::new());
+    for file in &attached.segments {
+        match OpenSegment::open_what_is_left(&*attached.storage, file) {
+            Ok((mut segment, found_bytes)) => {
+                let stated = segment.header.file_bytes;
+                if stated > found_bytes {
+                    let path = attached.storage.path(&file.name);
+                    let reason = format!("the segment was {stated} bytes long and is {found_bytes} now");
+                    report.damage(&Error::corrupt(path, found_bytes, None, reason));
+                    let block = u64::from(segment.header.block_bytes);
+                    segment.header.file_bytes = found_bytes.saturating_sub(found_bytes.checked_rem(block).unwrap_or(0));
+                }
+                whole.push(segment);
+            }
+            Err(error) if error.is_corrupt() => bad.push((file.id, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((whole, bad))
+}
+
+/// Whose store it is and which: as the manifest says or, without any, most of the segments, then the newest snapshot.
+fn owner<M: StateMachine>(attached: &Attached, segments: &[OpenSegment]) -> Result<(StoreId, MachineTag)> {
+    let path = || attached.storage.path("");
+    let (store, machine) = if let Some(manifest) = &attached.manifest {
+        (manifest.store, manifest.machine.clone())
+    } else {
+        let mut votes: BTreeMap<StoreId, (u64, MachineTag)> = BTreeMap::new();
+        for header in segments.iter().map(|s| &s.header) {
+            let (count, machine) = votes.entry(header.store).or_insert((0, header.machine.clone()));
+            *count = count.saturating_add(1);
+            machine.version = machine.version.max(header.machine.version);
+        }
+        let most = votes.into_iter().max_by_key(|(_, (count, _))| *count).map(|(store, (_, machine))| (store, machine));
+        let header = |lsn: &Lsn| crate::snapshot::check(&*attached.storage, *lsn).ok().map(|(header, _)| header);
+        let snapshot = || attached.snapshots.iter().find_map(header).map(|header| (header.store, header.machine));
+        most.or_else(snapshot).ok_or_else(|| {
+            let reason = "no manifest, segment header or snapshot is whole: whose store it is cannot be told";
+            Error::corrupt(path(), 0, None, reason)
+        })?
+    };
+    if machine.name != M::NAME {
+        let reason = format!("it belongs to the machine \"{}\", not to \"{}\"", machine.name, M::NAME);
+        return Err(Error::NotAStore { path: path(), reason: reason.into() });
+    }
+    if !M::supports(machine.version) {
+        let (what, found, supported) = (M::NAME.into(), machine.version, M::VERSION);
+        return Err(Error::UnsupportedVersion { path: path(), what, found, supported });
+    }
+    Ok((store, machine))
+}
+
+/// Takes out segments that are there twice: which of the two is the right one cannot be told.
+fn drop_twins(storage: &dyn Storage, segments: &mut Vec<OpenSegment>, bad: &mut Vec<(SegmentId, Error)>) {
+    let mut count: BTreeMap<SegmentId, u32> = BTreeMap::new();
+    for segment in segments.iter() {
+        let seen = count.entry(segment.file.id).or_default();
+        *seen = seen.saturating_add(1);
+    }
+    segments.retain(|segment| {
+        let alone = count.get(&segment.file.id).is_none_or(|seen| *seen == 1);
+        if !alone {
+            let path = storage.path(&segment.file.name);
+            let error = Error::corrupt(path, 0, Some(segment.header.base), "two files claim to be this segment");
+            bad.push((segment.file.id, error));
+        }
+        alone
+    });
+}
+
+/// The storage of an inventory, for those who need it shared.
+impl Inventory {
+    pub(super) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.attached.storage
+    }
+}

@@ -1,0 +1,180 @@
+//! A damaged store as salvage sees it: nothing can be written to it, and what the device cannot read counts as damage
+//! instead of ending everything.
+
+use crate::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
+use crate::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What stands in for bytes that cannot be read. No header, frame or chunk begins with it, and it is not "never written".
+const UNREADABLE: u8 = 0xff;
+/// How many blocks that cannot be read are told one by one.
+const MOST_TOLD: usize = 256;
+
+/// Where nothing could be read, and what the operating system said: by file and offset.
+pub(super) type Unreadable = BTreeMap<(String, u64), String>;
+
+/// The damaged store.
+pub(super) struct Source {
+    store: Arc<dyn Storage>,
+    unreadable: Arc<Mutex<Unreadable>>,
+}
+
+impl Source {
+    pub(super) fn new(store: Arc<dyn Storage>) -> Source {
+        Source { store, unreadable: Arc::default() }
+    }
+
+    /// What could not be read so far.
+    pub(super) fn unreadable(&self) -> Unreadable {
+        self.unreadable.lock().clone()
+    }
+}
+
+fn refuse<T>() -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "a store that is salvaged is not written to"))
+}
+
+impl Storage for Source {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+        if mode != OpenMode::Read {
+            return refuse();
+        }
+        let file = self.store.open(name, mode)?;
+        let block_bytes = self.store.block_bytes() as usize;
+        Ok(Arc::new(SourceFile { file, name: name.to_owned(), block_bytes, unreadable: self.unreadable.clone() }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.store.list()
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        refuse()
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        refuse()
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        refuse()
+    }
+
+    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn StorageLock>> {
+        if mode == LockMode::Shared { self.store.lock(mode) } else { refuse() }
+    }
+
+    fn block_bytes(&self) -> u32 {
+        self.store.block_bytes()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.store.free_bytes()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.store.monotonic()
+    }
+
+    fn wall_clock_micros(&self) -> u64 {
+        self.store.wall_clock_micros()
+    }
+
+    fn random(&self) -> u64 {
+        self.store.random()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.store.path(name)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.store.warnings()
+    }
+}
+
+struct SourceFile {
+    file: Arc<dyn StorageFile>,
+    name: String,
+    block_bytes: usize,
+    unreadable: Arc<Mutex<Unreadable>>,
+}
+
+impl SourceFile {
+    /// Reads block by block what cannot be read at once.
+    fn read_in_pieces(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let left = usize::try_from(self.file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let there = left.min(buf.len());
+        let mut at = offset;
+        let mut read = 0usize;
+        for block in buf.chunks_mut(self.block_bytes.max(1)) {
+            if read >= there {
+                break;
+            }
+            let wanted = block.len().min(there.saturating_sub(read));
+            match self.file.read_device_at(block, at) {
+                Ok(n) if n >= wanted => {}
+                Ok(n) => return Ok(read.saturating_add(n)),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => return Err(e),
+                Err(e) => {
+                    block.fill(UNREADABLE);
+                    let mut unreadable = self.unreadable.lock();
+                    if unreadable.len() < MOST_TOLD {
+                        unreadable.insert((self.name.clone(), at), e.to_string());
+                    }
+                }
+            }
+            read = read.saturating_add(wanted);
+            at = at.saturating_add(wanted as u64);
+        }
+        Ok(read)
+    }
+}
+
+impl StorageFile for SourceFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+
+    fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.file.read_device_at(buf, offset) {
+            Err(e) if e.kind() != io::ErrorKind::Interrupted => self.read_in_pieces(buf, offset),
+            other => other,
+        }
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        refuse()
+    }
+
+    fn write_durable_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        refuse()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        refuse()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        refuse()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        refuse()
+    }
+
+    fn allocate(&self, _: u64) -> io::Result<()> {
+        refuse()
+    }
+
+    fn write_path(&self) -> WritePath {
+        self.file.write_path()
+    }
+}

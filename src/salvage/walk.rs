@@ -1,0 +1,173 @@
+//! All of the log that is whole, from an LSN on, and the gaps between.
+//!
+//! Segments whose headers tell one story make a run, and recovery's own scanner reads it; this only goes on where that
+//! one ends. It ends: each step leaves a frame, a gap or a run behind.
+
+use super::inventory::Inventory;
+use crate::error::{Error, Result};
+use crate::format::{Lsn, SegmentId};
+use crate::storage::AlignedBuf;
+use crate::sync::Arc;
+use crate::wal::scan::{Chunk, OpenSegment, Scanner, check_sequence};
+use std::collections::VecDeque;
+
+/// The next of what is there.
+pub(super) enum Step {
+    /// Whole frames.
+    Chunk(Chunk),
+    /// Nothing that could be used: from here, up to there if anything follows, and why.
+    Gap(Lsn, Option<Lsn>, Vec<Error>),
+    /// The end of the log, as recovery would see it too.
+    End(Lsn),
+}
+
+/// Segments that follow one another, and why they do not follow the run before.
+struct Run {
+    segments: Vec<OpenSegment>,
+    why: Option<Error>,
+}
+
+impl Run {
+    fn base(&self) -> Option<Lsn> {
+        self.segments.first().map(|first| first.header.base)
+    }
+}
+
+/// A walk over what is left of the log.
+pub(super) struct Walker<'a> {
+    inventory: &'a Inventory,
+    runs: VecDeque<Run>,
+    scanner: Option<Scanner>,
+    /// Where it stands.
+    at: Lsn,
+    /// To be told before the scanner goes on.
+    gap: Option<(Lsn, Error)>,
+    ended: bool,
+}
+
+impl<'a> Walker<'a> {
+    /// Prepares to read from `start` on, a frame boundary.
+    pub(super) fn new(inventory: &'a Inventory, start: Lsn) -> Walker<'a> {
+        let first = inventory.segments.iter().rposition(|s| s.header.base <= start);
+        let segments = inventory.segments.get(first.unwrap_or(0)..).unwrap_or_default();
+        let mut runs = runs(inventory, segments);
+        let mut gap = None;
+        if first.is_none()
+            && let Some(next) = segments.first()
+            && next.header.previous_end != start
+        {
+            let before = SegmentId::new(next.file.id.get().saturating_sub(1));
+            gap = Some((next.header.base, missing(inventory, before, before, start)));
+        }
+        let scanner = runs.pop_front().map(|run| scan(inventory, run, start));
+        Walker { inventory, runs, scanner, at: start, gap, ended: false }
+    }
+
+    /// The next step; [`Step::End`] or a gap without an end is the last, then `None`.
+    ///
+    /// # Errors
+    /// Versions that are not known, and what is neither damage nor its report.
+    pub(super) fn next(&mut self) -> Result<Option<Step>> {
+        if let Some((to, why)) = self.gap.take() {
+            return Ok(Some(Step::Gap(self.at, Some(to), vec![why])));
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        let Some(mut scanner) = self.scanner.take() else { return self.cross_runs(None).map(Some) };
+        let memory = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };
+        match scanner.next_chunk(AlignedBuf::with_capacity(0).map_err(memory)?) {
+            Ok(Some(chunk)) => {
+                self.at = scanner.position();
+                self.scanner = Some(scanner);
+                Ok(Some(Step::Chunk(chunk)))
+            }
+            Ok(None) => {
+                self.at = scanner.position();
+                self.cross_runs(None).map(Some)
+            }
+            Err(error) if error.is_corrupt() => {
+                self.at = scanner.position();
+                // behind a hole in a segment whose end is not known there may stand what an earlier recovery cut off
+                let ends_the_log = self.runs.is_empty() && self.last() == self.inventory.newest;
+                if (ends_the_log || scanner.end_is_recorded()) && scanner.skip_damage()? {
+                    let step = Step::Gap(self.at, Some(scanner.position()), vec![error]);
+                    self.scanner = Some(scanner);
+                    return Ok(Some(step));
+                }
+                self.cross_runs(Some(error)).map(Some)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The newest segment that is there.
+    fn last(&self) -> SegmentId {
+        self.inventory.segments.last().map_or(SegmentId::new(0), |last| last.file.id)
+    }
+
+    /// Goes on with the next run, if there is one.
+    fn cross_runs(&mut self, damage: Option<Error>) -> Result<Step> {
+        let mut why = Vec::from_iter(damage);
+        if let Some(mut run) = self.runs.pop_front() {
+            let to = run.base();
+            why.extend(run.why.take());
+            self.scanner = Some(scan(self.inventory, run, self.at));
+            return Ok(Step::Gap(self.at, to, why));
+        }
+        self.ended = true;
+        let (last, newest) = (self.last(), self.inventory.newest);
+        if last < newest {
+            why.push(missing(self.inventory, SegmentId::new(last.get().saturating_add(1)), newest, self.at));
+        }
+        Ok(if why.is_empty() { Step::End(self.at) } else { Step::Gap(self.at, None, why) })
+    }
+}
+
+fn scan(inventory: &Inventory, run: Run, start: Lsn) -> Scanner {
+    let clean_end = inventory.attached.manifest.as_ref().map(|m| m.clean_end);
+    Scanner::over(inventory.storage().clone(), run.segments, start, inventory.watermark(), clean_end)
+}
+
+fn runs(inventory: &Inventory, segments: &[OpenSegment]) -> VecDeque<Run> {
+    let mut runs: VecDeque<Run> = VecDeque::new();
+    for segment in segments {
+        let Some(run) = runs.back_mut() else {
+            runs.push_back(Run { segments: vec![segment.clone()], why: None });
+            continue;
+        };
+        let Some(before) = run.segments.last() else { continue };
+        let expected = SegmentId::new(before.file.id.get().saturating_add(1));
+        let epochs = (before.header.epoch, segment.header.epoch);
+        let why = if inventory.rebuilt.contains(&segment.file.id) && epochs.0 != epochs.1 {
+            // within an epoch there is no space between segments; between two, only the lost header knew how much was cut
+            let reason = "the segment has lost its header, which said where its predecessor ended";
+            let path = inventory.storage().path(&segment.file.name);
+            Some(Error::corrupt(path, 0, Some(segment.header.base), reason))
+        } else if segment.file.id == expected {
+            check_sequence(&**inventory.storage(), &[before.clone(), segment.clone()], None).err()
+        } else {
+            let last = SegmentId::new(segment.file.id.get().saturating_sub(1));
+            Some(missing(inventory, expected, last, before.header.base))
+        };
+        match why {
+            None => run.segments.push(segment.clone()),
+            why => runs.push_back(Run { segments: vec![segment.clone()], why }),
+        }
+    }
+    runs
+}
+
+/// Why segments are not there: what is wrong with the first of them that is, else that they are missing.
+fn missing(inventory: &Inventory, first: SegmentId, last: SegmentId, lsn: Lsn) -> Error {
+    let bad = inventory.bad_segments.iter().find(|(id, _)| (first..=last).contains(id));
+    if let Some((_, error)) = bad {
+        return error.clone();
+    }
+    let reason = if first == last {
+        format!("segment {first} is missing")
+    } else {
+        format!("segments {first} to {last} are missing")
+    };
+    Error::corrupt(inventory.storage().path(""), 0, Some(lsn), reason)
+}
