@@ -422,7 +422,7 @@ impl Bench {
 
     fn copy(&self, from: &str, to: &str) {
         let mut cp = Command::new("cp");
-        run(cp.args(["--sparse=always", "--reflink=auto"]).arg(self.path(from)).arg(self.path(to))).unwrap();
+        run(cp.arg("--sparse=auto").arg(self.path(from)).arg(self.path(to))).unwrap();
     }
 
     fn start(&self) -> Mount {
@@ -475,6 +475,9 @@ fn copies_are_possible(bench: &Bench, name: &str, program: &[Do], journal: Journ
     for (at, step) in program.iter().enumerate() {
         for machine in &mut machines {
             machine.step(*step).unwrap();
+        }
+        if journal == Journal::LeftAlone && at % 2 == 0 {
+            continue;
         }
         if journal == Journal::Nudged {
             let file = std::fs::File::create(live.at.join(format!("nudge{at}"))).unwrap();
@@ -543,10 +546,8 @@ fn shutdowns(kind: &'static Kind) {
         Err(why) => return skipped(kind.name, &why),
     };
     for (name, program) in PROGRAMS {
-        for steps in [program.len() / 2, program.len()] {
-            if let Err(why) = a_shutdown_is_possible(&bench, name, &program[..steps]) {
-                return skipped(&format!("{}, shut down", kind.name), &why);
-            }
+        if let Err(why) = a_shutdown_is_possible(&bench, name, program) {
+            return skipped(&format!("{}, shut down", kind.name), &why);
         }
     }
 }

@@ -180,7 +180,14 @@ impl Inode {
             self.cached.len = len;
             self.push(seq, Unit::Grow(len));
         } else if len < self.cached.len {
+            let (index, inside) = (len / PAGE_BYTES as u64, (len % PAGE_BYTES as u64) as usize);
+            let cleared = (self.cached.len - len).min((PAGE_BYTES - inside) as u64) as usize;
             self.cached.cut(len);
+            if inside > 0 {
+                // The rest of the last page is cleared by a write of its own, which may outlive the cut (seen on xfs).
+                let unit = Unit::Sectors { index, mask: mask_of(inside, cleared), page: self.cached.page(index) };
+                self.push(seq, unit);
+            }
             self.extents.cut(len.div_ceil(PAGE_BYTES as u64));
             self.push(seq, Unit::Shrink(len));
         }

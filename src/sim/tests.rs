@@ -156,14 +156,16 @@ fn content_past_a_lost_length_does_not_come_back_when_the_file_grows() {
 }
 
 #[test]
-fn a_cut_may_be_lost_and_clears_where_it_is_kept() {
+fn a_cut_may_be_lost_and_what_lay_behind_it_be_cleared_all_the_same() {
     let (disk, file) = new();
-    file.write_durable_at(&blocks(1, 4), 0).unwrap();
-    file.set_len(10).unwrap();
-    file.set_len(20).unwrap();
-    assert_eq!(cached(&file), [[4; 10], [0; 10]].concat());
+    file.write_durable_at(&blocks(1, 4)[..1024], 0).unwrap();
+    file.set_len(522).unwrap();
+    file.set_len(532).unwrap();
+    assert_eq!(cached(&file), [vec![4; 522], vec![0; 10]].concat());
     let seen: BTreeSet<Vec<u8>> = all_crashes(&disk).iter().map(|d| d.read_file("f").unwrap()).collect();
-    assert_eq!(seen, BTreeSet::from([vec![4; 4096], vec![4; 10], [[4; 10], [0; 10]].concat()]));
+    let cut = vec![4; 522];
+    let cleared = |len: usize| [cut.clone(), vec![0; len - 522]].concat();
+    assert_eq!(seen, BTreeSet::from([vec![4; 1024], cut.clone(), cleared(532), cleared(1024)]));
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn spoilt(files: &Files, rng: &mut Rng) -> Files {
 #[test]
 fn what_a_power_loss_can_leave_is_what_some_subset_gives() {
     let (mut yes, mut no) = (0, 0);
-    for seed in 0..400 {
+    for seed in 0..80 {
         let (disk, mut rng) = (SimDisk::new(seed), Rng::new(seed));
         for _ in 0..16 {
             change(&disk, &mut rng);
@@ -71,5 +71,5 @@ fn what_a_power_loss_can_leave_is_what_some_subset_gives() {
             }
         }
     }
-    assert!(yes > 100 && no > 1000, "{yes} {no}");
+    assert!(yes > 50 && no > 1000, "{yes} {no}");
 }
