@@ -4,7 +4,7 @@
 mod common;
 
 use common::oracle::{Oracle, run};
-use common::{files, manual, scale};
+use common::{Cmd, files, manual, open, scale, state};
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
 use seawal::storage::{Storage, WritePath};
 
@@ -43,4 +43,36 @@ fn a_crash_point_is_what_a_crash_at_that_operation_leaves() {
         }
         assert!(unsynced > points.len(), "{unsynced}");
     }
+}
+
+#[test]
+fn a_later_frame_that_completes_first_is_promised_only_with_the_earlier_one() {
+    let disk = SimDisk::new(4);
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    disk.hold_writes();
+    let wait_for = |held| {
+        let begun = std::time::Instant::now();
+        while disk.held_writes() < held {
+            assert!(begun.elapsed().as_secs() < 20, "{held} frames are not in flight");
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| engine.execute(Cmd::push(1, 2)).unwrap());
+        wait_for(1);
+        let second = scope.spawn(|| engine.execute(Cmd::push(1, 3)).unwrap());
+        wait_for(2);
+        assert!(disk.complete_write(1));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!first.is_finished() && !second.is_finished(), "nothing is promised yet");
+        let mut seen = std::collections::BTreeSet::new();
+        for crash in disk.crash_choices(4) {
+            seen.insert(state(&open(&disk.crash(crash)).0).at(1));
+        }
+        assert_eq!(seen, [vec![1], vec![1, 2, 3]].into(), "the frame behind the hole never counts");
+        disk.release_writes();
+        (first.join().unwrap(), second.join().unwrap());
+    });
+    assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1, 2, 3]);
 }
