@@ -116,6 +116,15 @@ impl Content {
         self.len == other.len && Arc::ptr_eq(&self.pages, &other.pages)
     }
 
+    /// Sets the length and drops the pages that lie wholly behind it.
+    pub(super) fn cut_pages(&mut self, len: u64) {
+        self.len = len;
+        let end = len.div_ceil(PAGE_BYTES as u64);
+        if self.pages.last_key_value().is_some_and(|(&last, _)| last >= end) {
+            Arc::make_mut(&mut self.pages).split_off(&end);
+        }
+    }
+
     /// Sets the length and clears what lies behind it.
     pub(super) fn cut(&mut self, len: u64) {
         self.len = len;

@@ -4,7 +4,7 @@
 //! - `pending` holds, in order, every change that is in `cached` and may or may not be on the device;
 //! - applying all of `pending` to `durable` gives `cached`, unless a sync has failed: then the cache shows
 //!   bytes that were given up, which no later sync writes;
-//! - `durable` holds nothing but zeros past its length.
+//! - `durable` holds nothing but zeros past the last page of its length.
 //!
 //! It knows nothing of names, space and faults.
 
@@ -18,7 +18,7 @@ pub(super) enum Unit {
     Sectors { index: u64, mask: u8, page: Page },
     /// The file is at least this long.
     Grow(u64),
-    /// The file is this long, and what lay behind is gone.
+    /// The file is this long, and the pages behind are gone.
     Shrink(u64),
 }
 
@@ -137,12 +137,25 @@ impl Inode {
     }
 
     /// A pending cut must be on the device before a durable write, or it would take that write's bytes
-    /// with it later; the file system's journal does the same. Growth is left pending.
+    /// with it later; the file system's journal does the same. Later growth is left pending, and so is what was written, that by
+    /// which the rest of the last page is cleared included.
     fn settle_shrinks(&mut self) {
-        if let Some(last) = self.pending.iter().rposition(|p| matches!(p.unit, Unit::Shrink(_))) {
-            let settled: Vec<Pending> = self.pending.drain(..=last).collect();
-            self.make_durable(&settled);
+        let Some(last) = self.pending.iter().rposition(|p| matches!(p.unit, Unit::Shrink(_))) else { return };
+        let later = self.pending.split_off(last + 1);
+        let mut kept: Vec<Pending> = Vec::new();
+        for p in std::mem::take(&mut self.pending) {
+            match p.unit {
+                Unit::Sectors { .. } => kept.push(p),
+                Unit::Grow(_) => apply(&mut self.durable, &p.unit),
+                Unit::Shrink(len) => {
+                    apply(&mut self.durable, &p.unit);
+                    let pages = len.div_ceil(PAGE_BYTES as u64);
+                    kept.retain(|p| !matches!(p.unit, Unit::Sectors { index, .. } if index >= pages));
+                }
+            }
         }
+        kept.extend(later);
+        self.pending = kept;
     }
 
     /// Makes everything pending durable.
@@ -267,7 +280,7 @@ fn apply(content: &mut Content, unit: &Unit) {
     match unit {
         Unit::Sectors { index, mask, page } => content.put_sectors(*index, *mask, page),
         Unit::Grow(len) => content.len = content.len.max(*len),
-        Unit::Shrink(len) => content.cut(*len),
+        Unit::Shrink(len) => content.cut_pages(*len),
     }
 }
 

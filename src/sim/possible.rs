@@ -86,7 +86,7 @@ fn can_hold_with(inode: &Inode, bytes: &[u8], kept: impl Fn(usize) -> bool) -> b
             Unit::Grow(to) => len = len.max(to),
             Unit::Shrink(to) => {
                 len = to;
-                cuts.push((at, to));
+                cuts.push((at, to.next_multiple_of(PAGE_BYTES as u64)));
             }
             Unit::Sectors { .. } => {}
         }

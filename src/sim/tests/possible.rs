@@ -58,7 +58,9 @@ fn what_a_power_loss_can_leave_is_what_some_subset_gives() {
         for _ in 0..16 {
             change(&disk, &mut rng);
             if disk.pending_units() > 7 {
-                let _ = disk.file_names().iter().map(|n| disk.open(n, OpenMode::ReadWrite).unwrap().sync_all()).count();
+                for name in disk.file_names() {
+                    disk.open(&name, OpenMode::ReadWrite).unwrap().sync_all().unwrap();
+                }
                 disk.sync_dir().unwrap();
             }
             let possible: BTreeSet<Files> = all_crashes(&disk).iter().map(files).collect();
