@@ -1,6 +1,8 @@
 //! Tests of the simulated disk: each names the fact it checks.
 
 mod faults;
+mod liars;
+mod possible;
 
 use super::{Crash, Fault, OpKind, Persistence, SimDisk};
 use crate::storage::{AlignedBuf, LockMode, OpenMode, Storage, StorageFile, WritePath, read_device_full, write_all_at};
@@ -46,7 +48,7 @@ fn device(file: &File) -> Vec<u8> {
 fn all_crashes(disk: &SimDisk) -> Vec<SimDisk> {
     let n = disk.pending_units();
     assert!(n <= 12, "{n} units are too many to try all");
-    (0..1u32 << n).map(|mask| disk.crash_subset(&(0..n).map(|i| mask >> i & 1 == 1).collect::<Vec<_>>())).collect()
+    (0..1 << n).map(|mask| disk.crash(Crash::Subset(mask))).collect()
 }
 
 fn is_sync_all_ok(disk: &SimDisk) -> bool {
@@ -106,6 +108,7 @@ fn durable_write_overtakes_older_unsynced_writes_of_its_sectors() {
 fn durable_write_after_an_unsynced_cut_is_not_cut_later() {
     let (disk, file) = new();
     file.write_durable_at(&blocks(2, 1), 0).unwrap();
+    write_all_at(&*file, &[9; 512], 4096).unwrap();
     file.set_len(0).unwrap();
     file.write_durable_at(&blocks(1, 2), 0).unwrap();
     for after in all_crashes(&disk) {
@@ -147,21 +150,24 @@ fn length_and_content_persist_independently() {
 fn content_past_a_lost_length_does_not_come_back_when_the_file_grows() {
     let (disk, file) = new();
     write_all_at(&*file, &[9; 512], 0).unwrap();
-    let after = disk.crash_subset(&[true, false]);
+    let after = disk.crash(Crash::Subset(0b01));
     let file = after.open("f", OpenMode::ReadWrite).unwrap();
     file.set_len(512).unwrap();
     assert_eq!(cached(&file), [0; 512]);
 }
 
 #[test]
-fn a_cut_may_be_lost_and_clears_where_it_is_kept() {
+fn a_cut_may_be_lost_and_what_lay_behind_it_be_cleared_all_the_same() {
     let (disk, file) = new();
-    file.write_durable_at(&blocks(1, 4), 0).unwrap();
-    file.set_len(10).unwrap();
-    file.set_len(20).unwrap();
-    assert_eq!(cached(&file), [[4; 10], [0; 10]].concat());
+    file.write_durable_at(&blocks(1, 4)[..1024], 0).unwrap();
+    file.set_len(522).unwrap();
+    file.set_len(532).unwrap();
+    assert_eq!(cached(&file), [vec![4; 522], vec![0; 10]].concat());
     let seen: BTreeSet<Vec<u8>> = all_crashes(&disk).iter().map(|d| d.read_file("f").unwrap()).collect();
-    assert_eq!(seen, BTreeSet::from([vec![4; 4096], vec![4; 10], [[4; 10], [0; 10]].concat()]));
+    let cut = vec![4; 522];
+    let cleared = |len: usize| [cut.clone(), vec![0; len - 522]].concat();
+    let expected = [vec![4; 1024], vec![4; 532], cut.clone(), cleared(532), cleared(1024)];
+    assert_eq!(seen, BTreeSet::from(expected), "where only the clearing is lost, what was cut comes back");
 }
 
 #[test]
@@ -201,9 +207,9 @@ fn a_kept_rename_of_a_lost_creation_names_the_file() {
     write_all_at(&*file, b"new", 0).unwrap();
     file.sync_all().unwrap();
     disk.rename("tmp", "cur").unwrap();
-    let after = disk.crash_subset(&[false, true]);
+    let after = disk.crash(Crash::Subset(0b10));
     assert_eq!((after.file_names(), after.read_file("cur").unwrap()), (vec!["cur".to_owned()], b"new".to_vec()));
-    assert_eq!(disk.crash_subset(&[true, false]).file_names(), ["tmp"]);
+    assert_eq!(disk.crash(Crash::Subset(0b01)).file_names(), ["tmp"]);
 }
 
 #[test]
@@ -451,7 +457,7 @@ fn a_kept_removal_takes_only_its_own_file() {
     disk.write_file("b", b"b");
     disk.rename("a", "b").unwrap();
     disk.remove("b").unwrap();
-    let after = disk.crash_subset(&[false, true]);
+    let after = disk.crash(Crash::Subset(0b10));
     assert_eq!(after.file_names(), ["a", "b"]);
     assert_eq!(after.read_file("b").unwrap(), b"b");
 }

@@ -1,0 +1,81 @@
+//! The simulated disk under the engine: what it promises to those who explore with it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
+
+mod common;
+
+use common::oracle::{Oracle, run};
+use common::{Cmd, Stacks, files, manual, open, open_on, scale, state};
+use seawal::sim::{Crash, Fault, Persistence, SimDisk};
+use seawal::storage::{Storage, WritePath};
+
+fn disk(seed: u64) -> SimDisk {
+    let path = if seed % 2 == 1 { WritePath::BufferedSync } else { WritePath::Direct };
+    SimDisk::builder().seed(seed).write_path(path).build()
+}
+
+#[test]
+fn a_crash_point_is_what_a_crash_at_that_operation_leaves() {
+    for seed in 0..2 * scale() {
+        let whole = disk(seed);
+        whole.record_crash_points(..);
+        run(&whole, &mut Oracle::default(), seed, 60, &manual()).unwrap();
+        let points = whole.take_crash_points();
+        assert_eq!(points.len() as u64, whole.op_count());
+        let mut unsynced = 0;
+        for (op, point) in (0..).zip(&points) {
+            let stopped = disk(seed);
+            stopped.enable_trace();
+            stopped.fail_at(op, Fault::Crash, Persistence::ForEver);
+            let _ = run(&stopped, &mut Oracle::default(), seed, 60, &manual());
+            assert!(stopped.is_down());
+            assert_eq!(point.op(), op);
+            let last = stopped.trace().pop().unwrap();
+            assert!(last.starts_with(&format!("{op} {:?} ", point.kind())), "{last}");
+            assert_eq!(point.pending_units(), stopped.pending_units(), "{last}");
+            unsynced += point.pending_units();
+            let choices = [Crash::Nothing, Crash::Everything, Crash::KillOnly, Crash::Seeded(op), Crash::TornBlock(op)];
+            for choice in choices {
+                let (found, wanted) = (point.crash(choice), stopped.crash(choice));
+                assert_eq!(files(&found), files(&wanted), "seed {seed}, {choice:?}: {last}");
+                assert_eq!(found.pending_units(), wanted.pending_units());
+                assert_eq!((found.random(), found.monotonic()), (wanted.random(), wanted.monotonic()));
+            }
+        }
+        assert!(unsynced > points.len(), "{unsynced}");
+    }
+}
+
+#[test]
+fn a_later_frame_that_completes_first_is_promised_only_with_the_earlier_one() {
+    let disk = SimDisk::new(4);
+    let (engine, _) = open_on::<Stacks>(&disk, &manual().max_frames_in_flight(2)).unwrap();
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    disk.hold_writes();
+    let wait_for = |held| {
+        let begun = std::time::Instant::now();
+        while disk.held_writes() < held {
+            if begun.elapsed().as_secs() > 20 {
+                disk.release_writes();
+                panic!("{held} frames are not in flight");
+            }
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| engine.execute(Cmd::push(1, 2)).unwrap());
+        wait_for(1);
+        let second = scope.spawn(|| engine.execute(Cmd::push(1, 3)).unwrap());
+        wait_for(2);
+        assert!(disk.complete_write(1));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!first.is_finished() && !second.is_finished(), "nothing is promised yet");
+        let mut seen = std::collections::BTreeSet::new();
+        for crash in disk.crash_choices(4) {
+            seen.insert(state(&open(&disk.crash(crash)).0).at(1));
+        }
+        assert_eq!(seen, [vec![1], vec![1, 2, 3]].into(), "the frame behind the hole never counts");
+        disk.release_writes();
+        (first.join().unwrap(), second.join().unwrap());
+    });
+    assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1, 2, 3]);
+}
