@@ -10,6 +10,7 @@ mod failure;
 mod files;
 mod load;
 pub mod script;
+mod torture;
 mod upkeep;
 
 use crate::error::Result as StoreResult;
@@ -49,6 +50,7 @@ enum Command {
     Inspect(files::Inspect),
     Verify(files::Verify),
     Demo(demo::Demo),
+    Torture(torture::Torture),
     #[command(hide = true)]
     DemoWorker(demo::Worker),
     #[command(hide = true)]
@@ -140,6 +142,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Inspect(inspect) => inspect.run(),
         Command::Verify(verify) => verify.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Torture(torture) => torture.run(),
         Command::DemoWorker(worker) => worker.run(),
         Command::DemoSweeper(sweeper) => sweeper.run(),
     }

@@ -7,6 +7,7 @@
 mod content;
 mod crash;
 mod disk;
+pub mod explore;
 mod fault;
 mod inode;
 mod killed;
@@ -20,3 +21,4 @@ pub use crash::Crash;
 pub use disk::{SimDisk, SimDiskBuilder};
 pub use fault::{Fault, OpKind, Persistence};
 pub use killed::KilledStore;
+pub use rng::Rng;
