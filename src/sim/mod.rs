@@ -10,6 +10,7 @@ mod disk;
 mod fault;
 mod inode;
 mod killed;
+mod points;
 mod rng;
 mod state;
 #[cfg(test)]
@@ -20,3 +21,4 @@ pub use crash::Crash;
 pub use disk::{SimDisk, SimDiskBuilder};
 pub use fault::{Fault, OpKind, Persistence};
 pub use killed::KilledStore;
+pub use points::CrashPoint;
