@@ -42,6 +42,17 @@ pub(super) fn chunks(offset: u64, len: usize) -> impl Iterator<Item = (u64, usiz
     })
 }
 
+/// The sectors of a page that a mask has a bit for.
+pub(super) fn sectors_of(mask: u8) -> impl Iterator<Item = usize> {
+    (0..PAGE_BYTES / SECTOR_BYTES).filter(move |sector| mask >> sector & 1 == 1)
+}
+
+/// The mask for the sectors of a page that these bytes of it touch.
+pub(super) fn mask_of(inside: usize, len: usize) -> u8 {
+    let (first, last) = (inside / SECTOR_BYTES, (inside + len).div_ceil(SECTOR_BYTES));
+    (first..last).fold(0, |mask, sector| mask | 1 << sector)
+}
+
 impl Content {
     pub(super) fn page(&self, index: u64) -> Page {
         self.pages.get(&index).map_or_else(zero_page, Arc::clone)
@@ -59,7 +70,12 @@ impl Content {
 
     /// Reads up to the end of the file; returns how many bytes.
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> usize {
-        let n = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
+        self.read_as_if(self.len, buf, offset)
+    }
+
+    /// Reads as if the file were so long.
+    pub(super) fn read_as_if(&self, len: u64, buf: &mut [u8], offset: u64) -> usize {
+        let n = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
         for (page, inside, from, len) in chunks(offset, n) {
             match self.pages.get(&page) {
                 Some(page) => buf[from..from + len].copy_from_slice(&page[inside..inside + len]),
@@ -83,10 +99,21 @@ impl Content {
         }
     }
 
-    /// Copies one sector out of the page that it lies in.
-    pub(super) fn put_sector(&mut self, sector: u64, from: &Page) {
-        let inside = (sector % SECTORS_PER_PAGE) as usize * SECTOR_BYTES;
-        self.write(&from[inside..inside + SECTOR_BYTES], sector * SECTOR_BYTES as u64);
+    /// Takes the sectors of a page that `mask` has a bit for out of a version of that page.
+    pub(super) fn put_sectors(&mut self, index: u64, mask: u8, from: &Page) {
+        if mask == u8::MAX {
+            self.set_page(index, Arc::clone(from));
+            return;
+        }
+        for sector in sectors_of(mask) {
+            let inside = sector * SECTOR_BYTES;
+            self.write(&from[inside..inside + SECTOR_BYTES], index * PAGE_BYTES as u64 + inside as u64);
+        }
+    }
+
+    /// Whether both share their bytes and have one length; contents that were never apart do.
+    pub(super) fn is_same(&self, other: &Content) -> bool {
+        self.len == other.len && Arc::ptr_eq(&self.pages, &other.pages)
     }
 
     /// Sets the length and clears what lies behind it.

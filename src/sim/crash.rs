@@ -4,12 +4,12 @@
 //! Units of one file, and changes of names, are applied in their order. A change of a name refers to the
 //! file itself: where the creation was lost and a later rename was kept, the file has the new name.
 
-use super::content::SECTOR_BYTES;
+use super::content::{SECTOR_BYTES, SECTORS_PER_PAGE, sectors_of};
 use super::disk::SimDisk;
-use super::inode::{Inode, Unit};
+use super::inode::Unit;
 use super::rng::{Rng, mix};
-use super::state::{InFlight, Ino, State, apply_entry};
-use crate::sync::{Arc, Mutex};
+use super::state::{Image, InFlight, Ino, apply_entry};
+use crate::sync::Arc;
 
 /// What a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,24 +60,12 @@ impl SimDisk {
     /// ```
     #[must_use]
     pub fn crash(&self, choice: Crash) -> SimDisk {
-        let state = self.state.lock();
-        let after = match choice {
-            Crash::Nothing => power_loss(&state, 1, |_| false),
-            Crash::Everything => power_loss(&state, 2, |_| true),
-            Crash::KillOnly => kill(&state),
-            Crash::Seeded(seed) => seeded(&state, seed),
-            Crash::TornBlock(seed) => {
-                let mut after = seeded(&state, seed);
-                destroy_block(&state, &mut after, Rng::new(seed).fork(3));
-                after
-            }
-        };
-        SimDisk { state: Arc::new(Mutex::new(after)) }
+        SimDisk::of(after(&self.state.lock().image, choice))
     }
 
     /// How many changes are written and not synced: what [`SimDisk::crash_subset`] chooses from.
     pub fn pending_units(&self) -> usize {
-        units(&self.state.lock()).len()
+        pending_units(&self.state.lock().image)
     }
 
     /// The disk after a power loss that kept the units whose entry in `mask` is true, in the order in which
@@ -99,31 +87,59 @@ impl SimDisk {
     /// ```
     #[must_use]
     pub fn crash_subset(&self, mask: &[bool]) -> SimDisk {
-        let state = self.state.lock();
-        let mut code = mix(mask.len() as u64);
-        for &kept in mask {
-            code = mix(code.wrapping_add(1 + u64::from(kept)));
-        }
-        let after = power_loss(&state, code, |at| mask.get(at).copied().unwrap_or(false));
-        SimDisk { state: Arc::new(Mutex::new(after)) }
+        SimDisk::of(subset(&self.state.lock().image, mask))
     }
 }
 
+/// The disk after a crash.
+pub(super) fn after(image: &Image, choice: Crash) -> Image {
+    match choice {
+        Crash::Nothing => power_loss(image, 1, |_| false),
+        Crash::Everything => power_loss(image, 2, |_| true),
+        Crash::KillOnly => kill(image),
+        Crash::Seeded(seed) => seeded(image, seed),
+        Crash::TornBlock(seed) => {
+            let mut after = seeded(image, seed);
+            destroy_block(image, &mut after, Rng::new(seed).fork(3));
+            after
+        }
+    }
+}
+
+pub(super) fn pending_units(image: &Image) -> usize {
+    units(image).len()
+}
+
+fn subset(image: &Image, mask: &[bool]) -> Image {
+    let mut code = mix(mask.len() as u64);
+    for &kept in mask {
+        code = mix(code.wrapping_add(1 + u64::from(kept)));
+    }
+    power_loss(image, code, |at| mask.get(at).copied().unwrap_or(false))
+}
+
 /// All pending units in the order in which they were written.
-fn units(state: &State) -> Vec<(u64, About)> {
-    let files = state.inodes.iter().flat_map(|(&ino, inode)| {
-        inode.pending.iter().map(move |p| match p.unit {
-            Unit::Sector { sector, .. } => (p.seq, About::Sector(ino, sector)),
-            Unit::Grow(_) | Unit::Shrink(_) => (p.seq, About::Length(ino)),
+fn units(image: &Image) -> Vec<(u64, About)> {
+    let files = image.inodes.iter().flat_map(|(&ino, inode)| {
+        inode.pending.iter().flat_map(move |p| {
+            let (mask, index) = match p.unit {
+                Unit::Sectors { mask, index, .. } => (mask, Some(index)),
+                Unit::Grow(_) | Unit::Shrink(_) => (1, None),
+            };
+            sectors_of(mask).map(move |at| {
+                let about =
+                    index.map_or(About::Length(ino), |index| About::Sector(ino, index * SECTORS_PER_PAGE + at as u64));
+                (p.seq + at as u64, about)
+            })
         })
     });
-    let mut all: Vec<_> = files.chain(state.pending_dir.iter().map(|(seq, _)| (*seq, About::Names))).collect();
+    let mut all: Vec<_> = files.chain(image.pending_dir.iter().map(|(seq, _)| (*seq, About::Names))).collect();
     all.sort_unstable_by_key(|&(seq, _)| seq);
     all
 }
 
-fn seeded(state: &State, seed: u64) -> State {
-    let all = units(state);
+fn seeded(image: &Image, seed: u64) -> Image {
+    let all = units(image);
     let mut rng = Rng::new(seed);
     // Independent sectors almost never lose one whole write and keep a later one, so whole pages and
     // whole files are drawn as well.
@@ -139,55 +155,52 @@ fn seeded(state: &State, seed: u64) -> State {
         };
         mix(salt ^ mix(group)) % 16 < sixteenths
     };
-    power_loss(state, mix(seed) ^ 4, keep)
+    power_loss(image, mix(seed) ^ 4, keep)
 }
 
 /// The state after a power loss that kept the units for whose position `keep` says so.
-fn power_loss(state: &State, code: u64, keep: impl Fn(usize) -> bool) -> State {
-    let all = units(state);
+fn power_loss(image: &Image, code: u64, keep: impl Fn(usize) -> bool) -> Image {
+    let all = units(image);
     let kept: Vec<u64> = (0..all.len()).filter(|&at| keep(at)).map(|at| all[at].0).collect();
     let is_kept = |seq: u64| kept.binary_search(&seq).is_ok();
-    let mut after = restarted(state, code);
-    after.dir = state.durable_dir.clone();
-    for (_, change) in state.pending_dir.iter().filter(|(seq, _)| is_kept(*seq)) {
-        apply_entry(&mut after.dir, change);
+    let mut after = restarted(image, code);
+    after.dir = Arc::clone(&image.durable_dir);
+    for (_, change) in image.pending_dir.iter().filter(|(seq, _)| is_kept(*seq)) {
+        apply_entry(Arc::make_mut(&mut after.dir), change);
     }
-    after.durable_dir = after.dir.clone();
-    after.inodes = after
-        .dir
-        .values()
-        .map(|ino| (*ino, state.inodes.get(ino).map_or_else(Inode::default, |i| i.after_power_loss(is_kept))))
-        .collect();
+    after.durable_dir = Arc::clone(&after.dir);
+    let settled = |ino| {
+        let inode = image.inodes.get(ino).cloned().unwrap_or_default();
+        inode.after_power_loss(is_kept).map_or(inode, Arc::new)
+    };
+    after.inodes = after.dir.values().map(|ino| (*ino, settled(ino))).collect();
     after
 }
 
 /// The state after the process ended and the machine did not.
-fn kill(state: &State) -> State {
-    let mut after = restarted(state, 3);
-    after.dir = state.dir.clone();
-    after.durable_dir = state.durable_dir.clone();
-    after.pending_dir = state.pending_dir.clone();
-    after.inodes = state.inodes.clone();
-    for inode in after.inodes.values_mut() {
-        inode.handles = 0;
-    }
+fn kill(image: &Image) -> Image {
+    let mut after = restarted(image, 3);
+    after.dir = Arc::clone(&image.dir);
+    after.durable_dir = Arc::clone(&image.durable_dir);
+    after.pending_dir = image.pending_dir.clone();
+    after.inodes = image.inodes.clone();
     after.forget_nameless();
     after
 }
 
 /// A machine that has just started, without files.
-fn restarted(state: &State, code: u64) -> State {
-    let mut drawn = state.rng.fork(code);
-    let mut after = State::new(drawn.next(), state.config);
-    after.next_ino = state.next_ino;
-    after.seq = state.seq;
-    after.capacity = state.capacity;
-    after.clock = state.clock;
+fn restarted(image: &Image, code: u64) -> Image {
+    let mut drawn = image.rng.fork(code);
+    let mut after = Image::new(drawn.next(), image.config);
+    after.next_ino = image.next_ino;
+    after.seq = image.seq;
+    after.capacity = image.capacity;
+    after.clock = image.clock;
     after
 }
 
 /// Fills one physical block with garbage.
-fn destroy_block(before: &State, after: &mut State, mut rng: Rng) {
+fn destroy_block(before: &Image, after: &mut Image, mut rng: Rng) {
     let block = u64::from(before.config.block_bytes);
     let target = match before.in_flight {
         Some(InFlight { ino, offset, len }) => {
@@ -206,6 +219,7 @@ fn destroy_block(before: &State, after: &mut State, mut rng: Rng) {
     let Some((inode, number)) = target.and_then(|(ino, number)| Some((after.inodes.get_mut(&ino)?, number))) else {
         return;
     };
+    let inode = Arc::make_mut(inode);
     let garbage: Vec<u8> = std::iter::repeat_with(|| rng.next().to_le_bytes()).flatten().take(block as usize).collect();
     inode.durable.write(&garbage, number * block);
     inode.settle();

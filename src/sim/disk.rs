@@ -5,7 +5,7 @@
 
 use super::fault::{Fault, OpKind, Persistence, When};
 use super::inode::Inode;
-use super::state::{Config, EntryChange, InFlight, Ino, State, eio, no_space, open_kind};
+use super::state::{Config, EntryChange, Image, InFlight, Ino, State, eio, no_space, open_kind};
 use super::trace::Op;
 use crate::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
 use crate::sync::{Arc, Mutex};
@@ -80,7 +80,7 @@ impl SimDiskBuilder {
 
     /// The disk.
     pub fn build(self) -> SimDisk {
-        SimDisk { state: Arc::new(Mutex::new(State::new(self.seed, self.config))) }
+        SimDisk::of(Image::new(self.seed, self.config))
     }
 }
 
@@ -88,6 +88,11 @@ impl SimDisk {
     /// An empty disk with blocks of 4096 bytes, direct writes and no limit of space.
     pub fn new(seed: u64) -> SimDisk {
         SimDisk::builder().seed(seed).build()
+    }
+
+    /// A disk that has just been started.
+    pub(super) fn of(image: Image) -> SimDisk {
+        SimDisk { state: Arc::new(Mutex::new(State::new(image))) }
     }
 
     /// A disk with other properties.
@@ -118,20 +123,20 @@ impl SimDisk {
 
     /// Whether [`Fault::Crash`] has struck.
     pub fn is_down(&self) -> bool {
-        self.state.lock().down
+        self.state.lock().image.down
     }
 
     /// Limits how much can still be written, or lifts the limit. Space is counted in pages of 4096 bytes; removed and
     /// shortened files give theirs back.
     pub fn set_free_bytes(&self, free: Option<u64>) {
-        let mut state = self.state.lock();
-        state.capacity = free.map(|free| state.used_bytes().saturating_add(free));
+        let image = &mut self.state.lock().image;
+        image.capacity = free.map(|free| image.used_bytes().saturating_add(free));
     }
 
     /// Moves the clock.
     pub fn advance(&self, by: Duration) {
-        let mut state = self.state.lock();
-        state.clock = state.clock.saturating_add(by);
+        let clock = &mut self.state.lock().image.clock;
+        *clock = clock.saturating_add(by);
     }
 
     /// A hash of all operations so far with their names, offsets, lengths, bytes and faults.
@@ -151,7 +156,7 @@ impl SimDisk {
 
     /// The names of all files. Not an operation.
     pub fn file_names(&self) -> Vec<String> {
-        self.state.lock().dir.keys().cloned().collect()
+        self.state.lock().image.names()
     }
 
     /// A file's bytes as the page cache shows them. Not an operation.
@@ -159,32 +164,33 @@ impl SimDisk {
     /// # Errors
     /// [`io::ErrorKind::NotFound`].
     pub fn read_file(&self, name: &str) -> io::Result<Vec<u8>> {
-        self.edit(name, |inode| {
+        let image = &self.state.lock().image;
+        Ok(image.look(image.lookup(name)?, |inode| {
             let mut bytes = vec![0; usize::try_from(inode.cached.len).unwrap_or(usize::MAX)];
             inode.cached.read(&mut bytes, 0);
-            Ok(bytes)
-        })
+            bytes
+        }))
     }
 
     /// Makes a file hold these bytes, at once and durably, its name included. Not an operation.
     pub fn write_file(&self, name: &str, bytes: &[u8]) {
-        let mut state = self.state.lock();
-        state.sync_name(name);
-        let ino = match state.dir.get(name) {
+        let image = &mut self.state.lock().image;
+        image.sync_name(name);
+        let ino = match image.dir.get(name) {
             Some(&ino) => ino,
             None => {
-                let ino = state.next_ino;
-                state.next_ino += 1;
-                state.dir.insert(name.to_owned(), ino);
+                let ino = image.next_ino;
+                image.next_ino += 1;
+                Arc::make_mut(&mut image.dir).insert(name.into(), ino);
                 ino
             }
         };
-        state.durable_dir.insert(name.to_owned(), ino);
-        let inode = state.inode(ino);
+        Arc::make_mut(&mut image.durable_dir).insert(name.into(), ino);
+        let inode = image.inode(ino);
         inode.durable.cut(0);
         inode.settle();
         inode.overwrite(bytes, 0);
-        state.claim(ino, 0, bytes.len() as u64);
+        image.claim(ino, 0, bytes.len() as u64);
     }
 
     /// Turns over one bit of a file, at once and durably. Not an operation.
@@ -232,19 +238,19 @@ impl SimDisk {
     /// # Errors
     /// [`io::ErrorKind::NotFound`].
     pub fn remove_file(&self, name: &str) -> io::Result<()> {
-        let mut state = self.state.lock();
-        state.lookup(name)?;
-        state.sync_name(name);
-        state.dir.remove(name);
-        state.durable_dir.remove(name);
-        state.forget_nameless();
+        let image = &mut self.state.lock().image;
+        image.lookup(name)?;
+        image.sync_name(name);
+        Arc::make_mut(&mut image.dir).remove(name);
+        Arc::make_mut(&mut image.durable_dir).remove(name);
+        image.forget_nameless();
         Ok(())
     }
 
     fn edit<T>(&self, name: &str, change: impl FnOnce(&mut Inode) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.state.lock();
-        let ino = state.lookup(name)?;
-        change(state.inode(ino))
+        let image = &mut self.state.lock().image;
+        let ino = image.lookup(name)?;
+        change(image.inode(ino))
     }
 }
 
@@ -252,12 +258,12 @@ impl Storage for SimDisk {
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
         check_name(name)?;
         let op = Op { offset: mode as u64, ..Op::new(open_kind(mode), name) };
-        let ino = self.state.lock().simple(&op, |state| {
+        let ino = self.state.lock().simple(&op, |image| {
             let ino = match mode {
-                OpenMode::CreateNew => state.create(name)?,
-                OpenMode::Read | OpenMode::ReadWrite => state.lookup(name)?,
+                OpenMode::CreateNew => image.create(name)?,
+                OpenMode::Read | OpenMode::ReadWrite => image.lookup(name)?,
             };
-            state.inode(ino).handles += 1;
+            *image.handles.entry(ino).or_default() += 1;
             Ok(ino)
         })?;
         let (state, name) = (Arc::clone(&self.state), Arc::from(name));
@@ -265,77 +271,76 @@ impl Storage for SimDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        self.state.lock().simple(&Op::new(OpKind::List, ""), |state| Ok(state.dir.keys().cloned().collect()))
+        self.state.lock().simple(&Op::new(OpKind::List, ""), |image| Ok(image.names()))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         check_name(from)?;
         check_name(to)?;
         let op = Op { data: to.as_bytes(), ..Op::new(OpKind::Rename, from) };
-        self.state.lock().simple(&op, |state| {
-            let ino = state.lookup(from)?;
+        self.state.lock().simple(&op, |image| {
+            let ino = image.lookup(from)?;
             if from != to {
-                state.change_entry(EntryChange::Rename { to: to.to_owned(), ino });
+                image.change_entry(EntryChange::Rename { to: to.into(), ino });
             }
             Ok(())
         })
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.state.lock().simple(&Op::new(OpKind::Remove, name), |state| {
-            let ino = state.lookup(name)?;
-            state.change_entry(EntryChange::Remove { name: name.to_owned(), ino });
+        self.state.lock().simple(&Op::new(OpKind::Remove, name), |image| {
+            let ino = image.lookup(name)?;
+            image.change_entry(EntryChange::Remove { name: name.into(), ino });
             Ok(())
         })
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        let mut state = self.state.lock();
-        match state.enter(&Op::new(OpKind::SyncDir, ""))? {
+        self.state.lock().perform(&Op::new(OpKind::SyncDir, ""), |image, fault| match fault {
             None | Some(Fault::ShortWrite) => {
-                state.sync_dir();
+                image.sync_dir();
                 Ok(())
             }
-            Some(Fault::Crash) => Err(state.stop()),
+            Some(Fault::Crash) => Err(image.stop()),
             Some(fault) => {
-                state.pending_dir.clear();
+                image.pending_dir.clear();
                 Err(sync_error(fault))
             }
-        }
+        })
     }
 
     fn lock(&self, mode: LockMode) -> io::Result<Box<dyn StorageLock>> {
         let op = Op { offset: mode as u64, ..Op::new(OpKind::Lock, "") };
-        self.state.lock().simple(&op, |state| {
-            let refused = match mode {
-                LockMode::Shared if state.locks.owned => Some("another handle of this simulated disk"),
-                LockMode::Exclusive if state.locks.owned => Some("another handle of this simulated disk"),
-                LockMode::Exclusive if state.locks.readers > 0 => Some("a reader"),
-                LockMode::Shared | LockMode::Exclusive => None,
-            };
-            if let Some(holder) = refused {
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, holder));
-            }
-            match mode {
-                LockMode::Shared => state.locks.readers += 1,
-                LockMode::Exclusive => state.locks.owned = true,
-            }
-            Ok(())
-        })?;
+        let mut state = self.state.lock();
+        state.simple(&op, |_| Ok(()))?;
+        let refused = match mode {
+            LockMode::Shared if state.locks.owned => Some("another handle of this simulated disk"),
+            LockMode::Exclusive if state.locks.owned => Some("another handle of this simulated disk"),
+            LockMode::Exclusive if state.locks.readers > 0 => Some("a reader"),
+            LockMode::Shared | LockMode::Exclusive => None,
+        };
+        if let Some(holder) = refused {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, holder));
+        }
+        match mode {
+            LockMode::Shared => state.locks.readers += 1,
+            LockMode::Exclusive => state.locks.owned = true,
+        }
+        drop(state);
         Ok(Box::new(SimLock { state: Arc::clone(&self.state), mode }))
     }
 
     fn block_bytes(&self) -> u32 {
-        self.state.lock().config.block_bytes
+        self.state.lock().image.config.block_bytes
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        self.state.lock().simple(&Op::new(OpKind::FreeBytes, ""), |state| Ok(state.free_bytes()))
+        self.state.lock().simple(&Op::new(OpKind::FreeBytes, ""), |image| Ok(image.free_bytes()))
     }
 
     /// The simulated clock: a microsecond for each operation, and what [`SimDisk::advance`] adds.
     fn monotonic(&self) -> Duration {
-        self.state.lock().clock
+        self.state.lock().image.clock
     }
 
     fn wall_clock_micros(&self) -> u64 {
@@ -343,7 +348,7 @@ impl Storage for SimDisk {
     }
 
     fn random(&self) -> u64 {
-        self.state.lock().rng.next()
+        self.state.lock().image.rng.next()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -380,7 +385,7 @@ struct SimFile {
 
 impl Drop for SimFile {
     fn drop(&mut self) {
-        self.state.lock().close(self.ino);
+        self.state.lock().image.close(self.ino);
     }
 }
 
@@ -393,93 +398,20 @@ impl SimFile {
         if self.writable { Ok(()) } else { Err(Errno::BADF.into()) }
     }
 
-    fn sync(&self, kind: OpKind) -> io::Result<()> {
-        let mut state = self.state.lock();
-        match state.enter(&self.op(kind))? {
-            None | Some(Fault::ShortWrite) => {
-                state.inode(self.ino).sync();
-                state.finish_in_flight(self.ino);
-                Ok(())
-            }
-            Some(Fault::Crash) => Err(state.stop()),
-            Some(fault) => {
-                state.inode(self.ino).fail_sync();
-                Err(sync_error(fault))
-            }
-        }
-    }
-}
-
-impl StorageFile for SimFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.state.lock();
-        let fault = state.enter(&Op { offset, len: buf.len() as u64, ..self.op(OpKind::ReadAt) })?;
-        let part = match fault {
-            None | Some(Fault::NoSpace) => buf.len(),
-            Some(Fault::ShortWrite) => part_of(&mut state, buf.len()),
-            Some(Fault::Eio) => return Err(eio()),
-            Some(Fault::Interrupted) => return Err(Errno::INTR.into()),
-            Some(Fault::Crash) => return Err(state.stop()),
-        };
-        Ok(state.inode(self.ino).cached.read(&mut buf[..part], offset))
-    }
-
-    fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        check_aligned(buf, offset)?;
-        let mut state = self.state.lock();
-        match state.enter(&Op { offset, len: buf.len() as u64, ..self.op(OpKind::ReadDeviceAt) })? {
-            Some(Fault::Eio) => Err(eio()),
-            Some(Fault::Interrupted) => Err(Errno::INTR.into()),
-            Some(Fault::Crash) => Err(state.stop()),
-            None | Some(Fault::NoSpace | Fault::ShortWrite) => Ok(state.inode(self.ino).read_device(buf, offset)),
-        }
-    }
-
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        self.check_writable()?;
-        check_range(offset, buf.len())?;
-        let mut state = self.state.lock();
-        let op = Op { offset, len: buf.len() as u64, data: buf, ..self.op(OpKind::WriteAt) };
-        let fault = state.enter(&op)?;
-        let part = match fault {
-            None => buf.len(),
-            Some(Fault::ShortWrite) => part_of(&mut state, buf.len()),
-            Some(Fault::Crash) => state.fault_rng.below(buf.len() as u64 + 1) as usize,
-            Some(Fault::Eio) => return Err(eio()),
-            Some(Fault::NoSpace) => return Err(no_space()),
-            Some(Fault::Interrupted) => return Err(Errno::INTR.into()),
-        };
-        let room = state.claim(self.ino, offset, part as u64) as usize;
-        let (inode, seq) = state.inode_and_seq(self.ino);
-        inode.write_cached(&buf[..room], offset, seq);
-        match fault {
-            Some(Fault::Crash) => Err(state.stop()),
-            _ if room == 0 && part > 0 => Err(no_space()),
-            _ => Ok(room),
-        }
-    }
-
-    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.check_writable()?;
-        check_aligned(buf, offset)?;
-        check_range(offset, buf.len())?;
-        let mut state = self.state.lock();
-        let op = Op { offset, len: buf.len() as u64, data: buf, ..self.op(OpKind::WriteDurableAt) };
-        let mut fault = state.enter(&op)?;
-        let room = state.claim(self.ino, offset, buf.len() as u64) as usize;
+    fn write_through(&self, image: &mut Image, mut fault: Option<Fault>, buf: &[u8], offset: u64) -> io::Result<()> {
+        let room = image.claim(self.ino, offset, buf.len() as u64) as usize;
         if room < buf.len() && fault.is_none() {
             fault = Some(Fault::NoSpace);
         }
         let buf = &buf[..room];
-        let buffered = state.config.write_path == WritePath::BufferedSync;
-        if let Some(fault) = fault
+        let buffered = image.config.write_path == WritePath::BufferedSync;
+        if let Some(Fault::Eio | Fault::NoSpace | Fault::Crash) = fault
             && room > 0
         {
-            debug_assert!(matches!(fault, Fault::Eio | Fault::NoSpace | Fault::Crash));
-            state.in_flight = Some(InFlight { ino: self.ino, offset, len: room as u64 });
+            image.in_flight = Some(InFlight { ino: self.ino, offset, len: room as u64 });
         }
-        let mut rng = state.fault_rng;
-        let (inode, seq) = state.inode_and_seq(self.ino);
+        let mut rng = image.fault_rng;
+        let (inode, seq) = image.inode_and_seq(self.ino);
         match fault {
             None | Some(Fault::ShortWrite | Fault::Interrupted) => {
                 if buffered {
@@ -488,12 +420,12 @@ impl StorageFile for SimFile {
                 } else {
                     inode.write_device(buf, offset);
                 }
-                state.finish_in_flight(self.ino);
+                image.finish_in_flight(self.ino);
                 Ok(())
             }
             Some(Fault::Crash) => {
                 inode.write_cached(buf, offset, seq);
-                Err(state.stop())
+                Err(image.stop())
             }
             Some(fault) => {
                 let grown = rng.coin();
@@ -503,10 +435,89 @@ impl StorageFile for SimFile {
                     inode.write_cached(buf, offset, seq);
                     inode.fail_sync();
                 }
-                state.fault_rng = rng;
+                image.fault_rng = rng;
                 Err(sync_error(fault))
             }
         }
+    }
+
+    fn sync(&self, kind: OpKind) -> io::Result<()> {
+        let ino = self.ino;
+        self.state.lock().perform(&self.op(kind), |image, fault| match fault {
+            None | Some(Fault::ShortWrite) => {
+                if image.look(ino, |inode| !inode.pending.is_empty()) {
+                    image.inode(ino).sync();
+                }
+                image.finish_in_flight(ino);
+                Ok(())
+            }
+            Some(Fault::Crash) => Err(image.stop()),
+            Some(fault) => {
+                image.inode(ino).fail_sync();
+                Err(sync_error(fault))
+            }
+        })
+    }
+}
+
+impl StorageFile for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let op = Op { offset, len: buf.len() as u64, ..self.op(OpKind::ReadAt) };
+        self.state.lock().perform(&op, |image, fault| {
+            let part = match fault {
+                None | Some(Fault::NoSpace) => buf.len(),
+                Some(Fault::ShortWrite) => part_of(image, buf.len()),
+                Some(Fault::Eio) => return Err(eio()),
+                Some(Fault::Interrupted) => return Err(Errno::INTR.into()),
+                Some(Fault::Crash) => return Err(image.stop()),
+            };
+            Ok(image.look(self.ino, |inode| inode.cached.read(&mut buf[..part], offset)))
+        })
+    }
+
+    fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        check_aligned(buf, offset)?;
+        let op = Op { offset, len: buf.len() as u64, ..self.op(OpKind::ReadDeviceAt) };
+        self.state.lock().perform(&op, |image, fault| match fault {
+            Some(Fault::Eio) => Err(eio()),
+            Some(Fault::Interrupted) => Err(Errno::INTR.into()),
+            Some(Fault::Crash) => Err(image.stop()),
+            None | Some(Fault::NoSpace | Fault::ShortWrite) => {
+                Ok(image.look(self.ino, |inode| inode.read_device(buf, offset)))
+            }
+        })
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.check_writable()?;
+        check_range(offset, buf.len())?;
+        let op = Op { offset, len: buf.len() as u64, data: buf, ..self.op(OpKind::WriteAt) };
+        self.state.lock().perform(&op, |image, fault| {
+            let part = match fault {
+                None => buf.len(),
+                Some(Fault::ShortWrite) => part_of(image, buf.len()),
+                Some(Fault::Crash) => image.fault_rng.below(buf.len() as u64 + 1) as usize,
+                Some(Fault::Eio) => return Err(eio()),
+                Some(Fault::NoSpace) => return Err(no_space()),
+                Some(Fault::Interrupted) => return Err(Errno::INTR.into()),
+            };
+            let room = image.claim(self.ino, offset, part as u64) as usize;
+            let (inode, seq) = image.inode_and_seq(self.ino);
+            inode.write_cached(&buf[..room], offset, seq);
+            match fault {
+                Some(Fault::Crash) => Err(image.stop()),
+                _ if room == 0 && part > 0 => Err(no_space()),
+                _ => Ok(room),
+            }
+        })
+    }
+
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.check_writable()?;
+        check_aligned(buf, offset)?;
+        check_range(offset, buf.len())?;
+        let op = Op { offset, len: buf.len() as u64, data: buf, ..self.op(OpKind::WriteDurableAt) };
+        self.state.lock().perform(&op, |image, fault| self.write_through(image, fault, buf, offset))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -518,13 +529,13 @@ impl StorageFile for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.state.lock().simple(&self.op(OpKind::Len), |state| Ok(state.inode(self.ino).cached.len))
+        self.state.lock().simple(&self.op(OpKind::Len), |image| Ok(image.look(self.ino, |inode| inode.cached.len)))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
-        self.state.lock().simple(&Op { len, ..self.op(OpKind::SetLen) }, |state| {
-            let (inode, seq) = state.inode_and_seq(self.ino);
+        self.state.lock().simple(&Op { len, ..self.op(OpKind::SetLen) }, |image| {
+            let (inode, seq) = image.inode_and_seq(self.ino);
             inode.set_len(len, seq);
             Ok(())
         })
@@ -532,20 +543,20 @@ impl StorageFile for SimFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
-        self.state.lock().simple(&Op { len, ..self.op(OpKind::Allocate) }, |state| {
-            let extents = state.inode(self.ino).extents.clone();
-            if state.claim(self.ino, 0, len) < len {
-                state.inode(self.ino).extents = extents;
+        self.state.lock().simple(&Op { len, ..self.op(OpKind::Allocate) }, |image| {
+            let extents = image.inode(self.ino).extents.clone();
+            if image.claim(self.ino, 0, len) < len {
+                image.inode(self.ino).extents = extents;
                 return Err(no_space());
             }
-            let (inode, seq) = state.inode_and_seq(self.ino);
+            let (inode, seq) = image.inode_and_seq(self.ino);
             inode.set_len(len.max(inode.cached.len), seq);
             Ok(())
         })
     }
 
     fn write_path(&self) -> WritePath {
-        self.state.lock().config.write_path
+        self.state.lock().image.config.write_path
     }
 }
 
@@ -559,8 +570,8 @@ fn sync_error(fault: Fault) -> io::Error {
 }
 
 /// How much of a transfer goes through: at least a byte, and where possible not all.
-fn part_of(state: &mut State, len: usize) -> usize {
-    if len <= 1 { len } else { 1 + state.fault_rng.below(len as u64 - 1) as usize }
+fn part_of(image: &mut Image, len: usize) -> usize {
+    if len <= 1 { len } else { 1 + image.fault_rng.below(len as u64 - 1) as usize }
 }
 
 fn check_name(name: &str) -> io::Result<()> {

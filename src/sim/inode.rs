@@ -8,21 +8,22 @@
 //!
 //! It knows nothing of names, space and faults.
 
-use super::content::{Content, Extents, PAGE_BYTES, Page, SECTOR_BYTES, SECTORS_PER_PAGE, chunks};
+use super::content::{Content, Extents, PAGE_BYTES, Page, SECTOR_BYTES, SECTORS_PER_PAGE, chunks, mask_of, sectors_of};
 use crate::sync::Arc;
 
-/// The smallest change that a power loss keeps or loses as one.
+/// Changes that a power loss keeps or loses: a length as one, sectors each on its own.
 #[derive(Clone, Debug)]
 pub(super) enum Unit {
-    /// A sector takes its bytes from a page as it was when written.
-    Sector { sector: u64, page: Page },
+    /// Those sectors of a page that `mask` has a bit for take their bytes from the page as it was when written.
+    Sectors { index: u64, mask: u8, page: Page },
     /// The file is at least this long.
     Grow(u64),
     /// The file is this long, and what lay behind is gone.
     Shrink(u64),
 }
 
-/// A unit with its place in the order of all changes of the disk.
+/// A unit with its place in the order of all changes of the disk. A sector's place is that of its page, plus its
+/// number in the page.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) seq: u64,
@@ -36,14 +37,14 @@ pub(super) struct Inode {
     pub(super) cached: Content,
     pub(super) pending: Vec<Pending>,
     pub(super) extents: Extents,
-    /// Open handles, which keep a removed file alive.
-    pub(super) handles: usize,
+    /// Whether the cache shows what was given up and is on no device.
+    diverged: bool,
 }
 
 impl Inode {
     fn push(&mut self, seq: &mut u64, unit: Unit) {
         self.pending.push(Pending { seq: *seq, unit });
-        *seq += 1;
+        *seq += SECTORS_PER_PAGE;
     }
 
     /// Writes into the page cache.
@@ -51,11 +52,12 @@ impl Inode {
         self.cached.write(buf, offset);
         for (index, inside, _, len) in chunks(offset, buf.len()) {
             let page = self.cached.page(index);
-            for sector in inside / SECTOR_BYTES..(inside + len).div_ceil(SECTOR_BYTES) {
-                let sector = index * SECTORS_PER_PAGE + sector as u64;
-                self.push(seq, Unit::Sector { sector, page: Arc::clone(&page) });
-            }
+            self.push(seq, Unit::Sectors { index, mask: mask_of(inside, len), page });
         }
+        self.grow(buf, offset, seq);
+    }
+
+    fn grow(&mut self, buf: &[u8], offset: u64, seq: &mut u64) {
         let end = offset + buf.len() as u64;
         if !buf.is_empty() && end > self.cached.len {
             self.cached.len = end;
@@ -66,6 +68,13 @@ impl Inode {
     /// Writes around the page cache, whole sectors. What was pending for them is overtaken.
     pub(super) fn write_device(&mut self, buf: &[u8], offset: u64) {
         self.settle_shrinks();
+        let end = offset + buf.len() as u64;
+        if self.pending.is_empty() && self.durable.is_same(&self.cached) {
+            self.durable.write(buf, offset);
+            self.durable.len = self.durable.len.max(end);
+            self.cached = self.durable.clone();
+            return;
+        }
         self.cached.write(buf, offset);
         for (index, inside, from, len) in chunks(offset, buf.len()) {
             if len == PAGE_BYTES {
@@ -74,11 +83,15 @@ impl Inode {
                 self.durable.write(&buf[from..from + len], index * PAGE_BYTES as u64 + inside as u64);
             }
         }
-        let end = offset + buf.len() as u64;
         self.durable.len = self.durable.len.max(end);
         self.cached.len = self.cached.len.max(end);
-        let (first, last) = (offset / SECTOR_BYTES as u64, end / SECTOR_BYTES as u64);
-        self.pending.retain(|p| !matches!(&p.unit, Unit::Sector { sector, .. } if (first..last).contains(sector)));
+        self.pending.retain_mut(|p| match &mut p.unit {
+            Unit::Sectors { index, mask, .. } => {
+                *mask &= !covered(*index, offset, end);
+                *mask != 0
+            }
+            Unit::Grow(_) | Unit::Shrink(_) => true,
+        });
     }
 
     /// A write around the page cache that failed on the way: some sectors arrived.
@@ -112,30 +125,29 @@ impl Inode {
 
     /// Makes everything pending durable.
     pub(super) fn sync(&mut self) {
-        let pending = std::mem::take(&mut self.pending);
-        self.make_durable(&pending);
+        if self.diverged {
+            let pending = std::mem::take(&mut self.pending);
+            self.make_durable(&pending);
+        } else {
+            self.durable = self.cached.clone();
+            self.pending.clear();
+        }
     }
 
     /// What a failed sync leaves: pages marked clean that the device never got.
     pub(super) fn fail_sync(&mut self) {
+        self.diverged |= !self.pending.is_empty();
         self.pending.clear();
     }
 
     fn make_durable(&mut self, units: &[Pending]) {
         let mut written_to = 0;
-        let mut rest = units;
-        while let Some((first, tail)) = rest.split_first() {
-            rest = tail;
-            if let Unit::Sector { sector, page } = &first.unit {
-                written_to = written_to.max((sector + 1) * SECTOR_BYTES as u64);
-                if let Some(after) = whole_page(*sector, page, tail) {
-                    self.durable.set_page(sector / SECTORS_PER_PAGE, Arc::clone(page));
-                    written_to = written_to.max((sector + SECTORS_PER_PAGE) * SECTOR_BYTES as u64);
-                    rest = after;
-                    continue;
-                }
+        for p in units {
+            if let Unit::Sectors { index, mask, .. } = &p.unit {
+                let sectors = u64::from(u8::BITS - mask.leading_zeros());
+                written_to = written_to.max(index * PAGE_BYTES as u64 + sectors * SECTOR_BYTES as u64);
             }
-            apply(&mut self.durable, &first.unit);
+            apply(&mut self.durable, &p.unit);
         }
         // A page that reached the device takes the file's length along, up to what the cache believes.
         self.durable.len = self.durable.len.max(written_to.min(self.cached.len));
@@ -155,32 +167,44 @@ impl Inode {
     /// What a read around the page cache returns: the device's bytes, dirty pages having been handed to the
     /// device first. They stay pending, for the device may hold them in a cache that loses power too.
     pub(super) fn read_device(&self, buf: &mut [u8], offset: u64) -> usize {
-        let mut view = self.durable.clone();
-        view.len = self.cached.len;
-        let end = offset + buf.len() as u64;
-        let sectors = offset / SECTOR_BYTES as u64..end.div_ceil(SECTOR_BYTES as u64);
+        let n = self.durable.read_as_if(self.cached.len, buf, offset);
+        let end = offset + n as u64;
         for p in &self.pending {
             match &p.unit {
-                Unit::Sector { sector, page } if sectors.contains(sector) => view.put_sector(*sector, page),
-                Unit::Shrink(len) => {
-                    view.cut(*len);
-                    view.len = self.cached.len;
+                Unit::Sectors { index, mask, page } => {
+                    for sector in sectors_of(mask & covered(*index, offset, end)) {
+                        let at = (index * PAGE_BYTES as u64 + (sector * SECTOR_BYTES) as u64 - offset) as usize;
+                        let until = (at + SECTOR_BYTES).min(n);
+                        let inside = sector * SECTOR_BYTES;
+                        buf[at..until].copy_from_slice(&page[inside..inside + until - at]);
+                    }
                 }
+                Unit::Shrink(len) if *len < end => buf[len.saturating_sub(offset) as usize..n].fill(0),
+                Unit::Shrink(_) | Unit::Grow(_) => {}
+            }
+        }
+        n
+    }
+
+    /// The file after a power loss that kept these units; nothing where it is just as it is now.
+    pub(super) fn after_power_loss(&self, kept: impl Fn(u64) -> bool) -> Option<Inode> {
+        if self.pending.is_empty() && self.durable.is_same(&self.cached) {
+            return None;
+        }
+        let mut durable = self.durable.clone();
+        for p in &self.pending {
+            match &p.unit {
+                Unit::Sectors { index, mask, page } => {
+                    let kept = sectors_of(*mask).filter(|at| kept(p.seq + *at as u64));
+                    durable.put_sectors(*index, kept.fold(0, |mask, at| mask | 1 << at), page);
+                }
+                unit if kept(p.seq) => apply(&mut durable, unit),
                 _ => {}
             }
         }
-        view.read(buf, offset)
-    }
-
-    /// The file after a power loss that kept these units.
-    pub(super) fn after_power_loss(&self, kept: impl Fn(u64) -> bool) -> Inode {
-        let mut durable = self.durable.clone();
-        for p in self.pending.iter().filter(|p| kept(p.seq)) {
-            apply(&mut durable, &p.unit);
-        }
         let mut inode = Inode { durable, extents: self.extents.clone(), ..Inode::default() };
         inode.settle();
-        inode
+        Some(inode)
     }
 
     /// Makes the cache show what the device holds, and clears what lies past the file's end.
@@ -189,6 +213,7 @@ impl Inode {
         self.extents.cut(self.durable.len.div_ceil(PAGE_BYTES as u64));
         self.cached = self.durable.clone();
         self.pending.clear();
+        self.diverged = false;
     }
 
     /// Puts bytes everywhere: on the device, in the cache and in what is pending.
@@ -199,9 +224,9 @@ impl Inode {
             content.len = content.len.max(end);
         }
         for p in &mut self.pending {
-            let Unit::Sector { sector, page } = &mut p.unit else { continue };
+            let Unit::Sectors { index: written, page, .. } = &mut p.unit else { continue };
             for (index, inside, from, len) in chunks(offset, bytes.len()) {
-                if index == *sector / SECTORS_PER_PAGE {
+                if index == *written {
                     Arc::make_mut(page)[inside..inside + len].copy_from_slice(&bytes[from..from + len]);
                 }
             }
@@ -211,15 +236,15 @@ impl Inode {
 
 fn apply(content: &mut Content, unit: &Unit) {
     match unit {
-        Unit::Sector { sector, page } => content.put_sector(*sector, page),
+        Unit::Sectors { index, mask, page } => content.put_sectors(*index, *mask, page),
         Unit::Grow(len) => content.len = content.len.max(*len),
         Unit::Shrink(len) => content.cut(*len),
     }
 }
 
-/// Where a unit and those after it write all sectors of one page at once, those behind them.
-fn whole_page<'a>(sector: u64, page: &Page, tail: &'a [Pending]) -> Option<&'a [Pending]> {
-    let (others, after) = tail.split_at_checked(SECTORS_PER_PAGE as usize - 1)?;
-    let same = |(i, p): (u64, &Pending)| matches!(&p.unit, Unit::Sector { sector: s, page: q } if *s == sector + i && Arc::ptr_eq(page, q));
-    (sector.is_multiple_of(SECTORS_PER_PAGE) && (1..).zip(others).all(same)).then_some(after)
+/// The mask of the sectors of a page that a range of a file touches.
+fn covered(index: u64, start: u64, end: u64) -> u8 {
+    let page = index * PAGE_BYTES as u64;
+    let (from, to) = (start.max(page), end.min(page + PAGE_BYTES as u64));
+    if from >= to { 0 } else { mask_of((from - page) as usize, (to - from) as usize) }
 }

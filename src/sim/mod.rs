@@ -11,7 +11,9 @@ pub mod explore;
 mod fault;
 mod inode;
 mod killed;
+mod points;
 mod rng;
+mod shim;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -22,3 +24,4 @@ pub use disk::{SimDisk, SimDiskBuilder};
 pub use fault::{Fault, OpKind, Persistence};
 pub use killed::KilledStore;
 pub use rng::Rng;
+pub use points::CrashPoint;

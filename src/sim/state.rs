@@ -1,4 +1,6 @@
-//! Everything that one simulated disk is: files, names, space, clock, faults.
+//! Everything that one simulated disk is: files, names, space, clock; and what happens to it: faults, locks, a trace.
+//!
+//! An [`Image`] is what a crash is taken of. Copying one costs a few pointers, whatever the files hold.
 //!
 //! Invariants:
 //! - `dir` shows every change of names; `durable_dir` and all of `pending_dir` applied in order give the
@@ -9,9 +11,11 @@
 use super::content::PAGE_BYTES;
 use super::fault::{Fault, OpKind, Plan};
 use super::inode::Inode;
+use super::points::Points;
 use super::rng::Rng;
 use super::trace::{Op, Trace};
 use crate::storage::WritePath;
+use crate::sync::Arc;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,14 +25,14 @@ use std::time::Duration;
 const UNLIMITED_BYTES: u64 = 1 << 40;
 
 pub(super) type Ino = u64;
-pub(super) type Names = BTreeMap<String, Ino>;
+pub(super) type Names = BTreeMap<Arc<str>, Ino>;
 
 /// A change of names, which a power loss keeps or loses as one.
 #[derive(Clone, Debug)]
 pub(super) enum EntryChange {
-    Create { name: String, ino: Ino },
-    Rename { to: String, ino: Ino },
-    Remove { name: String, ino: Ino },
+    Create { name: Arc<str>, ino: Ino },
+    Rename { to: Arc<str>, ino: Ino },
+    Remove { name: Arc<str>, ino: Ino },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,14 +55,17 @@ pub(super) struct Locks {
     pub(super) owned: bool,
 }
 
-#[derive(Debug)]
-pub(super) struct State {
+/// A disk at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Image {
     pub(super) config: Config,
-    pub(super) inodes: BTreeMap<Ino, Inode>,
+    pub(super) inodes: BTreeMap<Ino, Arc<Inode>>,
     pub(super) next_ino: Ino,
-    pub(super) dir: Names,
-    pub(super) durable_dir: Names,
+    pub(super) dir: Arc<Names>,
+    pub(super) durable_dir: Arc<Names>,
     pub(super) pending_dir: Vec<(u64, EntryChange)>,
+    /// How many handles are open; they keep a removed file alive.
+    pub(super) handles: BTreeMap<Ino, usize>,
     /// Orders all pending changes, of files and of names.
     pub(super) seq: u64,
     /// The size of the disk; `None` for one that is never full.
@@ -68,48 +75,93 @@ pub(super) struct State {
     /// For what faults leave behind, apart so that a fault does not change the numbers a program draws.
     pub(super) fault_rng: Rng,
     pub(super) clock: Duration,
-    pub(super) ops: u64,
     pub(super) down: bool,
-    pub(super) plan: Plan,
-    pub(super) trace: Trace,
-    pub(super) locks: Locks,
     pub(super) in_flight: Option<InFlight>,
 }
 
+/// A disk and what is planned for it, known of it and held on it.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) image: Image,
+    pub(super) ops: u64,
+    pub(super) plan: Plan,
+    pub(super) trace: Trace,
+    pub(super) locks: Locks,
+    pub(super) points: Points,
+}
+
 impl State {
-    pub(super) fn new(seed: u64, config: Config) -> State {
+    pub(super) fn new(image: Image) -> State {
         State {
+            image,
+            ops: 0,
+            plan: Plan::default(),
+            trace: Trace::default(),
+            locks: Locks::default(),
+            points: Points::default(),
+        }
+    }
+
+    /// Carries out one operation: counts it, finds the fault that strikes it, and lets `act` say what comes of it. Where
+    /// crash points are recorded, a copy of the disk lives through the same operation with [`Fault::Crash`].
+    pub(super) fn perform<T>(
+        &mut self,
+        op: &Op<'_>,
+        mut act: impl FnMut(&mut Image, Option<Fault>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.image.down {
+            return Err(down());
+        }
+        let index = self.ops;
+        self.ops += 1;
+        self.image.clock += Duration::from_micros(1);
+        let fault = self.plan.strike(index, op.kind);
+        self.trace.add(index, op, fault);
+        if self.points.wants(index) {
+            let mut image = self.image.clone();
+            let _ = act(&mut image, Some(Fault::Crash));
+            self.points.push(index, op.kind, image);
+        }
+        act(&mut self.image, fault)
+    }
+
+    /// An operation for which a fault means that nothing happens, or, where the machine stops, that it
+    /// happens but nobody is told.
+    pub(super) fn simple<T>(
+        &mut self,
+        op: &Op<'_>,
+        mut effect: impl FnMut(&mut Image) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.perform(op, |image, fault| match fault {
+            Some(Fault::Eio) => Err(eio()),
+            Some(Fault::NoSpace) => Err(no_space()),
+            Some(Fault::Crash) => {
+                let _ = effect(image);
+                Err(image.stop())
+            }
+            None | Some(Fault::ShortWrite | Fault::Interrupted) => effect(image),
+        })
+    }
+}
+
+impl Image {
+    pub(super) fn new(seed: u64, config: Config) -> Image {
+        Image {
             config,
             inodes: BTreeMap::new(),
             next_ino: 1,
-            dir: Names::new(),
-            durable_dir: Names::new(),
+            dir: Arc::default(),
+            durable_dir: Arc::default(),
             pending_dir: Vec::new(),
+            handles: BTreeMap::new(),
             seq: 0,
             capacity: None,
             rng: Rng::new(seed).fork(1),
             fault_rng: Rng::new(seed).fork(2),
             clock: Duration::ZERO,
-            ops: 0,
             down: false,
-            plan: Plan::default(),
-            trace: Trace::default(),
-            locks: Locks::default(),
             in_flight: None,
         }
-    }
-
-    /// Counts an operation and says which fault strikes it.
-    pub(super) fn enter(&mut self, op: &Op<'_>) -> io::Result<Option<Fault>> {
-        if self.down {
-            return Err(down());
-        }
-        let index = self.ops;
-        self.ops += 1;
-        self.clock += Duration::from_micros(1);
-        let fault = self.plan.strike(index, op.kind);
-        self.trace.add(index, op, fault);
-        Ok(fault)
     }
 
     /// Stops the machine; the error is what the operation answers.
@@ -118,31 +170,30 @@ impl State {
         down()
     }
 
-    /// An operation for which a fault means that nothing happens, or, where the machine stops, that it
-    /// happens but nobody is told.
-    pub(super) fn simple<T>(&mut self, op: &Op<'_>, effect: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-        match self.enter(op)? {
-            Some(Fault::Eio) => Err(eio()),
-            Some(Fault::NoSpace) => Err(no_space()),
-            Some(Fault::Crash) => {
-                let _ = effect(self);
-                Err(self.stop())
-            }
-            None | Some(Fault::ShortWrite | Fault::Interrupted) => effect(self),
-        }
+    pub(super) fn names(&self) -> Vec<String> {
+        self.dir.keys().map(|name| String::from(&**name)).collect()
     }
 
     pub(super) fn lookup(&self, name: &str) -> io::Result<Ino> {
         self.dir.get(name).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no file {name:?}")))
     }
 
+    /// An inode to be changed.
     pub(super) fn inode(&mut self, ino: Ino) -> &mut Inode {
-        self.inodes.entry(ino).or_default()
+        Arc::make_mut(self.inodes.entry(ino).or_default())
+    }
+
+    /// Looks at an inode.
+    pub(super) fn look<T>(&self, ino: Ino, look: impl FnOnce(&Inode) -> T) -> T {
+        match self.inodes.get(&ino) {
+            Some(inode) => look(inode),
+            None => look(&Inode::default()),
+        }
     }
 
     /// An inode with the counter that orders its changes.
     pub(super) fn inode_and_seq(&mut self, ino: Ino) -> (&mut Inode, &mut u64) {
-        (self.inodes.entry(ino).or_default(), &mut self.seq)
+        (Arc::make_mut(self.inodes.entry(ino).or_default()), &mut self.seq)
     }
 
     pub(super) fn create(&mut self, name: &str) -> io::Result<Ino> {
@@ -151,20 +202,20 @@ impl State {
         }
         let ino = self.next_ino;
         self.next_ino += 1;
-        self.inodes.insert(ino, Inode::default());
-        self.change_entry(EntryChange::Create { name: name.to_owned(), ino });
+        self.inodes.insert(ino, Arc::default());
+        self.change_entry(EntryChange::Create { name: name.into(), ino });
         Ok(ino)
     }
 
     pub(super) fn change_entry(&mut self, change: EntryChange) {
-        apply_entry(&mut self.dir, &change);
+        apply_entry(Arc::make_mut(&mut self.dir), &change);
         self.pending_dir.push((self.seq, change));
         self.seq += 1;
     }
 
     pub(super) fn sync_dir(&mut self) {
         for (_, change) in std::mem::take(&mut self.pending_dir) {
-            apply_entry(&mut self.durable_dir, &change);
+            apply_entry(Arc::make_mut(&mut self.durable_dir), &change);
         }
         self.forget_nameless();
     }
@@ -175,7 +226,8 @@ impl State {
         named.extend(self.pending_dir.iter().map(|(_, change)| match change {
             EntryChange::Create { ino, .. } | EntryChange::Rename { ino, .. } | EntryChange::Remove { ino, .. } => ino,
         }));
-        self.inodes.retain(|ino, inode| inode.handles > 0 || named.contains(ino));
+        let handles = &self.handles;
+        self.inodes.retain(|ino, _| handles.contains_key(ino) || named.contains(ino));
     }
 
     /// Makes all changes of names durable that come before a direct edit of this one, so that none of them is
@@ -184,12 +236,12 @@ impl State {
         let about = |change: &EntryChange, ino: Option<&Ino>| match change {
             EntryChange::Create { name: n, ino: i }
             | EntryChange::Rename { to: n, ino: i }
-            | EntryChange::Remove { name: n, ino: i } => n == name || Some(i) == ino,
+            | EntryChange::Remove { name: n, ino: i } => &**n == name || Some(i) == ino,
         };
         let ino = self.dir.get(name);
         if let Some(last) = self.pending_dir.iter().rposition(|(_, change)| about(change, ino)) {
             for (_, change) in self.pending_dir.drain(..=last) {
-                apply_entry(&mut self.durable_dir, &change);
+                apply_entry(Arc::make_mut(&mut self.durable_dir), &change);
             }
         }
     }
@@ -201,17 +253,20 @@ impl State {
 
     /// Ends a handle.
     pub(super) fn close(&mut self, ino: Ino) {
-        let inode = self.inode(ino);
-        inode.handles = inode.handles.saturating_sub(1);
-        if inode.handles == 0 && !self.dir.values().any(|&named| named == ino) {
-            self.forget_nameless();
+        let Some(open) = self.handles.get_mut(&ino) else { return };
+        *open -= 1;
+        if *open == 0 {
+            self.handles.remove(&ino);
+            if !self.dir.values().any(|&named| named == ino) {
+                self.forget_nameless();
+            }
         }
     }
 
     /// What files with a name or a handle take up.
     pub(super) fn used_bytes(&self) -> u64 {
         let named: BTreeSet<Ino> = self.dir.values().copied().collect();
-        let live = self.inodes.iter().filter(|(ino, inode)| inode.handles > 0 || named.contains(ino));
+        let live = self.inodes.iter().filter(|(ino, _)| self.handles.contains_key(ino) || named.contains(ino));
         live.map(|(_, inode)| inode.extents.bytes()).sum()
     }
 
@@ -228,6 +283,9 @@ impl State {
             None => u64::MAX,
             Some(_) => self.free_bytes() / page_bytes,
         };
+        if self.look(ino, |inode| inode.extents.missing(first, last)) == 0 {
+            return len;
+        }
         let extents = &mut self.inode(ino).extents;
         let mut end = last;
         if extents.missing(first, last) > room {
@@ -260,9 +318,9 @@ pub(super) fn apply_entry(names: &mut Names, change: &EntryChange) {
 
 /// Gives an inode a name, and takes away the one it had: where an earlier rename was lost, that is not
 /// the one this change knew.
-fn give_name(names: &mut Names, name: &str, ino: Ino) {
+fn give_name(names: &mut Names, name: &Arc<str>, ino: Ino) {
     names.retain(|_, held| *held != ino);
-    names.insert(name.to_owned(), ino);
+    names.insert(Arc::clone(name), ino);
 }
 
 pub(super) fn down() -> io::Error {

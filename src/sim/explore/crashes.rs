@@ -59,7 +59,7 @@ impl<'a, M: Known> Exploration<'a, M> {
     /// Runs a history once, and explores from each operation on its way.
     pub(super) fn history(&mut self, steps: &[Step<M>]) -> Result<(), Wrong> {
         let disk = self.plan.disk(self.seed);
-        disk.record_crash_points();
+        disk.record_crash_points(..);
         let mut diary = self.diary();
         let empty = Judge::new(digest(&M::default()));
         let started = contained(|| Run::start(self.plan, &disk, None, &mut diary));
@@ -114,7 +114,7 @@ impl<'a, M: Known> Exploration<'a, M> {
             }
             let before = Before { judge, lost: Lost::Process, depth: 1 };
             self.explored.operations += 1;
-            let choices = point.disk().crash_choices(rng.next());
+            let choices = point.crash_choices(rng.next());
             // of one of the states the recovery is crashed at all of its operations as well
             let deeper = rng.below(choices.len() as u64) as usize;
             for (at, crash) in choices.into_iter().enumerate() {
@@ -136,14 +136,14 @@ impl<'a, M: Known> Exploration<'a, M> {
         rng: &mut Rng,
         again: bool,
     ) -> Result<(), Wrong> {
-        let disk = point.disk().crash(crash);
+        let disk = point.crash(crash);
         let lost = before.lost.and(if crash == Crash::KillOnly { Lost::Process } else { Lost::Power });
         let told = self.lines.len();
         if self.telling == Telling::Told {
             self.lines.push(format!("crash in operation {} ({}), which leaves: {crash}", point.op(), point.kind()));
         }
         if again {
-            disk.record_crash_points();
+            disk.record_crash_points(..);
         }
         let mut diary = self.diary();
         let opened = contained(|| Run::start(self.plan, &disk, Some((before.judge, lost)), &mut diary));
@@ -162,7 +162,7 @@ impl<'a, M: Known> Exploration<'a, M> {
         for point in points {
             self.explored.operations += 1;
             for _ in 0..2 {
-                let choices = point.disk().crash_choices(rng.next());
+                let choices = point.crash_choices(rng.next());
                 let Some(&crash) = choices.get(rng.below(choices.len() as u64) as usize) else { continue };
                 let before = Before { lost, depth: before.depth + 1, ..before };
                 let again = before.depth < 3 && rng.below(16) == 0;
