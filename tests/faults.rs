@@ -106,7 +106,7 @@ fn an_error_of_reading_in_recovery_is_not_the_end_of_the_log() {
 
 #[test]
 fn full_disks_refuse_commits_without_harm_and_the_engine_resumes_by_itself() {
-    let explored = stacks().full_disks().seed(20).seeds(2 * scale()).run().unwrap_or_else(|e| panic!("{e}"));
+    let explored = stacks().full_disks().seed(20).seeds(4 * scale()).one_in(20).run().unwrap_or_else(|e| panic!("{e}"));
     println!("{explored:?}");
     assert!(explored.did.contains_key("full"), "{explored:?}");
 }

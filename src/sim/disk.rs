@@ -302,10 +302,8 @@ impl Storage for SimDisk {
                 Ok(())
             }
             Some(Fault::Crash) => Err(image.stop()),
-            Some(fault) => {
-                image.pending_dir.clear();
-                Err(sync_error(fault))
-            }
+            // names are kept in a journal, which is never marked clean: they are as pending as before
+            Some(fault) => Err(sync_error(fault)),
         })
     }
 

@@ -67,8 +67,8 @@ fn books_agree(kv: &Kv) -> Result<(), String> {
     let (mut entries, mut bytes) = (0, 0);
     for table in kv.tables() {
         let before = entries;
-        // a key in a named table carries its name, and what parts the two
-        let name_bytes = if table.is_empty() { 0 } else { table.len() + 1 };
+        // a key carries its table's name, and what parts the two
+        let name_bytes = table.len() + 1;
         for (key, value) in kv.range::<[u8]>(table, ..) {
             entries += 1;
             bytes += (name_bytes + key.len() + value.len()) as u64;

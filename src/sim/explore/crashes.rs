@@ -115,8 +115,8 @@ impl<'a, M: Known> Exploration<'a, M> {
             let before = Before { judge, lost: Lost::Process, depth: 1 };
             self.explored.operations += 1;
             let choices = point.crash_choices(rng.next());
-            // of one of the states the recovery is crashed at all of its operations as well
-            let deeper = rng.below(choices.len() as u64) as usize;
+            // of one of the states, often, the recovery is crashed at all of its operations as well
+            let deeper = rng.below(3 * choices.len() as u64) as usize;
             for (at, crash) in choices.into_iter().enumerate() {
                 if self.limits.is_reached() {
                     return Ok(());

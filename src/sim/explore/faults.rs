@@ -3,7 +3,7 @@
 use super::crashes::contained;
 use super::failure::{Telling, Wrong};
 use super::oracle::{Judge, Lost, digest};
-use super::run::{Diary, Known, Run, Stop, Stopped, wrong};
+use super::run::{Diary, Known, Refusals, Run, Stop, Stopped, wrong};
 use super::work::Step;
 use super::{Explore, Explored, Limits};
 use crate::engine::{ExecuteError, ReadLevel};
@@ -82,6 +82,7 @@ fn fail<M: Known>(
 ) -> Stopped {
     let disk = plan.disk(seed);
     disk.fail_at(planned.op, planned.fault, planned.persistence);
+    if std::env::var_os("TRC").is_some() && diary.lines.is_some() { disk.enable_trace(); }
     let judge = match Run::start(plan, &disk, None, diary) {
         Err(Stop::Failed(error)) => {
             typed(planned, error)?;
@@ -90,6 +91,7 @@ fn fail<M: Known>(
         }
         Err(stop) => return Err(stop),
         Ok(mut run) => {
+            run.refusals = Refusals::AtAnyTime;
             let mut failures = 0;
             for step in steps {
                 match run.step(step) {
@@ -111,6 +113,7 @@ fn fail<M: Known>(
     let choices = disk.crash_choices(rng.next());
     let crash = choices.get(rng.below(choices.len() as u64) as usize).copied().unwrap_or(Crash::Nothing);
     diary.note(|| format!("crash, which leaves: {crash}"));
+    if std::env::var_os("TRC").is_some() && diary.lines.is_some() { for l in disk.trace() { eprintln!("{l}"); } }
     // what was only in the page cache may be gone after a sync that failed, also without a power loss
     let after: SimDisk = disk.crash(crash);
     let mut run = Run::start(plan, &after, Some((&judge, Lost::Power)), diary)?;

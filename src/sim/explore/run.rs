@@ -65,7 +65,16 @@ pub(super) struct Run<'a, M: Known> {
     pub(super) slots: [Option<Slot<M>>; SLOTS],
     pub(super) replies: Vec<Pending<M::Reply>>,
     pub(super) commits: Vec<Pending<()>>,
+    /// Whether operations may fail for want of space although there is some.
+    pub(super) refusals: Refusals,
     pub(super) diary: &'a mut Diary,
+}
+
+/// When the engine may say that there is no space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusals {
+    WithoutSpace,
+    AtAnyTime,
 }
 
 /// What a run did: how often, and in words if somebody wants to read them.
@@ -78,7 +87,7 @@ pub(super) struct Diary {
 impl Diary {
     pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {
-            lines.push(line());
+            lines.push(shortened(line()));
         }
     }
 
@@ -110,6 +119,7 @@ impl<'a, M: Known> Run<'a, M> {
             slots: Default::default(),
             replies: Vec::new(),
             commits: Vec::new(),
+            refusals: Refusals::WithoutSpace,
             diary,
         })
     }
@@ -238,7 +248,7 @@ impl<'a, M: Known> Run<'a, M> {
     pub(super) fn full(&mut self, error: &Error) -> Stopped {
         self.diary.count("full");
         let free_bytes = self.disk.free_bytes().unwrap_or(0);
-        if free_bytes > self.plan.options.max_log_bytes {
+        if self.refusals == Refusals::WithoutSpace && free_bytes > self.plan.options.max_log_bytes {
             return wrong(format!("{error}, though {free_bytes} bytes are free"));
         }
         Ok(())
@@ -395,6 +405,16 @@ impl<'a, M: Known> Run<'a, M> {
         self.diary.count("reopened");
         Ok(())
     }
+}
+
+/// The line without its middle, where it is a long one.
+fn shortened(line: String) -> String {
+    const MOST: usize = 300;
+    if line.len() <= MOST {
+        return line;
+    }
+    let (start, end) = (line.floor_char_boundary(MOST / 2), line.ceil_char_boundary(line.len() - MOST / 2));
+    format!("{} … {}", &line[..start], &line[end..])
 }
 
 /// Opens a store and takes the state out.
