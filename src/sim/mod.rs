@@ -16,6 +16,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod write;
 
 pub use crash::Crash;
 pub use disk::{SimDisk, SimDiskBuilder};
