@@ -15,17 +15,14 @@ fn disk(seed: u64) -> SimDisk {
     SimDisk::builder().seed(seed).write_path(path).build()
 }
 
-/// Commits through several segments, checkpoints and openings. Returns what was acknowledged, or what the engine
-/// answered when it noticed something.
-fn workload(disk: &SimDisk) -> Result<Stacks, Error> {
-    let mut wanted = Stacks::default();
+/// Commits through several segments, checkpoints and openings, noting in `wanted` what was acknowledged, until the engine notices
+/// something.
+fn workload(disk: &SimDisk, wanted: &mut Stacks) -> Result<(), Error> {
     for round in 0..3 {
         let (engine, _) = open_on::<Stacks>(disk, &manual())?;
-        if state(&engine) != wanted {
-            panic!("wrong data in round {round}");
-        }
+        assert_eq!(state(&engine), *wanted, "round {round}");
         for n in 0..14 {
-            commit(&engine, round * 100 + n, &mut wanted)?;
+            commit(&engine, round * 100 + n, wanted)?;
             if n == 9 {
                 // a checkpoint that fails is reported, and the log goes on
                 let _ = engine.checkpoint();
@@ -38,14 +35,11 @@ fn workload(disk: &SimDisk) -> Result<Stacks, Error> {
         }
     }
     let (engine, _) = open_on::<Stacks>(disk, &manual())?;
-    if state(&engine) != wanted {
-        panic!("wrong data at the last opening");
-    }
+    assert_eq!(state(&engine), *wanted, "the last opening");
     for n in 0..6 {
-        commit(&engine, 1000 + n, &mut wanted)?;
+        commit(&engine, 1000 + n, wanted)?;
     }
-    rest(&engine)?;
-    Ok(wanted)
+    rest(&engine)
 }
 
 fn commit(engine: &Engine<Stacks>, n: u32, wanted: &mut Stacks) -> Result<(), Error> {
@@ -70,31 +64,30 @@ fn go_wrong(seed: u64, op: u64, fault: Fault, counts: &mut BTreeMap<&'static str
     let described = format!("seed {seed}, op {op}, {fault:?}");
     let disk = disk(seed);
     disk.fail_at(op, fault, Persistence::Once);
-    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| workload(&disk)));
-    let done = done.unwrap_or_else(|_| panic!("{described}"));
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut wanted = Stacks::default();
+        let done = workload(&disk, &mut wanted);
+        (done, wanted)
+    }));
+    let (done, wanted) = done.unwrap_or_else(|_| panic!("{described}"));
     let noticed = |error: &Error| {
         let typed = error.is_corrupt() || matches!(error, Error::NotAStore { .. } | Error::UnsupportedVersion { .. });
         assert!(typed, "{described}: {error:?}");
     };
-    match &done {
-        Ok(_) => {}
-        Err(error) => {
-            noticed(error);
-            *counts.entry("noticed on the way").or_default() += 1;
-        }
+    if let Err(error) = &done {
+        noticed(error);
+        *counts.entry("noticed on the way").or_default() += 1;
     }
     for crash in [Crash::Nothing, Crash::KillOnly] {
-        match (open_on::<Stacks>(&disk.crash(crash), &manual()), &done) {
-            (Ok((engine, _)), Ok(wanted)) => {
-                assert_eq!(state(&engine), *wanted, "{described}, {crash}");
+        match open_on::<Stacks>(&disk.crash(crash), &manual()) {
+            Ok((engine, _)) => {
+                assert_eq!(state(&engine), wanted, "{described}, {crash}, after {done:?}");
                 *counts.entry("without consequence").or_default() += 1;
             }
-            (Err(error), Ok(_)) => {
+            Err(error) => {
                 noticed(&error);
                 *counts.entry("noticed at the end").or_default() += 1;
             }
-            (Err(_), Err(_)) => {}
-            (Ok(_), Err(error)) => panic!("{described}, {crash}: opened after {error:?}"),
         }
     }
 }
@@ -106,7 +99,7 @@ fn a_lost_or_misdirected_write_is_noticed_or_without_consequence() {
         for seed in 0..2 * scale() {
             let whole = disk(seed);
             whole.record_crash_points(..);
-            workload(&whole).unwrap();
+            workload(&whole, &mut Stacks::default()).unwrap();
             for point in whole.take_crash_points() {
                 if matches!(point.kind(), OpKind::WriteAt | OpKind::WriteDurableAt) {
                     go_wrong(seed, point.op(), fault, &mut counts);

@@ -155,55 +155,6 @@ impl SimDisk {
         self.state.lock().trace.lines()
     }
 
-    /// Makes the device slow: from here on durable writes wait, each on its own thread, until [`SimDisk::complete_write`] or
-    /// [`SimDisk::release_writes`]. While a write waits, any subset of its sectors may survive a crash.
-    ///
-    /// ```
-    /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::storage::{AlignedBuf, OpenMode, Storage};
-    ///
-    /// let disk = SimDisk::new(7);
-    /// let file = disk.open("a", OpenMode::CreateNew)?;
-    /// disk.sync_dir()?;
-    /// disk.hold_writes();
-    /// let writer = std::thread::spawn(move || file.write_durable_at(&AlignedBuf::zeroed(4096)?, 0));
-    /// while disk.held_writes() == 0 {
-    ///     std::thread::yield_now();
-    /// }
-    /// assert_eq!(disk.crash(Crash::Nothing).read_file("a")?.len(), 0);
-    /// disk.complete_write(0);
-    /// writer.join().unwrap()?;
-    /// assert_eq!(disk.crash(Crash::Nothing).read_file("a")?.len(), 4096);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn hold_writes(&self) {
-        self.state.lock().image.holds = true;
-    }
-
-    /// How many durable writes wait.
-    pub fn held_writes(&self) -> usize {
-        self.state.lock().image.held.len()
-    }
-
-    /// Completes one of the durable writes that wait, counted from 0 in the order in which they were begun. Whether there was
-    /// such a one.
-    pub fn complete_write(&self, nth: usize) -> bool {
-        let mut state = self.state.lock();
-        let done = state.image.complete(nth);
-        state.completed.notify_all();
-        done
-    }
-
-    /// Completes all durable writes that wait, the last one first, and lets later ones pass.
-    pub fn release_writes(&self) {
-        let mut state = self.state.lock();
-        state.image.holds = false;
-        while let Some(last) = state.image.held.len().checked_sub(1) {
-            state.image.complete(last);
-        }
-        state.completed.notify_all();
-    }
-
     /// The names of all files. Not an operation.
     pub fn file_names(&self) -> Vec<String> {
         self.state.lock().image.names()

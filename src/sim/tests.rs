@@ -2,6 +2,7 @@
 
 mod faults;
 mod liars;
+mod possible;
 
 use super::{Crash, Fault, OpKind, Persistence, SimDisk};
 use crate::storage::{AlignedBuf, LockMode, OpenMode, Storage, StorageFile, WritePath, read_device_full, write_all_at};

@@ -1,11 +1,64 @@
 //! Durable writes: done, failed, interrupted by the end of the machine, lost, gone astray, or still under way.
 
+use super::disk::SimDisk;
 use super::fault::Fault;
+use super::inode::Inode;
 use super::state::{Held, Image, InFlight, Ino, eio, no_space};
 use crate::storage::WritePath;
 use crate::sync::Arc;
 use std::borrow::Cow;
 use std::io;
+
+impl SimDisk {
+    /// Makes the device slow: from here on durable writes wait, each on its own thread, until [`SimDisk::complete_write`] or
+    /// [`SimDisk::release_writes`]. While a write waits, any subset of its sectors may survive a crash.
+    ///
+    /// ```
+    /// use seawal::sim::{Crash, SimDisk};
+    /// use seawal::storage::{AlignedBuf, OpenMode, Storage};
+    ///
+    /// let disk = SimDisk::new(7);
+    /// let file = disk.open("a", OpenMode::CreateNew)?;
+    /// disk.sync_dir()?;
+    /// disk.hold_writes();
+    /// let writer = std::thread::spawn(move || file.write_durable_at(&AlignedBuf::zeroed(4096)?, 0));
+    /// while disk.held_writes() == 0 {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert_eq!(disk.crash(Crash::Nothing).read_file("a")?.len(), 0);
+    /// disk.complete_write(0);
+    /// writer.join().unwrap()?;
+    /// assert_eq!(disk.crash(Crash::Nothing).read_file("a")?.len(), 4096);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn hold_writes(&self) {
+        self.state.lock().image.holds = true;
+    }
+
+    /// How many durable writes wait.
+    pub fn held_writes(&self) -> usize {
+        self.state.lock().image.held.len()
+    }
+
+    /// Completes one of the durable writes that wait, counted from 0 in the order in which they were begun. Whether there was
+    /// such a one.
+    pub fn complete_write(&self, nth: usize) -> bool {
+        let mut state = self.state.lock();
+        let done = state.image.complete(nth);
+        state.completed.notify_all();
+        done
+    }
+
+    /// Completes all durable writes that wait, the last one first, and lets later ones pass.
+    pub fn release_writes(&self) {
+        let mut state = self.state.lock();
+        state.image.holds = false;
+        while let Some(last) = state.image.held.len().checked_sub(1) {
+            state.image.complete(last);
+        }
+        state.completed.notify_all();
+    }
+}
 
 impl Image {
     /// A durable write, as far as there is room.
@@ -66,7 +119,7 @@ impl Image {
     /// is no such block they are just lost.
     pub(super) fn stray(&mut self, ino: Ino, bytes: &[u8], offset: u64) {
         let block = u64::from(self.config.block_bytes);
-        let blocks = |(&ino, inode): (&Ino, &Arc<super::inode::Inode>)| (ino, inode.durable.len.div_ceil(block));
+        let blocks = |(&ino, inode): (&Ino, &Arc<Inode>)| (ino, inode.durable.len.div_ceil(block));
         let places = self.inodes.iter().map(blocks).map(|(_, count)| count).sum();
         let mut place = self.fault_rng.below(places);
         let target = self.inodes.iter().map(blocks).find_map(|(ino, count)| {
