@@ -9,7 +9,10 @@ use super::disk::SimDisk;
 use super::inode::Unit;
 use super::rng::{Rng, mix};
 use super::state::{Image, InFlight, Ino, apply_entry};
+use crate::error::Error;
 use crate::sync::Arc;
+use std::fmt;
+use std::str::FromStr;
 
 /// What a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +30,15 @@ pub enum Crash {
     /// As `Seeded`; besides, one physical block is destroyed, what was durable in it included: one of those that the last
     /// unfinished durable write was about, else one with unsynced sectors, if there are any.
     TornBlock(u64),
+    /// Power loss; of what was not synced the first so many changes survive, in the order in which they were made.
+    Prefix(u32),
+    /// Power loss; all that was not synced survives but this one change, counted from 0.
+    AllBut(u32),
+    /// Power loss; of what was not synced only this change survives, counted from 0.
+    Only(u32),
+    /// Power loss; of what was not synced those changes survive whose bit is set, the lowest bit for the first. Those from the 65th
+    /// on are lost.
+    Subset(u64),
 }
 
 /// What one pending unit is about.
@@ -63,36 +75,71 @@ impl SimDisk {
         SimDisk::of(after(&self.state.lock().image, choice))
     }
 
-    /// How many changes are written and not synced: what [`SimDisk::crash_subset`] chooses from.
-    pub fn pending_units(&self) -> usize {
-        pending_units(&self.state.lock().image)
-    }
-
-    /// The disk after a power loss that kept the units whose entry in `mask` is true, in the order in which
-    /// they were written. Units that `mask` is too short for are lost.
-    ///
-    /// Where [`SimDisk::pending_units`] is small, all 2ⁿ masks can be tried.
+    /// How many changes are written and not synced: sectors, lengths and changes of names. A power loss keeps any
+    /// subset of them.
     ///
     /// ```
-    /// use seawal::sim::SimDisk;
+    /// use seawal::sim::{Crash, SimDisk};
     /// use seawal::storage::{OpenMode, Storage};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;
     /// file.write_at(b"x", 0)?;
     /// assert_eq!(disk.pending_units(), 3); // the name, the sector, the length
-    /// assert_eq!(disk.crash_subset(&[true, true, false]).read_file("a")?, b"");
-    /// assert_eq!(disk.crash_subset(&[true, false, true]).read_file("a")?, b"\0");
+    /// assert_eq!(disk.crash(Crash::Subset(0b011)).read_file("a")?, b"");
+    /// assert_eq!(disk.crash(Crash::Subset(0b101)).read_file("a")?, b"\0");
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    #[must_use]
-    pub fn crash_subset(&self, mask: &[bool]) -> SimDisk {
-        SimDisk::of(subset(&self.state.lock().image, mask))
+    pub fn pending_units(&self) -> usize {
+        pending_units(&self.state.lock().image)
     }
+
+    /// The crashes worth trying at this moment: a kill; where something is being written, a torn block; and power losses, which are all
+    /// subsets of the pending units where there are eight or fewer, else none, all, each prefix, each unit
+    /// alone, all but each, and sixteen drawn from the seed.
+    ///
+    /// ```
+    /// use seawal::sim::{Crash, SimDisk};
+    /// use seawal::storage::{OpenMode, Storage};
+    ///
+    /// let disk = SimDisk::new(7);
+    /// let file = disk.open("a", OpenMode::CreateNew)?;
+    /// assert_eq!(disk.crash_choices(1), [Crash::KillOnly, Crash::Subset(0), Crash::Subset(1)]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn crash_choices(&self, seed: u64) -> Vec<Crash> {
+        crash_choices(&self.state.lock().image, seed)
+    }
+}
+
+/// How many units may be pending for all their subsets to be tried.
+const EXHAUSTED_UNITS: usize = 8;
+
+/// How many subsets are drawn where there are too many.
+const DRAWN_SUBSETS: usize = 16;
+
+pub(super) fn crash_choices(image: &Image, seed: u64) -> Vec<Crash> {
+    let image = &*image.with_held_pending();
+    let (mut rng, units) = (Rng::new(seed), units(image));
+    let mut choices = vec![Crash::KillOnly];
+    if image.in_flight.is_some() || units.iter().any(|(_, about)| matches!(about, About::Sector(..))) {
+        choices.push(Crash::TornBlock(rng.next()));
+    }
+    if units.len() <= EXHAUSTED_UNITS {
+        choices.extend((0..1 << units.len()).map(Crash::Subset));
+        return choices;
+    }
+    let count = u32::try_from(units.len()).unwrap_or(u32::MAX);
+    choices.extend([Crash::Nothing, Crash::Everything]);
+    choices.extend((1..count).map(Crash::Prefix));
+    choices.extend((0..count).flat_map(|unit| [Crash::Only(unit), Crash::AllBut(unit)]));
+    choices.extend(std::iter::repeat_with(|| Crash::Seeded(rng.next())).take(DRAWN_SUBSETS));
+    choices
 }
 
 /// The disk after a crash.
 pub(super) fn after(image: &Image, choice: Crash) -> Image {
+    let image = &*image.with_held_pending();
     match choice {
         Crash::Nothing => power_loss(image, 1, |_| false),
         Crash::Everything => power_loss(image, 2, |_| true),
@@ -103,19 +150,67 @@ pub(super) fn after(image: &Image, choice: Crash) -> Image {
             destroy_block(image, &mut after, Rng::new(seed).fork(3));
             after
         }
+        Crash::Prefix(count) => power_loss(image, code(5, count.into()), |at| at < count as usize),
+        Crash::AllBut(unit) => power_loss(image, code(6, unit.into()), |at| at != unit as usize),
+        Crash::Only(unit) => power_loss(image, code(7, unit.into()), |at| at == unit as usize),
+        Crash::Subset(mask) => power_loss(image, code(8, mask), |at| at < 64 && mask >> at & 1 == 1),
+    }
+}
+
+/// What the randomness of the disk after a crash depends on.
+fn code(kind: u64, number: u64) -> u64 {
+    mix(number ^ mix(kind))
+}
+
+/// One word, which [`FromStr`] reads again: for a report of a failure.
+impl fmt::Display for Crash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Crash::Nothing => f.write_str("nothing"),
+            Crash::Everything => f.write_str("everything"),
+            Crash::KillOnly => f.write_str("kill"),
+            Crash::Seeded(seed) => write!(f, "seeded-{seed}"),
+            Crash::TornBlock(seed) => write!(f, "torn-{seed}"),
+            Crash::Prefix(count) => write!(f, "prefix-{count}"),
+            Crash::AllBut(unit) => write!(f, "allbut-{unit}"),
+            Crash::Only(unit) => write!(f, "only-{unit}"),
+            Crash::Subset(mask) => write!(f, "subset-{mask}"),
+        }
+    }
+}
+
+/// Reads what [`fmt::Display`] writes.
+///
+/// ```
+/// use seawal::sim::Crash;
+/// assert_eq!("allbut-3".parse::<Crash>()?, Crash::AllBut(3));
+/// assert_eq!(Crash::Subset(5).to_string(), "subset-5");
+/// # Ok::<(), seawal::Error>(())
+/// ```
+impl FromStr for Crash {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Crash, Error> {
+        let (word, number) = text.split_once('-').map_or((text, None), |(word, number)| (word, number.parse().ok()));
+        let small = number.and_then(|number: u64| u32::try_from(number).ok());
+        let crash = match word {
+            "nothing" if word == text => Some(Crash::Nothing),
+            "everything" if word == text => Some(Crash::Everything),
+            "kill" if word == text => Some(Crash::KillOnly),
+            "seeded" => number.map(Crash::Seeded),
+            "torn" => number.map(Crash::TornBlock),
+            "prefix" => small.map(Crash::Prefix),
+            "allbut" => small.map(Crash::AllBut),
+            "only" => small.map(Crash::Only),
+            "subset" => number.map(Crash::Subset),
+            _ => None,
+        };
+        crash.ok_or_else(|| Error::invalid(format!("{text:?} is not a crash")))
     }
 }
 
 pub(super) fn pending_units(image: &Image) -> usize {
-    units(image).len()
-}
-
-fn subset(image: &Image, mask: &[bool]) -> Image {
-    let mut code = mix(mask.len() as u64);
-    for &kept in mask {
-        code = mix(code.wrapping_add(1 + u64::from(kept)));
-    }
-    power_loss(image, code, |at| mask.get(at).copied().unwrap_or(false))
+    units(&image.with_held_pending()).len()
 }
 
 /// All pending units in the order in which they were written.

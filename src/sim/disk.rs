@@ -5,8 +5,9 @@
 
 use super::fault::{Fault, OpKind, Persistence, When};
 use super::inode::Inode;
-use super::state::{Config, EntryChange, Image, InFlight, Ino, State, eio, no_space, open_kind};
+use super::state::{Config, EntryChange, Image, Ino, State, down, eio, no_space, open_kind};
 use super::trace::Op;
+use super::write::sync_error;
 use crate::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
 use crate::sync::{Arc, Mutex};
 use rustix::io::Errno;
@@ -396,49 +397,6 @@ impl SimFile {
         if self.writable { Ok(()) } else { Err(Errno::BADF.into()) }
     }
 
-    fn write_through(&self, image: &mut Image, mut fault: Option<Fault>, buf: &[u8], offset: u64) -> io::Result<()> {
-        let room = image.claim(self.ino, offset, buf.len() as u64) as usize;
-        if room < buf.len() && fault.is_none() {
-            fault = Some(Fault::NoSpace);
-        }
-        let buf = &buf[..room];
-        let buffered = image.config.write_path == WritePath::BufferedSync;
-        if let Some(Fault::Eio | Fault::NoSpace | Fault::Crash) = fault
-            && room > 0
-        {
-            image.in_flight = Some(InFlight { ino: self.ino, offset, len: room as u64 });
-        }
-        let mut rng = image.fault_rng;
-        let (inode, seq) = image.inode_and_seq(self.ino);
-        match fault {
-            None | Some(Fault::ShortWrite | Fault::Interrupted) => {
-                if buffered {
-                    inode.write_cached(buf, offset, seq);
-                    inode.sync();
-                } else {
-                    inode.write_device(buf, offset);
-                }
-                image.finish_in_flight(self.ino);
-                Ok(())
-            }
-            Some(Fault::Crash) => {
-                inode.write_cached(buf, offset, seq);
-                Err(image.stop())
-            }
-            Some(fault) => {
-                let grown = rng.coin();
-                inode.write_device_partly(buf, offset, || rng.coin(), grown);
-                if buffered {
-                    // The cache shows all of it, as clean pages.
-                    inode.write_cached(buf, offset, seq);
-                    inode.fail_sync();
-                }
-                image.fault_rng = rng;
-                Err(sync_error(fault))
-            }
-        }
-    }
-
     fn sync(&self, kind: OpKind) -> io::Result<()> {
         let ino = self.ino;
         self.state.lock().perform(&self.op(kind), |image, fault| match fault {
@@ -463,11 +421,11 @@ impl StorageFile for SimFile {
         let op = Op { offset, len: buf.len() as u64, ..self.op(OpKind::ReadAt) };
         self.state.lock().perform(&op, |image, fault| {
             let part = match fault {
-                None | Some(Fault::NoSpace) => buf.len(),
                 Some(Fault::ShortWrite) => part_of(image, buf.len()),
                 Some(Fault::Eio) => return Err(eio()),
                 Some(Fault::Interrupted) => return Err(Errno::INTR.into()),
                 Some(Fault::Crash) => return Err(image.stop()),
+                None | Some(Fault::NoSpace | Fault::LostWrite | Fault::MisdirectedWrite) => buf.len(),
             };
             Ok(image.look(self.ino, |inode| inode.cached.read(&mut buf[..part], offset)))
         })
@@ -480,9 +438,7 @@ impl StorageFile for SimFile {
             Some(Fault::Eio) => Err(eio()),
             Some(Fault::Interrupted) => Err(Errno::INTR.into()),
             Some(Fault::Crash) => Err(image.stop()),
-            None | Some(Fault::NoSpace | Fault::ShortWrite) => {
-                Ok(image.look(self.ino, |inode| inode.read_device(buf, offset)))
-            }
+            None | Some(_) => Ok(image.look(self.ino, |inode| inode.read_device(buf, offset))),
         })
     }
 
@@ -492,7 +448,7 @@ impl StorageFile for SimFile {
         let op = Op { offset, len: buf.len() as u64, data: buf, ..self.op(OpKind::WriteAt) };
         self.state.lock().perform(&op, |image, fault| {
             let part = match fault {
-                None => buf.len(),
+                None | Some(Fault::LostWrite | Fault::MisdirectedWrite) => buf.len(),
                 Some(Fault::ShortWrite) => part_of(image, buf.len()),
                 Some(Fault::Crash) => image.fault_rng.below(buf.len() as u64 + 1) as usize,
                 Some(Fault::Eio) => return Err(eio()),
@@ -501,12 +457,16 @@ impl StorageFile for SimFile {
             };
             let room = image.claim(self.ino, offset, part as u64) as usize;
             let (inode, seq) = image.inode_and_seq(self.ino);
-            inode.write_cached(&buf[..room], offset, seq);
             match fault {
-                Some(Fault::Crash) => Err(image.stop()),
-                _ if room == 0 && part > 0 => Err(no_space()),
-                _ => Ok(room),
+                Some(Fault::LostWrite | Fault::MisdirectedWrite) => inode.lose_cached(&buf[..room], offset, seq),
+                _ => inode.write_cached(&buf[..room], offset, seq),
             }
+            match fault {
+                Some(Fault::Crash) => return Err(image.stop()),
+                Some(Fault::MisdirectedWrite) => image.stray(self.ino, &buf[..room], offset),
+                _ => {}
+            }
+            if room == 0 && part > 0 { Err(no_space()) } else { Ok(room) }
         })
     }
 
@@ -515,7 +475,20 @@ impl StorageFile for SimFile {
         check_aligned(buf, offset)?;
         check_range(offset, buf.len())?;
         let op = Op { offset, len: buf.len() as u64, data: buf, ..self.op(OpKind::WriteDurableAt) };
-        self.state.lock().perform(&op, |image, fault| self.write_through(image, fault, buf, offset))
+        let mut state = self.state.lock();
+        let held = state.perform(&op, |image, fault| match fault {
+            None if image.holds => image.hold(self.ino, buf, offset).map(Some),
+            fault => image.write_through(self.ino, buf, offset, fault).map(|()| None),
+        })?;
+        let Some(number) = held else { return Ok(()) };
+        let completed = Arc::clone(&state.completed);
+        while state.image.held.iter().any(|write| write.number == number) {
+            if state.image.down {
+                return Err(down());
+            }
+            completed.wait(&mut state);
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -555,15 +528,6 @@ impl StorageFile for SimFile {
 
     fn write_path(&self) -> WritePath {
         self.state.lock().image.config.write_path
-    }
-}
-
-/// What a failed sync answers. As on the real disk, an interrupted one is not of the kind that loops retry.
-fn sync_error(fault: Fault) -> io::Error {
-    match fault {
-        Fault::NoSpace => no_space(),
-        Fault::Interrupted => io::Error::other("a sync was interrupted; what it covered may not be durable"),
-        Fault::Eio | Fault::ShortWrite | Fault::Crash => eio(),
     }
 }
 

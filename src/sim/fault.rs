@@ -21,6 +21,12 @@ pub enum Fault {
     /// The machine stops in the middle of this operation, what it writes is left unsynced, and every later
     /// operation fails. [`super::SimDisk::crash`] says what survives.
     Crash,
+    /// A write that the device reports as done and never did: what was there stays. The file's length changes as it
+    /// would have, and after a write through the page cache the cache shows what the device lacks. For writes only.
+    LostWrite,
+    /// As `LostWrite`; besides, the bytes land somewhere else, at another block of this or of another file, and are
+    /// durable there.
+    MisdirectedWrite,
 }
 
 /// How long a fault stays.
@@ -55,6 +61,12 @@ pub enum OpKind {
     Allocate,
 }
 
+impl std::fmt::Display for OpKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self, f)
+    }
+}
+
 impl OpKind {
     /// Whether the operation may have to take space.
     fn takes_space(self) -> bool {
@@ -63,11 +75,12 @@ impl OpKind {
     }
 
     fn fits(self, fault: Fault) -> bool {
-        use OpKind::{ReadAt, ReadDeviceAt, SyncAll, SyncData, SyncDir, WriteAt};
+        use OpKind::{ReadAt, ReadDeviceAt, SyncAll, SyncData, SyncDir, WriteAt, WriteDurableAt};
         match fault {
             Fault::Eio | Fault::Crash => true,
             Fault::NoSpace => self.takes_space(),
             Fault::ShortWrite => matches!(self, WriteAt | ReadAt),
+            Fault::LostWrite | Fault::MisdirectedWrite => matches!(self, WriteAt | WriteDurableAt),
             Fault::Interrupted => matches!(self, WriteAt | ReadAt | ReadDeviceAt | SyncData | SyncAll | SyncDir),
         }
     }

@@ -94,6 +94,28 @@ impl Inode {
         });
     }
 
+    /// A write through the page cache of which nothing will reach the device but the length.
+    pub(super) fn lose_cached(&mut self, buf: &[u8], offset: u64, seq: &mut u64) {
+        self.diverged = true;
+        self.cached.write(buf, offset);
+        self.grow(buf, offset, seq);
+    }
+
+    /// A write around the page cache of which nothing reached the device but the length.
+    pub(super) fn lose_device(&mut self, buf: &[u8], offset: u64) {
+        self.settle_shrinks();
+        let end = offset + buf.len() as u64;
+        self.durable.len = self.durable.len.max(end);
+        self.cached.len = self.cached.len.max(end);
+    }
+
+    /// The device puts bytes where nobody asked for them. The cache goes on showing what it has.
+    pub(super) fn stray(&mut self, bytes: &[u8], offset: u64) {
+        let room = self.durable.len.saturating_sub(offset).min(bytes.len() as u64);
+        self.diverged = true;
+        self.durable.write(&bytes[..room as usize], offset);
+    }
+
     /// A write around the page cache that failed on the way: some sectors arrived.
     pub(super) fn write_device_partly(
         &mut self,

@@ -3,7 +3,7 @@
 //! A workload runs once, and a crash is taken of each of its operations afterwards. What is kept is what
 //! [`Fault::Crash`](super::Fault::Crash) at that operation would have left; the program is none the wiser.
 
-use super::crash::{Crash, after, pending_units};
+use super::crash::{self, Crash};
 use super::disk::SimDisk;
 use super::fault::OpKind;
 use super::state::Image;
@@ -33,12 +33,17 @@ impl CrashPoint {
     /// The disk that is found after this crash: see [`SimDisk::crash`].
     #[must_use]
     pub fn crash(&self, choice: Crash) -> SimDisk {
-        SimDisk::of(after(&self.image, choice))
+        SimDisk::of(crash::after(&self.image, choice))
     }
 
     /// How many changes are written and not synced: see [`SimDisk::pending_units`].
     pub fn pending_units(&self) -> usize {
-        pending_units(&self.image)
+        crash::pending_units(&self.image)
+    }
+
+    /// The crashes worth trying: see [`SimDisk::crash_choices`].
+    pub fn crash_choices(&self, seed: u64) -> Vec<Crash> {
+        crash::crash_choices(&self.image, seed)
     }
 }
 

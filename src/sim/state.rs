@@ -15,7 +15,7 @@ use super::points::Points;
 use super::rng::Rng;
 use super::trace::{Op, Trace};
 use crate::storage::WritePath;
-use crate::sync::Arc;
+use crate::sync::{Arc, Condvar};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -49,6 +49,15 @@ pub(super) struct InFlight {
     pub(super) len: u64,
 }
 
+/// A durable write that the device works at, and will complete when it is told to.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) number: u64,
+    pub(super) ino: Ino,
+    pub(super) offset: u64,
+    pub(super) bytes: Arc<[u8]>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     pub(super) readers: usize,
@@ -77,6 +86,9 @@ pub(super) struct Image {
     pub(super) clock: Duration,
     pub(super) down: bool,
     pub(super) in_flight: Option<InFlight>,
+    /// Whether durable writes wait until they are told to complete.
+    pub(super) holds: bool,
+    pub(super) held: Vec<Held>,
 }
 
 /// A disk and what is planned for it, known of it and held on it.
@@ -88,6 +100,8 @@ pub(super) struct State {
     pub(super) trace: Trace,
     pub(super) locks: Locks,
     pub(super) points: Points,
+    /// Wakes those whose durable writes are held.
+    pub(super) completed: Arc<Condvar>,
 }
 
 impl State {
@@ -99,6 +113,7 @@ impl State {
             trace: Trace::default(),
             locks: Locks::default(),
             points: Points::default(),
+            completed: Arc::default(),
         }
     }
 
@@ -122,7 +137,11 @@ impl State {
             let _ = act(&mut image, Some(Fault::Crash));
             self.points.push(index, op.kind, image);
         }
-        act(&mut self.image, fault)
+        let result = act(&mut self.image, fault);
+        if self.image.down {
+            self.completed.notify_all();
+        }
+        result
     }
 
     /// An operation for which a fault means that nothing happens, or, where the machine stops, that it
@@ -139,7 +158,7 @@ impl State {
                 let _ = effect(image);
                 Err(image.stop())
             }
-            None | Some(Fault::ShortWrite | Fault::Interrupted) => effect(image),
+            None | Some(_) => effect(image),
         })
     }
 }
@@ -161,6 +180,8 @@ impl Image {
             clock: Duration::ZERO,
             down: false,
             in_flight: None,
+            holds: false,
+            held: Vec::new(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Tests of the simulated disk: each names the fact it checks.
 
 mod faults;
+mod liars;
+mod possible;
 
 use super::{Crash, Fault, OpKind, Persistence, SimDisk};
 use crate::storage::{AlignedBuf, LockMode, OpenMode, Storage, StorageFile, WritePath, read_device_full, write_all_at};
@@ -46,7 +48,7 @@ fn device(file: &File) -> Vec<u8> {
 fn all_crashes(disk: &SimDisk) -> Vec<SimDisk> {
     let n = disk.pending_units();
     assert!(n <= 12, "{n} units are too many to try all");
-    (0..1u32 << n).map(|mask| disk.crash_subset(&(0..n).map(|i| mask >> i & 1 == 1).collect::<Vec<_>>())).collect()
+    (0..1 << n).map(|mask| disk.crash(Crash::Subset(mask))).collect()
 }
 
 fn is_sync_all_ok(disk: &SimDisk) -> bool {
@@ -147,7 +149,7 @@ fn length_and_content_persist_independently() {
 fn content_past_a_lost_length_does_not_come_back_when_the_file_grows() {
     let (disk, file) = new();
     write_all_at(&*file, &[9; 512], 0).unwrap();
-    let after = disk.crash_subset(&[true, false]);
+    let after = disk.crash(Crash::Subset(0b01));
     let file = after.open("f", OpenMode::ReadWrite).unwrap();
     file.set_len(512).unwrap();
     assert_eq!(cached(&file), [0; 512]);
@@ -201,9 +203,9 @@ fn a_kept_rename_of_a_lost_creation_names_the_file() {
     write_all_at(&*file, b"new", 0).unwrap();
     file.sync_all().unwrap();
     disk.rename("tmp", "cur").unwrap();
-    let after = disk.crash_subset(&[false, true]);
+    let after = disk.crash(Crash::Subset(0b10));
     assert_eq!((after.file_names(), after.read_file("cur").unwrap()), (vec!["cur".to_owned()], b"new".to_vec()));
-    assert_eq!(disk.crash_subset(&[true, false]).file_names(), ["tmp"]);
+    assert_eq!(disk.crash(Crash::Subset(0b01)).file_names(), ["tmp"]);
 }
 
 #[test]
@@ -451,7 +453,7 @@ fn a_kept_removal_takes_only_its_own_file() {
     disk.write_file("b", b"b");
     disk.rename("a", "b").unwrap();
     disk.remove("b").unwrap();
-    let after = disk.crash_subset(&[false, true]);
+    let after = disk.crash(Crash::Subset(0b10));
     assert_eq!(after.file_names(), ["a", "b"]);
     assert_eq!(after.read_file("b").unwrap(), b"b");
 }

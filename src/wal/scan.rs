@@ -35,14 +35,19 @@ impl OpenSegment {
         let path = || storage.path(&file.name);
         let handle = storage.open(&file.name, OpenMode::Read).map_err(|e| Error::io("open", path(), e))?;
         let found_bytes = handle.len().map_err(|e| Error::io("measure", path(), e))?;
-        // the block size stands in the header; the largest one is bounded by the file
-        let mut header_bytes = u64::from(storage.block_bytes()).max(MAX_BLOCK_BYTES).min(found_bytes);
-        header_bytes =
-            frame::frame_bytes(header_bytes.saturating_sub(frame::HEADER_BYTES as u64), storage.block_bytes());
-        let mut buf = zeroed(storage, &file.name, header_bytes)?;
-        let read = read_device_full(&*handle, &mut buf, 0).map_err(|e| Error::io_at("read", path(), 0, e))?;
-        let (header, header_checksum) = SegmentHeader::decode(buf.get(..read).unwrap_or_default())
-            .map_err(|fault| header_error(storage, &file.name, fault))?;
+        let decode = |header_bytes: u64| -> Result<_> {
+            let mut buf = zeroed(storage, &file.name, header_bytes)?;
+            let read = read_device_full(&*handle, &mut buf, 0).map_err(|e| Error::io_at("read", path(), 0, e))?;
+            Ok(SegmentHeader::decode(buf.get(..read).unwrap_or_default()))
+        };
+        // the block size stands in the header, and is seldom another than the storage's; the largest one is bounded by the file
+        let block = storage.block_bytes();
+        let mut header = decode(u64::from(block))?;
+        if header.is_err() {
+            let most = u64::from(block).max(MAX_BLOCK_BYTES).min(found_bytes);
+            header = decode(frame::frame_bytes(most.saturating_sub(frame::HEADER_BYTES as u64), block))?;
+        }
+        let (header, header_checksum) = header.map_err(|fault| header_error(storage, &file.name, fault))?;
         let damage = |reason| Err(Error::corrupt(path(), 0, Some(file.base), reason));
         if (header.id, header.base) != (file.id, file.base) {
             return damage("the segment's header is that of another segment");

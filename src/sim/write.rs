@@ -1,0 +1,178 @@
+//! Durable writes: done, failed, interrupted by the end of the machine, lost, gone astray, or still under way.
+
+use super::disk::SimDisk;
+use super::fault::Fault;
+use super::inode::Inode;
+use super::state::{Held, Image, InFlight, Ino, eio, no_space};
+use crate::storage::WritePath;
+use crate::sync::Arc;
+use std::borrow::Cow;
+use std::io;
+
+impl SimDisk {
+    /// Makes the device slow: from here on durable writes wait, each on its own thread, until [`SimDisk::complete_write`] or
+    /// [`SimDisk::release_writes`]. While a write waits, any subset of its sectors may survive a crash.
+    ///
+    /// ```
+    /// use seawal::sim::{Crash, SimDisk};
+    /// use seawal::storage::{AlignedBuf, OpenMode, Storage};
+    ///
+    /// let disk = SimDisk::new(7);
+    /// let file = disk.open("a", OpenMode::CreateNew)?;
+    /// disk.sync_dir()?;
+    /// disk.hold_writes();
+    /// let writer = std::thread::spawn(move || file.write_durable_at(&AlignedBuf::zeroed(4096)?, 0));
+    /// while disk.held_writes() == 0 {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert_eq!(disk.crash(Crash::Nothing).read_file("a")?.len(), 0);
+    /// disk.complete_write(0);
+    /// writer.join().unwrap()?;
+    /// assert_eq!(disk.crash(Crash::Nothing).read_file("a")?.len(), 4096);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn hold_writes(&self) {
+        self.state.lock().image.holds = true;
+    }
+
+    /// How many durable writes wait.
+    pub fn held_writes(&self) -> usize {
+        self.state.lock().image.held.len()
+    }
+
+    /// Completes one of the durable writes that wait, counted from 0 in the order in which they were begun. Whether there was
+    /// such a one.
+    pub fn complete_write(&self, nth: usize) -> bool {
+        let mut state = self.state.lock();
+        let done = state.image.complete(nth);
+        state.completed.notify_all();
+        done
+    }
+
+    /// Completes all durable writes that wait, the last one first, and lets later ones pass.
+    pub fn release_writes(&self) {
+        let mut state = self.state.lock();
+        state.image.holds = false;
+        while let Some(last) = state.image.held.len().checked_sub(1) {
+            state.image.complete(last);
+        }
+        state.completed.notify_all();
+    }
+}
+
+impl Image {
+    /// A durable write, as far as there is room.
+    pub(super) fn write_through(&mut self, ino: Ino, buf: &[u8], offset: u64, fault: Option<Fault>) -> io::Result<()> {
+        let room = self.claim(ino, offset, buf.len() as u64) as usize;
+        let fault = if room < buf.len() && fault.is_none() { Some(Fault::NoSpace) } else { fault };
+        let buf = &buf[..room];
+        if let Some(Fault::Eio | Fault::NoSpace | Fault::Crash) = fault
+            && room > 0
+        {
+            self.in_flight = Some(InFlight { ino, offset, len: room as u64 });
+        }
+        let buffered = self.config.write_path == WritePath::BufferedSync;
+        let mut rng = self.fault_rng;
+        let (inode, seq) = self.inode_and_seq(ino);
+        match fault {
+            None | Some(Fault::ShortWrite | Fault::Interrupted) => {
+                if buffered {
+                    inode.write_cached(buf, offset, seq);
+                    inode.sync();
+                } else {
+                    inode.write_device(buf, offset);
+                }
+                self.finish_in_flight(ino);
+                Ok(())
+            }
+            Some(Fault::Crash) => {
+                inode.write_cached(buf, offset, seq);
+                Err(self.stop())
+            }
+            Some(Fault::LostWrite | Fault::MisdirectedWrite) => {
+                if buffered {
+                    inode.lose_cached(buf, offset, seq);
+                    inode.sync();
+                } else {
+                    inode.lose_device(buf, offset);
+                }
+                if fault == Some(Fault::MisdirectedWrite) {
+                    self.stray(ino, buf, offset);
+                }
+                Ok(())
+            }
+            Some(Fault::Eio | Fault::NoSpace) => {
+                let grown = rng.coin();
+                inode.write_device_partly(buf, offset, || rng.coin(), grown);
+                if buffered {
+                    // The cache shows all of it, as clean pages.
+                    inode.write_cached(buf, offset, seq);
+                    inode.fail_sync();
+                }
+                self.fault_rng = rng;
+                Err(sync_error(fault.unwrap_or(Fault::Eio)))
+            }
+        }
+    }
+
+    /// Puts the bytes of a misdirected write into a block of a file that has any, but not where they belong. Where there
+    /// is no such block they are just lost.
+    pub(super) fn stray(&mut self, ino: Ino, bytes: &[u8], offset: u64) {
+        let block = u64::from(self.config.block_bytes);
+        let blocks = |(&ino, inode): (&Ino, &Arc<Inode>)| (ino, inode.durable.len.div_ceil(block));
+        let places = self.inodes.iter().map(blocks).map(|(_, count)| count).sum();
+        let mut place = self.fault_rng.below(places);
+        let target = self.inodes.iter().map(blocks).find_map(|(ino, count)| {
+            if place < count {
+                return Some((ino, place * block));
+            }
+            place -= count;
+            None
+        });
+        if let Some((target, at)) = target.filter(|&to| to != (ino, offset)) {
+            self.inode(target).stray(bytes, at);
+        }
+    }
+
+    /// Begins a durable write that completes later; returns its number.
+    pub(super) fn hold(&mut self, ino: Ino, buf: &[u8], offset: u64) -> io::Result<u64> {
+        if self.claim(ino, offset, buf.len() as u64) < buf.len() as u64 {
+            return self.write_through(ino, buf, offset, Some(Fault::NoSpace)).map(|()| 0);
+        }
+        let number = self.seq;
+        self.seq += 1;
+        self.held.push(Held { number, ino, offset, bytes: buf.into() });
+        Ok(number)
+    }
+
+    /// Completes the nth of the durable writes that wait.
+    pub(super) fn complete(&mut self, nth: usize) -> bool {
+        if nth >= self.held.len() {
+            return false;
+        }
+        let Held { ino, offset, bytes, .. } = self.held.remove(nth);
+        self.write_through(ino, &bytes, offset, None).is_ok()
+    }
+
+    /// The disk as a crash finds it: durable writes under way are changes that it may keep or lose.
+    pub(super) fn with_held_pending(&self) -> Cow<'_, Image> {
+        if self.held.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let mut image = self.clone();
+        for Held { ino, offset, bytes, .. } in std::mem::take(&mut image.held) {
+            let (inode, seq) = image.inode_and_seq(ino);
+            inode.write_cached(&bytes, offset, seq);
+        }
+        Cow::Owned(image)
+    }
+}
+
+/// What a failed sync answers. As on the real disk, an interrupted one is not of the kind that loops retry.
+pub(super) fn sync_error(fault: Fault) -> io::Error {
+    match fault {
+        Fault::NoSpace => no_space(),
+        Fault::Interrupted => io::Error::other("a sync was interrupted; what it covered may not be durable"),
+        _ => eio(),
+    }
+}

@@ -1,0 +1,112 @@
+//! Devices that say they wrote and did not, or wrote somewhere else: damage is an error, and never wrong data.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
+
+mod common;
+
+use common::{Cmd, Stacks, manual, open_on, scale, state};
+use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
+use seawal::storage::WritePath;
+use seawal::wal::LogStep;
+use seawal::{Engine, Error, Step};
+use std::collections::BTreeMap;
+
+fn disk(seed: u64) -> SimDisk {
+    let path = if seed % 2 == 1 { WritePath::BufferedSync } else { WritePath::Direct };
+    SimDisk::builder().seed(seed).write_path(path).build()
+}
+
+/// Commits through several segments, checkpoints and openings, noting in `wanted` what was acknowledged, until the engine notices
+/// something.
+fn workload(disk: &SimDisk, wanted: &mut Stacks) -> Result<(), Error> {
+    for round in 0..3 {
+        let (engine, _) = open_on::<Stacks>(disk, &manual())?;
+        assert_eq!(state(&engine), *wanted, "round {round}");
+        for n in 0..14 {
+            commit(&engine, round * 100 + n, wanted)?;
+            if n == 9 {
+                // a checkpoint that fails is reported, and the log goes on
+                let _ = engine.checkpoint();
+            }
+        }
+        rest(&engine)?;
+        match round {
+            0 => engine.close()?,
+            _ => drop(engine),
+        }
+    }
+    let (engine, _) = open_on::<Stacks>(disk, &manual())?;
+    assert_eq!(state(&engine), *wanted, "the last opening");
+    for n in 0..6 {
+        commit(&engine, 1000 + n, wanted)?;
+    }
+    rest(&engine)
+}
+
+fn commit(engine: &Engine<Stacks>, n: u32, wanted: &mut Stacks) -> Result<(), Error> {
+    engine.execute(Cmd::Push { key: (n % 3) as u8, value: n, pad: 3000 }).map_err(|error| match error {
+        seawal::ExecuteError::Failed(error) => error,
+        seawal::ExecuteError::Rejected(rejection) => panic!("{rejection}"),
+    })?;
+    wanted.by_key.entry((n % 3) as u8).or_default().push(n);
+    Ok(())
+}
+
+/// The log rests, and a watermark says that all of it is durable.
+fn rest(engine: &Engine<Stacks>) -> Result<(), Error> {
+    for step in [LogStep::Flush, LogStep::Watermark] {
+        engine.step(Step::Log(step))?;
+    }
+    Ok(())
+}
+
+/// What came of one write that went wrong: noticed by an opening, by an operation before, or without consequence.
+fn go_wrong(seed: u64, op: u64, fault: Fault, counts: &mut BTreeMap<&'static str, u64>) {
+    let described = format!("seed {seed}, op {op}, {fault:?}");
+    let disk = disk(seed);
+    disk.fail_at(op, fault, Persistence::Once);
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut wanted = Stacks::default();
+        let done = workload(&disk, &mut wanted);
+        (done, wanted)
+    }));
+    let (done, wanted) = done.unwrap_or_else(|_| panic!("{described}"));
+    let noticed = |error: &Error| {
+        let typed = error.is_corrupt() || matches!(error, Error::NotAStore { .. } | Error::UnsupportedVersion { .. });
+        assert!(typed, "{described}: {error:?}");
+    };
+    if let Err(error) = &done {
+        noticed(error);
+        *counts.entry("noticed on the way").or_default() += 1;
+    }
+    for crash in [Crash::Nothing, Crash::KillOnly] {
+        match open_on::<Stacks>(&disk.crash(crash), &manual()) {
+            Ok((engine, _)) => {
+                assert_eq!(state(&engine), wanted, "{described}, {crash}, after {done:?}");
+                *counts.entry("without consequence").or_default() += 1;
+            }
+            Err(error) => {
+                noticed(&error);
+                *counts.entry("noticed at the end").or_default() += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_or_misdirected_write_is_noticed_or_without_consequence() {
+    for fault in [Fault::LostWrite, Fault::MisdirectedWrite] {
+        let mut counts = BTreeMap::new();
+        for seed in 0..2 * scale() {
+            let whole = disk(seed);
+            whole.record_crash_points(..);
+            workload(&whole, &mut Stacks::default()).unwrap();
+            for point in whole.take_crash_points() {
+                if matches!(point.kind(), OpKind::WriteAt | OpKind::WriteDurableAt) {
+                    go_wrong(seed, point.op(), fault, &mut counts);
+                }
+            }
+        }
+        println!("{fault:?}: {counts:?}");
+        assert_eq!(counts.len(), 3, "{counts:?}");
+    }
+}
