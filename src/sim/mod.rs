@@ -26,7 +26,6 @@ mod killed;
 mod points;
 mod possible;
 mod rng;
-mod shim;
 mod state;
 #[cfg(test)]
 mod tests;
