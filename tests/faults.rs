@@ -3,81 +3,25 @@
 
 mod common;
 
-use common::oracle::{Oracle, Run, run};
-use common::{Cmd, Rng, Stacks, manual, open, open_on, scale, state};
+use common::{Cmd, Stacks, manual, open, open_on, scale, stacks, state};
 use seawal::machine::{Access, Footprint};
+use seawal::sim::explore::Explore;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::LogStep;
 use seawal::{Durability, Error, ExecuteError, ReadLevel, Step};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-const ACTIONS: u64 = 150;
-
-fn fail_at(seed: u64, op: u64, fault: Fault, persistence: Persistence, counts: &mut [u64; 4]) {
-    let disk = SimDisk::new(seed);
-    disk.fail_at(op, fault, persistence);
-    let mut oracle = Oracle::default();
-    match Run::start(&disk, &mut oracle, seed, &manual()) {
-        Err(error) => {
-            counts[0] += 1;
-            let typed = matches!(error, Error::Io { .. } | Error::Full { .. } | Error::Latched { .. });
-            assert!(typed, "open: {error:?}");
-            assert_ne!(fault, Fault::ShortWrite, "a short write is gone on with: {error:?}");
-        }
-        Ok(mut run) => {
-            let mut goes_on = 0;
-            loop {
-                let Err(stopped) = run.actions(ACTIONS) else {
-                    counts[1] += 1;
-                    break;
-                };
-                let error = stopped.0;
-                let typed = matches!(error, Error::Io { .. } | Error::Full { .. } | Error::Latched { .. });
-                assert!(typed, "{error:?}");
-                assert_ne!(fault, Fault::ShortWrite, "a short write is gone on with: {error:?}");
-                let reopening = matches!(run.engine().begin(), Err(Error::Closed)) || run.engine_is_placeholder();
-                if reopening || !run.after_failure() {
-                    counts[2] += 1;
-                    break;
-                }
-                counts[3] += 1;
-                goes_on += 1;
-                if goes_on == 3 {
-                    break;
-                }
-            }
-        }
-    }
-    let mut rng = Rng::new(op);
-    let crash = match rng.below(4) {
-        0 => Crash::Nothing,
-        1 => Crash::KillOnly,
-        2 => Crash::TornBlock(op),
-        _ => Crash::Seeded(op),
-    };
-    let disk = disk.crash(crash);
-    // what was only in the page cache may be gone after a sync that failed, also without a power loss
-    oracle.crashed(Crash::Nothing);
-    run(&disk, &mut oracle, 7, 25, &manual()).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.tail()));
-}
 
 #[test]
 fn a_failure_of_any_operation_is_an_error_or_a_latch_and_loses_nothing() {
-    let mut counts = [0; 4];
-    for seed in 0..scale().max(2) {
-        let whole = SimDisk::new(seed);
-        run(&whole, &mut Oracle::default(), seed, ACTIONS, &manual()).unwrap();
-        for op in 0..whole.op_count() {
-            for fault in [Fault::Eio, Fault::NoSpace, Fault::ShortWrite, Fault::Interrupted] {
-                for persistence in [Persistence::Once, Persistence::ForEver] {
-                    let done = catch_unwind(AssertUnwindSafe(|| fail_at(seed, op, fault, persistence, &mut counts)));
-                    assert!(done.is_ok(), "seed {seed}, op {op}, {fault:?} {persistence:?}");
-                }
-            }
-        }
+    let explored = stacks().steps(70).seeds(2 * scale()).fail_each_operation().unwrap_or_else(|e| panic!("{e}"));
+    println!("{explored:?}");
+    for what in ["open failed", "latched", "gone on after a failure", "checkpoint", "reopened"] {
+        assert!(explored.did.contains_key(what), "{what}: {explored:?}");
     }
-    println!("failed to open, finished, latched or reopened in vain, went on: {counts:?}");
-    assert!(counts.iter().all(|n| *n > 0), "{counts:?}");
+}
+
+#[test]
+fn a_failure_of_any_operation_of_the_built_in_machine_loses_nothing() {
+    Explore::kv().seed(10).steps(50).seeds(scale()).fail_each_operation().unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]
@@ -162,27 +106,9 @@ fn an_error_of_reading_in_recovery_is_not_the_end_of_the_log() {
 
 #[test]
 fn full_disks_refuse_commits_without_harm_and_the_engine_resumes_by_itself() {
-    let mut fulls = 0;
-    for seed in 0..12 * scale() {
-        let disk = SimDisk::new(seed);
-        let mut oracle = Oracle::default();
-        run(&disk, &mut oracle, seed, 0, &manual()).unwrap();
-        disk.set_free_bytes(Some((seed * 24) << 10));
-        run(&disk, &mut oracle, seed, 400, &manual())
-            .unwrap_or_else(|e| panic!("seed {seed}: {e:?}\n{}", oracle.tail()));
-        fulls += oracle.counts.get("full").copied().unwrap_or(0);
-        // space comes back while the engine runs
-        let mut run = Run::start(&disk, &mut oracle, seed + 1, &manual()).unwrap();
-        run.actions(60).unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
-        disk.set_free_bytes(None);
-        run.resumes();
-        run.actions(100).unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
-        drop(run);
-        let disk = disk.crash(Crash::Seeded(seed));
-        oracle.crashed(Crash::Seeded(seed));
-        common::oracle::run(&disk, &mut oracle, seed, 10, &manual()).unwrap();
-    }
-    assert!(fulls > 0);
+    let explored = stacks().full_disks().seed(20).seeds(4 * scale()).one_in(20).run().unwrap_or_else(|e| panic!("{e}"));
+    println!("{explored:?}");
+    assert!(explored.did.contains_key("full"), "{explored:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod failure;
 mod files;
 mod load;
 pub mod script;
+mod torture;
 mod upkeep;
 
 use crate::error::Result as StoreResult;
@@ -50,6 +51,7 @@ enum Command {
     Verify(files::Verify),
     Salvage(upkeep::Salvage),
     Demo(demo::Demo),
+    Torture(torture::Torture),
     #[command(hide = true)]
     DemoWorker(demo::Worker),
     #[command(hide = true)]
@@ -142,6 +144,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Verify(verify) => verify.run(),
         Command::Salvage(salvage) => salvage.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Torture(torture) => torture.run(),
         Command::DemoWorker(worker) => worker.run(),
         Command::DemoSweeper(sweeper) => sweeper.run(),
     }

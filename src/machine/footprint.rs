@@ -84,6 +84,13 @@ impl Footprint {
         self
     }
 
+    /// Touches what a claim names more.
+    #[must_use]
+    pub fn and_claim(mut self, claim: Claim) -> Self {
+        self.claims.push(claim);
+        self
+    }
+
     /// Touches all of `other` more.
     #[must_use]
     pub fn and(mut self, other: Footprint) -> Self {

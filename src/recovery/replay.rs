@@ -134,7 +134,9 @@ impl<M: StateMachine> Replay<M> {
             Record::Digest { point, digest } => match self.compare(lsn, point, digest, report) {
                 Ok(()) => Ok(()),
                 Err(Stop::Damage(_, why)) => Err(why),
-                Err(Stop::Diverged(..)) => Err(format!("the state at LSN {point} is not the one that was logged").into()),
+                Err(Stop::Diverged(..)) => {
+                    Err(format!("the state at LSN {point} is not the one that was logged").into())
+                }
             },
             other => self.record(lsn, other, version, report),
         }

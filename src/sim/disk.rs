@@ -309,10 +309,8 @@ impl Storage for SimDisk {
                 Ok(())
             }
             Some(Fault::Crash) => Err(image.stop()),
-            Some(fault) => {
-                image.pending_dir.clear();
-                Err(sync_error(fault))
-            }
+            // names are kept in a journal, which is never marked clean: they are as pending as before
+            Some(fault) => Err(sync_error(fault)),
         })
     }
 
@@ -363,7 +361,7 @@ impl Storage for SimDisk {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.state.lock().config.warning.map(str::to_owned).into_iter().collect()
+        self.state.lock().image.config.warning.map(str::to_owned).into_iter().collect()
     }
 }
 

@@ -19,6 +19,7 @@
 mod content;
 mod crash;
 mod disk;
+pub mod explore;
 mod fault;
 mod inode;
 mod killed;
@@ -35,4 +36,6 @@ pub use crash::Crash;
 pub use disk::{SimDisk, SimDiskBuilder};
 pub use fault::{Fault, OpKind, Persistence};
 pub use killed::KilledStore;
+
 pub use points::CrashPoint;
+pub use rng::Rng;

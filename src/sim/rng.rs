@@ -3,12 +3,20 @@
 //!
 //! The same seed gives the same numbers on every machine. Not for secrets.
 
-/// A generator whose whole state is one number.
+/// Random numbers from a seed, the same on every machine; not for secrets.
+///
+/// ```
+/// use seawal::sim::Rng;
+/// let (mut one, mut other) = (Rng::new(7), Rng::new(7));
+/// assert_eq!(one.next(), other.next());
+/// assert!(one.below(6) < 6);
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
-    pub(super) fn new(seed: u64) -> Rng {
+    /// A generator whose numbers all come from `seed`.
+    pub fn new(seed: u64) -> Rng {
         Rng(seed)
     }
 
@@ -17,17 +25,20 @@ impl Rng {
         Rng(mix(self.0 ^ mix(purpose)))
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// Any number.
+    #[expect(clippy::should_implement_trait, reason = "it never ends, and nobody collects it")]
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// A number below `bound`; 0 where the bound is 0.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next().checked_rem(bound).unwrap_or(0)
     }
 
-    pub(super) fn coin(&mut self) -> bool {
+    /// Heads or tails.
+    pub fn coin(&mut self) -> bool {
         self.next() & 1 == 1
     }
 }

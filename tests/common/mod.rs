@@ -4,7 +4,8 @@
 pub(crate) mod oracle;
 
 use seawal::machine::{Access, DecodeError, Footprint, StateMachine};
-use seawal::sim::SimDisk;
+use seawal::sim::explore::{Explore, Look};
+use seawal::sim::{Rng as SimRng, SimDisk};
 use seawal::{Background, Engine, Options, RecoveryReport};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
@@ -241,4 +242,23 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         }
         std::thread::park_timeout(Duration::from_secs(10));
     }
+}
+
+/// Explores the stacks with all of their commands.
+pub(crate) fn stacks() -> Explore<Stacks> {
+    const KEYS: u64 = 8;
+    let key = |rng: &mut SimRng| rng.below(KEYS) as u8;
+    Explore::commands(move |rng| match rng.below(8) {
+        0 => Cmd::Pop { key: key(rng) },
+        1 => Cmd::Move { from: key(rng), to: key(rng) },
+        _ => {
+            let pad = if rng.below(6) == 0 { rng.below(5000) } else { rng.below(200) };
+            Cmd::Push { key: key(rng), value: rng.next() as u32, pad: pad as u16 }
+        }
+    })
+    .looks(move |rng| {
+        let key = key(rng);
+        let show = move |s: &Stacks| s.at(key).iter().flat_map(|value| value.to_le_bytes()).collect();
+        Look::new(&Footprint::key(Access::Shared, &[key]), show)
+    })
 }

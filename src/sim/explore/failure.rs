@@ -1,0 +1,209 @@
+//! What went wrong, made small, and how to see it again.
+
+use super::work::Step;
+use super::{Explorable, Explore, Explored, Limits};
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// How long a failing history is made smaller at the most, in real time.
+const MINIMISE_FOR: Duration = Duration::from_secs(20);
+
+/// Something that an exploration found not to be as promised.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    what: String,
+    history: Vec<String>,
+    /// How many steps there were before it was made smaller, and how many are left.
+    drawn: usize,
+    left: usize,
+    replay: Replay,
+}
+
+impl Failure {
+    /// What is not as promised, in a sentence.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What was done until then, the crashes included, as little of it as was found to be enough.
+    pub fn history(&self) -> &[String] {
+        &self.history
+    }
+
+    /// What [`Explore::replay`] takes to find it again.
+    pub fn replay(&self) -> &Replay {
+        &self.replay
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.what)?;
+        writeln!(f, "with seed {}; {} of {} steps are enough for it:", self.replay.seed, self.left, self.drawn)?;
+        for line in &self.history {
+            writeln!(f, "  {line}")?;
+        }
+        write!(f, "to see it again: replay {}", self.replay)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// What is explored of a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Crashes,
+    Failures,
+}
+
+/// One seed, and which of the steps that it draws are carried out.
+///
+/// As text: the seed, then, where not all steps count, a colon and those that do. An `f` before the seed says that operations are made
+/// to fail, as by [`Explore::fail_each_operation`].
+///
+/// ```
+/// use seawal::sim::explore::Replay;
+/// let replay: Replay = "17:0,3-5,9".parse()?;
+/// assert_eq!(replay.to_string(), "17:0,3-5,9");
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    seed: u64,
+    kept: Option<Vec<usize>>,
+    way: Way,
+}
+
+impl Replay {
+    /// All of a seed's crashes.
+    pub(super) fn of_seed(seed: u64) -> Replay {
+        Replay { seed, kept: None, way: Way::Crashes }
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(super) fn steps(&self) -> Option<&[usize]> {
+        self.kept.as_deref()
+    }
+
+    pub(super) fn fails_operations(&self) -> bool {
+        self.way == Way::Failures
+    }
+}
+
+impl fmt::Display for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.fails_operations() {
+            f.write_str("f")?;
+        }
+        write!(f, "{}", self.seed)?;
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let mut between = ":";
+        for run in kept.chunk_by(|a, b| a + 1 == *b) {
+            match run {
+                [one] => write!(f, "{between}{one}")?,
+                [first, .., last] => write!(f, "{between}{first}-{last}")?,
+                [] => {}
+            }
+            between = ",";
+        }
+        if kept.is_empty() { f.write_str(":") } else { Ok(()) }
+    }
+}
+
+impl FromStr for Replay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let no_replay =
+            || format!("{text:?} is no replay: a seed, then perhaps a colon and numbers of steps, as in 17:0,3-5");
+        let (way, rest) = text.strip_prefix('f').map_or((Way::Crashes, text), |rest| (Way::Failures, rest));
+        let (seed, steps) = rest.split_once(':').map_or((rest, None), |(seed, steps)| (seed, Some(steps)));
+        let number = |s: &str| s.parse::<usize>().map_err(|_| no_replay());
+        let mut kept = steps.map(|_| Vec::new());
+        for part in steps.unwrap_or("").split(',').filter(|part| !part.is_empty()) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (number(first)?, number(last)?);
+            if last.saturating_sub(first) > 1 << 20 {
+                return Err(no_replay());
+            }
+            kept.get_or_insert_default().extend(first..=last);
+        }
+        Ok(Replay { seed: seed.parse().map_err(|_| no_replay())?, kept, way })
+    }
+}
+
+/// What is wrong, and in words what led to it.
+pub(super) struct Wrong {
+    pub(super) what: String,
+    pub(super) lines: Vec<String>,
+    /// In or after which step.
+    pub(super) steps_done: usize,
+}
+
+impl Wrong {
+    pub(super) fn into_failure(self, drawn: usize, left: usize, replay: Replay) -> Box<Failure> {
+        Box::new(Failure { what: self.what, history: self.lines, drawn, left, replay })
+    }
+}
+
+/// Whether a run is told in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    Silent,
+    Told,
+}
+
+/// Explores one seed's history; a failure is made smaller and then told.
+pub(super) fn find<M: Explorable>(
+    plan: &Explore<M>,
+    seed: u64,
+    kept: Option<&[usize]>,
+    way: Way,
+    explore: impl Fn(&[Step<M>], Telling, &Limits) -> Result<Explored, Wrong>,
+    limits: &Limits,
+) -> Result<Explored, Box<Failure>> {
+    let steps = plan.draw_steps(seed);
+    let all: Vec<usize> = match kept {
+        Some(kept) => kept.iter().copied().filter(|at| *at < steps.len()).collect(),
+        None => (0..steps.len()).collect(),
+    };
+    let chosen = |kept: &[usize]| kept.iter().map(|at| steps[*at].clone()).collect::<Vec<_>>();
+    let wrong = match explore(&chosen(&all), Telling::Silent, limits) {
+        Ok(explored) => return Ok(explored),
+        Err(wrong) => wrong,
+    };
+    let mut enough = all;
+    enough.truncate(wrong.steps_done + 1);
+    let fails = |kept: &[usize]| explore(&chosen(kept), Telling::Silent, &Limits::none()).is_err();
+    let fewest = minimised(enough, fails);
+    let told = explore(&chosen(&fewest), Telling::Told, &Limits::none()).err().unwrap_or(wrong);
+    Err(told.into_failure(steps.len(), fewest.len(), Replay { seed, kept: Some(fewest), way }))
+}
+
+/// Takes away what is not needed for the failure: halves, then quarters, down to single steps (Zeller and Hildebrandt,
+/// "Simplifying and isolating failure-inducing input", TSE 2002).
+pub(super) fn minimised<T: Copy>(mut all: Vec<T>, fails: impl Fn(&[T]) -> bool) -> Vec<T> {
+    let until = Instant::now() + MINIMISE_FOR;
+    let mut chunk = all.len().div_ceil(2);
+    while chunk > 0 {
+        let mut at = 0;
+        let mut shrunk = false;
+        while at < all.len() && Instant::now() < until {
+            let end = all.len().min(at + chunk);
+            let fewer: Vec<T> = all[..at].iter().chain(&all[end..]).copied().collect();
+            if fails(&fewer) {
+                all = fewer;
+                shrunk = true;
+            } else {
+                at = end;
+            }
+        }
+        // with single steps, again as long as that helps
+        chunk = if chunk > 1 { chunk / 2 } else { usize::from(shrunk && Instant::now() < until) };
+    }
+    all
+}

@@ -1,0 +1,220 @@
+//! Fails every operation of the storage in turn, and holds the engine to what is promised after a failure.
+
+use super::crashes::contained;
+use super::failure::{Telling, Wrong};
+use super::oracle::{Judge, Lost, digest};
+use super::run::{Diary, Known, Refusals, Run, Stop, Stopped, wrong};
+use super::work::Step;
+use super::{Explore, Explored, Limits};
+use crate::engine::{ExecuteError, ReadLevel};
+use crate::error::Error;
+use crate::machine::{Access, Footprint};
+use crate::sim::rng::{Rng, mix};
+use crate::sim::{Crash, Fault, Persistence, SimDisk};
+
+/// How often a run goes on after failures.
+const GO_ON: usize = 3;
+
+/// One operation that fails.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    op: u64,
+    fault: Fault,
+    persistence: Persistence,
+}
+
+pub(super) fn fail_each<M: Known>(
+    plan: &Explore<M>,
+    seed: u64,
+    steps: &[Step<M>],
+    telling: Telling,
+    limits: &Limits,
+) -> Result<Explored, Wrong> {
+    let mut explored = Explored { seeds: 1, ..Explored::default() };
+    let whole = plan.disk(seed);
+    let mut diary = Diary::default();
+    let failed = |what: Stop, planned: Option<Planned>, diary: Diary| {
+        let what = match what {
+            Stop::Wrong(what) => what,
+            Stop::Failed(error) => format!("an error that is not of the failure's kind: {error}"),
+        };
+        let what = planned.map_or(what.clone(), |Planned { op, fault, persistence }| {
+            format!("{what} (operation {op} fails: {fault:?}, {persistence:?})")
+        });
+        Wrong { what, lines: diary.lines.unwrap_or_default(), steps_done: steps.len() }
+    };
+    let all = contained(|| {
+        let mut run = Run::start(plan, &whole, None, &mut diary)?;
+        steps.iter().try_for_each(|step| run.step(step))
+    });
+    if let Err(stop) = all {
+        return Err(failed(stop, None, diary));
+    }
+    for op in 0..whole.op_count() {
+        for fault in [Fault::Eio, Fault::NoSpace, Fault::ShortWrite, Fault::Interrupted] {
+            for persistence in [Persistence::Once, Persistence::ForEver] {
+                if limits.is_reached() {
+                    return Ok(explored);
+                }
+                let planned = Planned { op, fault, persistence };
+                let mut diary = Diary { lines: (telling == Telling::Told).then(Vec::new), ..Diary::default() };
+                let done = contained(|| fail(plan, seed, steps, planned, &mut diary));
+                limits.count_state();
+                explored.failures += 1;
+                explored.states += 1;
+                for (what, count) in std::mem::take(&mut diary.counts) {
+                    *explored.did.entry(what).or_default() += count;
+                }
+                done.map_err(|stop| failed(stop, Some(planned), diary))?;
+            }
+        }
+    }
+    Ok(explored)
+}
+
+/// Runs a history with one operation failing, then crashes, recovers and goes on.
+fn fail<M: Known>(plan: &Explore<M>, seed: u64, steps: &[Step<M>], planned: Planned, diary: &mut Diary) -> Stopped {
+    let disk = plan.disk(seed);
+    disk.fail_at(planned.op, planned.fault, planned.persistence);
+    if std::env::var_os("TRC").is_some() && diary.lines.is_some() {
+        disk.enable_trace();
+    }
+    let judge = match Run::start(plan, &disk, None, diary) {
+        Err(Stop::Failed(error)) => {
+            typed(planned, error)?;
+            diary.count("open failed");
+            Judge::new(digest(&M::default()))
+        }
+        Err(stop) => return Err(stop),
+        Ok(mut run) => {
+            run.refusals = Refusals::AtAnyTime;
+            let mut failures = 0;
+            for step in steps {
+                match run.step(step) {
+                    Ok(()) => {}
+                    Err(Stop::Failed(error)) => {
+                        typed(planned, error)?;
+                        failures += 1;
+                        if failures > GO_ON || !run.goes_on()? {
+                            break;
+                        }
+                    }
+                    Err(stop) => return Err(stop),
+                }
+            }
+            run.oracle.judge().clone()
+        }
+    };
+    let mut rng = Rng::new(mix(planned.op));
+    let choices = disk.crash_choices(rng.next());
+    let crash = choices.get(rng.below(choices.len() as u64) as usize).copied().unwrap_or(Crash::Nothing);
+    diary.note(|| format!("crash, which leaves: {crash}"));
+    if std::env::var_os("TRC").is_some() && diary.lines.is_some() {
+        for l in disk.trace() {
+            eprintln!("{l}");
+        }
+    }
+    // what was only in the page cache may be gone after a sync that failed, also without a power loss
+    let after: SimDisk = disk.crash(crash);
+    let mut run = Run::start(plan, &after, Some((&judge, Lost::Power)), diary)?;
+    for step in steps.iter().take(12) {
+        run.step(step)?;
+    }
+    Ok(())
+}
+
+/// Whether an error is one that this failure may give.
+fn typed(planned: Planned, error: Error) -> Stopped {
+    let typed = matches!(error, Error::Io { .. } | Error::Full { .. } | Error::Latched { .. } | Error::Closed);
+    if !typed {
+        return Err(error.into());
+    }
+    if planned.fault == Fault::ShortWrite {
+        return wrong(format!("a short transfer is not gone on with: {error}"));
+    }
+    Ok(())
+}
+
+impl<M: Known> Run<'_, M> {
+    /// After a failure: either the log is latched, and all that is promised of that holds, or the engine goes on as if
+    /// nothing had been. Whether it goes on.
+    fn goes_on(&mut self) -> Stopped<bool> {
+        let Some(engine) = &self.engine else { return Ok(false) };
+        match engine.begin() {
+            Ok(tx) => drop(tx),
+            Err(Error::Closed) => return Ok(false),
+            Err(error) if error.is_latched() => {
+                self.diary.count("latched");
+                return self.check_latched().map(|()| false);
+            }
+            Err(error) => return wrong(format!("begin after a failure: {error:?}")),
+        }
+        self.diary.count("gone on after a failure");
+        self.slots = Default::default();
+        let found = engine.view_latest()?.into_inner();
+        if !self.oracle.settle(digest(&found)) {
+            return wrong("after a failure the state is another one");
+        }
+        self.live = found;
+        Ok(true)
+    }
+
+    /// Nothing is written any more, and nothing is shown that may vanish.
+    fn check_latched(&mut self) -> Stopped {
+        let mut rng = Rng::new(self.oracle.digest());
+        // what open transactions hold may stand in the way
+        let allowed = |error: &Error| error.is_latched() || matches!(error, Error::LockTimeout | Error::Conflict);
+        for _ in 0..8 {
+            let Some(command) = self.plan.source.command(&mut rng) else { break };
+            match self.engine()?.execute(command.clone()) {
+                Ok(_) => return wrong(format!("{command:?} is acknowledged by a log that is latched")),
+                Err(ExecuteError::Rejected(_)) => {}
+                Err(ExecuteError::Failed(error)) if allowed(&error) => {}
+                Err(ExecuteError::Failed(error)) => {
+                    return wrong(format!("a write on a latched log answers {error:?}"));
+                }
+            }
+        }
+        for slot in std::mem::take(&mut self.slots).into_iter().flatten() {
+            let changes = !slot.effects.is_empty();
+            match slot.tx.commit() {
+                Ok(()) if changes => return wrong("a transaction commits on a log that is latched"),
+                Err(error) if !allowed(&error) => return wrong(format!("a commit on a latched log: {error:?}")),
+                _ => {}
+            }
+        }
+        match self.engine()?.view_latest() {
+            Ok(view) if self.oracle.may_show(digest(&*view)) => {}
+            Ok(_) => return wrong("latched, and what was committed is not what is shown"),
+            Err(error) if error.is_latched() => {}
+            Err(error) => return wrong(format!("a view on a latched log: {error:?}")),
+        }
+        // what it still shows must be there afterwards
+        let everything = Footprint::everything(Access::Shared);
+        match self.engine()?.read_within(&everything, ReadLevel::Hardened, digest) {
+            Ok(_) => {
+                let shown = self.oracle.shown(&everything);
+                self.oracle.ack(shown);
+            }
+            Err(error) if error.is_latched() => {}
+            Err(error) => return wrong(format!("a read on a latched log: {error:?}")),
+        }
+        if let Some(draw) = &self.plan.looks {
+            for _ in 0..8 {
+                let look = draw(&mut rng);
+                match self.engine()?.read_within(&look.footprint, ReadLevel::Hardened, |m| (look.show)(m)) {
+                    Ok(_) => {
+                        let shown = self.oracle.shown(&look.footprint);
+                        self.oracle.ack(shown);
+                    }
+                    Err(error) if error.is_latched() => {}
+                    Err(error) => return wrong(format!("a read on a latched log: {error:?}")),
+                }
+            }
+        }
+        if self.engine()?.close().is_ok() {
+            return wrong("a latched log closes as if nothing had been");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,224 @@
+//! Whether a machine keeps the law in the documentation of [`StateMachine`], on random states and commands.
+
+use super::failure::{Replay, Wrong, minimised};
+use super::oracle::digest;
+use super::run::Known;
+use super::{Explore, Failure};
+use crate::machine::{Access, Claim, Extent, Footprint};
+use crate::sim::rng::{Rng, mix};
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How many commands lead to the states that are tried.
+const WALK: usize = 40;
+/// How many commands come between a command and its inverse.
+const BETWEEN: usize = 6;
+
+/// Tries the law with what one seed draws.
+pub(super) fn check<M: Known>(plan: &Explore<M>, seed: u64) -> Result<(), Box<Failure>> {
+    let mut rng = Rng::new(mix(!seed));
+    let walk: Vec<M::Command> = (0..WALK).filter_map(|_| plan.source.command(&mut rng)).collect();
+    let trial = Trial { plan, seed: rng.next() };
+    let broken = |chosen: &[usize]| {
+        let commands: Vec<&M::Command> = chosen.iter().filter_map(|at| walk.get(*at)).collect();
+        catch_unwind(AssertUnwindSafe(|| trial.walk(&commands)))
+            .unwrap_or_else(|_| Err("the machine panics".to_owned()))
+            .err()
+    };
+    let all: Vec<usize> = (0..walk.len()).collect();
+    let Some(what) = broken(&all) else { return Ok(()) };
+    let fewest = minimised(all, |chosen| broken(chosen).is_some());
+    let what = broken(&fewest).unwrap_or(what);
+    let lines = fewest.iter().filter_map(|at| walk.get(*at)).map(|command| format!("{command:?}")).collect();
+    let wrong = Wrong { what: format!("the machine breaks its law: {what}"), lines, steps_done: 0 };
+    Err(wrong.into_failure(walk.len(), fewest.len(), Replay::of_seed(seed)))
+}
+
+struct Trial<'a, M: Known> {
+    plan: &'a Explore<M>,
+    seed: u64,
+}
+
+impl<M: Known> Trial<'_, M> {
+    /// Carries commands out one after the other and tries everything at each of the states between.
+    fn walk(&self, commands: &[&M::Command]) -> Result<(), String> {
+        let mut rng = Rng::new(self.seed);
+        let mut state = M::default();
+        let mut logged = Vec::new();
+        (self.plan.invariant)(&state)
+            .map_err(|why| format!("the invariant does not hold of the empty state: {why}"))?;
+        for command in commands {
+            self.deterministic(&state, command)?;
+            codec::<M>(command)?;
+            self.inverse(&state, command, &mut rng)?;
+            if state.apply(command).is_ok() {
+                logged.push(encoded::<M>(command));
+            }
+        }
+        faithful(&state, commands)?;
+        let mut redone = M::default();
+        let slices: Vec<&[u8]> = logged.iter().map(Vec::as_slice).collect();
+        for part in slices.chunks(7) {
+            redone.redo(part, M::VERSION).map_err(|fault| format!("redo of what was applied fails: {fault:?}"))?;
+        }
+        if digest(&redone) != digest(&state) {
+            return Err("redo gives another state than apply".to_owned());
+        }
+        Ok(())
+    }
+
+    fn deterministic(&self, state: &M, command: &M::Command) -> Result<(), String> {
+        let before = digest(state);
+        if M::footprint(command) != M::footprint(command) {
+            return Err(format!("the footprint of {command:?} is another one each time"));
+        }
+        let (mut one, mut other) = (state.clone(), state.clone());
+        let (first, second) = (one.apply(command), other.apply(command));
+        if digest(state) != before {
+            return Err(format!("{command:?}, applied to a clone, changed the original: a clone must be independent"));
+        }
+        let same = match (&first, &second) {
+            (Ok((a, x)), Ok((b, y))) => a == b && encoded::<M>(x) == encoded::<M>(y),
+            (Err(a), Err(b)) => a == b,
+            _ => false,
+        };
+        if !same || digest(&one) != digest(&other) {
+            return Err(format!("{command:?} is not deterministic: {first:?}, and then {second:?}"));
+        }
+        if first.is_err() && digest(&one) != before {
+            return Err(format!("{command:?} was rejected and changed the state"));
+        }
+        Ok(())
+    }
+
+    /// `c, D, c⁻¹` equals `D`, for commands `D` that do not conflict with `c`.
+    fn inverse(&self, state: &M, command: &M::Command, rng: &mut Rng) -> Result<(), String> {
+        let footprint = M::footprint(command);
+        let mut with = state.clone();
+        let Ok((_, inverse)) = with.apply(command) else { return Ok(()) };
+        for claim in M::footprint(&inverse).claims() {
+            if !covers(&footprint, claim) {
+                return Err(format!("the inverse {inverse:?} of {command:?} leaves its footprint: {claim:?}"));
+            }
+        }
+        codec::<M>(&inverse)?;
+        let mut without = state.clone();
+        let mut between = Vec::new();
+        for _ in 0..BETWEEN {
+            let Some(other) = self.plan.source.command(rng) else { break };
+            if M::footprint(&other).conflicts_with(&footprint) {
+                continue;
+            }
+            let (here, there) = (with.apply(&other), without.apply(&other));
+            let same = match (&here, &there) {
+                (Ok((a, _)), Ok((b, _))) => a == b,
+                (Err(a), Err(b)) => a == b,
+                _ => false,
+            };
+            if !same {
+                return Err(format!(
+                    "{other:?} depends on {command:?}, though their footprints do not conflict: {here:?}, and {there:?} without"
+                ));
+            }
+            between.push(other);
+        }
+        if let Err(rejection) = with.apply(&inverse) {
+            return Err(format!("the inverse {inverse:?} of {command:?} is rejected after {between:?}: {rejection:?}"));
+        }
+        if digest(&with) != digest(&without) {
+            return Err(format!("{command:?}, {between:?}, {inverse:?} leave something that {between:?} alone do not"));
+        }
+        Ok(())
+    }
+}
+
+fn encoded<M: Known>(command: &M::Command) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    M::encode(command, &mut bytes);
+    bytes
+}
+
+/// Decoding gives the command back, and is never put out by bytes.
+fn codec<M: Known>(command: &M::Command) -> Result<(), String> {
+    let bytes = encoded::<M>(command);
+    if M::encoded_len(command) != bytes.len() {
+        return Err(format!("encoded_len of {command:?} is not the length of its encoding"));
+    }
+    match M::decode(&bytes, M::VERSION) {
+        Ok(decoded) if encoded::<M>(&decoded) == bytes => {}
+        Ok(decoded) => return Err(format!("{command:?} is decoded as {decoded:?}")),
+        Err(error) => return Err(format!("{command:?} cannot be decoded: {error}")),
+    }
+    for cut in 0..bytes.len().min(64) {
+        // any answer will do, but no panic
+        let _ = M::decode(&bytes[..cut], M::VERSION);
+        let mut flipped = bytes.clone();
+        flipped[cut] ^= 1 << (cut % 8);
+        let _ = M::decode(&flipped, M::VERSION);
+    }
+    Ok(())
+}
+
+/// `load` of `save` behaves as the original, and is never put out by bytes.
+fn faithful<M: Known>(state: &M, commands: &[&M::Command]) -> Result<(), String> {
+    let mut saved = Vec::new();
+    state.save(&mut saved).map_err(|error| format!("save fails: {error}"))?;
+    let mut frozen = Vec::new();
+    state.clone().save_frozen(&mut frozen).map_err(|error| format!("save_frozen fails: {error}"))?;
+    if frozen != saved {
+        return Err("save_frozen writes something else than save".to_owned());
+    }
+    let mut loaded = M::load(&mut saved.as_slice(), M::VERSION).map_err(|error| format!("load of save: {error}"))?;
+    let mut original = state.clone();
+    for command in commands {
+        let (here, there) = (original.apply(command), loaded.apply(command));
+        let same = match (&here, &there) {
+            (Ok((a, x)), Ok((b, y))) => a == b && encoded::<M>(x) == encoded::<M>(y),
+            (Err(a), Err(b)) => a == b,
+            _ => false,
+        };
+        if !same {
+            return Err(format!("after load of save {command:?} answers {there:?}, and not {here:?}"));
+        }
+    }
+    if digest(&original) != digest(&loaded) {
+        return Err("after load of save the same commands lead elsewhere".to_owned());
+    }
+    for cut in (0..saved.len()).step_by(1 + saved.len() / 32) {
+        let _ = M::load(&mut &saved[..cut], M::VERSION);
+        let mut flipped = saved.clone();
+        flipped[cut] ^= 1 << (cut % 8);
+        let _ = M::load(&mut flipped.as_slice(), M::VERSION);
+    }
+    if !M::supports(M::VERSION) {
+        return Err("it does not support its own version".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether one of the footprint's claims takes in all of another claim.
+fn covers(footprint: &Footprint, inner: &Claim) -> bool {
+    let after_start = |outer: &Bound<Box<[u8]>>, inner: &Bound<Box<[u8]>>| match (outer, inner) {
+        (Bound::Unbounded, _) => true,
+        (_, Bound::Unbounded) => false,
+        (Bound::Excluded(o), Bound::Included(i)) => o < i,
+        (Bound::Included(o) | Bound::Excluded(o), Bound::Included(i) | Bound::Excluded(i)) => o <= i,
+    };
+    let before_end = |outer: &Bound<Box<[u8]>>, inner: &Bound<Box<[u8]>>| match (outer, inner) {
+        (Bound::Unbounded, _) => true,
+        (_, Bound::Unbounded) => false,
+        (Bound::Excluded(o), Bound::Included(i)) => o > i,
+        (Bound::Included(o) | Bound::Excluded(o), Bound::Included(i) | Bound::Excluded(i)) => o >= i,
+    };
+    footprint.claims().iter().any(|outer| {
+        let allowed = outer.access == Access::Exclusive || inner.access == Access::Shared;
+        allowed
+            && match (&outer.extent, &inner.extent) {
+                (Extent::Everything, _) => true,
+                (_, Extent::Everything) => false,
+                (Extent::Range(start, end), Extent::Range(s, e)) => after_start(start, s) && before_end(end, e),
+                (Extent::Key(_), Extent::Range(..)) => false,
+                (outer, key) => outer.overlaps(key),
+            }
+    })
+}
