@@ -75,7 +75,8 @@ fn a_later_frame_that_completes_first_is_promised_only_with_the_earlier_one() {
         }
         assert_eq!(seen, [vec![1], vec![1, 2, 3]].into(), "the frame behind the hole never counts");
         disk.release_writes();
-        (first.join().unwrap(), second.join().unwrap());
+        first.join().unwrap();
+        second.join().unwrap();
     });
     assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1, 2, 3]);
 }
