@@ -11,9 +11,9 @@
 #![cfg(shuttle)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-#[path = "common/mod.rs"]
+#[path = "suite/common/mod.rs"]
 mod common;
-#[path = "serializability/history.rs"]
+#[path = "suite/serializability/history.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod history;
 

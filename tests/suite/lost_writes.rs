@@ -1,9 +1,6 @@
 //! Devices that say they wrote and did not, or wrote somewhere else: damage is an error, and never wrong data.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Stacks, manual, open_on, scale, state};
+use crate::common::{Cmd, Stacks, manual, open_on, scale, state};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::storage::WritePath;
 use seawal::wal::LogStep;

@@ -1,9 +1,6 @@
 //! What a storage may not keep is said in the report.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, manual, open, open_on};
+use crate::common::{Cmd, manual, open, open_on};
 use seawal::kv::Kv;
 use seawal::sim::SimDisk;
 use seawal::wal::{Log, LogOptions};
@@ -18,7 +15,7 @@ fn what_a_storage_may_not_keep_is_in_every_report() {
     assert_eq!(report.warnings, [sentence]);
     engine.execute(Cmd::push(1, 1)).unwrap();
     drop(engine);
-    let (_, report) = open_on::<common::Stacks>(&disk, &manual().recovery(RecoveryPolicy::ReadOnly)).unwrap();
+    let (_, report) = open_on::<crate::common::Stacks>(&disk, &manual().recovery(RecoveryPolicy::ReadOnly)).unwrap();
     assert_eq!(report.warnings, [sentence]);
     let (_, report) =
         Log::open_on(Arc::new(SimDisk::builder().warning(sentence).build()), LogOptions::default()).unwrap();

@@ -1,9 +1,6 @@
 //! Crashes at every operation of workloads with several open transactions, and crashes inside the recoveries from them.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{scale, stacks};
+use crate::common::{scale, stacks};
 use seawal::StateMachine;
 use seawal::sim::explore::{Explorable, Explore, Explored};
 

@@ -1,9 +1,6 @@
 //! A machine that panics, wherever that is: the operation fails, or the engine stops; never half a command, and reopening recovers.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Stacks, files, manual, open_on};
+use crate::common::{Cmd, Stacks, files, manual, open_on};
 use seawal::machine::{DecodeError, Footprint, StateMachine};
 use seawal::sim::{Crash, SimDisk};
 use seawal::{Engine, Error, ExecuteError, Step};
@@ -57,9 +54,9 @@ impl StateMachine for Touchy {
     const VERSION: u32 = 3;
     type Command = Cmd;
     type Reply = u32;
-    type Rejection = common::Empty;
+    type Rejection = crate::common::Empty;
 
-    fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), common::Empty> {
+    fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
         let applied = self.0.apply(command)?;
         // half done, or rather all done and not told
         reach(Place::Apply);
@@ -114,7 +111,7 @@ fn at(engine: &Engine<Touchy>, key: u8) -> Vec<u32> {
     engine.read(|s| s.0.at(key)).unwrap()
 }
 
-fn error<T: std::fmt::Debug>(result: Result<T, ExecuteError<common::Empty>>) -> Error {
+fn error<T: std::fmt::Debug>(result: Result<T, ExecuteError<crate::common::Empty>>) -> Error {
     match result.unwrap_err() {
         ExecuteError::Failed(error) => error,
         ExecuteError::Rejected(empty) => panic!("{empty}"),

@@ -1,7 +1,4 @@
 //! The program, as a shell sees it: what it writes, what it exits with, and what it leaves on disk.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
-#![cfg(feature = "cli")]
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use seawal::{Engine, inspect, kv::Kv};
 use std::collections::{BTreeMap, hash_map::RandomState};

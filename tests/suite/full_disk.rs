@@ -1,13 +1,10 @@
 //! Disks that are full, that stay full, and that become full at any moment: a store always opens, and goes on once there is space.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Rng, Stacks, manual, open, open_on, scale, state};
+use crate::common::{Cmd, Rng, Stacks, manual, open, open_on, scale, state};
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
 use seawal::{Engine, Error, ExecuteError};
 
-fn is_full(result: Result<u32, ExecuteError<common::Empty>>) -> bool {
+fn is_full(result: Result<u32, ExecuteError<crate::common::Empty>>) -> bool {
     match result {
         Ok(_) => false,
         Err(ExecuteError::Failed(error)) if error.is_full() => true,

@@ -1,10 +1,7 @@
 //! The simulated disk under the engine: what it promises to those who explore with it.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::oracle::{Oracle, run};
-use common::{Cmd, Stacks, files, manual, open, open_on, scale, state};
+use crate::common::oracle::{Oracle, run};
+use crate::common::{Cmd, Stacks, files, manual, open, open_on, scale, state};
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
 use seawal::storage::{Storage, WritePath};
 

@@ -1,9 +1,6 @@
 //! One seed gives one trace of operations, and one exploration.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::stacks;
+use crate::common::stacks;
 
 #[test]
 fn one_seed_gives_one_trace_of_interleaved_transactions_tickets_and_checkpoints() {

@@ -1,10 +1,7 @@
 //! Digests in the log: a machine that breaks its law is found out at the next open, and one that keeps it notices nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::oracle::{Oracle, run};
-use common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, scale, state};
+use crate::common::oracle::{Oracle, run};
+use crate::common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, scale, state};
 use seawal::kv::{Kv, KvCommand};
 use seawal::machine::{DecodeError, Footprint, StateMachine};
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
@@ -22,8 +19,8 @@ macro_rules! breaks_its_law {
             const VERSION: u32 = $version;
             type Command = Cmd;
             type Reply = u32;
-            type Rejection = common::Empty;
-            fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), common::Empty> {
+            type Rejection = crate::common::Empty;
+            fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
                 let change: fn(Cmd) -> Cmd = $apply;
                 self.0.apply(&change(command.clone()))
             }

@@ -1,9 +1,6 @@
 //! Every operation of the storage fails in turn, once and for ever: a typed error or a latch, and nothing acknowledged is lost.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Stacks, manual, open, open_on, scale, stacks, state};
+use crate::common::{Cmd, Stacks, manual, open, open_on, scale, stacks, state};
 use seawal::machine::{Access, Footprint};
 use seawal::sim::explore::Explore;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
@@ -220,7 +217,7 @@ fn space_that_could_not_be_given_back_is_given_back_by_the_next_checkpoint() {
             engine.checkpoint().unwrap();
             let log = engine.stats().log.unwrap();
             let on_disk: u64 =
-                common::names(&disk, ".seg").iter().map(|name| disk.read_file(name).unwrap().len() as u64).sum();
+                crate::common::names(&disk, ".seg").iter().map(|name| disk.read_file(name).unwrap().len() as u64).sum();
             assert_eq!(log.segment_bytes, on_disk, "{kind:?} {nth}");
             assert!(on_disk <= 96 << 10, "{kind:?} {nth}: {on_disk}");
         }

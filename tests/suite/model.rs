@@ -1,9 +1,6 @@
 //! The key-value engine against an ordered map, with whatever operations come, and reopenings in between.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{manual, open_on};
+use crate::common::{manual, open_on};
 use proptest::prelude::*;
 use seawal::kv::{Kv, KvCommand, KvRejection, KvReply};
 use seawal::sim::{Crash, SimDisk};
@@ -253,7 +250,7 @@ fn run(ops: &[Op], seed: u64) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 150 * common::scale() as u32,
+        cases: 150 * crate::common::scale() as u32,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -275,7 +272,7 @@ fn iterators_over_many_entries_meet_in_the_middle() {
         }
     }
     let all: Vec<_> = (0..1000u32).map(|n| (n.to_be_bytes().to_vec(), n.to_le_bytes().to_vec())).collect();
-    let mut rng = common::Rng::new(3);
+    let mut rng = crate::common::Rng::new(3);
     for _ in 0..30 {
         let bias = 1 + rng.below(9);
         let ends: Vec<bool> = (0..rng.below(1200)).map(|_| rng.below(10) < bias).collect();

@@ -1,9 +1,6 @@
 //! Isolation, conflicts, savepoints, limits, rejections, panics and tickets of transactions.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Empty, Rng, Stacks, block_on, manual, open, open_on, state};
+use crate::common::{Cmd, Empty, Rng, Stacks, block_on, manual, open, open_on, state};
 use seawal::kv::{Kv, KvCommand, KvRejection};
 use seawal::machine::{Access, Footprint};
 use seawal::sim::{Crash, SimDisk};
@@ -439,7 +436,7 @@ fn nothing_is_written_for_an_engine_that_was_closed_or_dropped() {
     let clone = engine.clone();
     clone.close().unwrap();
     late.wait().unwrap();
-    let before = common::files(&disk);
+    let before = crate::common::files(&disk);
     assert!(engine.checkpoint().is_err());
     for step in LogStep::ALL.map(Step::Log).into_iter().chain([Step::BeginCheckpoint, Step::Checkpoint, Step::Expire]) {
         let _ = engine.step(step);
@@ -447,17 +444,17 @@ fn nothing_is_written_for_an_engine_that_was_closed_or_dropped() {
     assert!(matches!(failed(engine.execute(Cmd::push(1, 1))), Error::Closed));
     assert!(matches!(engine.read(Stacks::clone), Err(Error::Closed)));
     assert!(left.commit().is_err());
-    assert_eq!(common::files(&disk), before);
+    assert_eq!(crate::common::files(&disk), before);
     drop((engine, clone));
     let (engine, _) = open(&disk);
     let mut left = engine.begin().unwrap();
     left.execute(Cmd::push(1, 1)).unwrap();
     let ticket = engine.submit_with(Cmd::push(2, 3), seawal::Durability::Os).unwrap();
     drop(engine);
-    let before = common::files(&disk);
+    let before = crate::common::files(&disk);
     assert!(left.commit().is_err());
     let _ = ticket.wait();
-    assert_eq!(common::files(&disk), before);
+    assert_eq!(crate::common::files(&disk), before);
     let (engine, _) = open(&disk);
     assert_eq!(state(&engine).at(1), Vec::<u32>::new());
     assert_eq!(state(&engine).at(2), [2, 3]);

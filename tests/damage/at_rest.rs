@@ -1,20 +1,13 @@
 //! Everything that can happen to bytes at rest: each file of small stores is flipped, cut, zeroed, overwritten, lost, swapped,
 //! put back and forged, place by place. Opening must give the exact state, or the right refusal that changes nothing, as foretold from where
 //! the damage lies; `verify` must say the same; and neither may panic or allocate for it.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-#[path = "damage/layout.rs"]
-mod layout;
-#[path = "damage/stores.rs"]
-mod stores;
-
-use common::{Cmd, Rng, Stacks, files, open_on, scale, state};
+use crate::common::{Cmd, Rng, Stacks, files, open_on, scale, state};
+use crate::stores::{Files, Outcome, Store, on_disk, options};
 use seawal::inspect::{self, Soundness};
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
 use seawal::{Error, RecoveryPolicy};
 use std::sync::Arc;
-use stores::{Files, Outcome, Store, on_disk, options};
 
 /// How much more than for the whole store may be allocated for a damaged one, in bytes.
 const ALLOWANCE: u64 = 1 << 20;
@@ -167,39 +160,39 @@ fn flip_every_byte(store: Store) -> Sweep {
 
 #[test]
 fn every_flipped_byte_of_a_closed_store_is_refused_or_does_no_harm() {
-    let sweep = flip_every_byte(stores::closed());
+    let sweep = flip_every_byte(crate::stores::closed());
     // the log's end is in the manifest, and the snapshot holds all: nothing but a sole copy can be missed
     assert!(sweep.cuts == 0 && sweep.cases > 100, "{} {}", sweep.cuts, sweep.cases);
 }
 
 #[test]
 fn every_flipped_byte_of_a_store_with_losers_is_refused_or_foretold() {
-    let sweep = flip_every_byte(stores::killed_with_losers());
+    let sweep = flip_every_byte(crate::stores::killed_with_losers());
     assert!(sweep.cuts > 20 && sweep.refusals > 100, "{} {}", sweep.cuts, sweep.refusals);
 }
 
 #[test]
 fn every_flipped_byte_of_recycled_segments_is_refused_or_foretold() {
-    let sweep = flip_every_byte(stores::recycled());
+    let sweep = flip_every_byte(crate::stores::recycled());
     assert!(sweep.cuts > 20 && sweep.refusals > 100, "{} {}", sweep.cuts, sweep.refusals);
 }
 
 #[test]
 fn every_flipped_byte_of_a_store_with_two_snapshots_is_refused_or_foretold() {
-    let sweep = flip_every_byte(stores::two_snapshots());
+    let sweep = flip_every_byte(crate::stores::two_snapshots());
     // what comes last is a watermark, which holds nothing that could be missed
     assert!(sweep.cuts == 0 && sweep.refusals > 50, "{} {}", sweep.cuts, sweep.refusals);
 }
 
 #[test]
 fn every_flipped_byte_behind_a_cut_is_refused_or_foretold() {
-    let sweep = flip_every_byte(stores::cut());
+    let sweep = flip_every_byte(crate::stores::cut());
     assert!(sweep.cuts > 20 && sweep.refusals > 50, "{} {}", sweep.cuts, sweep.refusals);
 }
 
 #[test]
 fn a_file_cut_short_anywhere_is_refused_or_does_no_harm() {
-    for store in stores::all() {
+    for store in crate::stores::all() {
         let mut sweep = Sweep::over(store);
         let mut rng = Rng::new(8);
         for (name, bytes) in sweep.targets() {
@@ -242,17 +235,17 @@ fn overwrite(store: Store) {
 #[test]
 fn zeros_and_garbage_over_any_sectors_are_refused_or_foretold() {
     std::thread::scope(|scope| {
-        for stores in [vec![stores::recycled()], vec![stores::closed(), stores::two_snapshots()]] {
+        for stores in [vec![crate::stores::recycled()], vec![crate::stores::closed(), crate::stores::two_snapshots()]] {
             scope.spawn(|| stores.into_iter().for_each(overwrite));
         }
-        overwrite(stores::killed_with_losers());
-        overwrite(stores::cut());
+        overwrite(crate::stores::killed_with_losers());
+        overwrite(crate::stores::cut());
     });
 }
 
 #[test]
 fn blocks_of_other_places_and_of_other_times_are_refused_or_foretold() {
-    for store in stores::all() {
+    for store in crate::stores::all() {
         let mut sweep = Sweep::over(store);
         let mut rng = Rng::new(10);
         let targets = sweep.targets();
@@ -280,7 +273,9 @@ fn blocks_of_other_places_and_of_other_times_are_refused_or_foretold() {
 fn a_write_that_was_lost_is_refused_or_foretold() {
     // what each place of each file of the newer store held when the older one was at rest
     let (mut refusals, mut cuts) = (0, 0);
-    for (older, newer) in [(stores::aged(0), stores::aged(1)), (stores::aged(1), stores::aged(2))] {
+    for (older, newer) in
+        [(crate::stores::aged(0), crate::stores::aged(1)), (crate::stores::aged(1), crate::stores::aged(2))]
+    {
         let mut sweep = Sweep::over(newer);
         for (name, bytes) in sweep.targets() {
             let Some(before) = older.files.get(&name).filter(|before| before.len() == bytes.len()) else { continue };
@@ -299,7 +294,7 @@ fn a_write_that_was_lost_is_refused_or_foretold() {
 
 #[test]
 fn a_file_that_is_missing_is_missed_where_it_is_needed() {
-    for store in stores::all() {
+    for store in crate::stores::all() {
         let mut sweep = Sweep::over(store);
         for name in sweep.store.files.clone().into_keys() {
             let mut after = sweep.store.files.clone();
@@ -312,7 +307,7 @@ fn a_file_that_is_missing_is_missed_where_it_is_needed() {
 
 #[test]
 fn files_that_changed_places_are_refused_where_they_are_needed() {
-    for store in stores::all() {
+    for store in crate::stores::all() {
         let mut sweep = Sweep::over(store);
         let names: Vec<String> = sweep.store.files.keys().cloned().collect();
         for (n, one) in names.iter().enumerate() {
@@ -337,7 +332,7 @@ fn files_that_changed_places_are_refused_where_they_are_needed() {
 
 #[test]
 fn a_copy_of_a_segment_under_another_name_never_counts() {
-    for store in stores::all() {
+    for store in crate::stores::all() {
         let last = store.last();
         for segment in &store.segments {
             // as the next segment, as one further on, and as a second file of its own number
@@ -361,7 +356,10 @@ fn a_copy_of_a_segment_under_another_name_never_counts() {
 #[test]
 fn a_file_of_another_store_of_the_same_machine_never_counts() {
     // the same history, byte for byte, but for the store's identity
-    for (ours, theirs) in [(stores::aged(2), stores::aged_elsewhere(2)), (stores::aged(2), stores::aged_elsewhere(1))] {
+    for (ours, theirs) in [
+        (crate::stores::aged(2), crate::stores::aged_elsewhere(2)),
+        (crate::stores::aged(2), crate::stores::aged_elsewhere(1)),
+    ] {
         let mut sweep = Sweep::over(ours);
         for (name, bytes) in theirs.files.iter().filter(|(name, _)| !name.starts_with("spare")) {
             if name.starts_with("MANIFEST") {
@@ -383,7 +381,7 @@ fn a_file_of_another_store_of_the_same_machine_never_counts() {
 
 #[test]
 fn without_any_manifest_the_segments_speak_for_themselves() {
-    for store in stores::all() {
+    for store in crate::stores::all() {
         let mut after = store.files.clone();
         after.retain(|name, _| !name.starts_with("MANIFEST"));
         let damaged = store.files.iter().map(|(name, bytes)| {
@@ -402,7 +400,7 @@ fn without_any_manifest_the_segments_speak_for_themselves() {
 
 #[test]
 fn a_read_error_in_recovery_is_that_and_never_the_end_of_the_log() {
-    for store in stores::all() {
+    for store in crate::stores::all() {
         let disk = store.disk.crash(Crash::Nothing);
         disk.enable_trace();
         read_only(&disk).unwrap();

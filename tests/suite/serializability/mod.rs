@@ -1,13 +1,10 @@
 //! What concurrent threads saw is what one of them alone could have seen: serializability, ranges, predicates and real time included.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod anomalies;
-#[path = "../common/mod.rs"]
-mod common;
 mod history;
 
-use common::{Rng, scale};
-use history::{Did, End, History, List};
+use self::history::{Did, End, History, List};
+use crate::common::{Rng, scale};
 use seawal::kv::{Kv, KvCommand, KvRejection};
 use seawal::sim::SimDisk;
 use seawal::{Durability, Engine, ExecuteError, ExecuteResult, Options, Transaction};

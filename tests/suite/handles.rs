@@ -1,9 +1,6 @@
 //! Handles that are leaked, dropped or opened twice, tickets nobody waits for, groups whose leader fails.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Stacks, manual, open, open_on, state};
+use crate::common::{Cmd, Stacks, manual, open, open_on, state};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
 use seawal::{Background, Durability, Engine, Error, ExecuteError, Options};
@@ -81,7 +78,7 @@ fn a_process_that_ends_with_tickets_outstanding() {
 fn a_process_that_ends_with_tickets_outstanding_leaves_a_whole_store() {
     let dir = tempfile::tempdir().unwrap();
     let ended = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_process_that_ends_with_tickets_outstanding"])
+        .args(["--exact", "handles::a_process_that_ends_with_tickets_outstanding"])
         .env("SEAWAL_TEST_ENDS_IN", dir.path())
         .output()
         .unwrap();

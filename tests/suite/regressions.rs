@@ -1,9 +1,6 @@
 //! Defects that were found by reading, each held down by the shortest history that shows it.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Stacks, manual, open, open_on, state};
+use crate::common::{Cmd, Stacks, manual, open, open_on, state};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::storage::WritePath;
 use seawal::wal::{Log, LogOptions, LogStep};

@@ -1,9 +1,6 @@
 //! Smaller promises: clocks do not matter, every bound answers, what was written before is covered, and nobody waits for ever.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Rng, Stacks, manual, open, open_on, scale, state};
+use crate::common::{Cmd, Rng, Stacks, manual, open, open_on, scale, state};
 use seawal::machine::{Access, Footprint};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::storage::{AlignedBuf, LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
@@ -98,7 +95,7 @@ fn a_calendar_that_jumps_back_and_forth_has_no_effect() {
     }
 }
 
-fn failed<T: std::fmt::Debug>(result: Result<T, ExecuteError<common::Empty>>) -> Error {
+fn failed<T: std::fmt::Debug>(result: Result<T, ExecuteError<crate::common::Empty>>) -> Error {
     match result.unwrap_err() {
         ExecuteError::Failed(error) => error,
         ExecuteError::Rejected(empty) => panic!("{empty}"),
@@ -198,7 +195,7 @@ fn a_sync_commit_covers_os_commits_before_it_also_in_other_segments() {
             for value in 0..20 {
                 engine.execute_with(Cmd::Push { key: 1, value, pad: 3000 }, Durability::Os).unwrap();
             }
-            assert!(common::names(&disk, ".seg").len() > 1);
+            assert!(crate::common::names(&disk, ".seg").len() > 1);
             engine.execute(Cmd::push(2, 1)).unwrap();
             let wanted = state(&engine);
             engine.execute_with(Cmd::push(3, 1), Durability::Os).unwrap();

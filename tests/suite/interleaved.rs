@@ -1,10 +1,7 @@
 //! Interleaved transactions on the key-value machine against ordered maps: who must wait, what each one sees, what views go on
 //! showing, and what is there after every kind of end.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{manual, open_on};
+use crate::common::{manual, open_on};
 use proptest::prelude::*;
 use seawal::kv::{Kv, KvCommand, KvRejection, KvReply};
 use seawal::machine::StateMachine;
@@ -386,7 +383,7 @@ impl World {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 200 * common::scale() as u32,
+        cases: 200 * crate::common::scale() as u32,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -1,6 +1,4 @@
 //! Machines with derived encodings, beside one that is written by hand.
-#![cfg(feature = "serde")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use seawal::machine::{Access, DecodeError, Footprint, SerdeMachine, StateMachine};
 use serde::{Deserialize, Serialize};

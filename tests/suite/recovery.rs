@@ -1,9 +1,6 @@
 //! What recovery does about damage, other machines, other openers, read-only use, and files that are none of its business.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, scale, state};
+use crate::common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, scale, state};
 use seawal::kv::{Kv, KvCommand};
 use seawal::machine::{DecodeError, Footprint, StateMachine};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
@@ -22,8 +19,8 @@ macro_rules! other_machine {
             const VERSION: u32 = $version;
             type Command = Cmd;
             type Reply = u32;
-            type Rejection = common::Empty;
-            fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), common::Empty> {
+            type Rejection = crate::common::Empty;
+            fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
                 self.0.apply(command)
             }
             fn footprint(command: &Cmd) -> Footprint {
@@ -258,8 +255,8 @@ fn a_log_of_two_versions_tells_decode_who_wrote_each_record() {
         const VERSION: u32 = 4;
         type Command = Cmd;
         type Reply = u32;
-        type Rejection = common::Empty;
-        fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), common::Empty> {
+        type Rejection = crate::common::Empty;
+        fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
             self.0.apply(command)
         }
         fn encode(command: &Cmd, out: &mut Vec<u8>) {
@@ -577,9 +574,13 @@ fn a_command_that_rejects_in_replay_is_corruption_with_its_lsn() {
         const VERSION: u32 = 3;
         type Command = Cmd;
         type Reply = u32;
-        type Rejection = common::Empty;
-        fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), common::Empty> {
-            if matches!(command, Cmd::Push { value: 4, .. }) { Err(common::Empty(0)) } else { self.0.apply(command) }
+        type Rejection = crate::common::Empty;
+        fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
+            if matches!(command, Cmd::Push { value: 4, .. }) {
+                Err(crate::common::Empty(0))
+            } else {
+                self.0.apply(command)
+            }
         }
         fn encode(command: &Cmd, out: &mut Vec<u8>) {
             Stacks::encode(command, out);

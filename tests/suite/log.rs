@@ -1,5 +1,4 @@
 //! The log on its own, on the simulated disk: what was acknowledged is there after any crash.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 use seawal::Error;
 use seawal::format::Lsn;

@@ -1,9 +1,6 @@
 //! Views and backups: a committed state of one moment, to keep, while everything goes on.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, state};
+use crate::common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, state};
 use seawal::kv::Kv;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::{Engine, Error, Options, Verdict};

@@ -1,10 +1,7 @@
 //! What salvage makes of damaged stores: a state that the store had after one of its commits, or nothing, and never a byte
 //! written to what is damaged.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Rng, Stacks, files, manual, names, open_on, scale};
+use crate::common::{Cmd, Rng, Stacks, files, manual, names, open_on, scale};
 use seawal::machine::{DecodeError, Footprint, StateMachine};
 use seawal::salvage::{Base, Outcome, Reach, SalvageReport, Severity, salvage};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};

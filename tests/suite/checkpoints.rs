@@ -1,9 +1,6 @@
 //! Checkpoints: fuzzy, in stages, bounding the log, and what happens when what they wrote is damaged.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Cmd, Stacks, files, manual, names, open, open_on, state};
+use crate::common::{Cmd, Stacks, files, manual, names, open, open_on, state};
 use seawal::sim::{Crash, SimDisk};
 use seawal::{Error, ExecuteError, Step, Transaction};
 use std::time::Duration;

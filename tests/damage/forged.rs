@@ -1,22 +1,15 @@
 //! Bytes that were made to be believed: frames inside values, frames of other places that are whole, lengths and counts
 //! without end, all with checksums that hold.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-#[path = "damage/layout.rs"]
-mod layout;
-#[path = "damage/stores.rs"]
-mod stores;
-
-use common::{Cmd, Rng, Stacks, files, manual, open_on, scale, state};
-use layout::{FRAME_HEADER, Frame, Segment, fix_block, fix_frame, fix_snapshot, u32_at};
+use crate::common::{Cmd, Rng, Stacks, files, manual, open_on, scale, state};
+use crate::layout::{FRAME_HEADER, Frame, Segment, fix_block, fix_frame, fix_snapshot, u32_at};
+use crate::stores::{Files, Store, on_disk, options};
 use seawal::inspect::{self, Soundness};
 use seawal::kv::Kv;
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
 use seawal::{Error, RecoveryPolicy, RecoveryReport, Verdict};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use stores::{Files, Store, on_disk, options};
 
 fn read_only(disk: &SimDisk) -> seawal::Result<(Stacks, RecoveryReport)> {
     let options = options().recovery(RecoveryPolicy::ReadOnly);
@@ -78,7 +71,7 @@ impl Forger {
 }
 
 fn killed() -> Vec<Store> {
-    vec![stores::killed_with_losers(), stores::two_snapshots(), stores::cut()]
+    vec![crate::stores::killed_with_losers(), crate::stores::two_snapshots(), crate::stores::cut()]
 }
 
 /// A store with one large value in its last frame, which is the same up to that value whatever it holds.
@@ -222,7 +215,7 @@ fn a_ghost_tail_is_never_replayed_though_new_frames_fill_the_hole_exactly() {
 #[test]
 fn a_sealed_segment_must_end_with_the_frame_that_its_successor_follows() {
     let mut tried = 0;
-    for store in [stores::killed_with_losers(), stores::recycled(), stores::cut()] {
+    for store in [crate::stores::killed_with_losers(), crate::stores::recycled(), crate::stores::cut()] {
         let manifest = store.manifest(&store.files).unwrap();
         let start = manifest.snapshots.first().copied().unwrap_or(manifest.origin);
         for segment in &store.segments[..store.segments.len() - 1] {
@@ -251,7 +244,7 @@ fn is_unsupported(files: &Files, what: &str) {
 
 #[test]
 fn an_unknown_version_kind_or_flag_is_unsupported_and_not_damage() {
-    let store = stores::two_snapshots();
+    let store = crate::stores::two_snapshots();
     let change = |name: &str, at: usize, to: u8, fix: &dyn Fn(&mut Vec<u8>)| {
         let mut files = store.files.clone();
         let bytes = files.get_mut(name).unwrap();
@@ -329,7 +322,7 @@ fn distort(store: &Store, name: &str, range: std::ops::Range<usize>, fix: &dyn F
 
 #[test]
 fn hostile_numbers_in_headers_neither_panic_nor_allocate() {
-    let store = stores::two_snapshots();
+    let store = crate::stores::two_snapshots();
     let last = store.last().clone();
     for name in ["MANIFEST-0", "MANIFEST-1"] {
         distort(&store, name, 16..140, &|bytes| fix_block(bytes));
@@ -352,7 +345,7 @@ fn hostile_numbers_in_headers_neither_panic_nor_allocate() {
 
 #[test]
 fn hostile_numbers_in_records_and_snapshots_neither_panic_nor_allocate() {
-    let store = stores::recycled();
+    let store = crate::stores::recycled();
     let last = store.last().clone();
     for frame in last.frames.iter().rev().take(2) {
         let payload = frame.at.start + FRAME_HEADER;
@@ -368,7 +361,7 @@ fn hostile_numbers_in_records_and_snapshots_neither_panic_nor_allocate() {
 
 #[test]
 fn records_of_any_bytes_are_carried_out_or_refused() {
-    let store = stores::killed_with_losers();
+    let store = crate::stores::killed_with_losers();
     let mut rng = Rng::new(12);
     for round in 0..300 * scale() {
         let forger = Forger::of(store.clone());
@@ -390,7 +383,7 @@ fn records_of_any_bytes_are_carried_out_or_refused() {
 #[test]
 fn a_search_reads_each_byte_once_however_many_blocks_claim_to_be_frames() {
     const FILE: usize = 24 << 20;
-    let disk = stores::disk(1);
+    let disk = crate::stores::disk(1);
     let (engine, _) = open_on::<Stacks>(&disk, &options()).unwrap();
     let disk = disk.crash(Crash::Nothing);
     std::mem::forget(engine);
@@ -440,7 +433,7 @@ fn read_bytes(line: &str) -> u64 {
 #[test]
 fn a_manifest_that_power_loss_takes_back_still_leads_to_everything() {
     let scene = |ops: Option<u64>| {
-        let disk = stores::disk(3);
+        let disk = crate::stores::disk(3);
         let (engine, _) = open_on::<Stacks>(&disk, &options()).unwrap();
         for n in 0..40 {
             engine.execute(Cmd::push(1, n)).unwrap();

@@ -1,10 +1,7 @@
 //! A store that moves to a device with larger blocks keeps what is durable apart from what is written.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::oracle::{Oracle, run};
-use common::{Rng, manual, names, open, scale};
+use crate::common::oracle::{Oracle, run};
+use crate::common::{Rng, manual, names, open, scale};
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
 use std::sync::Arc;
 
@@ -85,8 +82,8 @@ fn a_destroyed_block_of_a_larger_device_takes_nothing_durable_with_it() {
 fn a_store_of_small_segments_opens_on_large_blocks() {
     let disk = SimDisk::builder().block_bytes(65536).build();
     let (engine, _) = open(&disk);
-    engine.execute(common::Cmd::push(1, 1)).unwrap();
+    engine.execute(crate::common::Cmd::push(1, 1)).unwrap();
     engine.close().unwrap();
     drop(engine);
-    assert_eq!(common::state(&open(&disk).0).at(1), [1]);
+    assert_eq!(crate::common::state(&open(&disk).0).at(1), [1]);
 }

@@ -1,0 +1,9 @@
+//! Damage at rest and forgery, with every allocation counted.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
+
+mod at_rest;
+#[path = "../suite/common/mod.rs"]
+mod common;
+mod forged;
+mod layout;
+mod stores;

@@ -1,0 +1,30 @@
+//! What the crate promises, from outside: one binary, so that the engine is compiled for it once.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
+
+mod blocks;
+mod checkpoints;
+#[cfg(feature = "cli")]
+mod cli;
+mod common;
+mod determinism;
+mod digests;
+mod durability;
+mod faults;
+mod full_disk;
+mod handles;
+mod interleaved;
+mod log;
+mod lost_writes;
+mod model;
+mod panics;
+mod promises;
+mod recovery;
+mod regressions;
+mod salvage;
+#[cfg(feature = "serde")]
+mod serde_machine;
+mod serializability;
+mod simulator;
+mod transactions;
+mod views;
+mod warnings;
