@@ -233,7 +233,7 @@ pub(crate) fn stated_bytes(bytes: &[u8], block_bytes: u32) -> Option<u64> {
 
 /// The epoch that a frame's header states, which nothing has checked yet.
 pub(crate) fn stated_epoch(bytes: &[u8]) -> Option<Epoch> {
-    Take(bytes.get(16..)?).u64().map(Epoch::new)
+    Take(bytes.get(24..)?).u64().map(Epoch::new)
 }
 
 /// Whether a header at the front of `bytes` names this place: a cheap test before its checksum is worth computing.

@@ -170,7 +170,7 @@ mod tests {
         refused(|m| m.block_bytes = 1 << 31);
         refused(|m| m.log_start = Lsn::new(4097));
         refused(|m| m.log_start = Lsn::ZERO);
-        refused(|m| m.snapshots[0].lsn = Lsn::new(4608));
+        refused(|m| m.snapshots[0].lsn = Lsn::new(4609));
         refused(|m| m.watermark = Lsn::new(u64::MAX - 4095));
         refused(|m| m.epoch = Epoch::new(u64::MAX));
         refused(|m| m.segment = SegmentId::new(u64::MAX));

@@ -150,7 +150,9 @@ impl SegmentHeader {
     fn makes_sense(&self) -> bool {
         let SegmentHeader { id, epoch, base, previous_end, watermark, file_bytes, .. } = *self;
         let boundaries = [base, previous_end, watermark, Lsn::new(file_bytes)];
-        file_bytes > u64::from(self.block_bytes) && makes_sense(self.block_bytes, &boundaries, &[id.get(), epoch.get()])
+        let block = u64::from(self.block_bytes);
+        let of_blocks = file_bytes.checked_rem(block) == Some(0);
+        file_bytes > block && of_blocks && makes_sense(self.block_bytes, &boundaries, &[id.get(), epoch.get()])
     }
 
     fn decode_fields(mut take: Take<'_>) -> Option<SegmentHeader> {
