@@ -24,13 +24,25 @@ use std::time::Duration;
 const MAX_OPERATIONS: usize = 200;
 const SLOTS: usize = 3;
 
-#[derive(Arbitrary, Debug)]
 struct History {
     large_blocks: bool,
     buffered: bool,
     in_flight: bool,
-    operations: Vec<Operation>,
     end: End,
+    operations: Vec<Operation>,
+}
+
+impl History {
+    /// The end comes first and every byte behind it is used: a derived list would end at every other byte.
+    fn read(bytes: &mut Unstructured<'_>) -> arbitrary::Result<History> {
+        let (large_blocks, buffered, in_flight) = bytes.arbitrary()?;
+        let end = bytes.arbitrary()?;
+        let mut operations = Vec::new();
+        while !bytes.is_empty() && operations.len() < MAX_OPERATIONS {
+            operations.push(bytes.arbitrary()?);
+        }
+        Ok(History { large_blocks, buffered, in_flight, end, operations })
+    }
 }
 
 #[derive(Arbitrary, Debug)]
@@ -188,9 +200,10 @@ struct Run {
     unsure: bool,
 }
 
-/// Runs a history.
+/// Runs a history. With `SEAWAL_SHOW` in the environment it tells what it does.
 pub fn history(data: &[u8]) {
-    let Ok(history) = History::arbitrary_take_rest(Unstructured::new(data)) else { return };
+    let Ok(history) = History::read(&mut Unstructured::new(data)) else { return };
+    let shows = std::env::var_os("SEAWAL_SHOW").is_some();
     let path = if history.buffered { WritePath::BufferedSync } else { WritePath::Direct };
     let block = if history.large_blocks { 4096 } else { 512 };
     let disk = SimDisk::builder().seed(5).block_bytes(block).write_path(path).build();
@@ -210,8 +223,14 @@ pub fn history(data: &[u8]) {
         faulty: false,
         unsure: false,
     };
-    for operation in history.operations.iter().take(MAX_OPERATIONS) {
+    for operation in &history.operations {
+        if shows {
+            eprintln!("{:?} of {} states are durable, then {operation:?}", run.model.durable, run.model.states.len());
+        }
         run.step(operation);
+    }
+    if shows {
+        eprintln!("then {:?}", history.end);
     }
     match history.end {
         End::Crash(loss, seed) => {
@@ -493,7 +512,8 @@ impl Run {
             return self.crash(Loss::Seeded, 1);
         }
         self.end_engine();
-        self.open_again(self.model.written);
+        // what a failed sync gave up is lost without a power loss: the device never had it
+        self.open_again(if self.faulty { self.model.durable } else { self.model.written });
     }
 
     fn crash(&mut self, loss: Loss, seed: u8) {
@@ -501,7 +521,11 @@ impl Run {
         let after = crash(&self.disk, loss, seed);
         self.end_engine();
         self.disk = after;
-        self.open_again(if matches!(loss, Loss::Kill) { self.model.written } else { self.model.durable });
+        self.open_again(if matches!(loss, Loss::Kill) && !self.faulty {
+            self.model.written
+        } else {
+            self.model.durable
+        });
     }
 
     fn open_again(&mut self, least: usize) {

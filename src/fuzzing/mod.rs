@@ -4,7 +4,7 @@
 //! input says whether checksums are put right before the bytes are looked at, for most of what is worth finding lies behind
 //! them. What holds for any bytes: an answer or a typed error that names what is wrong; no panic, no hang, no more memory
 //! than the bytes back; and no two parts of the crate that answer differently. For the fuzzers alone: nothing here is stable.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here is a find")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "what fails here is a find")]
 
 mod codecs;
 mod directory;

@@ -49,6 +49,33 @@ fn every_input_of_the_corpora_holds_what_its_target_asserts() {
     }
 }
 
+/// A little of what a fuzzer does: histories made of those in the corpus, cut, joined and changed. `SEAWAL_LONG=10` for ten times
+/// as many.
+#[test]
+fn histories_made_of_those_in_the_corpus_keep_to_the_model() {
+    let Some(inputs) = corpus("history") else { return };
+    let long = std::env::var("SEAWAL_LONG").ok().and_then(|times| times.parse::<u64>().ok());
+    let mut state = 7u64;
+    let mut below = |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % limit.max(1)
+    };
+    for _ in 0..400 * long.unwrap_or(1).max(1) {
+        let (_, first) = &inputs[below(inputs.len())];
+        let (_, second) = &inputs[below(inputs.len())];
+        let mut input = [&first[..below(first.len())], &second[below(second.len())..]].concat();
+        for _ in 0..below(6) {
+            let at = below(input.len());
+            if let Some(byte) = input.get_mut(at) {
+                *byte = below(256) as u8;
+            }
+        }
+        if std::panic::catch_unwind(|| super::history(&input)).is_err() {
+            panic!("this history fails: {input:?}");
+        }
+    }
+}
+
 #[test]
 fn the_corpora_stay_small() {
     let mut total = 0;
