@@ -9,6 +9,7 @@ llvm=${LLVM_BIN:-/usr/lib/llvm-22/bin}
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/coverage"
 export RUSTFLAGS="-Cinstrument-coverage -Zcoverage-options=branch"
 profiles="$CARGO_TARGET_DIR/profiles"
+mkdir -p "$CARGO_TARGET_DIR"
 rm -rf "$profiles"
 export LLVM_PROFILE_FILE="$PWD/$profiles/%p-%m.profraw"
 case "$profiles" in /*) LLVM_PROFILE_FILE="$profiles/%p-%m.profraw" ;; esac

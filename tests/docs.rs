@@ -128,13 +128,30 @@ fn the_decision_table_is_the_rule_of_the_code() {
     assert_eq!(rows.len(), 8);
 }
 
-#[test]
-fn every_invariant_appeals_to_tests_and_places_that_exist() {
+/// Whether the sources have a test of that name.
+fn is_test() -> impl Fn(&str) -> bool {
     let mut all = Vec::new();
     for dir in ["src", "tests"] {
         sources(&root().join(dir), &mut all);
     }
-    let is_test = |name: &str| all.iter().any(|source| source.contains(&format!("fn {name}(")));
+    move |name| all.iter().any(|source| source.contains(&format!("fn {name}(")))
+}
+
+#[test]
+fn every_fault_is_proven_by_tests_that_exist() {
+    let is_test = is_test();
+    let rows = table(&read("docs/testing.md"), "#");
+    let numbers: Vec<String> = rows.iter().map(|row| row[0].clone()).collect();
+    assert!(numbers.into_iter().eq((1..=43).map(|n: u32| n.to_string())));
+    for row in rows {
+        let tests = quoted(&row[3]);
+        assert!(!tests.is_empty() && tests.iter().all(|name| is_test(name)), "{row:?}");
+    }
+}
+
+#[test]
+fn every_invariant_appeals_to_tests_and_places_that_exist() {
+    let is_test = is_test();
     let is_place = |name: &str| root().join(name).exists() || root().join("src").join(name).exists();
     let text = read("docs/invariants.md");
     let mut tests = 0;

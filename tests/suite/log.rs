@@ -187,3 +187,36 @@ fn one_seed_gives_one_trace_of_operations() {
     assert_eq!(trace(5), trace(5));
     assert_ne!(trace(5), trace(6));
 }
+
+#[test]
+fn records_of_any_length_around_the_ends_of_blocks_and_segments_come_back() {
+    // one block and its header, so many blocks, and as much as a segment holds; a few bytes around each, and nothing at all
+    let blocks = [4096, 2 * 4096, 3 * 4096, 7 * 4096, 15 * 4096u32];
+    let around = blocks.into_iter().flat_map(|end| end - 70..end + 3);
+    let lengths: Vec<u32> = [0, 1].into_iter().chain(around).collect();
+    let mut too_large = 0;
+    for chunk in lengths.chunks(12) {
+        let disk = SimDisk::new(5);
+        let (log, _) = open(&disk).unwrap();
+        let mut kept = Vec::new();
+        for &len in chunk {
+            let record = vec![len as u8; len as usize];
+            match log.append(&record) {
+                Ok(ticket) => {
+                    ticket.wait().unwrap();
+                    kept.push(record);
+                }
+                Err(Error::TooLarge { size, limit, .. }) => {
+                    assert!(size > limit && len > 14 * 4096, "{len}: {size} and {limit}");
+                    too_large += 1;
+                }
+                Err(error) => panic!("{len}: {error:?}"),
+            }
+        }
+        drop(log);
+        let (log, _) = open(&disk.crash(Crash::Nothing)).unwrap();
+        assert_eq!(contents(&log), kept, "{chunk:?}");
+        log.append(b"more").unwrap().wait().unwrap();
+    }
+    assert!(too_large > 0 && too_large < 73, "{too_large}");
+}
