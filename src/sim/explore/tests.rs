@@ -286,9 +286,8 @@ fn a_listed_workload_is_played_out_in_its_order() {
     explore.run_on(&disk).unwrap_or_else(|e| panic!("{e}"));
     let engine = crate::Options::new().open_on::<Sums<Lawful>>(Arc::new(disk)).unwrap().0;
     assert!(engine.read(|m| m.sums.keys().copied().eq(0..9)).unwrap());
-    let failure = Explore::<Sums<Lawful>>::workload(list).invariant(|m| {
-        if m.sums.contains_key(&5) { Err("five is there".into()) } else { Ok(()) }
-    });
+    let failure = Explore::<Sums<Lawful>>::workload(list)
+        .invariant(|m| if m.sums.contains_key(&5) { Err("five is there".into()) } else { Ok(()) });
     let found = failure.run().unwrap_err();
     assert!(found.what().contains("five is there"), "{found}");
     found_again(&failure, &found);
@@ -349,7 +348,8 @@ fn a_replay_is_read_as_it_is_written_and_nothing_else_is_one() {
     for text in ["17", "f0", "17:", "17:4", "17:0,3-5,9", "f18446744073709551615:0-100"] {
         assert_eq!(text.parse::<Replay>().unwrap().to_string(), text);
     }
-    for text in ["", "f", ":", ":3", "x", "-1", "+1", "1:x", "1:3-", "1:5-3", "1:3,3", "1:4,3", "1:1,,2", "1:99999999"] {
+    for text in ["", "f", ":", ":3", "x", "-1", "+1", "1:x", "1:3-", "1:5-3", "1:3,3", "1:4,3", "1:1,,2", "1:99999999"]
+    {
         let error = text.parse::<Replay>().unwrap_err();
         assert!(error.contains("as in 17:0,3-5"), "{text}: {error}");
     }
