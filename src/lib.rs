@@ -35,7 +35,8 @@
 //!   With the feature `serde`, `machine::SerdeMachine` derives the encodings.
 //! - [`Error`] tells apart what a program may want to tell apart: a conflict to try again, a full disk to go on from, a latched
 //!   log to reopen, damage to look at.
-//! - [`sim`] is a disk that crashes on demand, to see what your program makes of it.
+//! - [`sim`] is a disk that crashes on demand, to see what your program makes of it; [`sim::explore`] crashes your machine, or the
+//!   built-in one, at every operation and checks what is recovered.
 //! - [`inspect`] shows and verifies the files of a store, without writing to it.
 //! - [`salvage`](mod@salvage) takes what a damaged store still proves into a new one.
 //! - [`wal::Log`] is the log alone, for records that are no commands.

@@ -25,7 +25,7 @@
 
 use super::bytes::{Put, Take};
 use super::segment::{open_block, put_checksum, put_machine, start_block, take_machine};
-use super::{Epoch, HeaderFault, Lsn, MachineTag, SegmentId, StoreId, makes_sense};
+use super::{Epoch, HeaderFault, Lsn, MIN_BLOCK_BYTES, MachineTag, SegmentId, StoreId, makes_sense};
 
 const MAGIC: &[u8; 8] = b"SEAWALMF";
 const CHECKSUM_OFFSET: usize = 12;
@@ -105,7 +105,7 @@ impl Manifest {
         let snapshots = self.snapshots.iter().map(|snapshot| snapshot.lsn);
         let boundaries: Vec<Lsn> = [log_start, watermark, clean_end, origin].into_iter().chain(snapshots).collect();
         // the first LSN of all lies behind the room for a header
-        log_start.get() >= u64::from(self.block_bytes)
+        log_start.get() >= u64::from(MIN_BLOCK_BYTES)
             && makes_sense(self.block_bytes, &boundaries, &[self.counter, self.epoch.get(), self.segment.get()])
     }
 
@@ -152,6 +152,15 @@ mod tests {
             machine: MachineTag { name: "kv".into(), version: 9 },
             snapshots: vec![SnapshotEntry { lsn: Lsn::new(2 * 4096), file_bytes: 8 }],
         }
+    }
+
+    #[test]
+    fn a_store_that_moved_to_larger_blocks_keeps_its_positions() {
+        let mut manifest = Manifest { log_start: Lsn::new(512), origin: Lsn::new(512), ..manifest() };
+        manifest.snapshots[0].lsn = Lsn::new(7 * 512);
+        let mut block = vec![0; MANIFEST_BYTES];
+        manifest.encode(&mut block).unwrap();
+        assert_eq!(Manifest::decode(&block), Ok(manifest));
     }
 
     #[test]

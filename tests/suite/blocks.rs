@@ -1,8 +1,7 @@
 //! A store that moves to a device with larger blocks keeps what is durable apart from what is written.
 
-use crate::common::oracle::{Oracle, run};
-use crate::common::{Rng, manual, names, open, scale};
-use seawal::sim::{Crash, Fault, Persistence, SimDisk};
+use crate::common::{names, open, scale, stacks, state};
+use seawal::sim::{Crash, SimDisk};
 use std::sync::Arc;
 
 /// The same files on a disk with other blocks.
@@ -23,13 +22,14 @@ fn segments_and_manifests_take_the_blocks_of_the_device_that_they_lie_on() {
     for (before, after, wanted) in [(512, 16384, 16384), (4096, 16384, 16384), (16384, 4096, 16384), (512, 4096, 4096)]
     {
         let disk = SimDisk::builder().seed(1).block_bytes(before).build();
-        let mut oracle = Oracle::default();
-        run(&disk, &mut oracle, 1, 200, &manual()).unwrap();
+        let work = |seed, disk: &SimDisk| {
+            stacks().seed(seed).steps(200).run_on(disk).unwrap_or_else(|e| panic!("{e}"));
+        };
+        work(1, &disk);
         assert_eq!(block_bytes(&disk), Some(before));
         let old: Vec<String> = names(&disk, ".seg");
-        oracle.crashed(Crash::Nothing);
         let disk = moved(&disk.crash(Crash::Nothing), 2, after);
-        run(&disk, &mut oracle, 2, 200, &manual()).unwrap();
+        work(2, &disk);
         assert_eq!(block_bytes(&disk), Some(wanted));
         for name in ["MANIFEST-0", "MANIFEST-1"] {
             assert!(disk.read_file(name).unwrap().len() >= after as usize, "{name}");
@@ -42,40 +42,21 @@ fn segments_and_manifests_take_the_blocks_of_the_device_that_they_lie_on() {
             new += 1;
         }
         assert!(new > 0);
-        oracle.crashed(Crash::Everything);
-        run(&disk.crash(Crash::Everything), &mut oracle, 3, 0, &manual()).unwrap();
+        open(&disk.crash(Crash::Nothing));
     }
 }
 
 #[test]
 fn a_destroyed_block_of_a_larger_device_takes_nothing_durable_with_it() {
-    let mut states = 0;
-    for seed in 0..2 * scale() {
+    let on_larger_blocks = |seed| {
         let small = SimDisk::builder().seed(seed).block_bytes(if seed % 2 == 0 { 512 } else { 4096 }).build();
-        let mut before = Oracle::default();
-        run(&small, &mut before, seed, 120, &manual()).unwrap();
-        before.crashed(Crash::Nothing);
-        let small = small.crash(Crash::Nothing);
-        let whole = moved(&small, seed, 16384);
-        run(&whole, &mut before.clone(), seed, 150, &manual()).unwrap();
-        for op in 0..whole.op_count() {
-            let disk = moved(&small, seed, 16384);
-            disk.fail_at(op, Fault::Crash, Persistence::ForEver);
-            let mut oracle = before.clone();
-            let _ = run(&disk, &mut oracle, seed, 150, &manual());
-            let mut rng = Rng::new(op);
-            for _ in 0..2 {
-                let mut oracle = oracle.clone();
-                let crash = Crash::TornBlock(rng.next());
-                oracle.crashed(crash);
-                let disk = disk.crash(crash);
-                run(&disk, &mut oracle, op, 10, &manual())
-                    .unwrap_or_else(|e| panic!("seed {seed}, op {op}, {crash:?}: {e:?}\n{}", oracle.tail()));
-                states += 1;
-            }
-        }
-    }
-    println!("{states} states");
+        stacks().seed(seed).steps(120).run_on(&small).unwrap_or_else(|e| panic!("{e}"));
+        moved(&small.crash(Crash::Nothing), seed, 16384)
+    };
+    let explore = stacks().disks(on_larger_blocks).seed(10).seeds(2 * scale()).steps(100).one_in(4);
+    let explored = explore.run().unwrap_or_else(|e| panic!("{e}"));
+    println!("{explored:?}");
+    assert!(explored.states > 1000, "{explored:?}");
 }
 
 #[test]
@@ -85,5 +66,5 @@ fn a_store_of_small_segments_opens_on_large_blocks() {
     engine.execute(crate::common::Cmd::push(1, 1)).unwrap();
     engine.close().unwrap();
     drop(engine);
-    assert_eq!(crate::common::state(&open(&disk).0).at(1), [1]);
+    assert_eq!(state(&open(&disk).0).at(1), [1]);
 }

@@ -566,3 +566,32 @@ fn salvage_copies_what_opens_and_tells_what_is_missing_from_what_does_not() {
     assert_eq!(bytes_of(&place.store()), damaged);
     run("salvage", &place.0.path().join("nowhere"), &["--to", nothing.to_str().unwrap()]).exits(4);
 }
+
+fn torture(args: &[&str]) -> Ran {
+    let output = Command::new(env!("CARGO_BIN_EXE_seawal")).arg("torture").args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+#[test]
+fn torture_explores_for_as_long_as_asked_and_says_how_fast() {
+    for more in [&["--seed", "7"][..], &["--failures", "--threads", "1"]] {
+        let out = torture(&[&["--secs", "1", "--steps", "20"], more].concat()).exits(0).out;
+        let last = out.lines().last().unwrap();
+        assert!(out.starts_with("seeds from ") && last.ends_with(" states a second"), "{out}");
+        assert!(!last.contains(" 0 states"), "{out}");
+    }
+}
+
+#[test]
+fn torture_replays_a_seed_or_steps_of_it_and_refuses_what_is_no_replay() {
+    for replay in ["5", "5:0-3,7", "f5:1", "5:"] {
+        let out = torture(&["--steps", "4", "--replay", replay]).exits(0).out;
+        assert!(out.starts_with(&format!("replay {replay}: nothing is wrong\n1 seeds, ")), "{out}");
+    }
+    for args in [&["--replay", "5:3-1"][..], &["--replay", "five"], &["--replay", "5", "--seed", "3"]] {
+        let ran = torture(args);
+        assert_eq!((ran.status, ran.out.as_str()), (Some(64), ""), "{args:?}: {}", ran.err);
+    }
+    assert!(torture(&["--replay", "five"]).err.contains("\"five\" is no replay"));
+}

@@ -1,10 +1,15 @@
 //! One seed gives one trace of operations, and one exploration.
 
 use crate::common::stacks;
+use seawal::sim::SimDisk;
 
 #[test]
 fn one_seed_gives_one_trace_of_interleaved_transactions_tickets_and_checkpoints() {
-    let trace = |seed| stacks().seed(seed).steps(300).trace().unwrap();
+    let trace = |seed| {
+        let disk = SimDisk::new(1);
+        let did = stacks().seed(seed).steps(300).run_on(&disk).unwrap_or_else(|e| panic!("{e}")).did;
+        (disk.trace_hash(), did)
+    };
     for seed in 0..6 {
         assert_eq!(trace(seed), trace(seed), "seed {seed}");
         assert_ne!(trace(seed), trace(seed + 1), "seed {seed}");

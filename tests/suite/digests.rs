@@ -1,10 +1,9 @@
 //! Digests in the log: a machine that breaks its law is found out at the next open, and one that keeps it notices nothing.
 
-use crate::common::oracle::{Oracle, run};
-use crate::common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, scale, state};
+use crate::common::{Cmd, Stacks, files, manual, names, open, open_on, scale, stacks, state};
 use seawal::kv::{Kv, KvCommand};
 use seawal::machine::{DecodeError, Footprint, StateMachine};
-use seawal::sim::{Crash, Fault, Persistence, SimDisk};
+use seawal::sim::{Crash, SimDisk};
 use seawal::{Engine, Error, Options, RecoveryPolicy, Step};
 use std::io::{self, BufRead, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -215,40 +214,14 @@ fn a_store_with_digests_opens_without_the_option_and_shows_them() {
 
 #[test]
 fn digests_in_the_log_cost_no_durability() {
-    let mut counts = std::collections::BTreeMap::new();
-    for seed in 0..2 * scale() {
-        let options = digesting(5);
-        let whole = SimDisk::new(seed);
-        let mut oracle = Oracle::default();
-        run(&whole, &mut oracle, seed, 300, &options).unwrap_or_else(|e| panic!("{e:?}\n{}", oracle.tail()));
-        for (what, n) in &oracle.counts {
-            *counts.entry(*what).or_insert(0) += n;
-        }
-        let mut op = seed;
-        while op < whole.op_count() {
-            let disk = SimDisk::new(seed);
-            disk.fail_at(op, Fault::Crash, Persistence::ForEver);
-            let mut oracle = Oracle::default();
-            let _ = run(&disk, &mut oracle, seed, 300, &options);
-            let mut rng = Rng::new(op);
-            for crash in [Crash::Nothing, Crash::Seeded(rng.next()), Crash::TornBlock(rng.next()), Crash::KillOnly] {
-                let mut oracle = oracle.clone();
-                oracle.crashed(crash);
-                let disk = disk.crash(crash);
-                // again in the recovery, and then for good
-                disk.fail_at(rng.below(60), Fault::Crash, Persistence::ForEver);
-                let _ = run(&disk, &mut oracle, op, 20, &options);
-                let crash = Crash::Seeded(rng.next());
-                oracle.crashed(crash);
-                let disk = disk.crash(crash);
-                run(&disk, &mut oracle, op + 1, 20, &options)
-                    .unwrap_or_else(|e| panic!("seed {seed}, op {op}: {e:?}\n{}", oracle.tail()));
-            }
-            op += 7;
-        }
+    let workload = || stacks().options(digesting(5));
+    let mut explored = workload().seeds(2 * scale()).steps(40).run().unwrap_or_else(|e| panic!("{e}"));
+    let long = workload().seed(100).seeds(2 * scale()).steps(300).one_in(40);
+    explored.add(long.run().unwrap_or_else(|e| panic!("{e}")));
+    println!("{explored:?}");
+    for what in ["digest step", "digest compared"] {
+        assert!(explored.did.get(what).is_some_and(|times| *times > 100), "{what}: {explored:?}");
     }
-    println!("{counts:?}");
-    assert!(counts["digest step"] > 0 && counts["digests agree"] > 0, "{counts:?}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The simulated disk under the engine: what it promises to those who explore with it.
 
-use crate::common::oracle::{Oracle, run};
-use crate::common::{Cmd, Stacks, files, manual, open, open_on, scale, state};
+use crate::common::{Cmd, Stacks, files, manual, open, open_on, scale, stacks, state};
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
 use seawal::storage::{Storage, WritePath};
 
@@ -13,9 +12,10 @@ fn disk(seed: u64) -> SimDisk {
 #[test]
 fn a_crash_point_is_what_a_crash_at_that_operation_leaves() {
     for seed in 0..2 * scale() {
+        let workload = stacks().seed(seed).steps(60);
         let whole = disk(seed);
         whole.record_crash_points(..);
-        run(&whole, &mut Oracle::default(), seed, 60, &manual()).unwrap();
+        workload.run_on(&whole).unwrap_or_else(|e| panic!("{e}"));
         let points = whole.take_crash_points();
         assert_eq!(points.len() as u64, whole.op_count());
         let mut unsynced = 0;
@@ -23,7 +23,7 @@ fn a_crash_point_is_what_a_crash_at_that_operation_leaves() {
             let stopped = disk(seed);
             stopped.enable_trace();
             stopped.fail_at(op, Fault::Crash, Persistence::ForEver);
-            let _ = run(&stopped, &mut Oracle::default(), seed, 60, &manual());
+            workload.run_on(&stopped).unwrap_or_else(|e| panic!("{e}"));
             assert!(stopped.is_down());
             assert_eq!(point.op(), op);
             let last = stopped.trace().pop().unwrap();

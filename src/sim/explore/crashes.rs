@@ -7,6 +7,7 @@ use super::work::Step;
 use super::{Explore, Explored, Limits};
 use crate::sim::rng::{Rng, mix};
 use crate::sim::{Crash, CrashPoint, SimDisk};
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How many steps follow a recovery that is gone on from.
@@ -27,6 +28,8 @@ pub(super) struct Exploration<'a, M: Known> {
 #[derive(Clone, Copy)]
 struct Before<'a> {
     judge: &'a Judge,
+    /// How far a list of transactions has been used.
+    listed: usize,
     lost: Lost,
     /// How many crashes there were.
     depth: u32,
@@ -38,18 +41,26 @@ impl<'a, M: Known> Exploration<'a, M> {
         Exploration { plan, seed, limits, telling, lines: Vec::new(), steps_done: 0, explored }
     }
 
-    /// Runs a history once, and only that.
-    pub(super) fn trace(&mut self, steps: &[Step<M>]) -> Result<u64, Wrong> {
-        let disk = self.plan.disk(self.seed);
+    /// Runs a history once on a disk, and only that, to its end or that of the disk.
+    pub(super) fn once(&mut self, disk: &SimDisk, steps: &[Step<M>]) -> Result<(), Wrong> {
         let mut diary = self.diary();
         let done = contained(|| {
-            let mut run = Run::start(self.plan, &disk, None, &mut diary)?;
+            let mut run = Run::start(self.plan, disk, None, &mut diary)?;
             steps.iter().try_for_each(|step| run.step(step))
         });
+        self.count(&mut diary);
         self.tell(&mut diary.lines);
-        self.steps_done = steps.len();
-        done.map_err(|stop| self.wrong(stop))?;
-        Ok(disk.trace_hash())
+        match done {
+            Err(Stop::Failed(_)) if disk.is_down() => Ok(()),
+            done => done.map_err(|stop| self.wrong(stop)),
+        }
+    }
+
+    /// Takes over what was counted.
+    fn count(&mut self, diary: &mut Diary) {
+        for (what, count) in std::mem::take(&mut diary.counts) {
+            *self.explored.did.entry(what).or_default() += count;
+        }
     }
 
     fn diary(&self) -> Diary {
@@ -59,12 +70,18 @@ impl<'a, M: Known> Exploration<'a, M> {
     /// Runs a history once, and explores from each operation on its way.
     pub(super) fn history(&mut self, steps: &[Step<M>]) -> Result<(), Wrong> {
         let disk = self.plan.disk(self.seed);
-        disk.record_crash_points(..);
         let mut diary = self.diary();
-        let empty = Judge::new(digest(&M::default()));
-        let started = contained(|| Run::start(self.plan, &disk, None, &mut diary));
-        let mut run = started.map_err(|stop| self.wrong(stop))?;
-        self.points(&disk, &empty, &mut run.diary.lines)?;
+        let found = state_on(self.plan, &disk)?;
+        disk.record_crash_points(..);
+        let started = contained(|| Run::start(self.plan, &disk, Some((&found, Lost::Power)), &mut diary));
+        let mut run = match started {
+            Ok(run) => run,
+            Err(stop) => {
+                self.tell(&mut diary.lines);
+                return Err(self.wrong(stop));
+            }
+        };
+        self.points(&disk, (&found, 0), &mut run.diary.lines)?;
         for (at, step) in steps.iter().enumerate() {
             self.steps_done = at;
             if self.limits.is_reached() {
@@ -77,15 +94,12 @@ impl<'a, M: Known> Exploration<'a, M> {
                 return Err(self.wrong(stop));
             }
             let judge = before.until(run.oracle.judge());
-            self.points(&disk, &judge, &mut run.diary.lines)?;
+            self.points(&disk, (&judge, run.listed), &mut run.diary.lines)?;
         }
-        let judge = run.oracle.judge().clone();
+        let (judge, listed) = (run.oracle.judge().clone(), run.listed);
         drop(run);
-        self.points(&disk, &judge, &mut diary.lines)?;
-        for (what, count) in diary.counts {
-            *self.explored.did.entry(what).or_default() += count;
-        }
-        Ok(())
+        self.count(&mut diary);
+        self.points(&disk, (&judge, listed), &mut diary.lines)
     }
 
     /// Moves what was told since the last time to the lines of the history.
@@ -97,22 +111,23 @@ impl<'a, M: Known> Exploration<'a, M> {
     }
 
     fn wrong(&mut self, stop: Stop) -> Wrong {
-        let what = match stop {
-            Stop::Wrong(what) => what,
-            Stop::Failed(error) => format!("an error, though nothing failed: {error}"),
-        };
-        Wrong { what, lines: std::mem::take(&mut self.lines), steps_done: self.steps_done }
+        Wrong { what: stop.into_text(), lines: std::mem::take(&mut self.lines), steps_done: self.steps_done }
     }
 
     /// Explores from the operations of the last step.
-    fn points(&mut self, disk: &SimDisk, judge: &Judge, lines: &mut Option<Vec<String>>) -> Result<(), Wrong> {
+    fn points(
+        &mut self,
+        disk: &SimDisk,
+        (judge, listed): (&Judge, usize),
+        lines: &mut Option<Vec<String>>,
+    ) -> Result<(), Wrong> {
         self.tell(lines);
         for point in disk.take_crash_points() {
             let mut rng = Rng::new(mix(self.seed) ^ mix(point.op()));
             if rng.below(self.plan.one_in) > 0 {
                 continue;
             }
-            let before = Before { judge, lost: Lost::Process, depth: 1 };
+            let before = Before { judge, listed, lost: Lost::Process, depth: 1 };
             self.explored.operations += 1;
             let choices = point.crash_choices(rng.next());
             // of one of the states, often, the recovery is crashed at all of its operations as well
@@ -156,9 +171,14 @@ impl<'a, M: Known> Exploration<'a, M> {
                 self.tell(&mut diary.lines);
                 return Err(self.wrong(stop));
             }
-            Ok(run) if again || rng.below(4) == 0 => self.go_on(run, &disk, rng)?,
+            Ok(mut run) if again || rng.below(4) == 0 => {
+                disk.record_crash_points(0..0);
+                run.listed = before.listed;
+                self.go_on(run, &disk, rng)?;
+            }
             Ok(run) => drop(run),
         }
+        self.count(&mut diary);
         for point in points {
             self.explored.operations += 1;
             for _ in 0..2 {
@@ -202,17 +222,33 @@ impl<'a, M: Known> Exploration<'a, M> {
                 self.tell(&mut diary.lines);
                 return Err(self.wrong(stop));
             }
+            self.count(&mut diary);
         }
         self.lines.truncate(told);
         Ok(())
     }
 }
 
+/// Decides about what an untouched disk holds: nothing, or the state of the store that it came with.
+pub(super) fn state_on<M: Known>(plan: &Explore<M>, disk: &SimDisk) -> Result<Judge, Wrong> {
+    if disk.file_names().is_empty() {
+        return Ok(Judge::new(digest(&M::default())));
+    }
+    let copy = disk.crash(Crash::KillOnly);
+    let opened = contained(|| Run::start(plan, &copy, None, &mut Diary::default()).map(|run| run.oracle.digest()));
+    opened.map(Judge::new).map_err(|stop| Wrong {
+        what: format!("the store that the disk came with: {}", stop.into_text()),
+        lines: Vec::new(),
+        steps_done: 0,
+    })
+}
+
 /// A panic counts as something wrong, the engine's as well as the machine's.
 pub(super) fn contained<T>(run: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(Stop::Wrong(format!("a panic: {text}")))
-    })
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Stop::Wrong(panic_text(panic.as_ref()))))
+}
+
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a panic: {}", text.unwrap_or("not in words"))
 }

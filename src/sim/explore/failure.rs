@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How long a failing history is made smaller at the most, in real time.
 const MINIMISE_FOR: Duration = Duration::from_secs(20);
 
+/// The largest number of a step that a replay may name.
+const MOST_STEPS: usize = 1 << 20;
+
 /// Something that an exploration found not to be as promised.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -118,21 +121,28 @@ impl FromStr for Replay {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let no_replay =
-            || format!("{text:?} is no replay: a seed, then perhaps a colon and numbers of steps, as in 17:0,3-5");
+        let no_replay = || {
+            format!(
+                "{text:?} is no replay: a seed, then perhaps a colon and numbers of steps that ascend, as in 17:0,3-5"
+            )
+        };
         let (way, rest) = text.strip_prefix('f').map_or((Way::Crashes, text), |rest| (Way::Failures, rest));
         let (seed, steps) = rest.split_once(':').map_or((rest, None), |(seed, steps)| (seed, Some(steps)));
-        let number = |s: &str| s.parse::<usize>().map_err(|_| no_replay());
+        let number = |s: &str| -> Result<u64, String> {
+            // a sign is no part of a number here
+            if s.starts_with('+') { Err(no_replay()) } else { s.parse().map_err(|_| no_replay()) }
+        };
         let mut kept = steps.map(|_| Vec::new());
-        for part in steps.unwrap_or("").split(',').filter(|part| !part.is_empty()) {
+        for part in steps.filter(|steps| !steps.is_empty()).iter().flat_map(|steps| steps.split(',')) {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (first, last) = (number(first)?, number(last)?);
-            if last.saturating_sub(first) > 1 << 20 {
+            let (first, last) = (number(first)? as usize, number(last)? as usize);
+            let kept = kept.get_or_insert_default();
+            if first > last || last > MOST_STEPS || kept.last().is_some_and(|before| *before >= first) {
                 return Err(no_replay());
             }
-            kept.get_or_insert_default().extend(first..=last);
+            kept.extend(first..=last);
         }
-        Ok(Replay { seed: seed.parse().map_err(|_| no_replay())?, kept, way })
+        Ok(Replay { seed: number(seed)?, kept, way })
     }
 }
 
@@ -166,7 +176,7 @@ pub(super) fn find<M: Explorable>(
     explore: impl Fn(&[Step<M>], Telling, &Limits) -> Result<Explored, Wrong>,
     limits: &Limits,
 ) -> Result<Explored, Box<Failure>> {
-    let steps = plan.draw_steps(seed);
+    let steps = plan.draw_steps(seed, kept);
     let all: Vec<usize> = match kept {
         Some(kept) => kept.iter().copied().filter(|at| *at < steps.len()).collect(),
         None => (0..steps.len()).collect(),

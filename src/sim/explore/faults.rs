@@ -1,6 +1,6 @@
 //! Fails every operation of the storage in turn, and holds the engine to what is promised after a failure.
 
-use super::crashes::contained;
+use super::crashes::{contained, state_on};
 use super::failure::{Telling, Wrong};
 use super::oracle::{Judge, Lost, digest};
 use super::run::{Diary, Known, Refusals, Run, Stop, Stopped, wrong};
@@ -32,6 +32,7 @@ pub(super) fn fail_each<M: Known>(
 ) -> Result<Explored, Wrong> {
     let mut explored = Explored { seeds: 1, ..Explored::default() };
     let whole = plan.disk(seed);
+    let found = state_on(plan, &whole)?;
     let mut diary = Diary::default();
     let failed = |what: Stop, planned: Option<Planned>, diary: Diary| {
         let what = match what {
@@ -44,7 +45,7 @@ pub(super) fn fail_each<M: Known>(
         Wrong { what, lines: diary.lines.unwrap_or_default(), steps_done: steps.len() }
     };
     let all = contained(|| {
-        let mut run = Run::start(plan, &whole, None, &mut diary)?;
+        let mut run = Run::start(plan, &whole, Some((&found, Lost::Power)), &mut diary)?;
         steps.iter().try_for_each(|step| run.step(step))
     });
     if let Err(stop) = all {
@@ -58,7 +59,7 @@ pub(super) fn fail_each<M: Known>(
                 }
                 let planned = Planned { op, fault, persistence };
                 let mut diary = Diary { lines: (telling == Telling::Told).then(Vec::new), ..Diary::default() };
-                let done = contained(|| fail(plan, seed, steps, planned, &mut diary));
+                let done = contained(|| fail(plan, seed, steps, planned, &found, &mut diary));
                 limits.count_state();
                 explored.failures += 1;
                 explored.states += 1;
@@ -73,17 +74,21 @@ pub(super) fn fail_each<M: Known>(
 }
 
 /// Runs a history with one operation failing, then crashes, recovers and goes on.
-fn fail<M: Known>(plan: &Explore<M>, seed: u64, steps: &[Step<M>], planned: Planned, diary: &mut Diary) -> Stopped {
+fn fail<M: Known>(
+    plan: &Explore<M>,
+    seed: u64,
+    steps: &[Step<M>],
+    planned: Planned,
+    found: &Judge,
+    diary: &mut Diary,
+) -> Stopped {
     let disk = plan.disk(seed);
     disk.fail_at(planned.op, planned.fault, planned.persistence);
-    if std::env::var_os("TRC").is_some() && diary.lines.is_some() {
-        disk.enable_trace();
-    }
-    let judge = match Run::start(plan, &disk, None, diary) {
+    let judge = match Run::start(plan, &disk, Some((found, Lost::Power)), diary) {
         Err(Stop::Failed(error)) => {
             typed(planned, error)?;
             diary.count("open failed");
-            Judge::new(digest(&M::default()))
+            found.clone()
         }
         Err(stop) => return Err(stop),
         Ok(mut run) => {
@@ -109,11 +114,6 @@ fn fail<M: Known>(plan: &Explore<M>, seed: u64, steps: &[Step<M>], planned: Plan
     let choices = disk.crash_choices(rng.next());
     let crash = choices.get(rng.below(choices.len() as u64) as usize).copied().unwrap_or(Crash::Nothing);
     diary.note(|| format!("crash, which leaves: {crash}"));
-    if std::env::var_os("TRC").is_some() && diary.lines.is_some() {
-        for l in disk.trace() {
-            eprintln!("{l}");
-        }
-    }
     // what was only in the page cache may be gone after a sync that failed, also without a power loss
     let after: SimDisk = disk.crash(crash);
     let mut run = Run::start(plan, &after, Some((&judge, Lost::Power)), diary)?;

@@ -1,5 +1,6 @@
 //! Whether a machine keeps the law in the documentation of [`StateMachine`], on random states and commands.
 
+use super::crashes::panic_text;
 use super::failure::{Replay, Wrong, minimised};
 use super::oracle::digest;
 use super::run::Known;
@@ -22,7 +23,7 @@ pub(super) fn check<M: Known>(plan: &Explore<M>, seed: u64) -> Result<(), Box<Fa
     let broken = |chosen: &[usize]| {
         let commands: Vec<&M::Command> = chosen.iter().filter_map(|at| walk.get(*at)).collect();
         catch_unwind(AssertUnwindSafe(|| trial.walk(&commands)))
-            .unwrap_or_else(|_| Err("the machine panics".to_owned()))
+            .unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))
             .err()
     };
     let all: Vec<usize> = (0..walk.len()).collect();
@@ -141,6 +142,11 @@ fn encoded<M: Known>(command: &M::Command) -> Vec<u8> {
 /// Decoding gives the command back, and is never put out by bytes.
 fn codec<M: Known>(command: &M::Command) -> Result<(), String> {
     let bytes = encoded::<M>(command);
+    let mut behind = vec![0x5a];
+    M::encode(command, &mut behind);
+    if behind.strip_prefix(&[0x5a]) != Some(&bytes[..]) {
+        return Err(format!("the encoding of {command:?} depends on what it is written behind, or changes that"));
+    }
     if M::encoded_len(command) != bytes.len() {
         return Err(format!("encoded_len of {command:?} is not the length of its encoding"));
     }

@@ -73,6 +73,7 @@ pub struct Explore<M: StateMachine> {
     threads: usize,
     one_in: u64,
     space: Space,
+    disks: Option<Box<dyn Fn(u64) -> SimDisk + Send + Sync>>,
 }
 
 /// How much was explored.
@@ -88,7 +89,7 @@ pub struct Explored {
     pub within_recovery: u64,
     /// Runs in which an operation was made to fail.
     pub failures: u64,
-    /// What the workloads did, and how often.
+    /// What the workloads and the recoveries did, and how often.
     pub did: BTreeMap<&'static str, u64>,
 }
 
@@ -156,6 +157,7 @@ impl<M: Explorable> Explore<M> {
             threads: 1,
             one_in: 1,
             space: Space::Enough,
+            disks: None,
         }
         .options_as_needed()
     }
@@ -172,7 +174,8 @@ impl<M: Explorable> Explore<M> {
         Self::new(Source::Transactions(Box::new(draw)))
     }
 
-    /// A workload of these transactions, begun in this order.
+    /// A workload of these transactions, each begun once, in this order, up to four of them open at a time. One that loses a lock,
+    /// grows too old or is open when the engine goes is rolled back and does not come again.
     pub fn workload(transactions: Vec<Vec<M::Command>>) -> Self {
         Self::new(Source::Listed(transactions)).seeds(4)
     }
@@ -201,7 +204,7 @@ impl<M: Explorable> Explore<M> {
         self
     }
 
-    /// How many steps a workload has; 60 by default.
+    /// How many steps a workload has; 60 by default. A list of transactions is played out behind them.
     pub fn steps(mut self, steps: usize) -> Self {
         self.steps = steps;
         self
@@ -243,6 +246,27 @@ impl<M: Explorable> Explore<M> {
         self
     }
 
+    /// The disk that the workload of a seed begins on, in place of an empty one whose kind changes from seed to seed. It must be
+    /// another one at each call, and the same each time. A store on it is gone on with: what opens first is right, and is not to be lost.
+    ///
+    /// ```
+    /// use seawal::sim::{Crash, SimDisk, explore::Explore};
+    ///
+    /// // crashes in the first opening of a store that a kill left behind
+    /// let left = |seed| {
+    ///     let disk = SimDisk::new(seed);
+    ///     let _ = Explore::kv().seed(seed).run_on(&disk);
+    ///     disk.crash(Crash::KillOnly)
+    /// };
+    /// let explored = Explore::kv().disks(left).steps(0).run()?;
+    /// assert!(explored.states > 20);
+    /// # Ok::<(), Box<seawal::sim::explore::Failure>>(())
+    /// ```
+    pub fn disks(mut self, disks: impl Fn(u64) -> SimDisk + Send + Sync + 'static) -> Self {
+        self.disks = Some(Box::new(disks));
+        self
+    }
+
     /// Lets the disk run full at times, and have space again. A full disk may refuse what needs space; it must still open, and it
     /// must go on once there is space.
     pub fn full_disks(mut self) -> Self {
@@ -250,24 +274,32 @@ impl<M: Explorable> Explore<M> {
         self
     }
 
-    /// Runs the workload of the first seed once, without a crash, and gives the hash of all operations of the disk: one seed has one.
+    /// Carries the workload of the first seed out on this disk, once, and crashes nothing: for what you do to the disk yourself.
+    /// A store that is there already is gone on with. Where the disk goes down, by [`Fault::Crash`](super::Fault::Crash) say, the
+    /// run ends, and that is no failure.
+    ///
+    /// ```
+    /// use seawal::sim::{SimDisk, explore::Explore};
+    ///
+    /// let trace = |seed| {
+    ///     let disk = SimDisk::new(1);
+    ///     Explore::kv().seed(seed).run_on(&disk)?;
+    ///     Ok::<_, Box<seawal::sim::explore::Failure>>(disk.trace_hash())
+    /// };
+    /// assert_eq!(trace(5)?, trace(5)?); // one seed, one trace of operations
+    /// # Ok::<(), Box<seawal::sim::explore::Failure>>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`Explore::run`].
-    pub fn trace(&self) -> Result<u64, Box<Failure>> {
-        let traced = AtomicU64::new(0);
-        failure::find(
-            self,
-            self.seed,
-            None,
-            failure::Way::Crashes,
-            |steps, telling, limits| {
-                traced.store(Exploration::new(self, self.seed, limits, telling).trace(steps)?, Ordering::Relaxed);
-                Ok(Explored::default())
-            },
-            &Limits::none(),
-        )?;
-        Ok(traced.into_inner())
+    /// The first thing that is not as promised. It is not made smaller, for the disk is used up.
+    pub fn run_on(&self, disk: &SimDisk) -> Result<Explored, Box<Failure>> {
+        let steps = self.draw_steps(self.seed, None);
+        let limits = Limits::none();
+        let mut exploration = Exploration::new(self, self.seed, &limits, failure::Telling::Told);
+        match exploration.once(disk, &steps) {
+            Ok(()) => Ok(exploration.explored),
+            Err(wrong) => Err(wrong.into_failure(steps.len(), steps.len(), Replay::of_seed(self.seed))),
+        }
     }
 
     /// Explores every crash. What it finds is deterministic but for limits of time.
@@ -366,6 +398,7 @@ impl<M: Explorable> Explore<M> {
     }
 
     fn fail_seed(&self, seed: u64, kept: Option<&[usize]>, limits: &Limits) -> Result<Explored, Box<Failure>> {
+        law::check(self, seed)?;
         failure::find(
             self,
             seed,
@@ -376,16 +409,24 @@ impl<M: Explorable> Explore<M> {
         )
     }
 
-    fn draw_steps(&self, seed: u64) -> Vec<Step<M>> {
-        self.drawing(Rng::new(mix(seed))).steps(self.steps)
+    /// The steps of a seed, and at least as many as those that are named: further steps change nothing about the earlier ones.
+    fn draw_steps(&self, seed: u64, kept: Option<&[usize]>) -> Vec<Step<M>> {
+        let named = match (&self.source, kept) {
+            (Source::Listed(_), _) | (_, None) => 0,
+            (_, Some(kept)) => kept.iter().max().map_or(0, |last| last + 1),
+        };
+        self.drawing(Rng::new(mix(seed))).steps(self.steps.max(named))
     }
 
     fn drawing(&self, rng: Rng) -> Drawing<'_, M> {
-        Drawing { source: &self.source, looks: self.looks.as_ref(), space: self.space, rng, listed: 0 }
+        Drawing { source: &self.source, looks: self.looks.as_ref(), space: self.space, rng }
     }
 
     /// The disk of a seed: their kinds take turns.
     fn disk(&self, seed: u64) -> SimDisk {
+        if let Some(disks) = &self.disks {
+            return disks(seed);
+        }
         let path = if seed % 3 == 2 { WritePath::BufferedSync } else { WritePath::Direct };
         let block_bytes = if seed % 5 == 3 { 512 } else { 4096 };
         let builder: SimDiskBuilder = SimDisk::builder();

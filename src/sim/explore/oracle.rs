@@ -63,6 +63,11 @@ impl Judge {
         Judge { digests: vec![digest], acked: 0, written: 0 }
     }
 
+    #[cfg(test)]
+    pub(super) fn of(digests: Vec<u64>, acked: usize, written: usize) -> Judge {
+        Judge { digests, acked, written }
+    }
+
     /// This judge for a moment within the step that led to `after`: what that step committed may be there and need not.
     pub(super) fn until(mut self, after: &Judge) -> Judge {
         if after.digests.len() > self.digests.len() && after.digests.starts_with(&self.digests) {

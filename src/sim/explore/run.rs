@@ -33,6 +33,16 @@ pub(super) enum Stop {
     Failed(Error),
 }
 
+impl Stop {
+    /// In words, where nothing was made to fail.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Stop::Wrong(what) => what,
+            Stop::Failed(error) => format!("an error, though nothing failed: {error}"),
+        }
+    }
+}
+
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Stop::Failed(error)
@@ -50,6 +60,8 @@ pub(super) struct Pending<T> {
     pub(super) position: usize,
     /// What the transaction had seen.
     pub(super) saw: usize,
+    /// What the ticket is to answer.
+    pub(super) wanted: T,
     pub(super) durability: Durability,
     pub(super) ticket: Ticket<T>,
 }
@@ -65,6 +77,8 @@ pub(super) struct Run<'a, M: Known> {
     pub(super) slots: [Option<Slot<M>>; SLOTS],
     pub(super) replies: Vec<Pending<M::Reply>>,
     pub(super) commits: Vec<Pending<()>>,
+    /// How many of the listed transactions have begun.
+    pub(super) listed: usize,
     /// Whether operations may fail for want of space although there is some.
     pub(super) refusals: Refusals,
     pub(super) diary: &'a mut Diary,
@@ -97,7 +111,7 @@ impl Diary {
 }
 
 impl<'a, M: Known> Run<'a, M> {
-    /// Opens the store and has the judge decide about what it finds; without one, the store is new.
+    /// Opens the store and has the judge decide about what it finds; without one, whatever it finds is right.
     pub(super) fn start(
         plan: &'a Explore<M>,
         disk: &SimDisk,
@@ -105,10 +119,8 @@ impl<'a, M: Known> Run<'a, M> {
         diary: &'a mut Diary,
     ) -> Stopped<Run<'a, M>> {
         let (engine, found) = open(plan, disk, diary)?;
-        match judge {
-            Some((judge, lost)) => judge.check(digest(&found), lost).map_err(Stop::Wrong)?,
-            None if digest(&found) != digest(&M::default()) => return wrong("a new store is not empty"),
-            None => {}
+        if let Some((judge, lost)) = judge {
+            judge.check(digest(&found), lost).map_err(Stop::Wrong)?;
         }
         Ok(Run {
             plan,
@@ -119,6 +131,7 @@ impl<'a, M: Known> Run<'a, M> {
             slots: Default::default(),
             replies: Vec::new(),
             commits: Vec::new(),
+            listed: 0,
             refusals: Refusals::WithoutSpace,
             diary,
         })
@@ -147,6 +160,7 @@ impl<'a, M: Known> Run<'a, M> {
             Step::Read { look, level } => self.read(look.as_ref(), *level),
             Step::View { level } => self.view(*level),
             Step::Log(step) => self.log_step(*step),
+            Step::Digest => self.digest_step(),
             Step::BeginCheckpoint => self.checkpoint_step(EngineStep::BeginCheckpoint),
             Step::CheckpointStage => self.checkpoint_step(EngineStep::Checkpoint),
             Step::Checkpoint => self.checkpoint(),
@@ -163,6 +177,7 @@ impl<'a, M: Known> Run<'a, M> {
             }
             Step::Reopen(leave) => self.reopen(*leave),
         }?;
+        self.take_done()?;
         // with no effects in flight, what was undone must have left no trace
         if self.engine.is_some() && !self.slots.iter().flatten().any(|slot| !slot.effects.is_empty()) {
             let live = digest(&self.live);
@@ -192,15 +207,18 @@ impl<'a, M: Known> Run<'a, M> {
                 if conflict {
                     return wrong("a command got past another transaction's lock");
                 }
-                match (expected, reply) {
-                    (Ok(_), None) => {}
-                    (Ok((wanted, _)), Some(reply)) if wanted == reply => {}
-                    (expected, reply) => return wrong(format!("{command:?} answered {reply:?}, wanted {expected:?}")),
-                }
+                let wanted = match (expected, reply) {
+                    (Ok((wanted, _)), None) => wanted,
+                    (Ok((wanted, _)), Some(reply)) if wanted == reply => wanted,
+                    (expected, reply) => {
+                        let wanted = expected.map(|(reply, _)| reply);
+                        return wrong(format!("{command:?} answered {reply:?}, wanted {wanted:?}"));
+                    }
+                };
                 self.redo(command)?;
                 let position = self.oracle.commit(std::slice::from_ref(command), durability).map_err(Stop::Wrong)?;
                 match ticket {
-                    Some(ticket) => self.replies.push(Pending { position, saw: shown, durability, ticket }),
+                    Some(ticket) => self.replies.push(Pending { position, saw: shown, wanted, durability, ticket }),
                     None => {
                         self.oracle.ack(shown);
                         self.oracle.acknowledge(position, durability, self.disk.monotonic());
@@ -214,7 +232,8 @@ impl<'a, M: Known> Run<'a, M> {
                     return wrong("a rejection saw another transaction's state");
                 }
                 if !matches!(&expected, Err(wanted) if *wanted == rejection) {
-                    return wrong(format!("{command:?} was rejected with {rejection:?}, wanted {expected:?}"));
+                    let wanted = expected.map(|(reply, _)| reply);
+                    return wrong(format!("{command:?} was rejected with {rejection:?}, wanted {wanted:?}"));
                 }
                 self.diary.count("rejected");
                 self.oracle.ack(shown);
@@ -255,29 +274,39 @@ impl<'a, M: Known> Run<'a, M> {
     }
 
     fn wait(&mut self, which: u64) -> Stopped {
-        let now = self.disk.monotonic();
-        // what is done already counts without being waited for
-        for pending in self.replies.iter().filter(|p| p.ticket.is_done()) {
-            self.oracle.acknowledge(pending.position, pending.durability, now);
-        }
         let pick = |len: usize| (which / 2).checked_rem(len as u64).map(|at| at as usize);
         if which % 2 == 0
             && let Some(at) = pick(self.replies.len())
         {
             let pending = self.replies.swap_remove(at);
-            let reply = pending.ticket.wait();
-            self.diary.note(|| format!("wait for commit {}: {reply:?}", pending.position));
-            reply?;
-            self.oracle.acknowledge(pending.position, pending.durability, now);
-            self.oracle.ack(pending.saw);
+            self.take(pending)?;
         } else if let Some(at) = pick(self.commits.len()) {
             let pending = self.commits.swap_remove(at);
-            let done = pending.ticket.wait();
-            self.diary.note(|| format!("wait for commit {}: {done:?}", pending.position));
-            done?;
-            self.oracle.acknowledge(pending.position, pending.durability, now);
-            self.oracle.ack(pending.saw);
+            self.take(pending)?;
         }
+        Ok(())
+    }
+
+    /// Takes the answers that wait for nobody any more: what they promise counts from now on, whether they are asked for or not.
+    fn take_done(&mut self) -> Stopped {
+        let replies: Vec<_> = self.replies.extract_if(.., |pending| pending.ticket.is_done()).collect();
+        replies.into_iter().try_for_each(|pending| self.take(pending))?;
+        let commits: Vec<_> = self.commits.extract_if(.., |pending| pending.ticket.is_done()).collect();
+        commits.into_iter().try_for_each(|pending| self.take(pending))
+    }
+
+    fn take<T: Debug + PartialEq>(&mut self, pending: Pending<T>) -> Stopped {
+        let Pending { position, saw, wanted, durability, ticket } = pending;
+        let done = if ticket.is_done() { "done" } else { "waited for" };
+        let reply = ticket.wait();
+        self.diary.note(|| format!("the ticket of commit {position}, {done}: {reply:?}"));
+        let reply = reply?;
+        if reply != wanted {
+            return wrong(format!("the ticket of commit {position} answered {reply:?}, wanted {wanted:?}"));
+        }
+        self.diary.count(if done == "done" { "ticket done" } else { "ticket waited for" });
+        self.oracle.acknowledge(position, durability, self.disk.monotonic());
+        self.oracle.ack(saw);
         Ok(())
     }
 
@@ -330,6 +359,15 @@ impl<'a, M: Known> Run<'a, M> {
             Ok(_) if step == LogStep::SyncDue => self.oracle.synced_due(now),
             Err(error) if !is_ordinary(&error) => return Err(error.into()),
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn digest_step(&mut self) -> Stopped {
+        let done = self.engine()?.step(EngineStep::Digest);
+        self.diary.note(|| format!("step Digest: {done:?}"));
+        if done? {
+            self.diary.count("digest step");
         }
         Ok(())
     }
@@ -426,6 +464,9 @@ fn open<M: Known>(plan: &Explore<M>, disk: &SimDisk, diary: &mut Diary) -> Stopp
     diary.count("opened");
     if report.undone > 0 {
         diary.count("losers undone");
+    }
+    if report.digests > 0 {
+        diary.count("digest compared");
     }
     if report.snapshot.is_some() {
         diary.count("snapshot loaded");

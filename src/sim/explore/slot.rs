@@ -1,7 +1,7 @@
 //! The steps of open transactions.
 
 use super::run::{Known, Pending, Run, Stop, Stopped, footprint_of, is_ordinary, outcome, show, wrong};
-use super::work::{By, Look, Script, Without};
+use super::work::{By, Look, Script, Source, Without};
 use crate::engine::{ExecuteError, Savepoint, Step as EngineStep, Transaction};
 use crate::error::Error;
 use crate::machine::Footprint;
@@ -29,14 +29,20 @@ impl<M: Known> Run<'_, M> {
     /// The next command of a transaction; a vacant slot gets the transaction first.
     pub(super) fn go(&mut self, at: usize, script: &Script<M>) -> Stopped {
         if self.slots[at].is_none() {
+            let script = match &self.plan.source {
+                Source::Listed(all) => all.get(self.listed).map_or(&[][..], Vec::as_slice),
+                _ => script,
+            };
             if script.is_empty() {
+                self.listed += 1;
                 return Ok(());
             }
             let tx = self.engine()?.begin()?;
+            self.listed += 1;
             self.diary.note(|| format!("{at}: begin"));
             self.slots[at] = Some(Slot {
                 tx,
-                script: script.clone(),
+                script: script.to_vec(),
                 done: 0,
                 effects: Vec::new(),
                 savepoints: Vec::new(),
@@ -218,7 +224,7 @@ impl<M: Known> Run<'_, M> {
                     commands => self.oracle.commit(commands, durability).map_err(Stop::Wrong)?,
                 };
                 match ticket {
-                    Some(ticket) => self.commits.push(Pending { position, saw, durability, ticket }),
+                    Some(ticket) => self.commits.push(Pending { position, saw, wanted: (), durability, ticket }),
                     None => {
                         self.oracle.acknowledge(position, durability, now);
                         self.oracle.ack(saw);
@@ -266,6 +272,7 @@ impl<M: Known> Run<'_, M> {
             if let Some(slot) = self.slots[at].take() {
                 match slot.tx.commit() {
                     Err(Error::Expired) => self.diary.count("expired"),
+                    Err(error) if !is_ordinary(&error) => return Err(error.into()),
                     other => return wrong(format!("an expired transaction commits: {other:?}")),
                 }
             }

@@ -45,15 +45,12 @@ impl<M: StateMachine> Source<M> {
         }
     }
 
-    fn script(&self, rng: &mut Rng, next: &mut usize) -> Script<M> {
+    fn script(&self, rng: &mut Rng) -> Script<M> {
         match self {
             Source::Commands(draw) => (0..1 + rng.below(6)).map(|_| draw(rng)).collect(),
             Source::Transactions(draw) => draw(rng),
-            Source::Listed(all) => {
-                let script = all.get(*next).cloned().unwrap_or_default();
-                *next += 1;
-                script
-            }
+            // which is next on the list is known when it begins
+            Source::Listed(_) => Script::<M>::new(),
         }
     }
 }
@@ -163,6 +160,7 @@ pub(super) enum Step<M: StateMachine> {
         level: ReadLevel,
     },
     Log(LogStep),
+    Digest,
     BeginCheckpoint,
     CheckpointStage,
     Checkpoint,
@@ -190,6 +188,7 @@ impl<M: StateMachine> Clone for Step<M> {
             Step::Read { look, level } => Step::Read { look: look.clone(), level: *level },
             Step::View { level } => Step::View { level: *level },
             Step::Log(step) => Step::Log(*step),
+            Step::Digest => Step::Digest,
             Step::BeginCheckpoint => Step::BeginCheckpoint,
             Step::CheckpointStage => Step::CheckpointStage,
             Step::Checkpoint => Step::Checkpoint,
@@ -216,24 +215,24 @@ pub(super) struct Drawing<'a, M: StateMachine> {
     pub(super) looks: Option<&'a Draw<Look<M>>>,
     pub(super) space: Space,
     pub(super) rng: Rng,
-    /// How far a list of transactions has been used.
-    pub(super) listed: usize,
 }
 
 impl<M: StateMachine> Drawing<'_, M> {
     pub(super) fn steps(&mut self, count: usize) -> Vec<Step<M>> {
-        let all = match self.source {
-            // a list is played out, whatever was asked for
-            Source::Listed(all) => count.max(all.iter().map(|script| 4 * (script.len() + 2)).sum()),
-            _ => count,
-        };
-        (0..all).map(|_| self.step()).collect()
+        let mut steps: Vec<_> = (0..count).map(|_| self.step()).collect();
+        // a list is played out, whatever was asked for: in each round one of the open transactions gets on
+        if let Source::Listed(all) = self.source {
+            let rounds: usize = all.iter().map(|script| script.len() + 2).sum();
+            let slots = (0..rounds).flat_map(|_| 0..SLOTS);
+            steps.extend(slots.map(|slot| Step::Go { slot, script: Script::<M>::new() }));
+        }
+        steps
     }
 
     pub(super) fn step(&mut self) -> Step<M> {
         let slot = self.rng.below(SLOTS as u64) as usize;
         match self.rng.below(40) {
-            0..=13 => Step::Go { slot, script: self.source.script(&mut self.rng, &mut self.listed) },
+            0..=13 => Step::Go { slot, script: self.source.script(&mut self.rng) },
             14..=15 => Step::Look { slot, look: self.look() },
             16 => Step::Savepoint { slot },
             17 => Step::RollbackTo { slot, which: self.rng.next() },
@@ -243,7 +242,8 @@ impl<M: StateMachine> Drawing<'_, M> {
             28 => Step::Wait { which: self.rng.next() },
             29..=30 => Step::Read { look: self.look(), level: self.level() },
             31 => Step::View { level: self.level() },
-            32..=34 => Step::Log(LogStep::ALL[self.rng.below(4) as usize]),
+            32..=33 => Step::Log(LogStep::ALL[self.rng.below(4) as usize]),
+            34 => Step::Digest,
             35 => Step::Log(LogStep::Flush),
             36 => [Step::BeginCheckpoint, Step::CheckpointStage, Step::CheckpointStage][self.rng.below(3) as usize]
                 .clone(),
@@ -274,7 +274,7 @@ impl<M: StateMachine> Drawing<'_, M> {
             Source::Commands(draw) => Step::Execute { command: draw(&mut self.rng), durability, by },
             _ => {
                 let slot = self.rng.below(SLOTS as u64) as usize;
-                Step::Go { slot, script: self.source.script(&mut self.rng, &mut self.listed) }
+                Step::Go { slot, script: self.source.script(&mut self.rng) }
             }
         }
     }

@@ -1,8 +1,6 @@
 //! What the integration tests share: a machine whose commands are not idempotent, small options, and randomness.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-pub(crate) mod oracle;
-
 use seawal::machine::{Access, DecodeError, Footprint, StateMachine};
 use seawal::sim::explore::{Explore, Look};
 use seawal::sim::{Rng as SimRng, SimDisk};
