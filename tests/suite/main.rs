@@ -1,5 +1,6 @@
 //! What the crate promises, from outside: one binary, so that the engine is compiled for it once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
+#![allow(clippy::print_stdout, reason = "how much was explored")]
 
 mod blocks;
 mod checkpoints;

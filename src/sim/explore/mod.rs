@@ -31,7 +31,7 @@ pub use run::Explorable;
 pub use work::Look;
 
 use self::crashes::Exploration;
-use self::work::{Drawing, Source, Space, Step};
+use self::work::{Draw, Drawing, Source, Space, Step};
 use super::rng::{Rng, mix};
 use super::{SimDisk, SimDiskBuilder};
 use crate::machine::StateMachine;
@@ -62,7 +62,7 @@ type Invariant<M> = Box<dyn Fn(&M) -> Result<(), String> + Send + Sync>;
 #[must_use]
 pub struct Explore<M: StateMachine> {
     source: Source<M>,
-    looks: Option<Box<dyn Fn(&mut Rng) -> Look<M> + Send + Sync>>,
+    looks: Option<Draw<Look<M>>>,
     invariant: Invariant<M>,
     options: Options,
     steps: usize,

@@ -275,7 +275,7 @@ impl<'a, M: Known> Run<'a, M> {
 
     fn wait(&mut self, which: u64) -> Stopped {
         let pick = |len: usize| (which / 2).checked_rem(len as u64).map(|at| at as usize);
-        if which % 2 == 0
+        if which.is_multiple_of(2)
             && let Some(at) = pick(self.replies.len())
         {
             let pending = self.replies.swap_remove(at);

@@ -1,6 +1,5 @@
 //! Whether explorations find what they are for: machines that break their law in one way each, invariants that do not hold, and
 //! states that are none; and whether what they find can be seen again.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::oracle::{Judge, Lost};
 use super::{Explore, Failure, Look, Replay};

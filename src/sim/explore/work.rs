@@ -18,7 +18,8 @@ const INTERVAL: Duration = Duration::from_millis(50);
 
 /// The commands of one transaction.
 pub(super) type Script<M> = Vec<<M as StateMachine>::Command>;
-type Draw<T> = Box<dyn Fn(&mut Rng) -> T + Send + Sync>;
+type Show<M> = Arc<dyn Fn(&M) -> Vec<u8> + Send + Sync>;
+pub(super) type Draw<T> = Box<dyn Fn(&mut Rng) -> T + Send + Sync>;
 
 /// Where the commands come from.
 pub(super) enum Source<M: StateMachine> {
@@ -64,7 +65,7 @@ fn any<C: Clone>(script: &[C], rng: &mut Rng) -> Option<C> {
 /// The exploration checks that it shows the right thing, and that what it showed is never missing afterwards.
 pub struct Look<M> {
     pub(super) footprint: Footprint,
-    pub(super) show: Arc<dyn Fn(&M) -> Vec<u8> + Send + Sync>,
+    pub(super) show: Show<M>,
 }
 
 impl<M> Clone for Look<M> {
