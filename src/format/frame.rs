@@ -39,6 +39,8 @@ const VERSION: u8 = 1;
 /// The highest kind that is known.
 pub(crate) const KINDS: u32 = 2;
 const CHECKSUM_OFFSET: usize = 8;
+/// Of store id, epoch and LSN.
+const PLACE_OFFSET: usize = 16;
 const PAYLOAD_BYTES_OFFSET: usize = 48;
 #[cfg(any(test, feature = "fuzzing"))]
 const PREVIOUS_CHECKSUM_OFFSET: usize = 56;
@@ -231,18 +233,20 @@ pub(crate) fn stated_bytes(bytes: &[u8], block_bytes: u32) -> Option<u64> {
     can_begin(bytes).then(|| frame_bytes(u64::from(payload), block_bytes))
 }
 
+/// Where a frame's header says that it belongs, which nothing has checked yet.
+fn stated_place(bytes: &[u8]) -> Option<(StoreId, Epoch, Lsn)> {
+    let mut take = Take(bytes.get(PLACE_OFFSET..)?);
+    Some((StoreId::new(take.u64()?), Epoch::new(take.u64()?), Lsn::new(take.u64()?)))
+}
+
 /// The epoch that a frame's header states, which nothing has checked yet.
 pub(crate) fn stated_epoch(bytes: &[u8]) -> Option<Epoch> {
-    Take(bytes.get(24..)?).u64().map(Epoch::new)
+    stated_place(bytes).map(|(_, epoch, _)| epoch)
 }
 
 /// Whether a header at the front of `bytes` names this place: a cheap test before its checksum is worth computing.
 pub(crate) fn claims_place(bytes: &[u8], place: &Place) -> bool {
-    let named = |bytes: &[u8]| {
-        let mut take = Take(bytes.get(16..)?);
-        Some((StoreId::new(take.u64()?), Epoch::new(take.u64()?), Lsn::new(take.u64()?)))
-    };
-    can_begin(bytes) && named(bytes) == Some((place.store, place.epoch, place.lsn))
+    can_begin(bytes) && stated_place(bytes) == Some((place.store, place.epoch, place.lsn))
 }
 
 /// Checks the frame that `bytes` starts with. `bytes` holds all that the file has from there on, or at least the
