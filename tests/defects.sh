@@ -5,7 +5,7 @@
 #
 # Each NAME selects the defects whose number or name it is a part of; without any, all are tried. A defect is a patch in tests/defects:
 # a sentence saying what is broken and what that would lose, then one `tests:` line for each run of `cargo test` that should notice,
-# the quickest first, then the difference. Exit status: 0 if all are caught; 1 if one survives, no longer applies, or does not compile.
+# the quickest first, then the difference. Exit status: 0 if all are caught; 1 if one survives, no longer applies, or does not run.
 # DEFECTS_DIR names a directory that keeps the copy's build for the next time. Needs nothing but cargo and git.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,8 +51,8 @@ notices() {
     0) return 1 ;;
     124) answer="caught by $(sed -n 's/^ *Running \(unittests \)\?\([^ ]*\) .*/\2/p' "$said" | tail -n 1), which hung" ;;
     *)
-      if grep -q '^error: could not compile' "$said"; then
-        answer="DOES NOT COMPILE: $(grep -m 1 '^error' "$said")"
+      if ! grep -q '^running ' "$said"; then
+        answer="DOES NOT RUN: $(grep -m 1 '^error' "$said")"
       else
         answer="caught by $(catcher)"
       fi
