@@ -260,6 +260,34 @@ fn what_a_damaged_snapshot_stands_for_is_not_given_up_where_the_log_is_crowded()
 }
 
 #[test]
+fn a_crash_at_any_operation_of_a_later_checkpoint_leaves_what_it_takes_to_open() {
+    let disk = SimDisk::new(10);
+    let (engine, _) = open(&disk);
+    let fill = |from: u32| {
+        for value in from..from + 10 {
+            engine.execute(Cmd::Push { key: 1, value, pad: 3000 }).unwrap();
+        }
+    };
+    // by now the log no longer goes back to its beginning, which the first manifest names
+    for round in 0..4 {
+        fill(round * 10);
+        engine.checkpoint().unwrap();
+    }
+    fill(40);
+    disk.record_crash_points(disk.op_count()..);
+    engine.checkpoint().unwrap();
+    let wanted = state(&engine);
+    for point in disk.take_crash_points() {
+        for crash in point.crash_choices(point.op()) {
+            let at = format!("op {}, {:?}, crash {crash:?}", point.op(), point.kind());
+            let opened = open_on::<Stacks>(&point.crash(crash), &manual());
+            let (engine, _) = opened.unwrap_or_else(|e| panic!("{at}: {e}"));
+            assert_eq!(state(&engine), wanted, "{at}");
+        }
+    }
+}
+
+#[test]
 fn two_damaged_snapshots_are_corruption_and_nothing_is_changed() {
     let (disk, _) = two_snapshots();
     for name in names(&disk, ".snap") {
