@@ -113,6 +113,18 @@ fn a_failed_write_latches_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn a_record_counts_as_durable_only_once_its_write_has_returned() {
+    let disk = SimDisk::new(6);
+    let (log, _) = open(&disk).unwrap();
+    let ticket = log.append(b"record").unwrap();
+    let before = log.durable_lsn();
+    disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::Once);
+    assert!(log.step(LogStep::Flush).is_err());
+    assert_eq!(log.durable_lsn(), before);
+    assert!(ticket.wait().is_err());
+}
+
+#[test]
 fn truncation_gives_space_back_and_keeps_the_rest() {
     let disk = SimDisk::new(3);
     let (log, _) = open(&disk).unwrap();
