@@ -269,3 +269,15 @@ fn limits_are_checked_before_anything_changes() {
     let text = rejected(&mut kv, KvCommand::batch([nested(1), KvCommand::delete("\0", "")])).to_string();
     assert_eq!(text, "command 1 of the batch: \"\\0\" is no table name: at most 255 bytes, and no NUL");
 }
+
+#[test]
+fn a_count_or_length_of_what_is_not_there_is_an_error_before_anything_is_allocated() {
+    for kind in 1..=4 {
+        for stated in [1 << 40, u64::MAX >> 1, u64::MAX] {
+            let mut bytes = vec![kind];
+            codec::put_varint(stated, &mut bytes);
+            assert!(Kv::decode(&bytes, 1).is_err(), "{kind} {stated}");
+            assert!(Kv::default().redo(&[&bytes], 1).is_err(), "{kind} {stated}");
+        }
+    }
+}

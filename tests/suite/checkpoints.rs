@@ -1,7 +1,7 @@
 //! Checkpoints: fuzzy, in stages, bounding the log, and what happens when what they wrote is damaged.
 
 use crate::common::{Cmd, Stacks, files, manual, names, open, open_on, state};
-use seawal::sim::{Crash, SimDisk};
+use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::{Error, ExecuteError, Step, Transaction};
 use std::time::Duration;
 
@@ -217,6 +217,74 @@ fn a_checkpoint_makes_the_log_before_it_durable_so_that_the_older_snapshot_can_s
     assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1, 2, 3]);
     disk.flip_bit(names(&disk, ".snap").last().unwrap(), 100, 1).unwrap();
     assert_eq!(state(&open(&disk).0).at(1), [1, 2, 3]);
+}
+
+#[test]
+fn a_snapshot_that_the_device_did_not_write_is_not_published_and_the_log_is_kept() {
+    for persistence in [Persistence::Once, Persistence::ForEver] {
+        let disk = SimDisk::new(8);
+        let (engine, _) = open(&disk);
+        engine.execute(Cmd::push(1, 1)).unwrap();
+        engine.checkpoint().unwrap();
+        engine.execute(Cmd::push(1, 2)).unwrap();
+        let before = names(&disk, ".snap");
+        assert!(engine.step(Step::BeginCheckpoint).unwrap());
+        disk.fail_next(OpKind::WriteAt, Fault::LostWrite, persistence);
+        let error = engine.step(Step::Checkpoint).unwrap_err();
+        assert!(error.is_corrupt(), "{error:?}");
+        disk.clear_faults();
+        assert_eq!(names(&disk, ".snap"), before);
+        let (engine, report) = open(&disk.crash(Crash::Nothing));
+        assert_eq!((state(&engine).at(1), report.warnings), (vec![1, 2], vec![]));
+    }
+}
+
+#[test]
+fn what_a_damaged_snapshot_stands_for_is_not_given_up_where_the_log_is_crowded() {
+    let disk = SimDisk::new(9);
+    let options = manual().max_log_bytes(384 << 10).checkpoint_log_bytes(1 << 30);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    for value in 0..60 {
+        engine.execute(Cmd::Push { key: 1, value, pad: 3000 }).unwrap();
+    }
+    engine.checkpoint().unwrap();
+    let wanted = state(&engine);
+    let snapshot = names(&disk, ".snap").pop().unwrap();
+    disk.flip_bit(&snapshot, 100, 0).unwrap();
+    // nothing is new, so another checkpoint only gives up what the newest snapshot makes needless
+    let error = engine.checkpoint().unwrap_err();
+    assert!(error.is_corrupt(), "{error:?}");
+    let (engine, report) = open(&disk.crash(Crash::Nothing));
+    assert_eq!(state(&engine), wanted);
+    assert!(report.warnings.iter().any(|warning| warning.contains(&snapshot)), "{report}");
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_later_checkpoint_leaves_what_it_takes_to_open() {
+    let disk = SimDisk::new(10);
+    let (engine, _) = open(&disk);
+    let fill = |from: u32| {
+        for value in from..from + 10 {
+            engine.execute(Cmd::Push { key: 1, value, pad: 3000 }).unwrap();
+        }
+    };
+    // by now the log no longer goes back to its beginning, which the first manifest names
+    for round in 0..4 {
+        fill(round * 10);
+        engine.checkpoint().unwrap();
+    }
+    fill(40);
+    disk.record_crash_points(disk.op_count()..);
+    engine.checkpoint().unwrap();
+    let wanted = state(&engine);
+    for point in disk.take_crash_points() {
+        for crash in point.crash_choices(point.op()) {
+            let at = format!("op {}, {:?}, crash {crash:?}", point.op(), point.kind());
+            let opened = open_on::<Stacks>(&point.crash(crash), &manual());
+            let (engine, _) = opened.unwrap_or_else(|e| panic!("{at}: {e}"));
+            assert_eq!(state(&engine), wanted, "{at}");
+        }
+    }
 }
 
 #[test]

@@ -233,3 +233,26 @@ fn state_if_open(engine: &Engine<Stacks>) -> Option<Stacks> {
         Err(error) => panic!("{error:?}"),
     }
 }
+
+#[test]
+fn a_long_rollback_has_its_room_though_the_disk_became_full_meanwhile() {
+    let disk = SimDisk::new(21);
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    disk.set_free_bytes(Some(384 << 10));
+    let mut tx = engine.begin().unwrap();
+    let mut effects = 0;
+    while !is_full(tx.execute(Cmd::push(2, effects))) {
+        effects += 1;
+    }
+    assert!(effects > 2_000, "{effects}");
+    while !is_full(engine.execute(Cmd::Push { key: 3, value: 1, pad: 2500 })) {}
+    tx.rollback().unwrap();
+    let wanted = state(&engine);
+    assert_eq!((wanted.at(1), wanted.at(2)), (vec![1], vec![]));
+    disk.set_free_bytes(None);
+    engine.execute(Cmd::push(1, 2)).unwrap();
+    let wanted = state(&engine);
+    drop(engine);
+    assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0), wanted);
+}

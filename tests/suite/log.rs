@@ -2,7 +2,7 @@
 
 use seawal::Error;
 use seawal::format::Lsn;
-use seawal::sim::{Crash, Fault, Persistence, SimDisk};
+use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::{Background, Log, LogOptions, LogStep};
 use std::sync::Arc;
 
@@ -113,6 +113,18 @@ fn a_failed_write_latches_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn a_record_counts_as_durable_only_once_its_write_has_returned() {
+    let disk = SimDisk::new(6);
+    let (log, _) = open(&disk).unwrap();
+    let ticket = log.append(b"record").unwrap();
+    let before = log.durable_lsn();
+    disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::Once);
+    assert!(log.step(LogStep::Flush).is_err());
+    assert_eq!(log.durable_lsn(), before);
+    assert!(ticket.wait().is_err());
+}
+
+#[test]
 fn truncation_gives_space_back_and_keeps_the_rest() {
     let disk = SimDisk::new(3);
     let (log, _) = open(&disk).unwrap();
@@ -132,6 +144,30 @@ fn truncation_gives_space_back_and_keeps_the_rest() {
     let (log, report) = open(&disk).unwrap();
     assert_eq!(contents(&log), left);
     assert!(report.tail.is_none());
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_truncation_leaves_every_record_that_was_to_be_kept() {
+    let disk = SimDisk::new(5);
+    let (log, _) = open(&disk).unwrap();
+    let mut lsns = Vec::new();
+    for n in 0..100u8 {
+        log.append(&[n; 3000]).unwrap().wait().unwrap();
+        lsns.push(log.durable_lsn());
+    }
+    disk.record_crash_points(disk.op_count()..);
+    log.truncate_before(lsns[80]).unwrap();
+    let points = disk.take_crash_points();
+    assert!(points.iter().any(|point| point.kind() == OpKind::Rename), "nothing was used again");
+    for point in points {
+        for crash in point.crash_choices(point.op()) {
+            let at = format!("op {}, {:?}, crash {crash:?}", point.op(), point.kind());
+            let (log, _) = open(&point.crash(crash)).unwrap_or_else(|e| panic!("{at}: {e}"));
+            let found: Vec<u8> = contents(&log).iter().map(|record| record[0]).collect();
+            assert!(found.len() >= 19, "{at}: {found:?}");
+            assert_eq!(found, (100 - found.len() as u8..100).collect::<Vec<_>>(), "{at}");
+        }
+    }
 }
 
 #[test]

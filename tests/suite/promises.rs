@@ -8,14 +8,22 @@ use seawal::wal::{Log, LogOptions, LogStep};
 use seawal::{Background, Durability, Error, ExecuteError, Options, ReadLevel, Step};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A disk whose calendar jumps about.
 struct Jumping {
     disk: SimDisk,
     at: AtomicU64,
+    /// Done when the calendar is asked for the next time.
+    asked: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Jumping {
+    fn new(disk: SimDisk, at: u64) -> Arc<Jumping> {
+        Arc::new(Jumping { disk, at: AtomicU64::new(at), asked: Mutex::default() })
+    }
 }
 
 impl Storage for Jumping {
@@ -47,6 +55,8 @@ impl Storage for Jumping {
         self.disk.monotonic()
     }
     fn wall_clock_micros(&self) -> u64 {
+        let asked = self.asked.lock().unwrap().take();
+        asked.into_iter().for_each(|act| act());
         let n = self.at.fetch_add(1, Ordering::Relaxed);
         // now and then at the ends of time, else anywhere, so that it goes back as often as forth
         match n % 5 {
@@ -67,7 +77,7 @@ impl Storage for Jumping {
 fn a_calendar_that_jumps_back_and_forth_has_no_effect() {
     for seed in 0..4 * scale() {
         let (steady, jumping) = (SimDisk::new(seed), SimDisk::new(seed));
-        let jumps = |disk: SimDisk| Arc::new(Jumping { disk, at: AtomicU64::new(seed) });
+        let jumps = |disk: SimDisk| Jumping::new(disk, seed);
         let mut states = Vec::new();
         for storage in [Arc::new(steady.clone()) as Arc<dyn Storage>, jumps(jumping.clone())] {
             let (engine, _) = manual().open_on::<Stacks>(storage).unwrap();
@@ -100,6 +110,22 @@ fn failed<T: std::fmt::Debug>(result: Result<T, ExecuteError<crate::common::Empt
         ExecuteError::Failed(error) => error,
         ExecuteError::Rejected(empty) => panic!("{empty}"),
     }
+}
+
+#[test]
+fn locks_are_kept_until_the_record_of_the_commit_is_in_the_log() {
+    let storage = Jumping::new(SimDisk::new(2), 0);
+    let (engine, _) = manual().open_on::<Stacks>(storage.clone()).unwrap();
+    let mut tx = engine.begin().unwrap();
+    tx.execute(Cmd::push(1, 1)).unwrap();
+    let other = engine.clone();
+    // a commit asks for the time before it appends its record
+    *storage.asked.lock().unwrap() = Some(Box::new(move || {
+        assert!(matches!(failed(other.execute(Cmd::push(1, 2))), Error::LockTimeout));
+    }));
+    tx.commit().unwrap();
+    assert!(storage.asked.lock().unwrap().is_none());
+    assert_eq!(state(&engine).at(1), [1]);
 }
 
 #[test]

@@ -225,6 +225,25 @@ fn a_torn_last_frame_is_cut_and_reported() {
 }
 
 #[test]
+fn a_loser_is_undone_once_and_is_none_at_the_next_opening() {
+    let disk = SimDisk::new(11);
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    let mut tx = engine.begin().unwrap();
+    tx.execute(Cmd::push(2, 2)).unwrap();
+    tx.execute(Cmd::push(1, 3)).unwrap();
+    engine.sync().unwrap();
+    std::mem::forget(tx);
+    let mut disk = disk.crash(Crash::Nothing);
+    for (losers, steps) in [(1, 2), (0, 0), (0, 0)] {
+        let (engine, report) = open(&disk);
+        assert_eq!((report.undone, report.undo_steps), (losers, steps));
+        assert_eq!((state(&engine).at(1), state(&engine).at(2)), (vec![1], vec![]));
+        disk = disk.crash(Crash::Nothing);
+    }
+}
+
+#[test]
 fn another_version_of_the_machine_is_refused_unless_it_says_that_it_can() {
     let (disk, wanted) = store(6);
     let before = files(&disk);
