@@ -180,6 +180,9 @@ impl<'a, M: Known> Exploration<'a, M> {
         }
         self.count(&mut diary);
         for point in points {
+            if self.limits.is_reached() {
+                break;
+            }
             self.explored.operations += 1;
             for _ in 0..2 {
                 let choices = point.crash_choices(rng.next());

@@ -23,7 +23,7 @@ trait Flaw: Clone + Default + Send + Sync + 'static {
     /// Whether an addition is refused.
     fn refuses(key: u8, by: i64, _sums: &BTreeMap<u8, i64>) -> bool {
         let _ = key;
-        by > 0 && by % 10 == 7
+        by == 6
     }
     /// What a refusal does all the same.
     fn spoil(_sums: &mut BTreeMap<u8, i64>) {}
@@ -161,7 +161,7 @@ flaw!(RejectsWithATrace { fn spoil(sums: &mut BTreeMap<u8, i64>) { *sums.entry(9
 flaw!(Panics { fn added(by: i64, _: u64) -> i64 { assert!(by != 4, "four is too much"); by } });
 
 fn op(rng: &mut Rng) -> Op {
-    Op::Add { key: rng.below(4) as u8, by: 1 + rng.below(12) as i64 }
+    Op::Add { key: rng.below(4) as u8, by: 1 + rng.below(6) as i64 }
 }
 
 fn sums<F: Flaw>() -> Explore<Sums<F>> {
@@ -202,12 +202,13 @@ fn each_way_to_break_the_law_is_found_and_named() {
 
 #[test]
 fn a_lawful_machine_passes_and_one_seed_gives_one_exploration() {
-    let explored = sums::<Lawful>().seed(3).seeds(2).run().unwrap();
-    assert_eq!((explored.seeds, explored), (2, sums::<Lawful>().seed(3).seeds(2).run().unwrap()));
+    let explore = || sums::<Lawful>().seed(3).seeds(2).steps(15).one_in(6);
+    let once = explore().run().unwrap();
+    assert_eq!(once.seeds, 2);
+    assert_eq!(once, explore().run().unwrap());
+    assert_eq!(once, explore().threads(2).run().unwrap());
     let few = sums::<Lawful>().states(100).run().unwrap();
-    assert!((100..400).contains(&few.states), "{few:?}");
-    let threads = sums::<Lawful>().seed(3).seeds(2).threads(2).run().unwrap();
-    assert_eq!(threads, sums::<Lawful>().seed(3).seeds(2).run().unwrap());
+    assert!((100..120).contains(&few.states), "{few:?}");
 }
 
 /// Finds it, sees that it is small, and finds it again from the text of its replay.
@@ -231,13 +232,13 @@ fn an_invariant_that_does_not_hold_is_found_made_small_and_found_again() {
     let failure = explore.run().unwrap_err();
     assert!(failure.what().contains("is more than 11"), "{failure}");
     assert!(failure.history().iter().any(|line| line.contains("Add")), "{failure}");
-    let kept = failure.replay().steps().unwrap();
-    assert!(!kept.is_empty() && kept.len() <= 4, "{failure}");
+    // what follows a recovery may be enough
+    assert!(failure.replay().steps().unwrap().len() <= 4, "{failure}");
     found_again(&explore, &failure);
     // a replay needs no telling how many steps were drawn
     assert!(sums().invariant(no_sum_above(11)).steps(0).replay(failure.replay()).is_err());
 
-    let explore = sums().invariant(no_sum_above(11)).steps(40);
+    let explore = sums().invariant(no_sum_above(11)).steps(20);
     let failure = explore.fail_each_operation().unwrap_err();
     assert!(failure.to_string().contains("replay f"), "{failure}");
     found_again(&explore, &failure);
@@ -251,7 +252,7 @@ fn the_invariant_of_the_empty_state_is_looked_at_too() {
 
 /// What is put into one key is taken out of another.
 fn transfer(rng: &mut Rng) -> Vec<Op> {
-    let (from, by) = (rng.below(4) as u8, 1 + rng.below(6) as i64);
+    let (from, by) = (rng.below(4) as u8, 1 + rng.below(5) as i64);
     vec![Op::Add { key: from, by: -by }, Op::Add { key: (from + 1) % 4, by }]
 }
 
@@ -262,14 +263,14 @@ fn balanced(m: &Sums<Lawful>) -> Result<(), String> {
 
 #[test]
 fn transactions_are_kept_whole() {
-    let explored = Explore::transactions(transfer).invariant(balanced).steps(80).seeds(2).one_in(3).run().unwrap();
+    let explored = Explore::transactions(transfer).invariant(balanced).steps(150).seeds(2).one_in(40).run().unwrap();
     for what in ["committed", "rolled back", "losers undone"] {
         assert!(explored.did.contains_key(what), "{what}: {explored:?}");
     }
     // the same commands by themselves are no such thing
     let parts = Explore::<Sums<Lawful>>::commands(|rng| transfer(rng).remove(0)).invariant(balanced).run();
     assert!(parts.unwrap_err().what().contains("too much"));
-    let explored = Explore::transactions(transfer).invariant(balanced).steps(25).fail_each_operation().unwrap();
+    let explored = Explore::transactions(transfer).invariant(balanced).steps(6).fail_each_operation().unwrap();
     assert!(explored.did.contains_key("latched"), "{explored:?}");
 }
 
@@ -279,7 +280,7 @@ fn a_listed_workload_is_played_out_in_its_order() {
     let once = |m: &Sums<Lawful>| {
         if m.sums.values().all(|sum| *sum == 1) { Ok(()) } else { Err(format!("not once: {:?}", m.sums)) }
     };
-    let explore = Explore::<Sums<Lawful>>::workload(list.clone()).steps(0).seeds(2).invariant(once);
+    let explore = Explore::<Sums<Lawful>>::workload(list.clone()).steps(0).seeds(2).one_in(8).invariant(once);
     explore.run().unwrap_or_else(|e| panic!("{e}"));
     let disk = SimDisk::new(1);
     explore.run_on(&disk).unwrap_or_else(|e| panic!("{e}"));
@@ -314,7 +315,7 @@ fn looks_are_taken_and_one_that_looks_beyond_its_footprint_is_found() {
 
 #[test]
 fn full_disks_are_met_and_gone_on_from() {
-    let explored = sums::<Lawful>().full_disks().steps(200).seeds(4).one_in(40).run().unwrap();
+    let explored = sums::<Lawful>().full_disks().steps(200).seeds(4).one_in(200).run().unwrap();
     assert!(explored.did.contains_key("full"), "{explored:?}");
 }
 
@@ -326,7 +327,7 @@ fn a_workload_ends_with_its_disk_and_goes_on_with_a_store_that_is_there() {
     let explored = sums::<Lawful>().seed(4).steps(100).run_on(&disk).unwrap();
     assert!(disk.is_down() && explored.did["opened"] >= 1, "{explored:?}");
     let left = move |_| disk.crash(Crash::Seeded(3));
-    let explored = sums::<Lawful>().disks(left).steps(5).seeds(2).run().unwrap();
+    let explored = sums::<Lawful>().disks(left).steps(5).seeds(2).one_in(8).run().unwrap();
     assert!(explored.did.contains_key("opened") && explored.states > 100, "{explored:?}");
     let failure = sums().invariant(no_sum_above(11)).steps(100).run_on(&SimDisk::new(2)).unwrap_err();
     assert!(failure.what().contains("is more than 11") && !failure.history().is_empty(), "{failure}");
