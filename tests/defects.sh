@@ -21,8 +21,9 @@ fi
 rm -rf "$work/tree"
 mkdir -p "$work/tree"
 work=$(cd "$work" && pwd -P)
+# as new files: what an earlier run built of a broken copy must not pass for what is built of this one
 git ls-files -z | while IFS= read -r -d '' file; do [ ! -f "$file" ] || printf '%s\0' "$file"; done |
-  tar --null -T - -cf - | tar -xf - -C "$work/tree"
+  tar --null -T - -cf - | tar -xmf - -C "$work/tree"
 cd "$work/tree"
 # the copy is not part of any repository, also where it lies in one
 export GIT_CEILING_DIRECTORIES=$work CARGO_TARGET_DIR=$work/target
