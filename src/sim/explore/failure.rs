@@ -186,10 +186,14 @@ pub(super) fn find<M: Explorable>(
         Ok(explored) => return Ok(explored),
         Err(wrong) => wrong,
     };
-    let mut enough = all;
-    enough.truncate(wrong.steps_done + 1);
-    let fails = |kept: &[usize]| explore(&chosen(kept), Telling::Silent, &Limits::none()).is_err();
-    let fewest = minimised(enough, fails);
+    let fewest = if kept.is_some() {
+        // what is replayed was made small, and is to be seen as it was told
+        all
+    } else {
+        let mut enough = all;
+        enough.truncate(wrong.steps_done + 1);
+        minimised(enough, |kept| explore(&chosen(kept), Telling::Silent, &Limits::none()).is_err())
+    };
     let told = explore(&chosen(&fewest), Telling::Told, &Limits::none()).err().unwrap_or(wrong);
     Err(told.into_failure(steps.len(), fewest.len(), Replay { seed, kept: Some(fewest), way }))
 }
