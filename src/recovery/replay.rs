@@ -222,3 +222,40 @@ impl<M: StateMachine> Replay<M> {
         Ok(undo.len())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+mod tests {
+    use super::*;
+    use crate::kv::{Kv, KvCommand};
+    use crate::recovery::new_report;
+    use crate::sim::SimDisk;
+    use crate::sync::Arc;
+    use crate::wal::attach::{Access, Attached};
+
+    #[test]
+    fn a_record_of_a_transaction_that_is_not_open_is_damage() {
+        let attached = Attached::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
+        let mut report = new_report(&attached);
+        let (txn, lsn) = (TxnId::new(4156), Lsn::new(8252));
+        let mut command = Vec::new();
+        Kv::encode(&KvCommand::put("", "key", "value"), &mut command);
+        for (record, command) in [
+            (Record::Update { txn, command: &command }, &command[..]),
+            (Record::Clr { txn, undo_next: None }, &[]),
+            (Record::Commit { txn, wall_micros: 1 }, &[]),
+            (Record::Abort { txn }, &[]),
+        ] {
+            let mut replay = Replay::new(Kv::default(), Table::default(), Lsn::ZERO);
+            let bytes = [record.head(lsn).as_slice(), command].concat();
+            assert!(replay.one(lsn, &bytes, Kv::VERSION, &mut report).is_err(), "{record:?}");
+            assert!(replay.state.is_empty(), "{record:?}");
+        }
+        // the first record of a transaction opens it
+        let mut replay = Replay::new(Kv::default(), Table::default(), Lsn::ZERO);
+        let first = TxnId::new(lsn.get());
+        let bytes = [Record::Update { txn: first, command: &command }.head(lsn).as_slice(), &command].concat();
+        replay.one(lsn, &bytes, Kv::VERSION, &mut report).unwrap();
+        assert_eq!((replay.state.len(), replay.table.len()), (1, 1));
+    }
+}
