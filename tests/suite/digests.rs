@@ -215,12 +215,12 @@ fn a_store_with_digests_opens_without_the_option_and_shows_them() {
 #[test]
 fn digests_in_the_log_cost_no_durability() {
     let workload = || stacks().options(digesting(5));
-    let mut explored = workload().seeds(2 * scale()).steps(40).run().unwrap_or_else(|e| panic!("{e}"));
-    let long = workload().seed(100).seeds(2 * scale()).steps(300).one_in(40);
+    let mut explored = workload().seeds(2 * scale()).steps(60).one_in(6).run().unwrap_or_else(|e| panic!("{e}"));
+    let long = workload().seed(100).seeds(2 * scale()).steps(300).one_in(150);
     explored.add(long.run().unwrap_or_else(|e| panic!("{e}")));
     println!("{explored:?}");
     for what in ["digest step", "digest compared"] {
-        assert!(explored.did.get(what).is_some_and(|times| *times > 100), "{what}: {explored:?}");
+        assert!(explored.did.get(what).is_some_and(|times| *times > 10), "{what}: {explored:?}");
     }
 }
 
