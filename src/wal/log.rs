@@ -429,6 +429,9 @@ impl Log {
         let frame = frame::frame_bytes(entry_bytes(len), self.inner.identity.block_bytes);
         let limit = self.inner.options.segment_bytes.saturating_sub(block).min(u64::from(u32::MAX / 2));
         if frame > limit {
+            // what a record itself may take of that, without what stands around it
+            let around = entry_bytes(len).saturating_sub(size).saturating_add(frame::HEADER_BYTES as u64);
+            let limit = limit.saturating_sub(limit.checked_rem(block).unwrap_or(0)).saturating_sub(around);
             return Err(Error::TooLarge { what: "a record", size, limit });
         }
         Ok(())
