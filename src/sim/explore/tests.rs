@@ -5,10 +5,11 @@ use super::oracle::{Judge, Lost};
 use super::{Explore, Failure, Look, Replay};
 use crate::machine::{Access, DecodeError, Footprint, StateMachine};
 use crate::sim::{Rng, SimDisk};
-use crate::sync::{Arc, AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One way to break the law; by default nothing is broken.
 trait Flaw: Clone + Default + Send + Sync + 'static {
