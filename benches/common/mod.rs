@@ -60,3 +60,33 @@ pub(crate) fn floor(dir: &Path, writes: u64, bytes: usize) -> Duration {
     }
     began.elapsed()
 }
+
+/// How long it takes to write so many bytes, and to read them.
+pub(crate) struct Sequential {
+    pub(crate) write: Duration,
+    pub(crate) read: Duration,
+}
+
+/// Writes a new file from beginning to end in pieces of 8 MiB around the page cache, syncs it, and reads it back in pieces of 4 MiB: what
+/// the disk can do at best with one request at a time.
+pub(crate) fn sequential(dir: &Path, bytes: u64) -> Sequential {
+    let storage = DiskStorage::open(dir.join("sequential"), Create::IfMissing).expect("a directory");
+    let _ = storage.remove("file");
+    let file = storage.open("file", OpenMode::CreateNew).expect("a file");
+    let mut piece = AlignedBuf::zeroed(8 << 20).expect("memory");
+    // not zeros, which a disk may keep for nothing
+    piece.iter_mut().enumerate().for_each(|(n, byte)| *byte = ((n * n) >> 8) as u8);
+    let began = Instant::now();
+    for at in (0..bytes).step_by(8 << 20) {
+        file.write_durable_at(&piece, at).expect("a write");
+    }
+    file.sync_all().expect("a sync");
+    let write = began.elapsed();
+    let began = Instant::now();
+    for at in (0..bytes).step_by(4 << 20) {
+        file.read_device_at(&mut piece[..4 << 20], at).expect("a read");
+    }
+    let read = began.elapsed();
+    storage.remove("file").expect("a removal");
+    Sequential { write, read }
+}

@@ -18,7 +18,7 @@ mod tree;
 pub use command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH, MAX_KEY_LEN, MAX_TABLE_LEN, MAX_VALUE_LEN};
 pub use read::{KvRange, KvTables};
 
-use crate::machine::{Access, DecodeError, Footprint, RedoFault, StateMachine};
+use crate::machine::{Access, DecodeError, Footprint, Parts, RedoFault, StateMachine};
 use codec::Part;
 use read::{borrowed, composite, is_table, prefix_bounds, range_bounds, with_composite};
 use snapshot::Saver;
@@ -339,6 +339,10 @@ impl StateMachine for Kv {
 
     fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {
         Ok(Kv { tree: snapshot::load(input)? })
+    }
+
+    fn load_parts(parts: Parts<'_>, _version: u32) -> Result<Self, DecodeError> {
+        Ok(Kv { tree: snapshot::load_parts(parts)? })
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::parts::PartWriter;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -280,4 +281,46 @@ fn a_count_or_length_of_what_is_not_there_is_an_error_before_anything_is_allocat
             assert!(Kv::default().redo(&[&bytes], 1).is_err(), "{kind} {stated}");
         }
     }
+}
+
+#[test]
+fn a_state_in_parts_is_the_same_read_side_by_side_and_as_a_stream() {
+    let mut kv = Kv::default();
+    for n in 0..30_000u32 {
+        let table = if n % 3 == 0 { "a" } else { "b" };
+        kv.apply(&KvCommand::put(table, n.wrapping_mul(0x9E37_79B9).to_be_bytes(), [n as u8; 100])).unwrap();
+    }
+    // one that is longer than a chunk of a snapshot
+    kv.apply(&KvCommand::put("c", "large", vec![1; 3 << 20])).unwrap();
+    kv.apply(&KvCommand::put("d", "last", "")).unwrap();
+    let mut writer = PartWriter::default();
+    kv.save(&mut writer).unwrap();
+    let parts = writer.into_parts();
+    assert!(parts.len() >= 5, "{}", parts.len());
+    assert_eq!(parts.concat(), saved(&kv));
+    let mut frozen = PartWriter::default();
+    kv.clone().save_frozen(&mut frozen).unwrap();
+    assert!(frozen.into_parts() == parts, "the parts do not depend on the way");
+
+    let load_parts = |parts: &[Vec<u8>]| Kv::load_parts(Parts::of(parts), 1);
+    assert_eq!(saved(&load_parts(&parts).unwrap()), saved(&kv));
+    assert_eq!(saved(&load(&parts.concat()).unwrap()), saved(&kv));
+    assert_eq!(saved(&load_parts(&[saved(&Kv::default())]).unwrap()), saved(&Kv::default()));
+
+    for part in 0..parts.len() {
+        let mut missing = parts.clone();
+        missing.remove(part);
+        assert!(load_parts(&missing).is_err(), "without part {part}");
+        let mut cut = parts.clone();
+        cut[part].pop();
+        // the last entry's value may be what was cut short, or it has none
+        assert!(load_parts(&cut).is_err(), "part {part} cut short");
+    }
+    let mut swapped = parts.clone();
+    swapped.swap(1, 2);
+    assert!(load_parts(&swapped).is_err());
+    let mut twice = parts.clone();
+    twice.insert(1, parts[1].clone());
+    assert!(load_parts(&twice).is_err());
+    assert!(load_parts(&[]).is_err());
 }

@@ -18,6 +18,7 @@
     )
 )]
 
+pub(crate) mod ahead;
 pub(crate) mod attach;
 mod background;
 mod commit;

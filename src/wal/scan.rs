@@ -5,6 +5,7 @@
 //! Frames behind that place are searched for at block boundaries, only for what their watermarks
 //! prove. Reads go around the page cache. It knows nothing of what records mean.
 
+use super::ahead::{self, Ahead};
 use super::attach::{Attached, SegmentFile};
 use super::evidence::{Evidence, Finding};
 use super::root::header_error;
@@ -182,6 +183,11 @@ impl Chunk {
         base.map_or(0, |at| at.file_offset.saturating_add(lsn.since(at.header.lsn)))
     }
 
+    /// Where its first frame begins.
+    pub(crate) fn first_lsn(&self) -> Lsn {
+        self.frames.first().map_or(Lsn::ZERO, |at| at.header.lsn)
+    }
+
     /// How many bytes its frames take.
     pub(crate) fn bytes(&self) -> u64 {
         self.frames.iter().map(|f| f.total_bytes).fold(0, u64::saturating_add)
@@ -234,6 +240,10 @@ pub(crate) struct Scanner {
     /// Where to stop though the log may go on, which it does under a reader's eyes.
     upto: Option<Lsn>,
     end: Option<ScanEnd>,
+    /// What was read behind the last whole frame: in which segment, where in it, and the bytes.
+    carry: (usize, u64, Vec<u8>),
+    /// Reads ahead, if there is a thread for it.
+    ahead: Option<Ahead>,
 }
 
 impl Scanner {
@@ -258,9 +268,10 @@ impl Scanner {
         clean_end: Option<Lsn>,
     ) -> Scanner {
         let watermark = segments.iter().map(|s| s.header.watermark).fold(watermark, Lsn::max);
-        let (at, upto, end) = (0, None, None);
+        let (lsn, previous_checksum) = (start, None);
+        let (at, upto, end, carry, ahead) = (0, None, None, <_>::default(), None);
         let mut scanner =
-            Scanner { storage, segments, at, lsn: start, previous_checksum: None, watermark, clean_end, upto, end };
+            Scanner { storage, segments, at, lsn, previous_checksum, watermark, clean_end, upto, end, carry, ahead };
         match scanner.segments.first() {
             Some(first) if scanner.lsn <= first.header.base => scanner.enter(0),
             Some(_) => {}
@@ -366,6 +377,11 @@ impl Scanner {
         self
     }
 
+    /// Has another thread read ahead.
+    pub(crate) fn read_ahead(&mut self, ahead: Ahead) {
+        self.ahead = Some(ahead);
+    }
+
     /// Where the log ended, once all has been read.
     pub(crate) fn take_end(self) -> Result<ScanEnd> {
         self.end.ok_or_else(|| Error::invalid("the log was not read to its end"))
@@ -408,14 +424,17 @@ impl Scanner {
                 (None, None) => segment.header.file_bytes,
             };
             let left = limit.saturating_sub(offset);
-            self.fill(&segment, &mut buf, offset, want.min(left))?;
-            let (frames, fault) = self.parse(&segment, &mut buf, offset);
-            if !frames.is_empty() {
+            let base = self.fill_on(&segment, &mut buf, offset, want.min(left), left)?;
+            let (frames, fault) = self.parse(&segment, &mut buf, base, offset);
+            if let Some(last) = frames.last() {
+                let end = last.start.saturating_add(usize::try_from(last.total_bytes).unwrap_or(usize::MAX));
+                self.carry = (self.at, segment.offset_of(self.lsn), buf.get(end..).unwrap_or_default().to_vec());
                 let machine_version = segment.header.machine.version;
                 let machine_name = segment.machine_name.clone();
                 return Ok(Some(Chunk { buf, frames, segment: segment.file, machine_version, machine_name }));
             }
-            let stated = frame::stated_bytes(&buf, segment.header.block_bytes).unwrap_or(0);
+            let stated =
+                frame::stated_bytes(buf.get(base..).unwrap_or_default(), segment.header.block_bytes).unwrap_or(0);
             if fault == FrameFault::Length && stated > want && stated <= left {
                 want = stated;
                 continue;
@@ -425,18 +444,76 @@ impl Scanner {
         Ok(None)
     }
 
+    /// Reads on: what was read of these bytes before, or ahead, is not read again, and what comes behind them, within `left`, is read
+    /// ahead. Returns where in the buffer they begin; they may be more than were asked for.
+    fn fill_on(
+        &mut self,
+        segment: &OpenSegment,
+        buf: &mut AlignedBuf,
+        offset: u64,
+        bytes: u64,
+        left: u64,
+    ) -> Result<usize> {
+        let (at, from, mut carry) = std::mem::take(&mut self.carry);
+        let block = u64::from(segment.header.block_bytes);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if (at, from) != (self.at, offset) || !(carry.len() as u64).is_multiple_of(block) {
+            carry.clear();
+        }
+        carry.truncate(bytes);
+        let start = offset.saturating_add(carry.len() as u64);
+        let io = |e| Error::io_at("read", self.storage.path(&segment.file.name), offset, e);
+        let was_ahead = self.ahead.as_mut().filter(|_| carry.len() < bytes).and_then(|a| a.take(self.at, start, buf));
+        let (base, read) = match was_ahead {
+            Some(read) if carry.len() <= ahead::FRONT_BYTES => {
+                (ahead::FRONT_BYTES.saturating_sub(carry.len()), read.map_err(io)?)
+            }
+            _ => {
+                buf.resize(bytes).map_err(io)?;
+                let rest = buf.get_mut(carry.len()..).filter(|rest| !rest.is_empty());
+                (0, rest.map_or(Ok(0), |rest| read_device_full(&*segment.handle, rest, start)).map_err(io)?)
+            }
+        };
+        let behind = base.saturating_add(carry.len());
+        if let Some(front) = buf.get_mut(base..behind) {
+            front.copy_from_slice(&carry);
+        }
+        buf.resize(behind.saturating_add(read)).map_err(io)?;
+        let next = start.saturating_add(read as u64);
+        let more = offset.saturating_add(left).saturating_sub(next);
+        self.ask_ahead(segment, next, more);
+        Ok(base)
+    }
+
+    /// Has what comes next read ahead: so many bytes more of this segment or, where that is none, the beginning of the one that follows.
+    fn ask_ahead(&mut self, segment: &OpenSegment, next: u64, more: u64) {
+        let following = self.at.saturating_add(1);
+        let (at, handle, offset, bytes) = match self.segments.get(following) {
+            Some(segment) if more == 0 => {
+                let end = self.recorded_end(following).unwrap_or_else(|| segment.capacity_end());
+                let offset = segment.offset_of(segment.header.base);
+                (following, &segment.handle, offset, segment.offset_of(end).saturating_sub(offset))
+            }
+            _ => (self.at, &segment.handle, next, more),
+        };
+        let bytes = usize::try_from(bytes.min(CHUNK_BYTES)).unwrap_or(0);
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| bytes > 0) {
+            ahead.ask(at, handle, offset, bytes);
+        }
+    }
+
     fn fill(&self, segment: &OpenSegment, buf: &mut AlignedBuf, offset: u64, bytes: u64) -> Result<()> {
         let io = |e| Error::io_at("read", self.storage.path(&segment.file.name), offset, e);
-        buf.clear();
+        // what it held before is overwritten, and not cleared
         buf.resize(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(io)?;
         let read = read_device_full(&*segment.handle, buf, offset).map_err(io)?;
         buf.resize(read).map_err(io)
     }
 
-    /// All acceptable frames at the front of `buf`, and why the next one is not.
-    fn parse(&mut self, segment: &OpenSegment, buf: &mut [u8], offset: u64) -> (Vec<FrameAt>, FrameFault) {
+    /// All acceptable frames in `buf` from `base` on, which is at that offset of the file, and why the next one is not.
+    fn parse(&mut self, segment: &OpenSegment, buf: &mut [u8], base: usize, offset: u64) -> (Vec<FrameAt>, FrameFault) {
         let mut frames = Vec::new();
-        let mut start = 0usize;
+        let mut start = base;
         loop {
             let rest = buf.get_mut(start..).unwrap_or_default();
             let frame = match frame::decode(rest, &segment.place(self.lsn)) {
@@ -453,7 +530,7 @@ impl Scanner {
                 start,
                 payload_end,
                 total_bytes: frame.total_bytes,
-                file_offset: offset.saturating_add(start as u64),
+                file_offset: offset.saturating_add(start.saturating_sub(base) as u64),
             });
             self.previous_checksum = Some(frame.checksum);
             self.lsn = frame.end();

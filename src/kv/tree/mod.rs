@@ -18,7 +18,7 @@ mod separators;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use build::{Builder, OutOfOrder};
+pub(crate) use build::{Builder, OutOfOrder, Run};
 pub(crate) use iter::Range;
 
 use leaf::Leaf;
