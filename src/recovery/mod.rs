@@ -23,10 +23,9 @@ use crate::format::{Epoch, Lsn, MachineTag, StoreId};
 use crate::machine::StateMachine;
 use crate::options::{Options, ProgressFn};
 use crate::snapshot::Help;
-use crate::storage::{AlignedBuf, Storage};
+use crate::storage::{AlignedBuf, Storage, ahead};
 use crate::sync::{Arc, mpsc, thread};
 use crate::txn::{Table, guarded};
-use crate::wal::ahead;
 use crate::wal::attach::{Access, Attached};
 use crate::wal::scan::{Chunk, ScanEnd, Scanner};
 use crate::wal::{Level, Log, OpenLog, Tail, prepare_root};
@@ -38,6 +37,8 @@ use std::time::Duration;
 /// How much of the log is replayed at once: the more, the fewer times each part of a large state is gone through. Recovery holds two
 /// such groups, and what the machine makes of one of them.
 const GROUP_BYTES: u64 = 64 << 20;
+/// How much is replayed at once at first, while the state is small.
+const FIRST_GROUP_BYTES: u64 = 8 << 20;
 
 /// What recovery hands to the engine.
 pub(crate) struct Recovered<M: StateMachine> {
@@ -262,8 +263,8 @@ fn load_base<M: StateMachine>(
     }))
 }
 
-/// Reads and replays the log. With threads, one reads, one checks what was read, and the caller decodes and applies. What is replayed at once is at
-/// least [`GROUP_BYTES`] of log, where there is so much, and as much again is read meanwhile.
+/// Reads and replays the log. With threads, one reads, one checks what was read, and the caller decodes and applies a group of what was
+/// checked while the next one comes together.
 fn redo<M: StateMachine>(
     mut scanner: Scanner,
     replay: &mut Replay<M>,
@@ -281,9 +282,9 @@ fn redo<M: StateMachine>(
         Ok(())
     };
     if help == Help::None {
-        let mut bufs = Vec::new();
+        let (mut bufs, mut read) = (Vec::new(), 0);
         loop {
-            let group = next_group(&mut scanner, &mut bufs)?;
+            let group = next_group(&mut scanner, &mut bufs, &mut read)?;
             if group.is_empty() {
                 return scanner.take_end();
             }
@@ -299,9 +300,9 @@ fn redo<M: StateMachine>(
     thread::scope(|scope| {
         scope.spawn(move || fetcher.run());
         let reader = scope.spawn(move || -> Result<ScanEnd> {
-            let mut bufs = Vec::new();
+            let (mut bufs, mut read) = (Vec::new(), 0);
             loop {
-                let group = next_group(&mut scanner, &mut bufs)?;
+                let group = next_group(&mut scanner, &mut bufs, &mut read)?;
                 if group.is_empty() {
                     return scanner.take_end();
                 }
@@ -327,16 +328,23 @@ fn redo<M: StateMachine>(
     })
 }
 
-/// Reads on until there are [`GROUP_BYTES`], or the log ends. Nothing is left where it has ended already.
-fn next_group(scanner: &mut Scanner, bufs: &mut Vec<AlignedBuf>) -> Result<Vec<Chunk>> {
+/// How much of the log makes a group behind so much of it: a third, within the bounds.
+fn group_bytes(read: u64) -> u64 {
+    (read / 3).clamp(FIRST_GROUP_BYTES, GROUP_BYTES)
+}
+
+/// Reads on until there is a group, or the log ends. Nothing is left where it has ended already.
+fn next_group(scanner: &mut Scanner, bufs: &mut Vec<AlignedBuf>, total: &mut u64) -> Result<Vec<Chunk>> {
     let (mut group, mut bytes) = (Vec::new(), 0u64);
-    while bytes < GROUP_BYTES {
+    let wanted = group_bytes(*total);
+    while bytes < wanted {
         let buf = bufs.pop().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
         let buf = buf.map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })?;
         let Some(chunk) = scanner.next_chunk(buf)? else { break };
         bytes = bytes.saturating_add(chunk.bytes());
         group.push(chunk);
     }
+    *total = total.saturating_add(bytes);
     Ok(group)
 }
 

@@ -8,7 +8,7 @@ use crate::format::snapshot::{ChunkKind, SnapshotHeader};
 use crate::format::{Lsn, StoreId, TxnId, names};
 use crate::machine::parts::{Part, PartSource, read_buffered};
 use crate::machine::{DecodeError, Parts, StateMachine};
-use crate::storage::Storage;
+use crate::storage::{Storage, ahead};
 use crate::sync::{mpsc, thread};
 use crate::txn::{Table, UndoEntry, UndoList, guarded};
 use std::io::{self, BufRead, Read};
@@ -77,9 +77,12 @@ fn decoders() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_DECODERS))
 }
 
-/// Has a thread read and check the chunks while `take` makes something of them.
+/// Has one thread read the chunks and one check them, while `take` makes something of them.
 fn read_ahead<R>(mut chunks: Chunks, take: impl FnOnce(mpsc::Receiver<Result<Piece>>) -> Result<R>) -> Result<R> {
+    let (ahead, fetcher) = ahead::pair();
+    chunks.read_ahead(ahead);
     thread::scope(|scope| {
+        scope.spawn(move || fetcher.run());
         let (out, pieces) = mpsc::sync_channel(CHUNKS_AHEAD);
         let reader = scope.spawn(move || {
             while let Some(piece) = chunks.next_chunk().transpose() {

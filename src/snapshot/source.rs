@@ -7,6 +7,7 @@ use crate::format::snapshot::{
     chunk_checksum, decode_chunk_header,
 };
 use crate::format::{HeaderFault, Lsn, StoreId};
+use crate::storage::ahead::{self, Ahead};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full};
 use crate::sync::{Arc, Mutex, mpsc};
 use std::io;
@@ -33,6 +34,8 @@ pub(super) struct Chunks {
     window_offset: u64,
     /// Windows that nobody holds any more, to be read into again.
     pool: Pool,
+    /// Reads ahead, if there is a thread for it.
+    ahead: Option<Ahead>,
     block_bytes: u64,
     /// Where the next chunk begins.
     offset: u64,
@@ -48,12 +51,14 @@ type Pool = Arc<Mutex<Vec<AlignedBuf>>>;
 struct Window {
     /// Empty only while it is dropped.
     buf: Option<AlignedBuf>,
+    /// Where in it the bytes begin.
+    base: usize,
     pool: Pool,
 }
 
 impl Window {
     fn bytes(&self) -> &[u8] {
-        self.buf.as_deref().unwrap_or_default()
+        self.buf.as_deref().and_then(|buf| buf.get(self.base..)).unwrap_or_default()
     }
 }
 
@@ -141,7 +146,7 @@ impl Source {
             None => Written::whole(file.len().map_err(|e| io("measure", e))?),
         };
         let pool = Pool::default();
-        let window = Arc::new(Window { buf: None, pool: Arc::clone(&pool) });
+        let window = Arc::new(Window { buf: None, base: 0, pool: Arc::clone(&pool) });
         let mut chunks = Chunks {
             file,
             path: path.clone(),
@@ -151,6 +156,7 @@ impl Source {
             window,
             window_offset: 0,
             pool,
+            ahead: None,
             block_bytes: u64::from(storage.block_bytes()),
             offset: 0,
             index: 0,
@@ -196,16 +202,37 @@ impl Chunks {
         let io = |e| Error::io_at("read", self.path.clone(), start, e);
         let spare = self.pool.lock().pop();
         let mut buf = spare.map_or_else(|| AlignedBuf::with_capacity(want), Ok).map_err(io)?;
-        // what it held before is overwritten, and not cleared
-        buf.resize(want.max(kept.len())).map_err(io)?;
-        let (front, room) = buf.split_at_mut_checked(kept.len()).unwrap_or_default();
-        front.copy_from_slice(kept);
         let from = start.saturating_add(kept.len() as u64);
-        let read = read_device_full(&*self.file, room, from).map_err(io)?;
-        buf.resize(kept.len().saturating_add(read)).map_err(io)?;
-        self.window = Arc::new(Window { buf: Some(buf), pool: Arc::clone(&self.pool) });
+        let was_ahead = self.ahead.as_mut().and_then(|ahead| ahead.take(0, from, &mut buf));
+        let (base, read) = match was_ahead {
+            Some(read) if kept.len() <= ahead::FRONT_BYTES => {
+                (ahead::FRONT_BYTES.saturating_sub(kept.len()), read.map_err(io)?)
+            }
+            _ => {
+                // what it held before is overwritten, and not cleared
+                buf.resize(want.max(kept.len())).map_err(io)?;
+                let room = buf.get_mut(kept.len()..).unwrap_or_default();
+                (0, read_device_full(&*self.file, room, from).map_err(io)?)
+            }
+        };
+        let behind = base.saturating_add(kept.len());
+        if let Some(front) = buf.get_mut(base..behind) {
+            front.copy_from_slice(kept);
+        }
+        buf.resize(behind.saturating_add(read)).map_err(io)?;
+        let next = from.saturating_add(read as u64);
+        let more = round_up(self.written.bytes.saturating_sub(next).min(READ_BYTES), self.block_bytes);
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| more > 0 && read > 0) {
+            ahead.ask(0, &self.file, next, usize::try_from(more).unwrap_or(0));
+        }
+        self.window = Arc::new(Window { buf: Some(buf), base, pool: Arc::clone(&self.pool) });
         self.window_offset = start;
         Ok(usize::try_from(inside).unwrap_or(usize::MAX))
+    }
+
+    /// Has another thread read ahead.
+    pub(super) fn read_ahead(&mut self, ahead: Ahead) {
+        self.ahead = Some(ahead);
     }
 
     /// How long the file is, as far as is known.

@@ -7,6 +7,9 @@ use memmap2::MmapMut;
 use std::io;
 use std::ops::{Deref, DerefMut};
 
+/// Where large pages begin to pay: twice the size of one.
+const LARGE_BYTES: usize = 4 << 20;
+
 /// A growable buffer whose first byte lies on a page boundary.
 ///
 /// ```
@@ -29,7 +32,7 @@ impl AlignedBuf {
     /// # Errors
     /// The operating system's, when it has no memory to give.
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
-        Ok(AlignedBuf { map: MmapMut::map_anon(capacity.max(4096))?, len: 0 })
+        Ok(AlignedBuf { map: map(capacity.max(4096))?, len: 0 })
     }
 
     /// A buffer of `len` zero bytes.
@@ -89,13 +92,24 @@ impl AlignedBuf {
             return Ok(());
         }
         let capacity = total.checked_next_power_of_two().ok_or(io::ErrorKind::OutOfMemory)?;
-        let mut map = MmapMut::map_anon(capacity)?;
+        let mut map = map(capacity)?;
         if let (Some(to), Some(from)) = (map.get_mut(..self.len), self.map.get(..self.len)) {
             to.copy_from_slice(from);
         }
         self.map = map;
         Ok(())
     }
+}
+
+/// Memory that is zero. A large one is asked for in large pages: to take it in small ones costs more than to read into it.
+fn map(bytes: usize) -> io::Result<MmapMut> {
+    let map = MmapMut::map_anon(bytes)?;
+    #[cfg(target_os = "linux")]
+    if bytes >= LARGE_BYTES {
+        // only advice: where it is not taken the pages are small
+        let _ = map.advise(memmap2::Advice::HugePage);
+    }
+    Ok(map)
 }
 
 impl Deref for AlignedBuf {

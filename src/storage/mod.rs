@@ -9,6 +9,7 @@
 //! - a directory change (create, rename, remove) survives only after [`Storage::sync_dir`];
 //! - an error of a sync is reported once and never taken back by a later success.
 
+pub(crate) mod ahead;
 mod buffer;
 mod disk;
 mod disk_file;

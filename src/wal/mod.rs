@@ -18,7 +18,6 @@
     )
 )]
 
-pub(crate) mod ahead;
 pub(crate) mod attach;
 mod background;
 mod commit;

@@ -5,7 +5,6 @@
 //! Frames behind that place are searched for at block boundaries, only for what their watermarks
 //! prove. Reads go around the page cache. It knows nothing of what records mean.
 
-use super::ahead::{self, Ahead};
 use super::attach::{Attached, SegmentFile};
 use super::evidence::{Evidence, Finding};
 use super::root::header_error;
@@ -14,6 +13,7 @@ use crate::format::frame::{self, Frame, FrameFault, FrameHeader, Place};
 use crate::format::manifest::Manifest;
 use crate::format::segment::{self, SegmentHeader};
 use crate::format::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
+use crate::storage::ahead::{self, Ahead};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full};
 use crate::sync::Arc;
 

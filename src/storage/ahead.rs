@@ -1,13 +1,13 @@
-//! Reading ahead: while a scanner checks what was read, another thread reads what comes next.
+//! Reading ahead: while a reader checks what was read, another thread reads what comes next.
 //!
-//! The thread is the caller's, who runs [`Fetcher::run`] on it; without one a scanner reads when it has to. It knows nothing of frames.
+//! The thread is the caller's, who runs [`Fetcher::run`] on it. It knows nothing of what the bytes mean.
 
-use crate::storage::{AlignedBuf, StorageFile, read_device_full};
+use super::{AlignedBuf, StorageFile, read_device_full};
 use crate::sync::{Arc, mpsc};
 use std::io;
 
 /// What is left free in front of the bytes that were read, for those before them that belong to them.
-pub(super) const FRONT_BYTES: usize = 4 << 20;
+pub(crate) const FRONT_BYTES: usize = 4 << 20;
 
 struct Request {
     file: Arc<dyn StorageFile>,
@@ -19,11 +19,11 @@ struct Request {
 /// The buffer, and how many bytes stand behind its front.
 type Answer = (AlignedBuf, io::Result<usize>);
 
-/// The scanner's end.
+/// The reader's end.
 pub(crate) struct Ahead {
     requests: mpsc::Sender<Request>,
     answers: mpsc::Receiver<Answer>,
-    /// Which segment is being read, and from where on.
+    /// Which file is being read, by a number that the reader gave it, and from where on.
     pending: Option<(usize, u64)>,
     spare: Option<AlignedBuf>,
 }
@@ -66,9 +66,9 @@ fn make_room(buf: &mut AlignedBuf, len: usize) -> io::Result<()> {
 }
 
 impl Ahead {
-    /// Has bytes of a segment read, which are to be taken next.
-    pub(super) fn ask(&mut self, segment: usize, file: &Arc<dyn StorageFile>, offset: u64, bytes: usize) {
-        if self.pending == Some((segment, offset)) {
+    /// Has bytes of a file read, which are to be taken next.
+    pub(crate) fn ask(&mut self, number: usize, file: &Arc<dyn StorageFile>, offset: u64, bytes: usize) {
+        if self.pending == Some((number, offset)) {
             return;
         }
         // one at a time: what was asked for and not taken is of no use any more
@@ -78,7 +78,7 @@ impl Ahead {
         let Ok(buf) = buf else { return };
         let file = Arc::clone(file);
         if self.requests.send(Request { file, offset, bytes, buf }).is_ok() {
-            self.pending = Some((segment, offset));
+            self.pending = Some((number, offset));
         }
     }
 
@@ -88,12 +88,12 @@ impl Ahead {
         self.answers.recv().ok()
     }
 
-    /// Takes what was read of a segment from an offset on, in exchange for a buffer to read into later; nothing if it is
+    /// Takes what was read of a file from an offset on, in exchange for a buffer to read into later; nothing if it is
     /// something else that was read.
-    pub(super) fn take(&mut self, segment: usize, offset: u64, buf: &mut AlignedBuf) -> Option<io::Result<usize>> {
+    pub(crate) fn take(&mut self, number: usize, offset: u64, buf: &mut AlignedBuf) -> Option<io::Result<usize>> {
         let pending = self.pending;
         let (mut found, read) = self.settle()?;
-        if pending != Some((segment, offset)) {
+        if pending != Some((number, offset)) {
             self.spare = Some(found);
             return None;
         }
@@ -124,7 +124,7 @@ mod tests {
             let mut buf = AlignedBuf::with_capacity(0).unwrap();
             assert!(ahead.take(0, 0, &mut buf).is_none(), "nothing was asked for");
             ahead.ask(0, &file, 4096, 8192);
-            assert!(ahead.take(1, 4096, &mut buf).is_none(), "of another segment");
+            assert!(ahead.take(1, 4096, &mut buf).is_none(), "of another file");
             ahead.ask(0, &file, 4096, 8192);
             ahead.ask(0, &file, 4096, 8192);
             ahead.ask(2, &file, 32_768, 16_384);
