@@ -278,7 +278,8 @@ impl Commit {
 
     /// Seals a frame and writes it; one that goes directly to the device is handed back, to be written without the lock.
     fn write_frame(&self, writer: &mut Writer, frame: Forming, level: Level) -> Result<Option<Direct>> {
-        let Forming { kind, mut buf, start, records, enters } = frame;
+        let end = frame.end();
+        let Forming { kind, mut buf, start, records, enters, .. } = frame;
         if let Some(spare) = enters {
             self.settle(writer, start)?;
             let segment = writer.enter(&spare, start)?;
@@ -286,8 +287,7 @@ impl Commit {
             self.add_segment(segment);
         }
         let watermark = self.durable();
-        writer.seal(&mut buf, kind, start, records, watermark)?;
-        let end = start.plus(buf.len() as u64);
+        writer.seal(&mut buf, kind, (start, end), records, watermark)?;
         let active = self.active(writer)?;
         if level == Level::Durable && writer.may_write_directly() {
             return Ok(Some(Direct { active, buf, start, watermark }));
@@ -295,6 +295,7 @@ impl Commit {
         self.wait_for_earlier(start);
         self.check_latch()?;
         writer.unsynced = true;
+        writer.zero_rest(&mut buf, start, end)?;
         active.write_cached(&buf, start)?;
         self.land(end, FlightState::Written, watermark, buf);
         if level == Level::Durable {

@@ -1,12 +1,13 @@
 //! The current segment: entering a new one, and writing frames into it.
 //!
 //! Invariants: no frame goes into a segment before all of its predecessor is durable and its own header
-//! and name are; a direct write is only made while nothing that was merely written lies before it. It knows nothing of
-//! who waits.
+//! and name are; a direct write is only made while nothing that was merely written lies before it; a frame that goes on
+//! in a block that an earlier one has begun is written without a byte of that one. It knows nothing of who waits.
 
 use super::attach::Spare;
 use super::root::Root;
 use crate::error::{Error, Result};
+use crate::format::bytes::round_up;
 use crate::format::frame::{self, FrameHeader, FrameKind};
 use crate::format::names;
 use crate::format::segment::SegmentHeader;
@@ -141,17 +142,29 @@ impl Writer {
         !self.unsynced && self.active.as_ref().is_some_and(|a| a.file.write_path() == WritePath::Direct)
     }
 
-    /// Completes a frame in memory: padding, header, checksum, and its place in the chain.
+    /// Extends a frame that ends inside a block, where none has begun one, by zeros up to the block's end: what a file held that is used
+    /// again is not to stand behind the frame, nor to be read in before the block is written.
+    pub(super) fn zero_rest(&self, buf: &mut AlignedBuf, start: Lsn, end: Lsn) -> Result<()> {
+        let block = u64::from(self.identity.block_bytes);
+        let (begins_at, ends_at) = (start.get() & !block.wrapping_sub(1), round_up(end.get(), block));
+        if ends_at.saturating_sub(begins_at) == block && begins_at != start.get() {
+            return Ok(());
+        }
+        let bytes = usize::try_from(ends_at.saturating_sub(start.get())).unwrap_or(usize::MAX);
+        buf.resize(bytes).map_err(|e| Error::Full { what: "a frame in memory", source: Some(Arc::new(e)) })
+    }
+
+    /// Completes a frame in memory, up to `end`: padding, header, checksum, and its place in the chain.
     pub(super) fn seal(
         &mut self,
         buf: &mut AlignedBuf,
         kind: FrameKind,
-        lsn: Lsn,
+        (lsn, end): (Lsn, Lsn),
         records: u32,
         watermark: Lsn,
     ) -> Result<()> {
         let payload_bytes = (buf.len() as u64).saturating_sub(frame::HEADER_BYTES as u64);
-        let total = frame::frame_bytes(payload_bytes, self.identity.block_bytes);
+        let total = end.since(lsn);
         let too_large = || Error::TooLarge { what: "a frame", size: total, limit: u64::from(u32::MAX) };
         let header = FrameHeader {
             kind,
@@ -166,7 +179,7 @@ impl Writer {
         let out_of_memory = |e| Error::Full { what: "a frame in memory", source: Some(Arc::new(e)) };
         buf.resize(usize::try_from(total).map_err(|_| too_large())?).map_err(out_of_memory)?;
         self.last_checksum = frame::seal(buf, &header).ok_or_else(too_large)?;
-        self.end = lsn.plus(total);
+        self.end = end;
         Ok(())
     }
 }
