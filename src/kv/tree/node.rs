@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// An inner node with more children is split.
 pub(super) const INNER_CHILDREN: usize = 64;
 /// An inner node whose separators take more is split, if it has at least eight children.
-const INNER_BYTES: usize = 16 << 10;
+pub(super) const INNER_BYTES: usize = 16 << 10;
 
 /// A node, shared between trees until one of them changes it.
 #[derive(Clone, Debug)]

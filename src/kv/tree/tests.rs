@@ -249,6 +249,41 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn runs_that_follow_one_another_make_the_tree_of_all(
+        entries in vec((key(), value()), 0..600),
+        cuts in vec(any::<u16>(), 0..12),
+        swap in any::<u16>(),
+    ) {
+        let model: Model = entries.into_iter().collect();
+        let entries: Vec<_> = model.iter().collect();
+        let mut cuts: Vec<_> = cuts.iter().map(|&cut| usize::from(cut) % (entries.len() + 1)).collect();
+        cuts.extend([0, entries.len()]);
+        cuts.sort_unstable();
+        let runs = |order: &[usize]| {
+            let runs = order.iter().map(|&at| {
+                let mut builder = Builder::default();
+                entries[cuts[at]..cuts[at + 1]].iter().for_each(|(k, v)| builder.push(k, v).unwrap());
+                builder.finish_run()
+            });
+            Tree::from_runs(runs.collect::<Vec<_>>())
+        };
+        let mut order: Vec<_> = (0..cuts.len() - 1).collect();
+        let tree = runs(&order).unwrap();
+        tree.check_invariants();
+        assert_same(&tree, &model);
+        // out of order, unless what changed places is empty
+        let at = usize::from(swap) % order.len();
+        let is_empty = |at: usize| cuts[at] == cuts[at + 1];
+        order[..=at].rotate_right(1);
+        let alike = is_empty(at) || (0..at).all(is_empty);
+        prop_assert_eq!(runs(&order).err(), (!alike).then_some(OutOfOrder));
+    }
+}
+
 fn spread(n: u32) -> [u8; 16] {
     let n = u64::from(n).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let mut key = [0; 16];
