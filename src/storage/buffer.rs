@@ -29,8 +29,14 @@ pub struct AlignedBuf(Memory);
 #[derive(Debug)]
 enum Memory {
     /// The buffer is what lies behind `start`. All of its capacity was reserved at once, so that it never moves.
-    Heap { bytes: Vec<u8>, start: usize },
-    Map { map: MmapMut, len: usize },
+    Heap {
+        bytes: Vec<u8>,
+        start: usize,
+    },
+    Map {
+        map: MmapMut,
+        len: usize,
+    },
 }
 
 impl Memory {
@@ -166,7 +172,8 @@ mod tests {
     /// Lengths around every place where the memory changes, up and down: content, zeros and alignment hold.
     #[test]
     fn a_buffer_that_grows_and_shrinks_keeps_what_it_holds_and_is_aligned_and_zero_elsewhere() {
-        let lengths = [0, 1, ALIGN_BYTES, ALIGN_BYTES + 1, SMALL_BYTES - 1, SMALL_BYTES, SMALL_BYTES + 1, 4 * SMALL_BYTES];
+        let lengths =
+            [0, 1, ALIGN_BYTES, ALIGN_BYTES + 1, SMALL_BYTES - 1, SMALL_BYTES, SMALL_BYTES + 1, 4 * SMALL_BYTES];
         for first in lengths {
             for second in lengths {
                 let mut buf = AlignedBuf::zeroed(first).unwrap();
@@ -186,6 +193,9 @@ mod tests {
                 assert!(buf.capacity() >= room && buf.as_ptr() as usize % ALIGN_BYTES == 0);
             }
         }
-        assert!(AlignedBuf::with_capacity(usize::MAX).is_err() && AlignedBuf::zeroed(0).unwrap().reserve(usize::MAX).is_err());
+        assert!(
+            AlignedBuf::with_capacity(usize::MAX).is_err()
+                && AlignedBuf::zeroed(0).unwrap().reserve(usize::MAX).is_err()
+        );
     }
 }

@@ -86,9 +86,6 @@ pub trait Storage: Send + Sync + 'static {
     /// and the alignment of direct I/O, in bytes; a power of two.
     fn block_bytes(&self) -> u32;
 
-    /// Bytes that can still be written.
-    fn free_bytes(&self) -> io::Result<u64>;
-
     /// Time since some fixed point, never going back.
     fn monotonic(&self) -> Duration;
 
