@@ -126,6 +126,12 @@ pub trait StorageFile: Send + Sync {
     /// On [`WritePath::BufferedSync`] it writes and syncs the file's data.
     fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Says that a range was written through the page cache and will not be written or read again soon: a storage may begin to hand it to
+    /// the device. It promises nothing, waits for nothing and hides no error from a later sync.
+    fn hint_written(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
     /// Makes the file's content durable, with its length where it has changed.
     fn sync_data(&self) -> io::Result<()>;
 

@@ -71,7 +71,8 @@ struct Flight {
     watermark: Lsn,
     end: Lsn,
     state: FlightState,
-    carries_records: bool,
+    /// The end of its last frame with records, if any has some.
+    records_end: Lsn,
 }
 
 /// Whom to wake when a position is reached.
@@ -110,8 +111,8 @@ pub(super) enum Watermark {
 
 /// What a leader is to do.
 pub(super) enum Work {
-    /// Write this frame, so durably.
-    Frame { frame: Forming, level: Level },
+    /// Write this frame, so durably. `follows` another that is still being written.
+    Frame { frame: Forming, level: Level, follows: bool },
     /// Sync what was written before.
     Sync,
 }
@@ -158,7 +159,8 @@ pub(super) struct Queue {
     forming: Forming,
     sealed: VecDeque<Forming>,
     sealed_bytes: u64,
-    /// The LSN behind what the segment of the forming frame can hold.
+    /// Where the segment of the forming frame starts, and the LSN behind what it can hold.
+    segment_start: Lsn,
     segment_end: Lsn,
     /// Capacity of the segment that rotation went to last, so that the next is at least as large.
     pub(super) segment_bytes: u64,
@@ -209,6 +211,7 @@ impl Queue {
             forming: Forming { kind: FrameKind::Records, buf, start, records: 0, enters: None, align: bounds.block_bytes },
             sealed: VecDeque::new(),
             sealed_bytes: 0,
+            segment_start: start,
             segment_end,
             segment_bytes: 0,
             spares,
@@ -261,8 +264,14 @@ impl Queue {
     pub(super) fn take_first_spare(&mut self, base: Lsn) -> Option<Spare> {
         let at = (0..self.spares.len()).min_by_key(|&i| self.spares.get(i).map(|s| s.file_bytes))?;
         let spare = self.spares.remove(at);
+        self.segment_start = base;
         self.segment_end = base.plus(self.capacity(&spare));
         Some(spare)
+    }
+
+    /// How many bytes of the segment of the forming frame are taken, and how many it has.
+    pub(super) fn filled(&self) -> (u64, u64) {
+        (self.forming.start.since(self.segment_start), self.segment_end.since(self.segment_start))
     }
 
     /// The place behind everything appended, if no more is: a frame boundary only if nothing is forming.
@@ -394,6 +403,7 @@ impl Queue {
         // a segment ends on a block boundary, as its successor begins on one
         self.fill_block()?;
         let spare = self.take_spare(alone).ok_or(Error::Full { what: "the next segment", source: None })?;
+        self.segment_start = self.forming.start;
         self.segment_end = self.forming.start.plus(self.capacity(&spare));
         self.segment_bytes = spare.file_bytes;
         self.forming.enters = Some(spare);
@@ -439,8 +449,7 @@ impl Queue {
     /// Sees to it that a watermark follows the last completed records, now that the log has rested: in the frame that is forming, or
     /// in one of its own.
     pub(super) fn add_watermark(&mut self) -> Result<Watermark> {
-        let pending = self.flights.iter().any(|f| f.state == FlightState::Pending);
-        if pending || !self.sealed.is_empty() || !self.needs_watermark() {
+        if self.is_pending() || !self.sealed.is_empty() || !self.needs_watermark() {
             return Ok(Watermark::Nothing);
         }
         if !self.forming.holds_something() {
@@ -463,7 +472,7 @@ impl Queue {
 
     /// Whether frames are on their way.
     pub(super) fn is_busy(&self) -> bool {
-        self.leaders > 0 || self.flights.iter().any(|f| f.state == FlightState::Pending)
+        self.leaders > 0 || self.is_pending()
     }
 
     /// Whether there is, or will soon be, something for the flusher to look after.
@@ -514,9 +523,8 @@ impl Queue {
             return true;
         }
         // nothing pending, something only written, and someone wants it durable
-        let pending = self.flights.iter().any(|f| f.state == FlightState::Pending);
         self.holds_written()
-            && !pending
+            && !self.is_pending()
             && !progress.reached(self.want_durable.min(self.untaken_start()), Level::Durable)
     }
 
@@ -561,10 +569,15 @@ impl Queue {
             None => return Ok(Some(Work::Sync)),
         };
         let end = frame.end();
-        let carries_records = frame.kind == FrameKind::Records;
-        self.flights.push_back(Flight { watermark: Lsn::ZERO, end, state: FlightState::Pending, carries_records });
+        let records_end = if frame.kind == FrameKind::Records { end } else { Lsn::ZERO };
+        let follows = self.is_pending();
+        self.flights.push_back(Flight { watermark: Lsn::ZERO, end, state: FlightState::Pending, records_end });
         self.frames = self.frames.saturating_add(1);
-        Ok(Some(Work::Frame { frame, level }))
+        Ok(Some(Work::Frame { frame, level, follows }))
+    }
+
+    fn is_pending(&self) -> bool {
+        self.flights.iter().any(|f| f.state == FlightState::Pending)
     }
 
     /// Whether a frame before `end` is still being written.
@@ -574,11 +587,27 @@ impl Queue {
 
     /// Notes what became of the frame that ends at `end`, and what a watermark in it proves.
     pub(super) fn landed(&mut self, end: Lsn, state: FlightState, watermark: Lsn, progress: &Progress) {
-        for flight in self.flights.iter_mut().filter(|f| f.end == end) {
+        for flight in self.flights.iter_mut().rev().filter(|f| f.end == end) {
             flight.state = state;
             flight.watermark = watermark;
         }
+        if state == FlightState::Written {
+            self.merge_written();
+        }
         self.advance(progress);
+    }
+
+    /// Makes one of the last two flights if both are written: there may be any number before a sync.
+    fn merge_written(&mut self) {
+        let mut last_two = self.flights.iter_mut().rev().take(2);
+        if let (Some(last), Some(before)) = (last_two.next(), last_two.next())
+            && (last.state, before.state) == (FlightState::Written, FlightState::Written)
+        {
+            before.end = last.end;
+            before.watermark = before.watermark.max(last.watermark);
+            before.records_end = before.records_end.max(last.records_end);
+            self.flights.pop_back();
+        }
     }
 
     /// Notes that everything that had been written is now on stable storage.
@@ -595,9 +624,7 @@ impl Queue {
                 break;
             }
             self.written_watermark = self.written_watermark.max(flight.watermark);
-            if flight.carries_records {
-                self.records_end = self.records_end.max(flight.end);
-            }
+            self.records_end = self.records_end.max(flight.records_end);
             progress.durable.fetch_max(flight.end.get(), Ordering::AcqRel);
             self.flights.pop_front();
         }

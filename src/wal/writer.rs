@@ -77,7 +77,13 @@ pub(super) struct Writer {
     last_id: SegmentId,
     /// Bytes were written to the active segment that no sync has covered.
     pub(super) unsynced: bool,
+    /// Up to where the storage was told of them.
+    hinted: Lsn,
 }
+
+/// So much is written before the storage is told to begin handing it to the device: a sync that comes is short then, above all
+/// that of a segment's end.
+const HINT_BYTES: u64 = 1 << 20;
 
 impl Writer {
     /// A writer that goes on behind `end`, where the frame with `last_checksum` ends, in a segment yet to be entered.
@@ -89,7 +95,7 @@ impl Writer {
         last_checksum: u32,
         last_id: SegmentId,
     ) -> Writer {
-        Writer { storage, identity, root, active: None, last_checksum, end, last_id, unsynced: false }
+        Writer { storage, identity, root, active: None, last_checksum, end, last_id, unsynced: false, hinted: end }
     }
 
     /// Makes a spare the next segment, starting at `base`. All frames before have been completed.
@@ -134,12 +140,23 @@ impl Writer {
         self.last_id = id;
         self.end = base;
         self.unsynced = false;
+        self.hinted = base;
         Ok(SegmentInfo { name, id, base, file_bytes: spare.file_bytes })
     }
 
     /// Whether a durable write may go to the device directly: nothing before it waits for a sync.
     pub(super) fn may_write_directly(&self) -> bool {
         !self.unsynced && self.active.as_ref().is_some_and(|a| a.file.write_path() == WritePath::Direct)
+    }
+
+    /// Notes that all up to `end` was written through the page cache.
+    pub(super) fn wrote(&mut self, end: Lsn) {
+        let block = u64::from(self.identity.block_bytes);
+        let upto = Lsn::new(end.get() & !block.wrapping_sub(1));
+        if let Some(active) = self.active.as_ref().filter(|_| upto.since(self.hinted) >= HINT_BYTES) {
+            active.file.hint_written(active.offset_of(self.hinted), upto.since(self.hinted));
+            self.hinted = upto;
+        }
     }
 
     /// Extends a frame that ends inside a block, where none has begun one, by zeros up to the block's end: what a file held that is used
