@@ -34,9 +34,9 @@ use replay::Replay;
 
 use std::time::Duration;
 
-/// How much of the log is replayed at once: the more, the fewer times each part of a large state is gone through. Recovery holds two
-/// such groups, and what the machine makes of one of them.
-const GROUP_BYTES: u64 = 64 << 20;
+/// How much of the log is replayed at once. Recovery holds three such groups at the most, beside what the machine makes of them: one being
+/// replayed, one that waits for it, and one being read.
+const GROUP_BYTES: u64 = 32 << 20;
 /// How much is replayed at once at first, while the state is small.
 const FIRST_GROUP_BYTES: u64 = 8 << 20;
 
@@ -286,18 +286,18 @@ fn redo<M: StateMachine>(
         loop {
             let group = next_group(&mut scanner, &mut bufs, &mut read)?;
             if group.is_empty() {
+                replay.finish()?;
                 return scanner.take_end();
             }
             take(&group, report)?;
             bufs.extend(group.into_iter().map(Chunk::into_buf));
         }
     }
-    // a group goes over only when the one before has been replayed, so there are two at the most
-    let (groups_out, groups_in) = mpsc::sync_channel::<Vec<Chunk>>(0);
+    let (groups_out, groups_in) = mpsc::sync_channel::<Vec<Chunk>>(1);
     let (bufs_out, bufs_in) = mpsc::channel::<AlignedBuf>();
     let (ahead, fetcher) = ahead::pair();
     scanner.read_ahead(ahead);
-    thread::scope(|scope| {
+    let end = thread::scope(|scope| {
         scope.spawn(move || fetcher.run());
         let reader = scope.spawn(move || -> Result<ScanEnd> {
             let (mut bufs, mut read) = (Vec::new(), 0);
@@ -325,7 +325,9 @@ fn redo<M: StateMachine>(
         let end = reader.join().map_err(|_| Error::Poisoned)?;
         result?;
         end
-    })
+    })?;
+    replay.finish()?;
+    Ok(end)
 }
 
 /// How much of the log makes a group behind so much of it: a third, within the bounds.

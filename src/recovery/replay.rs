@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::format::{Lsn, TxnId};
 use crate::machine::{DecodeError, StateMachine};
-use crate::txn::{Table, UndoEntry, undo_last};
+use crate::txn::{Table, UndoEntry, guarded, undo_last};
 use crate::wal::reader::records_of;
 use crate::wal::scan::Chunk;
 use std::collections::{HashSet, VecDeque};
@@ -93,7 +93,7 @@ impl<M: StateMachine> Replay<M> {
         Replay { state, table, points: VecDeque::new(), agreed: start }
     }
 
-    /// Replays all records of chunks that follow one another.
+    /// Replays all records of chunks that follow one another. After the last of them comes [`finish`](Self::finish).
     ///
     /// # Errors
     /// [`Error::Corrupt`] with the LSN of the first record that does not fit; [`Error::Diverged`]; [`Error::UnsupportedVersion`].
@@ -135,6 +135,7 @@ impl<M: StateMachine> Replay<M> {
             let version = chunk.machine_version;
             if version != run.version {
                 self.redo(&mut run, report)?;
+                self.state.finish_redo();
                 run.version = version;
             }
             if !M::supports(version) {
@@ -164,6 +165,7 @@ impl<M: StateMachine> Replay<M> {
                     _ => {}
                 }
                 self.redo(&mut run, report)?;
+                self.state.finish_redo();
                 match record {
                     // another version may well save the same state in other bytes
                     Record::Point | Record::Digest { .. } if version != M::VERSION => {}
@@ -174,6 +176,11 @@ impl<M: StateMachine> Replay<M> {
             }
         }
         Ok(self.redo(&mut run, report)?)
+    }
+
+    /// Carries out what the machine has put off. Nobody looks at the state before that.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        guarded(|| self.state.finish_redo())
     }
 
     /// Replays a single record. Where that fails the state is thrown away.
@@ -425,6 +432,7 @@ mod tests {
                 for group in chunks.chunks(group) {
                     replay.chunks(group, |_| PathBuf::new(), &mut report).unwrap();
                 }
+                replay.finish().unwrap();
                 assert_eq!(outcome(&replay, &report), wanted, "seed {seed}, {group} chunks at once");
             }
         }

@@ -1,3 +1,5 @@
+mod bulk;
+
 use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -85,6 +87,7 @@ enum Step {
     /// Removes everything between two shares of the keys.
     RemoveRun(u16, u16),
     Freeze,
+    Merge(Vec<(Vec<u8>, Option<Vec<u8>>)>),
     Range(Bound<Vec<u8>>, Bound<Vec<u8>>, u64),
 }
 
@@ -124,6 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
         20 => any::<u16>().prop_map(Step::RemoveAt),
         1 => (any::<u16>(), any::<u16>()).prop_map(|(a, b)| Step::RemoveRun(a, b)),
         3 => Just(Step::Freeze),
+        2 => vec((key(), prop::option::weighted(0.7, value())), 1..120).prop_map(Step::Merge),
         8 => (bound(), bound(), any::<u64>()).prop_map(|(s, e, ends)| Step::Range(s, e, ends)),
     ]
 }
@@ -179,6 +183,7 @@ fn run(tree: &mut Tree, model: &mut Model, frozen: &mut Vec<(Tree, Model)>, step
                 }
             }
         }
+        Step::Merge(writes) => bulk::merge(tree, model, &writes),
         Step::Freeze => frozen.push((tree.clone(), model.clone())),
         Step::Range(start, end, mut ends) => {
             let mut left = std::collections::VecDeque::from(expected(model, &start, &end));
