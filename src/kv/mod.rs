@@ -4,11 +4,12 @@
 //! clone, and with it a snapshot or a view, costs nothing when it is taken. A table exists exactly
 //! while it holds a key: no command creates or drops one, and so no inverse can drop another's rows.
 //!
-//! The machine knows nothing of logs, locks or transactions; of threads only that a large merge is shared out to some.
+//! The machine knows nothing of logs, locks or transactions; of threads only that a large merge or state is shared out to some.
 
 mod bulk;
 mod codec;
 mod command;
+mod encode;
 mod read;
 mod snapshot;
 #[cfg(test)]
@@ -164,6 +165,10 @@ impl Kv {
     /// # Errors
     /// Only those of `out`.
     pub fn save_and_drop(self, out: &mut dyn io::Write) -> io::Result<()> {
+        let threads = encode::threads_for(&self.tree);
+        if threads > 1 {
+            return encode::save(self.tree, threads, out);
+        }
         let mut saver = Saver::new(out, self.len());
         self.tree.drain_sorted(|key, value| saver.push(key, value))?;
         saver.finish()

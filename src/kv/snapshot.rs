@@ -26,14 +26,44 @@ use std::io::{self, BufRead, Write};
 /// Writes are gathered up to this size.
 const PIECE_BYTES: usize = 64 << 10;
 /// A part ends once it has so many bytes: with most entries it still fits one chunk of a snapshot.
-const PART_BYTES: usize = 1000 << 10;
+pub(super) const PART_BYTES: usize = 1000 << 10;
 const MAX_COMPOSITE_LEN: usize = MAX_KEY_LEN.saturating_add(1);
+
+/// The bytes of entries that come in order.
+pub(super) struct Entries {
+    pub(super) bytes: Vec<u8>,
+    previous: Vec<u8>,
+}
+
+impl Entries {
+    /// Goes on in `bytes` behind the entry of a key.
+    pub(super) fn after(previous: &[u8], bytes: Vec<u8>) -> Self {
+        Entries { bytes, previous: previous.to_vec() }
+    }
+
+    /// Appends the next entry, all but its value.
+    #[inline]
+    pub(super) fn push_head(&mut self, key: &[u8], value_len: usize) {
+        let shared = common_prefix(&self.previous, key);
+        let suffix = key.get(shared..).unwrap_or_default();
+        if (shared | suffix.len() | value_len) < 0x80 {
+            // three numbers of one byte each, as they mostly are
+            self.bytes.extend_from_slice(&[shared as u8, suffix.len() as u8, value_len as u8]);
+        } else {
+            put_varint(shared as u64, &mut self.bytes);
+            put_varint(suffix.len() as u64, &mut self.bytes);
+            put_varint(value_len as u64, &mut self.bytes);
+        }
+        self.bytes.extend_from_slice(suffix);
+        self.previous.truncate(shared);
+        self.previous.extend_from_slice(suffix);
+    }
+}
 
 /// Writes entries that come in order.
 pub(super) struct Saver<'a> {
     out: &'a mut dyn Write,
-    piece: Vec<u8>,
-    previous: Vec<u8>,
+    piece: Entries,
     /// What has been written of the part, the piece aside.
     part_bytes: usize,
     /// Whether a part has ended, which is said only once another entry follows.
@@ -45,7 +75,7 @@ impl<'a> Saver<'a> {
     pub(super) fn new(out: &'a mut dyn Write, count: usize) -> Self {
         let mut piece = Vec::with_capacity(PIECE_BYTES.saturating_mul(2));
         put_varint(count as u64, &mut piece);
-        Saver { out, piece, previous: Vec::new(), part_bytes: 0, ended: false }
+        Saver { out, piece: Entries::after(&[], piece), part_bytes: 0, ended: false }
     }
 
     /// Writes the next entry.
@@ -53,37 +83,30 @@ impl<'a> Saver<'a> {
         if self.ended {
             self.end_part()?;
         }
-        let shared = common_prefix(&self.previous, key);
-        let suffix = key.get(shared..).unwrap_or_default();
-        put_varint(shared as u64, &mut self.piece);
-        put_varint(suffix.len() as u64, &mut self.piece);
-        put_varint(value.len() as u64, &mut self.piece);
-        self.piece.extend_from_slice(suffix);
-        self.previous.truncate(shared);
-        self.previous.extend_from_slice(suffix);
+        self.piece.push_head(key, value.len());
         if value.len() >= PIECE_BYTES {
             self.write_piece()?;
             self.part_bytes = self.part_bytes.saturating_add(value.len());
             self.out.write_all(value)?;
         } else {
-            self.piece.extend_from_slice(value);
+            self.piece.bytes.extend_from_slice(value);
         }
-        self.ended = self.part_bytes.saturating_add(self.piece.len()) >= PART_BYTES;
-        if self.piece.len() >= PIECE_BYTES { self.write_piece() } else { Ok(()) }
+        self.ended = self.part_bytes.saturating_add(self.piece.bytes.len()) >= PART_BYTES;
+        if self.piece.bytes.len() >= PIECE_BYTES { self.write_piece() } else { Ok(()) }
     }
 
     fn end_part(&mut self) -> io::Result<()> {
         self.write_piece()?;
         self.out.flush()?;
-        self.previous.clear();
+        self.piece.previous.clear();
         (self.part_bytes, self.ended) = (0, false);
         Ok(())
     }
 
     fn write_piece(&mut self) -> io::Result<()> {
-        self.out.write_all(&self.piece)?;
-        self.part_bytes = self.part_bytes.saturating_add(self.piece.len());
-        self.piece.clear();
+        self.out.write_all(&self.piece.bytes)?;
+        self.part_bytes = self.part_bytes.saturating_add(self.piece.bytes.len());
+        self.piece.bytes.clear();
         Ok(())
     }
 

@@ -286,7 +286,7 @@ fn a_count_or_length_of_what_is_not_there_is_an_error_before_anything_is_allocat
 #[test]
 fn a_state_in_parts_is_the_same_read_side_by_side_and_as_a_stream() {
     let mut kv = Kv::default();
-    for n in 0..30_000u32 {
+    for n in 0..60_000u32 {
         let table = if n % 3 == 0 { "a" } else { "b" };
         kv.apply(&KvCommand::put(table, n.wrapping_mul(0x9E37_79B9).to_be_bytes(), [n as u8; 100])).unwrap();
     }
@@ -298,9 +298,12 @@ fn a_state_in_parts_is_the_same_read_side_by_side_and_as_a_stream() {
     let parts = writer.into_parts();
     assert!(parts.len() >= 5, "{}", parts.len());
     assert_eq!(parts.concat(), saved(&kv));
-    let mut frozen = PartWriter::default();
-    kv.clone().save_frozen(&mut frozen).unwrap();
-    assert!(frozen.into_parts() == parts, "the parts do not depend on the way");
+    assert!(kv.payload_bytes() > 6 << 20, "several threads encode it");
+    for threads in 1..5 {
+        let mut frozen = PartWriter::default();
+        encode::save(kv.tree.clone(), threads, &mut frozen).unwrap();
+        assert!(frozen.into_parts() == parts, "the parts do not depend on the way, with {threads} threads");
+    }
 
     let load_parts = |parts: &[Vec<u8>]| Kv::load_parts(Parts::of(parts), 1);
     assert_eq!(saved(&load_parts(&parts).unwrap()), saved(&kv));

@@ -512,7 +512,9 @@ impl Scanner {
             Some(segment) if more == 0 => {
                 let end = self.recorded_end(following).unwrap_or_else(|| segment.capacity_end());
                 let offset = segment.offset_of(segment.header.base);
-                (following, &segment.handle, offset, segment.offset_of(end).saturating_sub(offset))
+                let block = u64::from(segment.header.block_bytes);
+                // whole blocks, wherever its last frame ends
+                (following, &segment.handle, offset, round_up(segment.offset_of(end).saturating_sub(offset), block))
             }
             _ => (self.at, &segment.handle, next, more),
         };

@@ -132,16 +132,42 @@ impl Tree {
 
     /// Hands every entry to `f`, in order, and lets go of each node once it has been passed.
     pub(crate) fn drain_sorted(self, mut f: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+        self.into_pieces().try_for_each(|piece| each_item(&piece.0, &mut f))
+    }
+
+    /// All leaves in order. Each node is let go of once it has been passed.
+    pub(crate) fn into_pieces(self) -> impl Iterator<Item = Piece> {
         let mut open = vec![Vec::from_iter(self.root).into_iter()];
-        while let Some(nodes) = open.last_mut() {
-            match nodes.next() {
-                None => drop(open.pop()),
-                Some(Link::Leaf(leaf)) => each_item(&leaf, &mut f)?,
-                // Of a node that others hold too, only the way to its children is kept.
-                Some(Link::Inner(inner)) => open.push(Arc::unwrap_or_clone(inner).children.into_iter()),
+        std::iter::from_fn(move || {
+            loop {
+                match open.last_mut()?.next() {
+                    None => drop(open.pop()),
+                    Some(Link::Leaf(leaf)) => return Some(Piece(leaf)),
+                    // Of a node that others hold too, only the way to its children is kept.
+                    Some(Link::Inner(inner)) => open.push(Arc::unwrap_or_clone(inner).children.into_iter()),
+                }
             }
-        }
-        Ok(())
+        })
+    }
+}
+
+/// A leaf of a tree that was taken apart: some entries that follow one another.
+pub(crate) struct Piece(Arc<Leaf>);
+
+impl Piece {
+    /// The lengths of its keys and values together.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        (0..self.0.len()).map(|at| self.0.item(at)).map(|(key, value)| key.len() + value.len()).sum()
+    }
+
+    /// No leaf is empty.
+    pub(crate) fn last_key(&self) -> &[u8] {
+        self.0.last_key().unwrap_or_default()
+    }
+
+    /// Hands every entry to `f`, in order.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&[u8], &[u8])) {
+        (0..self.0.len()).map(|at| self.0.item(at)).for_each(|(key, value)| f(key, value));
     }
 }
 
