@@ -199,10 +199,11 @@ impl Options {
         self
     }
 
-    /// How many frames may be on their way to the device at once. 1 by default.
+    /// How many frames may be on their way to the device at once, each begun as soon as there is something to write. By default the load
+    /// decides: one frame at a time, which those join who were woken by the one before, and two where very many commit at once.
     #[must_use]
     pub fn max_frames_in_flight(mut self, frames: usize) -> Self {
-        self.log.max_in_flight = frames;
+        self.log.max_in_flight = Some(frames);
         self
     }
 

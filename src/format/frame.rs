@@ -563,6 +563,47 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_inside_a_block_has_its_mask_where_blocks_begin() {
+        let place = Place { lsn: Lsn::new(4096 + 448), ..PLACE };
+        // the magic stands at 512 behind a block's start, which is where the payload begins, and further on
+        let mut payload = vec![b'.'; 1000];
+        for at in [0, 512] {
+            payload[at..at + 4].copy_from_slice(MAGIC);
+        }
+        let mut frame = [vec![0; HEADER_BYTES], payload.clone(), vec![0; 24]].concat();
+        let header = FrameHeader {
+            kind: FrameKind::Records,
+            store: place.store,
+            epoch: place.epoch,
+            lsn: place.lsn,
+            watermark: Lsn::ZERO,
+            payload_bytes: 1000,
+            records: 1,
+            previous_checksum: 0,
+        };
+        seal(&mut frame, &header).unwrap();
+        assert!([64, 576].iter().all(|at| !can_begin(&frame[*at..])));
+        let decoded = decode(&mut frame, &place).unwrap();
+        assert_eq!((decoded.payload, decoded.end()), (&payload[..], Lsn::new(4096 + 448 + 1088)));
+        assert_eq!(place.rest_of_block(), 64);
+    }
+
+    #[test]
+    fn a_frame_that_ends_where_none_ends_is_refused() {
+        let change = |padding: u32, len: usize| {
+            let mut bytes = sealed(&[b"hello"]);
+            bytes.resize(len, 0);
+            bytes[PADDING_BYTES_OFFSET..][..4].copy_from_slice(&padding.to_le_bytes());
+            put_checksum(&mut bytes, CHECKSUM_OFFSET).unwrap();
+            check(&bytes, &PLACE).map(|checked| checked.total_bytes)
+        };
+        // "hello" with its length takes six bytes
+        assert_eq!(change(58, 128), Ok(128));
+        assert_eq!(change(59, 129), Err(FrameFault::Padding));
+        assert_eq!(change(512 + 58, 640), Err(FrameFault::Padding));
+    }
+
+    #[test]
     fn a_frame_that_another_could_begin_in_is_none() {
         let mut bytes = sealed(&[&[5; 2000]]);
         bytes[1024..1028].copy_from_slice(MAGIC);

@@ -19,7 +19,7 @@ use crate::format::bytes::Head;
 use crate::storage::AlignedBuf;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, OnceLock, Ordering, thread};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The pipeline from append to stable storage.
 pub(super) struct Commit {
@@ -39,6 +39,8 @@ pub(super) struct Commit {
     preparer: OnceLock<thread::Thread>,
     pub(super) syncs: AtomicU64,
     pub(super) direct_writes: AtomicU64,
+    /// What a write straight to the device takes, as a moving average: a leader waits for company no longer than half of it.
+    write_nanos: AtomicU64,
 }
 
 impl Commit {
@@ -55,6 +57,7 @@ impl Commit {
             preparer: OnceLock::new(),
             syncs: AtomicU64::new(0),
             direct_writes: AtomicU64::new(0),
+            write_nanos: AtomicU64::new(0),
         }
     }
 
@@ -187,9 +190,13 @@ impl Commit {
                 return Ok(());
             }
             queue.want(lsn, level);
-            if queue.may_lead(&self.progress) {
+            if queue.may_lead_for(lsn, &self.progress) {
                 queue.leaders = queue.leaders.saturating_add(1);
+                let is_forming = queue.is_forming();
                 drop(queue);
+                if is_forming {
+                    self.gather();
+                }
                 self.lead()?;
                 continue;
             }
@@ -199,6 +206,20 @@ impl Commit {
             self.check_latch()?;
             thread::park();
         }
+    }
+
+    /// Lets others run and join the frame that forms, for a while: those that were woken by the frame before.
+    fn gather(&self) {
+        // time does not pass in a model
+        let limit = if cfg!(any(loom, shuttle)) { 0 } else { self.write_nanos.load(Ordering::Relaxed) / 2 };
+        let began = Instant::now();
+        while began.elapsed().as_nanos() < u128::from(limit) {
+            thread::yield_now();
+            if !self.queue.lock().is_forming() {
+                return;
+            }
+        }
+        self.queue.lock().expect_no_more();
     }
 
     /// The same without blocking and without I/O, for a future.
@@ -254,7 +275,8 @@ impl Commit {
         leader.finish(result)
     }
 
-    fn lead_inner(&self) -> Result<()> {
+    /// Returns what went straight to the device, for whoever steps down to tell.
+    fn lead_inner(&self) -> Result<Option<Landed>> {
         let mut writer = self.writer.lock();
         // dropped before the writer's lock is: no other leader may touch the file once a write or sync of it has failed, for a
         // second sync would report success
@@ -269,14 +291,18 @@ impl Commit {
         };
         let direct = direct.map_err(|error| self.latch_silently(error))?;
         drop(writer);
+        let mut landed = None;
         if let Some(Direct { active, buf, start, watermark }) = direct {
+            let began = Instant::now();
             active.write_durable(&buf, start).map_err(|error| self.latch_silently(error))?;
+            let taken = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let before = self.write_nanos.load(Ordering::Relaxed);
+            self.write_nanos.store((before / 8).saturating_mul(7).saturating_add(taken / 8), Ordering::Relaxed);
             self.direct_writes.fetch_add(1, Ordering::Relaxed);
-            let end = start.plus(buf.len() as u64);
-            self.land(end, FlightState::Completed, watermark, buf);
+            landed = Some(Landed { end: start.plus(buf.len() as u64), state: FlightState::Completed, watermark, buf });
         }
         drop(fuse);
-        Ok(())
+        Ok(landed)
     }
 
     /// Seals a frame and writes it; one that goes directly to the device is handed back, to be written without the lock.
@@ -303,7 +329,7 @@ impl Commit {
         writer.zero_rest(&mut buf, start, end)?;
         active.write_cached(&buf, start)?;
         writer.wrote(end);
-        self.land(end, FlightState::Written, watermark, buf);
+        self.land(Landed { end, state: FlightState::Written, watermark, buf });
         if level == Level::Durable {
             self.sync_written(writer)?;
         }
@@ -340,18 +366,22 @@ impl Commit {
         }
     }
 
-    fn land(&self, end: Lsn, state: FlightState, watermark: Lsn, buf: AlignedBuf) {
-        let mut queue = self.queue.lock();
-        queue.recycle(buf);
-        queue.landed(end, state, watermark, &self.progress);
-        // the first frame after a rest: someone must see to its watermark
-        let idle = std::mem::take(&mut queue.flusher_is_idle);
-        let flusher = if idle { queue.flusher.take() } else { None };
-        drop(queue);
+    fn land(&self, landed: Landed) {
+        let flusher = self.note_landed(&mut self.queue.lock(), landed);
         self.landed.notify_all();
         if let Some(flusher) = flusher {
             flusher.unpark();
         }
+    }
+
+    /// Notes what became of a frame. Returns the flusher if that is to be woken.
+    fn note_landed(&self, queue: &mut Queue, landed: Landed) -> Option<thread::Thread> {
+        let Landed { end, state, watermark, buf } = landed;
+        queue.recycle(buf);
+        queue.landed(end, state, watermark, &self.progress);
+        // the first frame after a rest: someone must see to its watermark
+        let idle = std::mem::take(&mut queue.flusher_is_idle);
+        if idle { queue.flusher.take() } else { None }
     }
 
     /// Enters the first segment of this open, in a spare, so that the end of what was recovered is recorded for good.
@@ -421,6 +451,14 @@ struct Direct {
     watermark: Lsn,
 }
 
+/// A frame that was written, what became of it, and the watermark that it carries.
+struct Landed {
+    end: Lsn,
+    state: FlightState,
+    watermark: Lsn,
+    buf: AlignedBuf,
+}
+
 /// Latches the log if it is dropped in a panic, before the writer's lock is let go; the leader tells the waiters.
 struct Fuse<'a> {
     commit: &'a Commit,
@@ -441,33 +479,37 @@ struct Leader<'a> {
 }
 
 impl Leader<'_> {
-    fn finish(mut self, result: Result<()>) -> Result<()> {
+    fn finish(mut self, result: Result<Option<Landed>>) -> Result<()> {
         self.done = true;
         match result {
-            Ok(()) => {
-                self.step_down();
+            Ok(landed) => {
+                self.step_down(landed);
                 Ok(())
             }
             Err(error) => {
-                self.step_down();
+                self.step_down(None);
                 Err(self.commit.latch(error))
             }
         }
     }
 
     /// Wakes those whose position was reached, and one to lead on.
-    fn step_down(&self) {
+    fn step_down(&self, landed: Option<Landed>) {
         let commit = self.commit;
-        let (successor, reached) = {
+        let (flusher, successor, reached) = {
             let mut queue = commit.queue.lock();
+            let flusher = landed.and_then(|landed| commit.note_landed(&mut queue, landed));
             queue.leaders = queue.leaders.saturating_sub(1);
             let reached = queue.take_reached(&commit.progress);
             let failed = commit.latched.load(Ordering::Acquire);
-            (if failed { None } else { queue.take_successor(&commit.progress) }, reached)
+            (flusher, if failed { None } else { queue.take_successor(&commit.progress) }, reached)
         };
         commit.landed.notify_all();
         // the next leader first: its write can begin while the others are being woken
         successor.into_iter().chain(reached).for_each(Wake::wake);
+        if let Some(flusher) = flusher {
+            flusher.unpark();
+        }
     }
 }
 
@@ -475,7 +517,7 @@ impl Drop for Leader<'_> {
     fn drop(&mut self) {
         if !self.done {
             self.commit.latch(Error::Poisoned);
-            self.step_down();
+            self.step_down(None);
         }
     }
 }

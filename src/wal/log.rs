@@ -37,8 +37,9 @@ pub struct LogOptions {
     pub max_frame_bytes: u64,
     /// How much may wait in memory to be written before an append has to wait, in bytes.
     pub max_pending_bytes: u64,
-    /// How many frames may be on their way to the device at once.
-    pub max_in_flight: usize,
+    /// How many frames may be on their way to the device at once. `None` leaves it to the load: one frame at a time, which those join who
+    /// were woken by the one before, and two where very many commit at once.
+    pub max_in_flight: Option<usize>,
     /// How many segments are kept ready ahead of need; one of them is the reserve that lets a full disk be opened.
     pub ready_spares: usize,
     /// How many segments are kept for use again at the most.
@@ -56,7 +57,7 @@ impl Default for LogOptions {
             first_segment_bytes: 1 << 20,
             max_frame_bytes: 1 << 20,
             max_pending_bytes: 64 << 20,
-            max_in_flight: 1,
+            max_in_flight: None,
             ready_spares: 2,
             most_spares: 4,
             background: Background::Threads,

@@ -222,7 +222,12 @@ fn pipeline(paper: &Paper, max_in_flight: usize) -> Arc<Commit> {
     };
     let root = Arc::new(Mutex::new(Root::create(storage.clone(), manifest).unwrap()));
     let identity = Identity { store: StoreId::new(1), epoch: Epoch::new(1), block_bytes: BLOCK, machine };
-    let bounds = Bounds { block_bytes: BLOCK, max_frame_bytes: 1 << 16, max_pending_bytes: 1 << 20, max_in_flight };
+    let bounds = Bounds {
+        block_bytes: BLOCK,
+        max_frame_bytes: 1 << 16,
+        max_pending_bytes: 1 << 20,
+        max_in_flight: Some(max_in_flight),
+    };
     let spare = Spare { name: "1.spare".into(), number: 1, file_bytes: 1 << 20 };
     let queue = Queue::new(bounds, BASE, BASE, vec![spare]).unwrap();
     let writer = Writer::new(storage, identity, root, BASE, 0, SegmentId::new(0));

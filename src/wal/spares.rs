@@ -192,8 +192,8 @@ impl Spares {
     /// it is done, if the current segment goes on to fill as it has.
     fn rest(&self, commit: &Commit, taken: Duration, (done, all): (u64, u64)) {
         let (used, capacity) = commit.queue.lock().filled();
-        let is_behind =
-            u128::from(done).saturating_mul(capacity.into()) < u128::from(all).saturating_mul(used.into()) * 2;
+        let twice_used = u128::from(all).saturating_mul(used.into()).saturating_mul(2);
+        let is_behind = u128::from(done).saturating_mul(capacity.into()) < twice_used;
         if self.needing.load(Ordering::Relaxed) == 0 && !is_behind {
             thread::park_timeout(taken.saturating_mul(REST).min(LONGEST_REST));
         }

@@ -6,4 +6,5 @@ mod at_rest;
 mod common;
 mod forged;
 mod layout;
+mod packed;
 mod stores;
