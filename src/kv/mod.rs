@@ -17,7 +17,9 @@ mod tests;
 mod tree;
 
 pub use command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH, MAX_KEY_LEN, MAX_TABLE_LEN, MAX_VALUE_LEN};
+pub(crate) use read::{KvPiece, KvSpan};
 pub use read::{KvRange, KvTables};
+pub(crate) use tree::End;
 
 use crate::machine::{Access, DecodeError, Footprint, Parts, RedoFault, StateMachine};
 use codec::Part;

@@ -327,3 +327,33 @@ fn a_state_in_parts_is_the_same_read_side_by_side_and_as_a_stream() {
     assert!(load_parts(&twice).is_err());
     assert!(load_parts(&[]).is_err());
 }
+
+proptest! {
+    #[test]
+    fn a_span_taken_in_pieces_from_both_ends_gives_what_a_range_gives(
+        keys in prop::collection::vec((0u8..3, any::<u16>()), 0..600),
+        (start, end) in (any::<u16>(), any::<u16>()),
+        ends in prop::collection::vec(any::<bool>(), 1..9),
+    ) {
+        let mut kv = Kv::default();
+        for (table, key) in keys {
+            let table = ["", "t", "tt"][usize::from(table)];
+            kv.apply(&KvCommand::put(table, key.to_be_bytes(), [table.len() as u8; 50])).unwrap();
+        }
+        let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
+        let range = || (std::ops::Bound::Included(&start[..]), std::ops::Bound::Excluded(&end[..]));
+        for table in ["", "t", "no table\0"] {
+            let mut left: std::collections::VecDeque<_> = kv.range::<[u8]>(table, range()).collect();
+            let mut span = KvSpan::of_range::<[u8]>(table, &range());
+            prop_assert!(span.entries(&kv).eq(left.iter().copied()));
+            for end in ends.iter().cycle().map(|front| if *front { End::Front } else { End::Back }) {
+                let Some(mut piece) = span.take(&kv, end) else { break };
+                while let Some((key, value)) = piece.pop(end) {
+                    let wanted = if end == End::Front { left.pop_front() } else { left.pop_back() };
+                    prop_assert_eq!(Some((&key[..], &value[..])), wanted);
+                }
+            }
+            prop_assert!(left.is_empty());
+        }
+    }
+}

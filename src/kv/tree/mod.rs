@@ -23,7 +23,7 @@ mod tests;
 
 pub(crate) use batch::Batch;
 pub(crate) use build::{Builder, OutOfOrder, Run};
-pub(crate) use iter::Range;
+pub(crate) use iter::{End, Piece, Range};
 
 use leaf::Leaf;
 use node::{Inner, Link};

@@ -22,6 +22,7 @@ pub(super) enum Link {
 }
 
 const _: () = assert!(size_of::<Link>() == 16);
+const _: () = assert!(INNER_CHILDREN <= super::separators::MOST);
 
 /// An inner node.
 #[derive(Clone, Debug, Default)]
