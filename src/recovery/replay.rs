@@ -80,6 +80,7 @@ impl<M: StateMachine> Replay<M> {
         // a panic of the machine must not pass through as if it were ours: it is told as what it is
         let replayed = catch_unwind(AssertUnwindSafe(|| {
             let mut run = Run::default();
+            chunk.frames().for_each(|frame| report.groups.add(frame.header.records));
             for record in records_of(chunk) {
                 let (lsn, bytes) = record.map_err(|(lsn, reason)| (lsn, Fault::from(reason)))?;
                 report.records = report.records.saturating_add(1);

@@ -11,6 +11,7 @@
 
 use super::Level;
 use super::attach::Spare;
+use super::groups::Groups;
 use crate::error::{Error, Result};
 use crate::format::bytes::Head;
 use crate::format::frame::{self, FrameKind};
@@ -180,6 +181,7 @@ pub(super) struct Queue {
     pub(super) flusher_is_idle: bool,
     pub(super) frames: u64,
     pub(super) records: u64,
+    pub(super) groups: Groups,
 }
 
 fn fresh_buffer(pool: &mut Vec<AlignedBuf>) -> Result<AlignedBuf> {
@@ -223,6 +225,7 @@ impl Queue {
             flusher_is_idle: false,
             frames: 0,
             records: 0,
+            groups: Groups::default(),
         })
     }
 
@@ -518,6 +521,7 @@ impl Queue {
         let carries_records = frame.kind == FrameKind::Records;
         self.flights.push_back(Flight { watermark: Lsn::ZERO, end, state: FlightState::Pending, carries_records });
         self.frames = self.frames.saturating_add(1);
+        self.groups.add(frame.records);
         Ok(Some(Work::Frame { frame, level }))
     }
 
