@@ -114,3 +114,25 @@ fn wake(thread: &Thread, flag: &AtomicBool) {
     flag.store(true, Ordering::Release);
     thread.unpark();
 }
+
+/// Reads all files of a kind in a directory from the device, in large pieces. Returns how long it took, and how many bytes they hold.
+pub fn read_files(dir: &Path, extension: &str) -> (Duration, u64) {
+    let mut buffer = seawal::storage::AlignedBuf::zeroed(4 << 20).expect("memory");
+    let entries = std::fs::read_dir(dir).expect("a directory");
+    let paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    let (began, mut bytes) = (Instant::now(), 0u64);
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|found| found == extension)) {
+        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty()).expect("direct I/O"));
+        let mut at = 0;
+        loop {
+            let read = file.read_at(&mut buffer, at).expect("a read") as u64;
+            at += read;
+            if read < buffer.len() as u64 {
+                break;
+            }
+        }
+        bytes += at;
+    }
+    (began.elapsed(), bytes)
+}

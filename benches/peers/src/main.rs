@@ -1,11 +1,14 @@
 //! The same work on seawal and on its peers, side by side; see `docs/benchmarks.md`, whose generated parts it writes.
 
+mod child;
 mod figures;
 mod floor;
 mod parts;
 mod peer;
 mod peers;
+mod plot;
 mod report;
+mod targets;
 mod work;
 
 use clap::Parser;
@@ -38,6 +41,11 @@ struct Arguments {
     /// Measures nothing; the document is written from the figures that are there.
     #[arg(long)]
     render: bool,
+    /// Ten million entries too: minutes, and 10 GiB of disk.
+    #[arg(long)]
+    large: bool,
+    #[command(flatten)]
+    child: child::Child,
     /// Where the figures are kept, for one run that is not to be published.
     #[arg(long, value_name = "FILE")]
     figures: Option<PathBuf>,
@@ -45,6 +53,10 @@ struct Arguments {
 
 fn main() -> std::io::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(task) = arguments.child.child {
+        arguments.child.act(task);
+        return Ok(());
+    }
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let published = arguments.figures.is_none();
     let path = arguments.figures.clone().unwrap_or_else(|| root.join("docs/benchmarks/figures.tsv"));
@@ -53,8 +65,10 @@ fn main() -> std::io::Result<()> {
         repetitions: arguments.repetitions.unwrap_or(if arguments.quick { 2 } else { 5 }).max(1),
         time: Duration::from_secs_f64(arguments.secs.unwrap_or(if arguments.quick { 0.2 } else { 0.5 }).clamp(0.01, 60.0)),
         peers: arguments.peers.clone(),
+        large: arguments.large,
     };
-    let chosen: &[Which] = if arguments.only.is_empty() { Which::ALL } else { &arguments.only };
+    let all = Which::ALL.into_iter().filter(|which| which.is_in(&effort));
+    let chosen: Vec<Which> = if arguments.only.is_empty() { all.collect() } else { arguments.only.clone() };
     for which in chosen.iter().filter(|_| !arguments.render) {
         eprintln!("{}:", which.name());
         let mut part = which.measure(&effort);

@@ -41,10 +41,13 @@ pub trait Store: Send + Sync {
     /// Makes everything so far survive power loss.
     fn sync(&self) {}
 
+    /// Ends at once what is not of this process, which is about to die.
+    fn kill(&self) {}
+
     /// Ends it cleanly, so that the next open has as little to do as can be.
     fn close(self: Box<Self>) {}
 
-    /// What one entry takes in memory by the store's own account, where that is not this process's memory.
+    /// The memory of the store, where that is not this process's.
     fn resident_bytes(&self) -> Option<u64> {
         None
     }

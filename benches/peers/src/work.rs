@@ -132,6 +132,20 @@ pub fn directory() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("peers-").tempdir_in(base).expect("a directory to measure in")
 }
 
+/// The memory that this process has.
+pub fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// The bytes of the largest file of a kind in a directory.
+pub fn bytes_of_kind(dir: &Path, extension: &str) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let files = entries.flatten().filter(|entry| entry.path().extension().is_some_and(|found| found == extension));
+    files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).max().unwrap_or(0)
+}
+
 /// The bytes that a directory's files take.
 pub fn bytes_under(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };

@@ -29,11 +29,15 @@ pub fn fill(peer: &Peer, store: &dyn Store, entries: u64) {
     store.sync();
 }
 
+/// The durability that a store is filled with.
+pub fn fill_level(peer: &Peer) -> Level {
+    if peer.durable.is_some() && peer.buffered.is_none() { Level::Durable } else { Level::Buffered }
+}
+
 fn filled(peer: Peer, entries: u64) -> (Peer, Box<dyn Store>, TempDir) {
     eprintln!("  filling {}", peer.name);
     let dir = directory();
-    let level = if peer.durable.is_some() && peer.buffered.is_none() { Level::Durable } else { Level::Buffered };
-    let store = (peer.open)(dir.path(), level);
+    let store = (peer.open)(dir.path(), fill_level(&peer));
     fill(&peer, &*store, entries);
     (peer, store, dir)
 }

@@ -148,12 +148,29 @@ impl Connection {
 
 fn open(dir: &Path, level: Level) -> Box<dyn Store> {
     let fsync = if level == Level::Durable { "always" } else { "no" };
+    // where there is a snapshot and no log it was closed, and the log must be off for it to be loaded
+    let closed = dir.join("dump.rdb").exists() && !dir.join("appendonlydir").exists();
+    if closed {
+        return Box::new(Server::start(dir, &["--appendonly", "no"]));
+    }
     Box::new(Server::start(dir, &["--appendonly", "yes", "--appendfsync", fsync]))
 }
 
 impl Store for Server {
     fn session(&self) -> Box<dyn Session + '_> {
         Box::new(self.connect())
+    }
+
+    fn kill(&self) {
+        Server::kill(self);
+    }
+
+    fn close(self: Box<Self>) {
+        // a snapshot alone is what its next start then loads
+        self.connect().ask(&[b"SAVE"]).expect("a snapshot");
+        Server::kill(&self);
+        let dir = self.socket.parent().expect("a directory");
+        let _ = std::fs::remove_dir_all(dir.join("appendonlydir"));
     }
 
     fn resident_bytes(&self) -> Option<u64> {
