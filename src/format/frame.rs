@@ -7,7 +7,7 @@
 //!      5    1 version            1
 //!      6    2 flags              0
 //!      8    4 checksum           CRC-32 of the whole frame as it stands, padding included, these four bytes left out
-//!     12    4 mask               what the first four bytes at each multiple of 512 behind the header were XORed with
+//!     12    4 mask               what the first four bytes at each later position that is a multiple of 512 were XORed with
 //!     16    8 store id
 //!     24    8 epoch
 //!     32    8 LSN                of the frame's first byte
@@ -15,17 +15,19 @@
 //!     48    4 payload length     in bytes
 //!     52    4 record count
 //!     56    4 previous checksum  of the frame before, or of the segment header before the first
-//!     60    … payload            each record: varint length, bytes
-//!      …    … padding            zeros up to the next multiple of the block size
+//!     60    4 padding length     in bytes, less than a block
+//!     64    … payload            each record: varint length, bytes
+//!      …    … padding            zeros
 //! ```
 //!
-//! A record's LSN is the frame's LSN plus the offset of its length in the frame. A frame starts and
-//! ends on a block boundary, so that no later write shares a block with it.
+//! A record's LSN is the frame's LSN plus the offset of its length in the frame. A frame starts where the one before ended, and
+//! ends at a multiple of 64: on a block boundary if it is made durable, so that no later write shares a block with it, and wherever
+//! its payload ends if it is merely written. As a header is 64 bytes long, none lies across a multiple of 512.
 //!
-//! No block but a frame's first begins with the magic: the writer chooses the mask so that none does, which is zero but
-//! where a record's bytes happen, or are made, to stand there. So the first four bytes of a block say whether a frame can begin in it,
-//! and what looks like a frame inside a record is never taken for one, however much of the frame around it was lost.
-//! It holds for every multiple of the smallest block size, as files are used again under others.
+//! At no position that is a multiple of 512, in the file as in the log, stands the magic but where a frame begins: the writer
+//! chooses the mask so that none does, which is zero but where a record's bytes happen, or are made, to stand there. So the first four
+//! bytes of a block say whether a frame can begin in it, and what looks like a frame inside a record is never taken for one, however
+//! much of the frame around it was lost. It holds for every multiple of the smallest block size, as files are used again under others.
 
 use super::bytes::{Put, Take, round_up, varint_len};
 use super::segment::{checksum_but, put_checksum};
@@ -33,7 +35,9 @@ use super::{Epoch, Lsn, MIN_BLOCK_BYTES, StoreId};
 use byteorder::{ByteOrder, LittleEndian};
 
 /// Bytes before the payload.
-pub(crate) const HEADER_BYTES: usize = 60;
+pub(crate) const HEADER_BYTES: usize = 64;
+/// Frames start and end at multiples of this.
+pub(crate) const ALIGN_BYTES: u32 = 64;
 const MAGIC: &[u8; 4] = b"SWFR";
 const VERSION: u8 = 1;
 /// The highest kind that is known.
@@ -41,9 +45,11 @@ pub(crate) const KINDS: u32 = 2;
 const CHECKSUM_OFFSET: usize = 8;
 /// Of store id, epoch and LSN.
 const PLACE_OFFSET: usize = 16;
+const LSN_OFFSET: usize = 32;
 const PAYLOAD_BYTES_OFFSET: usize = 48;
 #[cfg(any(test, feature = "fuzzing"))]
 const PREVIOUS_CHECKSUM_OFFSET: usize = 56;
+const PADDING_BYTES_OFFSET: usize = 60;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +82,18 @@ pub(crate) struct Place {
     pub(crate) block_bytes: u32,
 }
 
+impl Place {
+    /// How far the next block boundary lies ahead.
+    pub(crate) fn rest_of_block(&self) -> usize {
+        let into = self.lsn.get() & u64::from(self.block_bytes.saturating_sub(1));
+        usize::try_from(u64::from(self.block_bytes).saturating_sub(into)).unwrap_or(usize::MAX)
+    }
+}
+
 /// Why the bytes at a place are no frame of that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameFault {
-    /// Zeros: the block was never written.
+    /// Zeros: the block, or the rest of it, was never written.
     NeverWritten,
     /// No frame begins with these bytes: it is damaged in the first few, or this is the inside of an older one.
     NoFrame,
@@ -97,6 +111,8 @@ pub(crate) enum FrameFault {
     Kind(u32),
     /// The frame is whole, but its records do not add up.
     Records,
+    /// The frame is whole, but ends where none ends.
+    Padding,
 }
 
 impl FrameFault {
@@ -112,6 +128,7 @@ impl FrameFault {
             FrameFault::Version(_) => "the frame has an unknown version",
             FrameFault::Kind(_) => "the frame has an unknown kind or flag",
             FrameFault::Records => "the frame's records do not add up",
+            FrameFault::Padding => "the frame ends where none ends",
         }
     }
 }
@@ -136,9 +153,15 @@ pub(crate) struct Frame<'a> {
     pub(crate) total_bytes: u64,
 }
 
-/// A frame's size on disk for a payload of so many bytes.
+/// A frame's size on disk for a payload of so many bytes, where it has blocks of its own.
 pub(crate) const fn frame_bytes(payload_bytes: u64, block_bytes: u32) -> u64 {
     round_up(payload_bytes.saturating_add(HEADER_BYTES as u64), block_bytes as u64)
+}
+
+/// Where a frame ends that starts at `start` and is padded to the next multiple of `align`, a power of two.
+pub(crate) const fn end_of(start: Lsn, payload_bytes: u64, align: u32) -> Lsn {
+    let bytes = payload_bytes.saturating_add(HEADER_BYTES as u64);
+    Lsn::new(round_up(start.get().saturating_add(bytes), align as u64))
 }
 
 /// How many payload bytes a record of `len` bytes takes.
@@ -151,15 +174,24 @@ fn can_begin(bytes: &[u8]) -> bool {
     bytes.first_chunk() == Some(MAGIC)
 }
 
-/// Where a frame could begin inside one, were it not for the mask: the first bytes of all blocks but its first.
-fn interior(frame: &[u8]) -> impl Iterator<Item = u32> {
-    let blocks = frame.chunks_exact(MIN_BLOCK_BYTES as usize).skip(1);
+/// How far the first position inside a frame that starts there lies where another could begin.
+fn first_inside(lsn: Lsn) -> usize {
+    let smallest = MIN_BLOCK_BYTES as usize;
+    let into = usize::try_from(lsn.get() & u64::from(MIN_BLOCK_BYTES.wrapping_sub(1))).unwrap_or(0);
+    smallest.saturating_sub(into)
+}
+
+/// What stands where a frame could begin inside one, were it not for the mask.
+fn interior(frame: &[u8], lsn: Lsn) -> impl Iterator<Item = u32> {
+    let inside = frame.get(first_inside(lsn)..).unwrap_or_default();
+    let blocks = inside.chunks(MIN_BLOCK_BYTES as usize);
     blocks.filter_map(|block| block.first_chunk::<4>().map(|word| LittleEndian::read_u32(word)))
 }
 
-/// XORs the first bytes of all blocks but the first.
-fn apply_mask(frame: &mut [u8], mask: u32) {
-    for block in frame.chunks_exact_mut(MIN_BLOCK_BYTES as usize).skip(1) {
+/// XORs the bytes at all places where a frame could begin inside one.
+fn apply_mask(frame: &mut [u8], lsn: Lsn, mask: u32) {
+    let inside = frame.get_mut(first_inside(lsn)..).unwrap_or_default();
+    for block in inside.chunks_mut(MIN_BLOCK_BYTES as usize) {
         if let Some(word) = block.first_chunk_mut::<4>() {
             let masked = LittleEndian::read_u32(word) ^ mask;
             LittleEndian::write_u32(word, masked);
@@ -168,19 +200,19 @@ fn apply_mask(frame: &mut [u8], mask: u32) {
 }
 
 /// A mask under which no frame can begin inside this one.
-fn choose_mask(frame: &[u8]) -> u32 {
+fn choose_mask(frame: &[u8], lsn: Lsn) -> u32 {
     let magic = LittleEndian::read_u32(MAGIC);
-    if !interior(frame).any(|word| word == magic) {
+    if !interior(frame, lsn).any(|word| word == magic) {
         return 0;
     }
     // Each word rules one mask out, so among more masks than words one is left, and so in one of their halves: in that which
     // fewer words fall into than it has masks. The rounds are as many as the number of words has digits, whoever chose them.
-    let words = u32::try_from(interior(frame).count()).unwrap_or(u32::MAX);
+    let words = u32::try_from(interior(frame, lsn).count()).unwrap_or(u32::MAX);
     let (mut low, mut bits) = (0u32, u32::BITS.saturating_sub(words.leading_zeros()));
     while bits > 0 {
         bits = bits.saturating_sub(1);
         let half = 1u32.wrapping_shl(bits);
-        let taken = interior(frame).filter(|word| (word ^ magic).wrapping_sub(low) < half).count();
+        let taken = interior(frame, lsn).filter(|word| (word ^ magic).wrapping_sub(low) < half).count();
         if taken >= half as usize {
             low = low.wrapping_add(half);
         }
@@ -190,12 +222,13 @@ fn choose_mask(frame: &[u8]) -> u32 {
 
 /// Fills in the header of a frame whose payload and padding are in place, and lays its mask over them. Returns its checksum.
 ///
-/// `frame` is the whole frame, a multiple of the block size; `None` if it has no room for a header.
+/// `frame` is the whole frame; `None` if it has no room for a header and its payload.
 pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
-    let mask = choose_mask(frame);
+    let mask = choose_mask(frame, header.lsn);
     if mask != 0 {
-        apply_mask(frame, mask);
+        apply_mask(frame, header.lsn, mask);
     }
+    let padding = frame.len().checked_sub(HEADER_BYTES)?.checked_sub(header.payload_bytes as usize)?;
     let mut put = Put(&mut *frame);
     put.bytes(MAGIC)?;
     put.u8(match header.kind {
@@ -213,6 +246,7 @@ pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
     put.u32(header.payload_bytes)?;
     put.u32(header.records)?;
     put.u32(header.previous_checksum)?;
+    put.u32(u32::try_from(padding).ok()?)?;
     put_checksum(frame, CHECKSUM_OFFSET)
 }
 
@@ -226,11 +260,18 @@ pub(crate) fn mend(frame: &mut [u8], previous_checksum: Option<u32>) -> Option<u
     put_checksum(frame, CHECKSUM_OFFSET)
 }
 
-/// The whole length of the frame whose header `bytes` starts with, going by the length it states, which
+/// The whole length of the frame whose header `bytes` starts with, going by the lengths it states, which
 /// nothing has checked yet. `None` where no frame can start.
-pub(crate) fn stated_bytes(bytes: &[u8], block_bytes: u32) -> Option<u64> {
+pub(crate) fn stated_bytes(bytes: &[u8]) -> Option<u64> {
     let payload = Take(bytes.get(PAYLOAD_BYTES_OFFSET..)?).u32()?;
-    can_begin(bytes).then(|| frame_bytes(u64::from(payload), block_bytes))
+    let padding = Take(bytes.get(PADDING_BYTES_OFFSET..)?).u32()?;
+    let total = u64::from(payload).saturating_add(u64::from(padding)).saturating_add(HEADER_BYTES as u64);
+    can_begin(bytes).then_some(total)
+}
+
+/// The LSN that a frame's header states, which nothing has checked yet.
+fn stated_lsn(bytes: &[u8]) -> Lsn {
+    bytes.get(LSN_OFFSET..).and_then(|rest| Take(rest).u64()).map_or(Lsn::ZERO, Lsn::new)
 }
 
 /// Where a frame's header says that it belongs, which nothing has checked yet.
@@ -259,18 +300,20 @@ pub(crate) fn claims_place(bytes: &[u8], place: &Place) -> bool {
 /// [`FrameFault`]; the chain is left to the caller, who knows the frame before.
 pub(crate) fn check(bytes: &[u8], place: &Place) -> Result<Checked, FrameFault> {
     let header_bytes = bytes.get(..HEADER_BYTES).ok_or(FrameFault::Length)?;
-    let total_bytes = stated_bytes(bytes, place.block_bytes).ok_or_else(|| {
-        // a block that was never written is all zeros; anything else is damage of the first bytes, or of another time
-        let block = bytes.get(..place.block_bytes as usize).unwrap_or(bytes);
+    let total_bytes = stated_bytes(bytes).ok_or_else(|| {
+        // what was never written of a block is all zeros; anything else is damage of the first bytes, or of another time
+        let block = bytes.get(..place.rest_of_block()).unwrap_or(bytes);
         if block.iter().all(|&b| b == 0) { FrameFault::NeverWritten } else { FrameFault::NoFrame }
     })?;
     let total = usize::try_from(total_bytes).map_err(|_| FrameFault::Length)?;
     let magic = LittleEndian::read_u32(MAGIC);
-    if interior(bytes.get(..total).unwrap_or(bytes)).any(|word| word == magic) {
+    let lsn = stated_lsn(bytes);
+    if interior(bytes.get(..total).unwrap_or(bytes), lsn).any(|word| word == magic) {
         return Err(FrameFault::Checksum);
     }
     let frame = bytes.get(..total).ok_or(FrameFault::Length)?;
-    let (header, stored, mask) = decode_header(header_bytes).ok_or(FrameFault::Length)?;
+    let Decoded { header, checksum: stored, mask, padding_bytes } =
+        decode_header(header_bytes).ok_or(FrameFault::Length)?;
     if checksum_but(frame, CHECKSUM_OFFSET) != Some(stored) {
         return Err(FrameFault::Checksum);
     }
@@ -282,6 +325,10 @@ pub(crate) fn check(bytes: &[u8], place: &Place) -> Result<Checked, FrameFault> 
         return Err(FrameFault::Elsewhere);
     }
     let header = header?;
+    let align = u64::from(ALIGN_BYTES);
+    if padding_bytes >= place.block_bytes || [lsn.get(), total_bytes].iter().any(|n| !n.is_multiple_of(align)) {
+        return Err(FrameFault::Padding);
+    }
     Ok(Checked { header, checksum: stored, mask, total_bytes })
 }
 
@@ -295,18 +342,26 @@ pub(crate) fn decode<'a>(bytes: &'a mut [u8], place: &Place) -> Result<Frame<'a>
     let total = usize::try_from(total_bytes).map_err(|_| FrameFault::Length)?;
     let frame = bytes.get_mut(..total).ok_or(FrameFault::Length)?;
     if mask != 0 {
-        apply_mask(frame, mask);
+        apply_mask(frame, header.lsn, mask);
     }
     let end = HEADER_BYTES.checked_add(header.payload_bytes as usize).ok_or(FrameFault::Length)?;
     let payload = frame.get(HEADER_BYTES..end).ok_or(FrameFault::Length)?;
     Ok(Frame { header, checksum, payload, total_bytes })
 }
 
-/// The header, or why it is not known, the stored checksum, and the mask.
-fn decode_header(bytes: &[u8]) -> Option<(Result<FrameHeader, FrameFault>, u32, u32)> {
+/// A frame's header as it stands.
+struct Decoded {
+    /// Or why it is not known.
+    header: Result<FrameHeader, FrameFault>,
+    checksum: u32,
+    mask: u32,
+    padding_bytes: u32,
+}
+
+fn decode_header(bytes: &[u8]) -> Option<Decoded> {
     let mut take = Take(bytes.get(MAGIC.len()..)?);
     let (kind, version, flags) = (take.u8()?, take.u8()?, take.u16()?);
-    let (stored, mask) = (take.u32()?, take.u32()?);
+    let (checksum, mask) = (take.u32()?, take.u32()?);
     let known = match (kind, version, flags) {
         (1, VERSION, 0) => Ok(FrameKind::Records),
         (2, VERSION, 0) => Ok(FrameKind::Watermark),
@@ -318,9 +373,10 @@ fn decode_header(bytes: &[u8]) -> Option<(Result<FrameHeader, FrameFault>, u32, 
     let lsn = Lsn::new(take.u64()?);
     let watermark = Lsn::new(take.u64()?);
     let (payload_bytes, records, previous_checksum) = (take.u32()?, take.u32()?, take.u32()?);
+    let padding_bytes = take.u32()?;
     let header =
         known.map(|kind| FrameHeader { kind, store, epoch, lsn, watermark, payload_bytes, records, previous_checksum });
-    Some((header, stored, mask))
+    Some(Decoded { header, checksum, mask, padding_bytes })
 }
 
 impl<'a> Frame<'a> {
@@ -411,9 +467,9 @@ mod tests {
         let mut bytes = sealed(&[b"one", b"", &[5; 600]]);
         let frame = decode(&mut bytes, &PLACE).unwrap();
         let records: Vec<_> = frame.records().map(Result::unwrap).collect();
-        assert_eq!(records[0], (Lsn::new(4096 + 60), &b"one"[..]));
-        assert_eq!(records[1], (Lsn::new(4096 + 64), &b""[..]));
-        assert_eq!(records[2], (Lsn::new(4096 + 65), &[5u8; 600][..]));
+        assert_eq!(records[0], (Lsn::new(4096 + 64), &b"one"[..]));
+        assert_eq!(records[1], (Lsn::new(4096 + 68), &b""[..]));
+        assert_eq!(records[2], (Lsn::new(4096 + 69), &[5u8; 600][..]));
         assert_eq!((records.len(), frame.total_bytes), (3, 1024));
     }
 
@@ -502,7 +558,7 @@ mod tests {
                 assert!(!words.contains(&(magic ^ mask)));
             }
             let frame = decode(&mut bytes, &PLACE).unwrap();
-            assert!(frame.records().map(Result::unwrap).eq([(Lsn::new(4096 + 60), &record[..])]), "{words:x?}");
+            assert!(frame.records().map(Result::unwrap).eq([(Lsn::new(4096 + 64), &record[..])]), "{words:x?}");
         }
     }
 

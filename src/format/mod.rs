@@ -36,11 +36,11 @@ pub(crate) const MIN_BLOCK_BYTES: u32 = 512;
 /// To here.
 pub(crate) const MAX_BLOCK_BYTES: u32 = 1 << 20;
 
-/// Whether a store can be made of such blocks, and all these positions lie on the boundaries of some blocks, which were smaller where
-/// the store has moved to a device with larger ones, and none of these numbers is higher than any that is reached.
+/// Whether a store can be made of such blocks, a frame can start or end at each of these positions, and none of these numbers is
+/// higher than any that is reached.
 pub(crate) fn makes_sense(block_bytes: u32, boundaries: &[Lsn], numbers: &[u64]) -> bool {
     let is_block = block_bytes.is_power_of_two() && (MIN_BLOCK_BYTES..=MAX_BLOCK_BYTES).contains(&block_bytes);
-    let on_boundary = |lsn: &Lsn| lsn.get() <= HIGHEST_NUMBER && lsn.get().is_multiple_of(u64::from(MIN_BLOCK_BYTES));
+    let on_boundary = |lsn: &Lsn| lsn.get() <= HIGHEST_NUMBER && lsn.get().is_multiple_of(u64::from(frame::ALIGN_BYTES));
     is_block && boundaries.iter().all(on_boundary) && numbers.iter().all(|number| *number <= HIGHEST_NUMBER)
 }
 

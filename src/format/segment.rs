@@ -6,13 +6,13 @@
 //!      8    2 version             1
 //!     10    2 flags               0
 //!     12    4 checksum            CRC-32 of the whole block, these four bytes left out
-//!     16    4 block size          in bytes; frames are multiples of it
+//!     16    4 block size          in bytes
 //!     20    4 last checksum       of the predecessor's last frame (of its header, if it holds none); 0 where it is not
 //!                                 known, as the open that wrote this read the log from its very end
 //!     24    8 store id
 //!     32    8 segment id
 //!     40    8 epoch
-//!     48    8 base LSN            of the first byte behind this block
+//!     48    8 base LSN            of the first byte behind this block; a multiple of the block size
 //!     56    8 predecessor's end   LSN behind the predecessor's last frame; what lies there is never read
 //!     64    8 watermark           everything below it was on stable storage when this was written
 //!     72    8 file size           in bytes
@@ -151,7 +151,8 @@ impl SegmentHeader {
         let SegmentHeader { id, epoch, base, previous_end, watermark, file_bytes, .. } = *self;
         let boundaries = [base, previous_end, watermark, Lsn::new(file_bytes)];
         let block = u64::from(self.block_bytes);
-        let of_blocks = file_bytes.checked_rem(block) == Some(0);
+        // so that a frame's place in its block is the same in the file as in the log
+        let of_blocks = [file_bytes, base.get()].iter().all(|bytes| bytes.checked_rem(block) == Some(0));
         file_bytes > block && of_blocks && makes_sense(self.block_bytes, &boundaries, &[id.get(), epoch.get()])
     }
 

@@ -21,7 +21,7 @@ pub fn frame(data: &[u8]) {
     let block_bytes = flags.block_bytes();
     if flags.mends_checksums() {
         bytes.resize(round_up(bytes.len() as u64, u64::from(block_bytes)) as usize, 0);
-        let stated = frame::stated_bytes(&bytes, block_bytes).and_then(|total| usize::try_from(total).ok());
+        let stated = frame::stated_bytes(&bytes).and_then(|total| usize::try_from(total).ok());
         if let Some(frame) = stated.and_then(|total| bytes.get_mut(..total)) {
             frame::mend(frame, None);
         }
@@ -43,8 +43,8 @@ pub fn frame(data: &[u8]) {
     assert!(frame::claims_place(&bytes, &place));
     assert!(place.lsn == elsewhere.lsn || matches!(frame::check(&bytes, &elsewhere), Err(FrameFault::Elsewhere)));
     let total = usize::try_from(checked.total_bytes).unwrap();
-    assert!(total <= bytes.len() && total.is_multiple_of(block_bytes as usize));
-    assert_eq!(frame::stated_bytes(&bytes, block_bytes), Some(checked.total_bytes));
+    assert!(total <= bytes.len() && total.is_multiple_of(frame::ALIGN_BYTES as usize));
+    assert_eq!(frame::stated_bytes(&bytes), Some(checked.total_bytes));
     assert!(matches!(frame::check(&bytes[..total - 1], &place), Err(FrameFault::Length)));
 
     let decoded = frame::decode(&mut bytes, &place).unwrap();
@@ -96,6 +96,7 @@ fn check_command(bytes: &[u8]) {
     let mut one_by_one = Kv::default();
     let mut at_once = Kv::default();
     let redone = at_once.redo(&[bytes], Kv::VERSION);
+    at_once.finish_redo();
     let Ok(command) = decoded else {
         // a command that is rejected early is not read to its end: damage all the same
         assert!(redone.is_err(), "redoing accepts what decoding does not");

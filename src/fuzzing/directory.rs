@@ -168,9 +168,9 @@ fn mend_segment(bytes: &mut [u8], ends: &mut BTreeMap<Lsn, u32>, flags: Flags) -
     ends.insert(header.base, last);
     let mut at = 0usize;
     while let Some(rest) = frames.get_mut(at..).filter(|rest| rest.len() >= HEADER_BYTES) {
-        let stated = frame::stated_bytes(rest, header.block_bytes).and_then(|total| usize::try_from(total).ok());
+        let stated = frame::stated_bytes(rest).and_then(|total| usize::try_from(total).ok());
         let Some(whole) = stated.and_then(|total| rest.get_mut(..total)) else {
-            at += block;
+            at = (at / block + 1) * block;
             continue;
         };
         last = frame::mend(whole, flags.mends_chains().then_some(last))?;

@@ -123,7 +123,7 @@ fn frames(files: &Files) -> Vec<&[u8]> {
     let mut all = Vec::new();
     for bytes in files.iter().filter(|(name, _)| name.ends_with(".seg")).map(|(_, bytes)| bytes) {
         let mut at = 512;
-        while let Some(total) = bytes.get(at..).and_then(|rest| frame::stated_bytes(rest, 512)) {
+        while let Some(total) = bytes.get(at..).and_then(|rest| frame::stated_bytes(rest)) {
             let frame = &bytes[at..at + total as usize];
             let used = frame.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
             all.push(&frame[..used]);

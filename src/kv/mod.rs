@@ -4,7 +4,7 @@
 //! clone, and with it a snapshot or a view, costs nothing when it is taken. A table exists exactly
 //! while it holds a key: no command creates or drops one, and so no inverse can drop another's rows.
 //!
-//! The machine knows nothing of logs, locks or transactions.
+//! The machine knows nothing of logs, locks or transactions; of threads only that a large merge is shared out to some.
 
 mod bulk;
 mod codec;
@@ -25,7 +25,7 @@ use snapshot::Saver;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use tree::Tree;
+use tree::{Batch, Tree};
 
 /// An ordered map from bytes to bytes, in named tables. A clone costs nothing and is independent.
 ///
@@ -49,6 +49,8 @@ use tree::Tree;
 #[derive(Clone, Default)]
 pub struct Kv {
     tree: Tree,
+    /// What redo has put off, if it goes on.
+    gathered: Option<Box<Batch>>,
 }
 
 impl Kv {
@@ -195,7 +197,7 @@ impl Kv {
         check_key(table, key)?;
         value.map_or(Ok(()), check_value)?;
         with_composite(table, key, |composite| match value {
-            Some(value) => drop(self.tree.insert(composite, value)),
+            Some(value) => drop(self.tree.insert_seeing(composite, value, |_| ())),
             None => drop(self.tree.remove(composite)),
         });
         Ok(())
@@ -325,6 +327,12 @@ impl StateMachine for Kv {
         })
     }
 
+    fn finish_redo(&mut self) {
+        if let Some(mut gathered) = self.gathered.take() {
+            self.tree.merge(&mut gathered);
+        }
+    }
+
     fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let mut saver = Saver::new(out, self.len());
         for (key, value) in self.tree.range((Bound::Unbounded, Bound::Unbounded)) {
@@ -338,7 +346,7 @@ impl StateMachine for Kv {
     }
 
     fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {
-        Ok(Kv { tree: snapshot::load(input)? })
+        Ok(Kv { tree: snapshot::load(input)?, gathered: None })
     }
 }
 

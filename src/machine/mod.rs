@@ -116,6 +116,10 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// decodes and applies them one by one; a machine may do it faster, as long as the outcome is the same. After a fault the state is
     /// thrown away.
     ///
+    /// A machine may put off what it is given, to carry out much at once: between a call of this and the next of
+    /// [`finish_redo`](Self::finish_redo) it is asked for nothing but more of this, and nobody looks at the state. What it puts off it has
+    /// already found to be readable and not to be rejected, and it sets itself a limit to how much that may be.
+    ///
     /// # Errors
     /// Which command could not be decoded, or was rejected, which in a log is damage.
     fn redo(&mut self, commands: &[&[u8]], version: u32) -> Result<(), RedoFault> {
@@ -125,6 +129,9 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
         }
         Ok(())
     }
+
+    /// Carries out all that [`redo`](Self::redo) has put off. With nothing put off, which is the default, it does nothing.
+    fn finish_redo(&mut self) {}
 
     /// How many bytes [`encode`](Self::encode) appends. What a transaction may hold for its rollback is counted in these.
     fn encoded_len(command: &Self::Command) -> usize {

@@ -279,6 +279,7 @@ fn redo<M: StateMachine>(
             take(&chunk, report)?;
             buf = chunk.into_buf();
         }
+        replay.finish()?;
         return scanner.take_end();
     }
     let (chunks_out, chunks_in) = mpsc::sync_channel::<Chunk>(CHUNKS_AHEAD);
@@ -287,7 +288,7 @@ fn redo<M: StateMachine>(
         // the receiver lives until the threads below have ended
         let _ = bufs_out.send(buffer()?);
     }
-    thread::scope(|scope| {
+    let end = thread::scope(|scope| {
         let reader = scope.spawn(move || -> Result<ScanEnd> {
             while let Ok(buf) = bufs_in.recv() {
                 let Some(chunk) = scanner.next_chunk(buf)? else { break };
@@ -310,7 +311,9 @@ fn redo<M: StateMachine>(
         let end = reader.join().map_err(|_| Error::Poisoned)?;
         result?;
         end
-    })
+    })?;
+    replay.finish()?;
+    Ok(end)
 }
 
 /// Recovers in memory from one candidate alone, for those who check whether each of them holds.

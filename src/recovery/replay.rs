@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::format::{Lsn, TxnId};
 use crate::machine::{DecodeError, StateMachine};
-use crate::txn::{Table, UndoEntry, undo_last};
+use crate::txn::{Table, UndoEntry, guarded, undo_last};
 use crate::wal::reader::records_of;
 use crate::wal::scan::Chunk;
 use std::collections::VecDeque;
@@ -62,7 +62,7 @@ impl<M: StateMachine> Replay<M> {
         Replay { state, table, points: VecDeque::new(), agreed: start }
     }
 
-    /// Replays all records of a chunk.
+    /// Replays all records of a chunk. After the last of them comes [`finish`](Self::finish).
     ///
     /// # Errors
     /// [`Error::Corrupt`] with the LSN of the first record that does not fit; [`Error::Diverged`]; [`Error::UnsupportedVersion`].
@@ -91,6 +91,7 @@ impl<M: StateMachine> Replay<M> {
                     continue;
                 }
                 self.redo(&mut run, version, report)?;
+                self.state.finish_redo();
                 match record {
                     // another version may well save the same state in other bytes
                     Record::Point | Record::Digest { .. } if version != M::VERSION => {}
@@ -110,6 +111,11 @@ impl<M: StateMachine> Replay<M> {
             }
             Err(_) => Err(Error::Poisoned),
         }
+    }
+
+    /// Carries out what the machine has put off. Nobody looks at the state before that.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        guarded(|| self.state.finish_redo())
     }
 
     /// Replays a single record. Where that fails the state is thrown away.

@@ -187,6 +187,13 @@ impl StorageFile for DiskFile {
         self.paths.pace.timed(|| self.write_through(buf, offset))
     }
 
+    /// On Linux this advice starts the writing of dirty pages, without waiting for it, and drops the clean ones.
+    fn hint_written(&self, offset: u64, len: u64) {
+        if let Some(len) = NonZeroU64::new(len) {
+            let _ = rustix::fs::fadvise(&self.buffered, offset, Some(len), Advice::DontNeed);
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.sync(|file| rustix::fs::fdatasync(file))
     }

@@ -86,9 +86,6 @@ pub trait Storage: Send + Sync + 'static {
     /// and the alignment of direct I/O, in bytes; a power of two.
     fn block_bytes(&self) -> u32;
 
-    /// Bytes that can still be written.
-    fn free_bytes(&self) -> io::Result<u64>;
-
     /// Time since some fixed point, never going back.
     fn monotonic(&self) -> Duration;
 
@@ -128,6 +125,12 @@ pub trait StorageFile: Send + Sync {
     /// [`AlignedBuf`]. It says nothing about bytes that [`StorageFile::write_at`] left unsynced.
     /// On [`WritePath::BufferedSync`] it writes and syncs the file's data.
     fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Says that a range was written through the page cache and will not be written or read again soon: a storage may begin to hand it to
+    /// the device. It promises nothing, waits for nothing and hides no error from a later sync.
+    fn hint_written(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
 
     /// Makes the file's content durable, with its length where it has changed.
     fn sync_data(&self) -> io::Result<()>;

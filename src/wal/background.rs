@@ -101,8 +101,10 @@ impl Inner {
 
     /// Keeps segments ready ahead of need.
     pub(super) fn run_preparer(self: &Arc<Self>) {
-        while !self.stop.load(Ordering::Acquire) {
-            match self.step(LogStep::PrepareSegment) {
+        self.commit.set_preparer(thread::current());
+        let stopping = || self.stop.load(Ordering::Acquire);
+        while !stopping() {
+            match self.spares.prepare_ahead(&self.commit, &stopping) {
                 Ok(true) => {}
                 Ok(false) => thread::park_timeout(RETRY),
                 // a full disk: those who need room try themselves, and are told

@@ -35,6 +35,8 @@ pub(super) struct Commit {
     pub(super) segments: Mutex<Vec<SegmentInfo>>,
     /// Their size, readable without the lock.
     pub(super) segment_bytes: AtomicU64,
+    /// Who makes spares ahead of need, if anybody does.
+    preparer: OnceLock<thread::Thread>,
     pub(super) syncs: AtomicU64,
     pub(super) direct_writes: AtomicU64,
 }
@@ -50,6 +52,7 @@ impl Commit {
             latched: AtomicBool::new(false),
             segment_bytes: AtomicU64::new(segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)),
             segments: Mutex::new(segments),
+            preparer: OnceLock::new(),
             syncs: AtomicU64::new(0),
             direct_writes: AtomicU64::new(0),
         }
@@ -261,7 +264,7 @@ impl Commit {
         let direct = match work {
             Ok(None) => Ok(None),
             Ok(Some(Work::Sync)) => self.sync_written(&mut writer).map(|()| None),
-            Ok(Some(Work::Frame { frame, level })) => self.write_frame(&mut writer, frame, level),
+            Ok(Some(Work::Frame { frame, level, follows })) => self.write_frame(&mut writer, frame, level, follows),
             Err(error) => Err(error),
         };
         let direct = direct.map_err(|error| self.latch_silently(error))?;
@@ -277,8 +280,15 @@ impl Commit {
     }
 
     /// Seals a frame and writes it; one that goes directly to the device is handed back, to be written without the lock.
-    fn write_frame(&self, writer: &mut Writer, frame: Forming, level: Level) -> Result<Option<Direct>> {
-        let Forming { kind, mut buf, start, records, enters } = frame;
+    fn write_frame(
+        &self,
+        writer: &mut Writer,
+        frame: Forming,
+        level: Level,
+        follows: bool,
+    ) -> Result<Option<Direct>> {
+        let end = frame.end();
+        let Forming { kind, mut buf, start, records, enters, .. } = frame;
         if let Some(spare) = enters {
             self.settle(writer, start)?;
             let segment = writer.enter(&spare, start)?;
@@ -286,16 +296,19 @@ impl Commit {
             self.add_segment(segment);
         }
         let watermark = self.durable();
-        writer.seal(&mut buf, kind, start, records, watermark)?;
-        let end = start.plus(buf.len() as u64);
+        writer.seal(&mut buf, kind, (start, end), records, watermark)?;
         let active = self.active(writer)?;
         if level == Level::Durable && writer.may_write_directly() {
             return Ok(Some(Direct { active, buf, start, watermark }));
         }
-        self.wait_for_earlier(start);
-        self.check_latch()?;
+        if follows {
+            self.wait_for_earlier(start);
+            self.check_latch()?;
+        }
         writer.unsynced = true;
+        writer.zero_rest(&mut buf, start, end)?;
         active.write_cached(&buf, start)?;
+        writer.wrote(end);
         self.land(end, FlightState::Written, watermark, buf);
         if level == Level::Durable {
             self.sync_written(writer)?;
@@ -363,6 +376,15 @@ impl Commit {
     fn add_segment(&self, segment: SegmentInfo) {
         self.segment_bytes.fetch_add(segment.file_bytes, Ordering::Relaxed);
         self.segments.lock().push(segment);
+        // a spare has gone
+        if let Some(preparer) = self.preparer.get() {
+            preparer.unpark();
+        }
+    }
+
+    /// Names the thread that makes spares ahead of need, to be woken when one has gone.
+    pub(super) fn set_preparer(&self, preparer: thread::Thread) {
+        let _ = self.preparer.set(preparer);
     }
 
     /// Whether a segment of this open exists.

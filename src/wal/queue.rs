@@ -2,6 +2,9 @@
 //!
 //! Invariants:
 //! - LSNs are handed out in order and are contiguous within an open, across segments too;
+//! - a frame that is to be made durable, or may be, ends on a block boundary; one that is merely written ends where its payload
+//!   does, and the next one goes on in the same block;
+//! - nothing is synced while what was written last ends inside a block: a frame that fills it up comes first;
 //! - a record is only placed where it fits, in the current segment or in a spare that is at hand, and
 //!   an ordinary record never takes the last spares: together they hold what open transactions were promised for their
 //!   rollback, and one is left for the next open;
@@ -13,7 +16,7 @@ use super::Level;
 use super::attach::Spare;
 use super::groups::Groups;
 use crate::error::{Error, Result};
-use crate::format::bytes::Head;
+use crate::format::bytes::{Head, round_up};
 use crate::format::frame::{self, FrameKind};
 use crate::format::{Lsn, frame::HEADER_BYTES};
 use crate::storage::AlignedBuf;
@@ -36,6 +39,8 @@ pub(super) struct Forming {
     pub(super) records: u32,
     /// The frame is the first of a new segment, which this spare becomes.
     pub(super) enters: Option<Spare>,
+    /// What its end is padded to a multiple of; a block until it is known that a smaller one serves.
+    align: u32,
 }
 
 impl Forming {
@@ -43,8 +48,9 @@ impl Forming {
         (self.buf.len() as u64).saturating_sub(HEADER_BYTES as u64)
     }
 
-    pub(super) fn end(&self, block_bytes: u32) -> Lsn {
-        self.start.plus(frame::frame_bytes(self.payload_bytes(), block_bytes))
+    /// The position behind it.
+    pub(super) fn end(&self) -> Lsn {
+        frame::end_of(self.start, self.payload_bytes(), self.align)
     }
 
     fn holds_something(&self) -> bool {
@@ -66,7 +72,8 @@ struct Flight {
     watermark: Lsn,
     end: Lsn,
     state: FlightState,
-    carries_records: bool,
+    /// The end of its last frame with records, if any has some.
+    records_end: Lsn,
 }
 
 /// Whom to wake when a position is reached.
@@ -105,8 +112,8 @@ pub(super) enum Watermark {
 
 /// What a leader is to do.
 pub(super) enum Work {
-    /// Write this frame, so durably.
-    Frame { frame: Forming, level: Level },
+    /// Write this frame, so durably. `follows` another that is still being written.
+    Frame { frame: Forming, level: Level, follows: bool },
     /// Sync what was written before.
     Sync,
 }
@@ -153,7 +160,8 @@ pub(super) struct Queue {
     forming: Forming,
     sealed: VecDeque<Forming>,
     sealed_bytes: u64,
-    /// The LSN behind what the segment of the forming frame can hold.
+    /// Where the segment of the forming frame starts, and the LSN behind what it can hold.
+    segment_start: Lsn,
     segment_end: Lsn,
     /// Capacity of the segment that rotation went to last, so that the next is at least as large.
     pub(super) segment_bytes: u64,
@@ -202,9 +210,10 @@ impl Queue {
         let buf = fresh_buffer(&mut pool)?;
         Ok(Queue {
             bounds,
-            forming: Forming { kind: FrameKind::Records, buf, start, records: 0, enters: None },
+            forming: Forming { kind: FrameKind::Records, buf, start, records: 0, enters: None, align: bounds.block_bytes },
             sealed: VecDeque::new(),
             sealed_bytes: 0,
+            segment_start: start,
             segment_end,
             segment_bytes: 0,
             spares,
@@ -258,13 +267,19 @@ impl Queue {
     pub(super) fn take_first_spare(&mut self, base: Lsn) -> Option<Spare> {
         let at = (0..self.spares.len()).min_by_key(|&i| self.spares.get(i).map(|s| s.file_bytes))?;
         let spare = self.spares.remove(at);
+        self.segment_start = base;
         self.segment_end = base.plus(self.capacity(&spare));
         Some(spare)
     }
 
-    /// The place behind everything appended: a frame boundary only if nothing is forming.
+    /// How many bytes of the segment of the forming frame are taken, and how many it has.
+    pub(super) fn filled(&self) -> (u64, u64) {
+        (self.forming.start.since(self.segment_start), self.segment_end.since(self.segment_start))
+    }
+
+    /// The place behind everything appended, if no more is: a frame boundary only if nothing is forming.
     pub(super) fn next_frame_start(&self) -> Lsn {
-        if self.forming.holds_something() { self.forming.end(self.bounds.block_bytes) } else { self.forming.start }
+        if self.forming.holds_something() { self.forming.end() } else { self.forming.start }
     }
 
     /// Bytes that the forming and the sealed frames hold in memory.
@@ -283,10 +298,15 @@ impl Queue {
         !self.barred && (self.fits_segment(frame) || self.spares.iter().any(|s| self.capacity(s) >= frame))
     }
 
-    /// Whether a frame goes into the current segment, even if a watermark slips in before it.
+    /// Whether a frame goes into the current segment, even if a watermark slips in before it, or one that fills up a block.
     fn fits_segment(&self, frame: u64) -> bool {
         let block = u64::from(self.bounds.block_bytes);
-        self.next_frame_start().plus(frame).plus(block) <= self.segment_end
+        self.block_boundary(self.next_frame_start()).plus(frame).plus(block) <= self.segment_end
+    }
+
+    /// The first block boundary that is not before a position.
+    fn block_boundary(&self, lsn: Lsn) -> Lsn {
+        Lsn::new(round_up(lsn.get(), u64::from(self.bounds.block_bytes)))
     }
 
     /// Whether an ordinary record of `entry_bytes` with its length can be placed, whatever a leader takes away meanwhile.
@@ -371,58 +391,78 @@ impl Queue {
     fn place(&mut self, entry_bytes: u64) -> Result<()> {
         let block = self.bounds.block_bytes;
         if self.forming.holds_something() {
-            let with = frame::frame_bytes(self.forming.payload_bytes().saturating_add(entry_bytes), block);
-            let fits = with <= self.bounds.max_frame_bytes && self.forming.start.plus(with) <= self.segment_end;
+            let with = self.forming.payload_bytes().saturating_add(entry_bytes);
+            let end = frame::end_of(self.forming.start, with, block);
+            let fits = end.since(self.forming.start) <= self.bounds.max_frame_bytes && end <= self.segment_end;
             if fits && self.forming.records < u32::MAX {
                 return Ok(());
             }
             self.seal()?;
         }
-        let alone = frame::frame_bytes(entry_bytes, block);
-        if self.forming.start.plus(alone) <= self.segment_end {
+        if frame::end_of(self.forming.start, entry_bytes, block) <= self.segment_end {
             return Ok(());
         }
+        let alone = frame::frame_bytes(entry_bytes, block);
+        // a segment ends on a block boundary, as its successor begins on one
+        self.fill_block()?;
         let spare = self.take_spare(alone).ok_or(Error::Full { what: "the next segment", source: None })?;
+        self.segment_start = self.forming.start;
         self.segment_end = self.forming.start.plus(self.capacity(&spare));
         self.segment_bytes = spare.file_bytes;
         self.forming.enters = Some(spare);
         Ok(())
     }
 
-    /// Ends the forming frame; the next record starts another. Does nothing if it is empty.
+    /// Ends the forming frame; the next record starts another, on a block boundary. Does nothing if there is nothing to end and that is
+    /// so already.
     pub(super) fn seal(&mut self) -> Result<()> {
         if !self.forming.holds_something() {
-            return Ok(());
+            return self.fill_block();
         }
-        let frame = self.replace_forming()?;
+        let frame = self.replace_forming(self.bounds.block_bytes)?;
         self.sealed_bytes = self.sealed_bytes.saturating_add(frame.payload_bytes());
         self.sealed.push_back(frame);
         Ok(())
     }
 
-    fn replace_forming(&mut self) -> Result<Forming> {
+    /// Ends a block that the last frame has left open, by a frame without records. Nothing is forming.
+    fn fill_block(&mut self) -> Result<()> {
+        if self.in_block() {
+            self.forming.kind = FrameKind::Watermark;
+            let frame = self.replace_forming(self.bounds.block_bytes)?;
+            self.sealed.push_back(frame);
+        }
+        Ok(())
+    }
+
+    /// Whether the forming frame starts inside a block.
+    fn in_block(&self) -> bool {
+        self.block_boundary(self.forming.start) != self.forming.start
+    }
+
+    fn replace_forming(&mut self, align: u32) -> Result<Forming> {
         let buf = fresh_buffer(&mut self.pool)?;
-        let start = self.forming.end(self.bounds.block_bytes);
-        let next = Forming { kind: FrameKind::Records, buf, start, records: 0, enters: None };
+        self.forming.align = align;
+        let start = self.forming.end();
+        let align = self.bounds.block_bytes;
+        let next = Forming { kind: FrameKind::Records, buf, start, records: 0, enters: None, align };
         Ok(std::mem::replace(&mut self.forming, next))
     }
 
     /// Sees to it that a watermark follows the last completed records, now that the log has rested: in the frame that is forming, or
     /// in one of its own.
     pub(super) fn add_watermark(&mut self) -> Result<Watermark> {
-        let pending = self.flights.iter().any(|f| f.state == FlightState::Pending);
-        if pending || !self.sealed.is_empty() || !self.needs_watermark() {
+        if self.is_pending() || !self.sealed.is_empty() || !self.needs_watermark() {
             return Ok(Watermark::Nothing);
         }
         if !self.forming.holds_something() {
-            let bytes = frame::frame_bytes(0, self.bounds.block_bytes);
-            if self.forming.start.plus(bytes) > self.segment_end {
+            if frame::end_of(self.forming.start, 0, self.bounds.block_bytes) > self.segment_end {
                 // worth no rotation: the manifest can carry it too
                 return Ok(Watermark::InManifest { upto: self.records_end });
             }
             self.forming.kind = FrameKind::Watermark;
         }
-        let end = self.forming.end(self.bounds.block_bytes);
+        let end = self.forming.end();
         self.seal()?;
         self.want(end, Level::Durable);
         Ok(Watermark::InFrame { end })
@@ -435,7 +475,7 @@ impl Queue {
 
     /// Whether frames are on their way.
     pub(super) fn is_busy(&self) -> bool {
-        self.leaders > 0 || self.flights.iter().any(|f| f.state == FlightState::Pending)
+        self.leaders > 0 || self.is_pending()
     }
 
     /// Whether there is, or will soon be, something for the flusher to look after.
@@ -486,9 +526,8 @@ impl Queue {
             return true;
         }
         // nothing pending, something only written, and someone wants it durable
-        let pending = self.flights.iter().any(|f| f.state == FlightState::Pending);
         self.holds_written()
-            && !pending
+            && !self.is_pending()
             && !progress.reached(self.want_durable.min(self.untaken_start()), Level::Durable)
     }
 
@@ -506,23 +545,43 @@ impl Queue {
         if !self.has_work(progress) {
             return Ok(None);
         }
-        let frame = match self.sealed.pop_front() {
-            Some(frame) => {
-                self.sealed_bytes = self.sealed_bytes.saturating_sub(frame.payload_bytes());
-                frame
-            }
-            None if self.forming.holds_something() => self.replace_forming()?,
-            None => return Ok(Some(Work::Sync)),
-        };
-        let end = frame.end(self.bounds.block_bytes);
         // bytes that were only written, and are wanted durable, are synced with the next frame, whatever it holds itself
         let overdue = self.holds_written() && !progress.reached(self.want_durable, Level::Durable);
-        let level = if self.want_durable > frame.start || overdue { Level::Durable } else { Level::Written };
-        let carries_records = frame.kind == FrameKind::Records;
-        self.flights.push_back(Flight { watermark: Lsn::ZERO, end, state: FlightState::Pending, carries_records });
+        let level_from = |start: Lsn| {
+            if self.want_durable > start || overdue { Level::Durable } else { Level::Written }
+        };
+        let (frame, level) = match self.sealed.pop_front() {
+            Some(frame) => {
+                self.sealed_bytes = self.sealed_bytes.saturating_sub(frame.payload_bytes());
+                let level = level_from(frame.start);
+                (frame, level)
+            }
+            None if self.forming.holds_something() => {
+                let level = level_from(self.forming.start);
+                let align = match level {
+                    Level::Durable => self.bounds.block_bytes,
+                    Level::Written => frame::ALIGN_BYTES,
+                };
+                (self.replace_forming(align)?, level)
+            }
+            // what was written last ends inside a block, and no later write may share that with what is durable
+            None if self.in_block() => {
+                self.forming.kind = FrameKind::Watermark;
+                (self.replace_forming(self.bounds.block_bytes)?, Level::Durable)
+            }
+            None => return Ok(Some(Work::Sync)),
+        };
+        let end = frame.end();
+        let records_end = if frame.kind == FrameKind::Records { end } else { Lsn::ZERO };
+        let follows = self.is_pending();
+        self.flights.push_back(Flight { watermark: Lsn::ZERO, end, state: FlightState::Pending, records_end });
         self.frames = self.frames.saturating_add(1);
         self.groups.add(frame.records);
-        Ok(Some(Work::Frame { frame, level }))
+        Ok(Some(Work::Frame { frame, level, follows }))
+    }
+
+    fn is_pending(&self) -> bool {
+        self.flights.iter().any(|f| f.state == FlightState::Pending)
     }
 
     /// Whether a frame before `end` is still being written.
@@ -532,11 +591,27 @@ impl Queue {
 
     /// Notes what became of the frame that ends at `end`, and what a watermark in it proves.
     pub(super) fn landed(&mut self, end: Lsn, state: FlightState, watermark: Lsn, progress: &Progress) {
-        for flight in self.flights.iter_mut().filter(|f| f.end == end) {
+        for flight in self.flights.iter_mut().rev().filter(|f| f.end == end) {
             flight.state = state;
             flight.watermark = watermark;
         }
+        if state == FlightState::Written {
+            self.merge_written();
+        }
         self.advance(progress);
+    }
+
+    /// Makes one of the last two flights if both are written: there may be any number before a sync.
+    fn merge_written(&mut self) {
+        let mut last_two = self.flights.iter_mut().rev().take(2);
+        if let (Some(last), Some(before)) = (last_two.next(), last_two.next())
+            && (last.state, before.state) == (FlightState::Written, FlightState::Written)
+        {
+            before.end = last.end;
+            before.watermark = before.watermark.max(last.watermark);
+            before.records_end = before.records_end.max(last.records_end);
+            self.flights.pop_back();
+        }
     }
 
     /// Notes that everything that had been written is now on stable storage.
@@ -553,9 +628,7 @@ impl Queue {
                 break;
             }
             self.written_watermark = self.written_watermark.max(flight.watermark);
-            if flight.carries_records {
-                self.records_end = self.records_end.max(flight.end);
-            }
+            self.records_end = self.records_end.max(flight.records_end);
             progress.durable.fetch_max(flight.end.get(), Ordering::AcqRel);
             self.flights.pop_front();
         }

@@ -2,13 +2,14 @@
 //!
 //! A segment with a successor ends exactly where that successor's header says; the newest one ends at
 //! its first unacceptable frame, unless something proves that more had been completed ([`super::evidence`]).
-//! Frames behind that place are searched for at block boundaries, only for what their watermarks
-//! prove. Reads go around the page cache. It knows nothing of what records mean.
+//! Frames behind that place are searched for at block boundaries, and from each on as they follow one another, only for what
+//! their watermarks prove. Reads go around the page cache, whole blocks. It knows nothing of what records mean.
 
 use super::attach::{Attached, SegmentFile};
 use super::evidence::{Evidence, Finding};
 use super::root::header_error;
 use crate::error::{Error, Result};
+use crate::format::bytes::round_up;
 use crate::format::frame::{self, Frame, FrameFault, FrameHeader, Place};
 use crate::format::manifest::Manifest;
 use crate::format::segment::{self, SegmentHeader};
@@ -88,12 +89,12 @@ impl OpenSegment {
         };
         let room = file_bytes.saturating_sub(block);
         let first = read(block.min(room))?;
-        let Some(stated) = frame::stated_bytes(&first, block_bytes).filter(|stated| *stated <= room) else {
+        let Some(stated) = frame::stated_bytes(&first).filter(|stated| *stated <= room) else {
             return Ok(None);
         };
         let epoch = frame::stated_epoch(&first).unwrap_or_default();
         let place = Place { store, epoch, lsn: file.base, block_bytes };
-        let whole = read(stated)?;
+        let whole = read(round_up(stated, block).min(room))?;
         let Ok(frame) = frame::check(&whole, &place) else { return Ok(None) };
         let machine = MachineTag { name: String::new(), version: 0 };
         let header = SegmentHeader {
@@ -120,6 +121,16 @@ impl OpenSegment {
     /// Where an offset of the file lies in the log.
     fn lsn_at(&self, offset: u64) -> Lsn {
         self.header.base.plus(offset.saturating_sub(u64::from(self.header.block_bytes)))
+    }
+
+    /// Where the block begins that an offset of the file lies in.
+    fn block_of(&self, offset: u64) -> u64 {
+        offset & !u64::from(self.header.block_bytes.saturating_sub(1))
+    }
+
+    /// The first block boundary behind an offset of the file.
+    fn next_boundary(&self, offset: u64) -> u64 {
+        self.block_of(offset).saturating_add(u64::from(self.header.block_bytes))
     }
 
     /// The LSN behind all that the file can hold.
@@ -154,6 +165,7 @@ pub(crate) struct Chunk {
 struct FrameAt {
     header: FrameHeader,
     checksum: u32,
+    /// In the buffer.
     start: usize,
     payload_end: usize,
     total_bytes: u64,
@@ -328,7 +340,7 @@ impl Scanner {
         let block = u64::from(segment.header.block_bytes);
         let end = segment.offset_of(limit).min(segment.header.file_bytes);
         let mut buf = zeroed(&*self.storage, &segment.file.name, block)?;
-        let mut from = segment.offset_of(self.lsn).saturating_add(block);
+        let mut from = segment.next_boundary(segment.offset_of(self.lsn));
         while from < end {
             self.fill(segment, &mut buf, from, CHUNK_BYTES.min(end.saturating_sub(from)))?;
             for (at, rest) in (0u64..).step_by(usize::try_from(block).unwrap_or(usize::MAX)).zip(blocks(&buf, block)) {
@@ -348,15 +360,15 @@ impl Scanner {
         if !frame::claims_place(bytes, place) {
             return Ok(false);
         }
-        let stated = frame::stated_bytes(bytes, place.block_bytes).unwrap_or(0);
+        let stated = frame::stated_bytes(bytes).unwrap_or(0);
         if stated <= bytes.len() as u64 {
             return Ok(frame::check(bytes, place).is_ok());
         }
         if stated > segment.header.file_bytes.saturating_sub(position) {
             return Ok(false);
         }
-        let mut whole = zeroed(&*self.storage, &segment.file.name, stated)?;
-        self.fill(segment, &mut whole, position, stated)?;
+        let mut whole = zeroed(&*self.storage, &segment.file.name, place.block_bytes.into())?;
+        self.fill(segment, &mut whole, position, round_up(stated, place.block_bytes.into()))?;
         Ok(frame::check(&whole, place).is_ok())
     }
 
@@ -407,17 +419,23 @@ impl Scanner {
                 (None, Some(upto)) => segment.offset_of(upto).min(segment.header.file_bytes),
                 (None, None) => segment.header.file_bytes,
             };
-            let left = limit.saturating_sub(offset);
-            self.fill(&segment, &mut buf, offset, want.min(left))?;
-            let (frames, fault) = self.parse(&segment, &mut buf, offset);
+            // whole blocks are read, and nothing behind the limit is looked at
+            let from = segment.block_of(offset);
+            let left = limit.saturating_sub(from);
+            let block = u64::from(segment.header.block_bytes);
+            self.fill(&segment, &mut buf, from, round_up(want.min(left), block))?;
+            self.cut(&segment, &mut buf, left)?;
+            let (frames, fault) = self.parse(&segment, &mut buf, from);
             if !frames.is_empty() {
                 let machine_version = segment.header.machine.version;
                 let machine_name = segment.machine_name.clone();
                 return Ok(Some(Chunk { buf, frames, segment: segment.file, machine_version, machine_name }));
             }
-            let stated = frame::stated_bytes(&buf, segment.header.block_bytes).unwrap_or(0);
-            if fault == FrameFault::Length && stated > want && stated <= left {
-                want = stated;
+            let into = offset.saturating_sub(from);
+            let first = usize::try_from(into).ok().and_then(|into| buf.get(into..)).unwrap_or_default();
+            let needed = frame::stated_bytes(first).unwrap_or(0).saturating_add(into);
+            if fault == FrameFault::Length && needed > want && needed <= left {
+                want = needed;
                 continue;
             }
             self.judge(&segment, recorded_end, offset, fault)?;
@@ -433,10 +451,15 @@ impl Scanner {
         buf.resize(read).map_err(io)
     }
 
-    /// All acceptable frames at the front of `buf`, and why the next one is not.
+    fn cut(&self, segment: &OpenSegment, buf: &mut AlignedBuf, bytes: u64) -> Result<()> {
+        let kept = usize::try_from(bytes).unwrap_or(usize::MAX).min(buf.len());
+        buf.resize(kept).map_err(|e| Error::io("read", self.storage.path(&segment.file.name), e))
+    }
+
+    /// All acceptable frames from the current LSN on in `buf`, which begins at that offset of the file, and why the next one is not.
     fn parse(&mut self, segment: &OpenSegment, buf: &mut [u8], offset: u64) -> (Vec<FrameAt>, FrameFault) {
         let mut frames = Vec::new();
-        let mut start = 0usize;
+        let mut start = usize::try_from(segment.offset_of(self.lsn).saturating_sub(offset)).unwrap_or(usize::MAX);
         loop {
             let rest = buf.get_mut(start..).unwrap_or_default();
             let frame = match frame::decode(rest, &segment.place(self.lsn)) {
@@ -520,7 +543,8 @@ impl Scanner {
         Some(Error::UnsupportedVersion { path, what: what.into(), found, supported })
     }
 
-    /// Looks for whole frames of this segment behind `offset`, in the blocks that a frame can begin in.
+    /// Looks for whole frames of this segment behind `offset`: in the blocks that a frame can begin in, and right behind each that it
+    /// finds.
     ///
     /// What claims to be a frame is read once, however many such claims there are: where another can begin inside it the claim
     /// is false, and one that goes beyond what was read is read together with all that is to be searched in it.
@@ -529,34 +553,38 @@ impl Scanner {
         let file_bytes = segment.header.file_bytes;
         let mut later = Later::default();
         let mut buf = zeroed(&*self.storage, &segment.file.name, block)?;
-        let mut from = offset.saturating_add(block);
+        let mut position = segment.next_boundary(offset);
         let mut want = CHUNK_BYTES;
-        while from < file_bytes {
-            self.fill(segment, &mut buf, from, want.min(file_bytes.saturating_sub(from)))?;
-            let mut at = 0u64;
-            while at < buf.len() as u64 {
-                let position = from.saturating_add(at);
-                let rest = usize::try_from(at).ok().and_then(|at| buf.get(at..)).unwrap_or_default();
+        while position < file_bytes {
+            let from = segment.block_of(position);
+            self.fill(segment, &mut buf, from, round_up(want, block).min(file_bytes.saturating_sub(from)))?;
+            let end = from.saturating_add(buf.len() as u64);
+            // a file that has become shorter meanwhile gives nothing to go on with
+            if end <= position {
+                break;
+            }
+            let began = position;
+            while position < end {
+                let into = usize::try_from(position.saturating_sub(from)).ok();
+                let rest = into.and_then(|into| buf.get(into..)).unwrap_or_default();
                 let place = segment.place(segment.lsn_at(position));
-                let stated = frame::stated_bytes(rest, place.block_bytes).unwrap_or(0);
-                let step = match later.look(rest, &place) {
-                    Ok(total) => total,
+                let stated = frame::stated_bytes(rest).unwrap_or(0);
+                let needed = stated.saturating_add(position.saturating_sub(segment.block_of(position)));
+                position = match later.look(rest, &place) {
+                    Ok(total) => position.saturating_add(total),
                     Err(FrameFault::Length)
-                        if stated <= file_bytes.saturating_sub(position) && (at > 0 || stated > want) =>
+                        if stated <= file_bytes.saturating_sub(position) && (position > began || needed > want) =>
                     {
-                        want = stated.max(CHUNK_BYTES);
+                        want = needed.max(CHUNK_BYTES);
                         break;
                     }
                     Err(fault) => match self.unsupported(segment, fault) {
                         Some(error) => return Err(error),
-                        None => block,
+                        None => segment.next_boundary(position),
                     },
                 };
-                at = at.saturating_add(step);
                 want = CHUNK_BYTES;
             }
-            // a file that has become shorter meanwhile gives nothing to go on with
-            from = if buf.is_empty() { file_bytes } else { from.saturating_add(at) };
         }
         Ok(later)
     }
@@ -579,21 +607,32 @@ struct Later {
     written: bool,
     /// Whether something there begins as the frame of another place, as it does where a file is used again.
     stale: bool,
+    /// The end and the checksum of the frame that was found last.
+    last: Option<(Lsn, u32)>,
 }
 
 impl Later {
-    /// Looks at the block that `bytes` starts with. Returns the length of the frame there, or why there is none.
+    /// Looks at what `bytes` starts with. Returns the length of the frame there, or why there is none.
+    ///
+    /// Inside a block a frame counts only as the next one of a chain: what begins there is not told from a record's bytes by its
+    /// first four.
     fn look(&mut self, bytes: &[u8], place: &Place) -> Result<u64, FrameFault> {
+        let before = self.last.filter(|(end, _)| *end == place.lsn).map(|(_, checksum)| checksum);
+        let at_boundary = place.rest_of_block() == place.block_bytes as usize;
         if !frame::claims_place(bytes, place) {
-            let block = bytes.get(..place.block_bytes as usize).unwrap_or(bytes);
-            self.written = self.written || block.iter().any(|&byte| byte != 0);
-            self.stale = self.stale || frame::stated_bytes(bytes, place.block_bytes).is_some();
+            let rest = bytes.get(..place.rest_of_block()).unwrap_or(bytes);
+            self.written = self.written || rest.iter().any(|&byte| byte != 0);
+            self.stale = self.stale || frame::stated_bytes(bytes).is_some();
             return Err(FrameFault::Elsewhere);
         }
         self.written = true;
         let found = frame::check(bytes, place)?;
+        if !at_boundary && before != Some(found.header.previous_checksum) {
+            return Err(FrameFault::Chain);
+        }
         self.frames = self.frames.saturating_add(1);
         self.watermark = self.watermark.max(found.header.watermark);
+        self.last = Some((place.lsn.plus(found.total_bytes), found.checksum));
         Ok(found.total_bytes)
     }
 

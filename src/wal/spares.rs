@@ -1,7 +1,9 @@
 //! Segments written ahead of need, and segments that are used again.
 //!
 //! A spare was written through and synced before it gets its name, so that a frame written into it later changes no
-//! metadata. It holds no base LSN until it is entered. Making one is slow and happens outside every lock but its own.
+//! metadata. It holds no base LSN until it is entered. Making one is slow and happens outside every lock but its own; ahead of
+//! need it is made piece by piece, with pauses, so that commits find the device free. It is written around the page
+//! cache where that works, which has no use for its zeros.
 
 use super::attach::Spare;
 use super::commit::Commit;
@@ -11,11 +13,16 @@ use crate::error::{Error, Result, out_of_space};
 use crate::format::Lsn;
 use crate::format::bytes::round_up;
 use crate::format::names;
-use crate::storage::{AlignedBuf, OpenMode, Storage, write_all_at};
-use crate::sync::{Arc, Mutex, Ordering};
+use crate::storage::{AlignedBuf, OpenMode, Storage};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
+use std::time::Duration;
 
-/// How much of a spare is written at once.
-const ZEROS_BYTES: u64 = 1 << 20;
+/// How much of a spare is written at once by those who need it, and ahead of need.
+const PIECE_BYTES: u64 = 1 << 20;
+const PIECE_BYTES_AHEAD: u64 = 256 << 10;
+/// Ahead of need it rests for so many times as long as it wrote, but no longer than this at once.
+const REST: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_millis(5);
 
 /// Sizes and numbers of spares.
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +41,32 @@ pub(super) struct Spares {
     bounds: SpareBounds,
     /// The number of the newest spare; held while one is made, so that one is made at a time.
     newest: Mutex<u64>,
+    /// How many need one now: then whoever makes one does not rest.
+    needing: AtomicUsize,
+}
+
+/// How a spare is made.
+enum Pace<'a> {
+    /// As fast as can be.
+    Full,
+    /// Resting, unless the log fills its segment too fast for that, and giving up if told to.
+    Ahead { commit: &'a Commit, stopping: &'a dyn Fn() -> bool },
+}
+
+/// Counts one who needs a spare.
+struct Needing<'a>(&'a AtomicUsize);
+
+impl Drop for Needing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Spares {
     /// Takes over the spares found at open. Those of no use are dropped from the list (and later from the disk, by number).
     pub(super) fn new(storage: Arc<dyn Storage>, bounds: SpareBounds, found: &[Spare]) -> Spares {
         let newest = found.iter().map(|s| s.number).max().unwrap_or(0);
-        Spares { storage, bounds, newest: Mutex::new(newest) }
+        Spares { storage, bounds, newest: Mutex::new(newest), needing: AtomicUsize::new(0) }
     }
 
     /// Whether a file of this size can become a segment.
@@ -62,6 +88,26 @@ impl Spares {
     /// # Errors
     /// [`Error::Full`] where the file system has no space; what was begun is removed again.
     pub(super) fn prepare(&self, commit: &Commit, bytes: u64, needed: impl Fn(&mut Queue) -> bool) -> Result<bool> {
+        self.needing.fetch_add(1, Ordering::Relaxed);
+        let _needing = Needing(&self.needing);
+        self.prepare_at(commit, bytes, needed, &Pace::Full)
+    }
+
+    /// Makes one ahead of need, if there are few, and gives it up when `stopping` says so. As [`Spares::prepare`].
+    ///
+    /// # Errors
+    /// As [`Spares::prepare`]; [`Error::Closed`] if it was given up.
+    pub(super) fn prepare_ahead(&self, commit: &Commit, stopping: &dyn Fn() -> bool) -> Result<bool> {
+        self.prepare_at(commit, 0, |queue| self.are_short(queue), &Pace::Ahead { commit, stopping })
+    }
+
+    fn prepare_at(
+        &self,
+        commit: &Commit,
+        bytes: u64,
+        needed: impl Fn(&mut Queue) -> bool,
+        pace: &Pace<'_>,
+    ) -> Result<bool> {
         let mut newest = self.newest.lock();
         commit.check_latch()?;
         let current = {
@@ -71,7 +117,7 @@ impl Spares {
             }
             queue.segment_bytes
         };
-        let spare = self.make(&mut newest, self.next_bytes(current, bytes))?;
+        let spare = self.make(&mut newest, self.next_bytes(current, bytes), pace)?;
         commit.queue.lock().add_spare(spare);
         Ok(true)
     }
@@ -86,11 +132,11 @@ impl Spares {
         queue.spares().len() < self.bounds.ready
     }
 
-    fn make(&self, newest: &mut u64, file_bytes: u64) -> Result<Spare> {
+    fn make(&self, newest: &mut u64, file_bytes: u64, pace: &Pace<'_>) -> Result<Spare> {
         let number = newest.saturating_add(1);
         let name = names::spare(number);
         let temp = names::temp(&name);
-        let made = self.write_through(&temp, &name, file_bytes);
+        let made = self.write_through(&temp, &name, file_bytes, pace);
         if let Err(error) = made {
             // best effort: a left-over is removed at the next open
             let _ = self.storage.remove(&temp);
@@ -100,7 +146,7 @@ impl Spares {
         Ok(Spare { name, number, file_bytes })
     }
 
-    fn write_through(&self, temp: &str, name: &str, file_bytes: u64) -> Result<()> {
+    fn write_through(&self, temp: &str, name: &str, file_bytes: u64, pace: &Pace<'_>) -> Result<()> {
         let fail = |operation, e: std::io::Error| {
             if out_of_space(&e) {
                 Error::Full { what: "the next segment", source: Some(Arc::new(e)) }
@@ -116,17 +162,40 @@ impl Spares {
             other => other.map_err(|e| fail("create", e))?,
         };
         file.allocate(file_bytes).map_err(|e| fail("allocate", e))?;
-        let zeros = AlignedBuf::zeroed(usize::try_from(ZEROS_BYTES).unwrap_or(4096)).map_err(|e| fail("write", e))?;
+        let most = match pace {
+            Pace::Full => PIECE_BYTES,
+            Pace::Ahead { .. } => PIECE_BYTES_AHEAD.max(u64::from(self.bounds.block_bytes)),
+        };
+        let most = most.min(file_bytes);
+        let zeros = AlignedBuf::zeroed(usize::try_from(most).unwrap_or(4096)).map_err(|e| fail("write", e))?;
         let mut at = 0u64;
         while at < file_bytes {
-            let len = ZEROS_BYTES.min(file_bytes.saturating_sub(at));
+            let len = most.min(file_bytes.saturating_sub(at));
             let piece = usize::try_from(len).ok().and_then(|len| zeros.get(..len)).unwrap_or_default();
-            write_all_at(&*file, piece, at).map_err(|e| fail("write", e))?;
+            let began = self.storage.monotonic();
+            file.write_durable_at(piece, at).map_err(|e| fail("write", e))?;
             at = at.saturating_add(len);
+            if let Pace::Ahead { commit, stopping } = pace {
+                if stopping() {
+                    return Err(Error::Closed);
+                }
+                let taken = self.storage.monotonic().saturating_sub(began);
+                self.rest(commit, taken, (at, file_bytes));
+            }
         }
         file.sync_all().map_err(|e| fail("sync", e))?;
         self.storage.rename(temp, name).map_err(|e| fail("rename", e))?;
         self.storage.sync_dir().map_err(|e| fail("sync", e))
+    }
+
+    /// Leaves the device to others for a while, having written `done` bytes of all: unless somebody waits for the spare, or will before
+    /// it is done, if the current segment goes on to fill as it has.
+    fn rest(&self, commit: &Commit, taken: Duration, (done, all): (u64, u64)) {
+        let (used, capacity) = commit.queue.lock().filled();
+        let is_behind = u128::from(done).saturating_mul(capacity.into()) < u128::from(all).saturating_mul(used.into()) * 2;
+        if self.needing.load(Ordering::Relaxed) == 0 && !is_behind {
+            thread::park_timeout(taken.saturating_mul(REST).min(LONGEST_REST));
+        }
     }
 
     /// Gives up every segment that lies wholly below `lsn`: some become spares, the rest is removed. The caller has made sure,

@@ -9,6 +9,7 @@ use super::scan::{OpenSegment, ScanEnd, Scanner, Tail};
 use super::spares::{SpareBounds, Spares};
 use super::writer::{Identity, SegmentInfo, Writer};
 use crate::error::{Error, Result};
+use crate::format::bytes::round_up;
 use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::format::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
 use crate::storage::{AlignedBuf, OpenMode, Storage};
@@ -100,8 +101,9 @@ impl OpenLog {
         options.first_segment_bytes = options.first_segment_bytes.max(least_bytes);
         let identity = Identity { store: manifest.store, epoch, block_bytes, machine };
         let root = Arc::new(Mutex::new(root));
-        // behind everything that the old segments could hold, so that no LSN of theirs is used again
-        let base = end.beyond.max(Lsn::new(u64::from(block_bytes)));
+        // behind everything that the old segments could hold, so that no LSN of theirs is used again, and where a block begins
+        let block = u64::from(block_bytes);
+        let base = Lsn::new(round_up(end.beyond.get().max(block), block));
         let bounds = SpareBounds {
             block_bytes,
             first_segment_bytes: options.first_segment_bytes.min(options.segment_bytes),

@@ -1,12 +1,13 @@
 //! The current segment: entering a new one, and writing frames into it.
 //!
 //! Invariants: no frame goes into a segment before all of its predecessor is durable and its own header
-//! and name are; a direct write is only made while nothing that was merely written lies before it. It knows nothing of
-//! who waits.
+//! and name are; a direct write is only made while nothing that was merely written lies before it; a frame that goes on
+//! in a block that an earlier one has begun is written without a byte of that one. It knows nothing of who waits.
 
 use super::attach::Spare;
 use super::root::Root;
 use crate::error::{Error, Result};
+use crate::format::bytes::round_up;
 use crate::format::frame::{self, FrameHeader, FrameKind};
 use crate::format::names;
 use crate::format::segment::SegmentHeader;
@@ -76,7 +77,13 @@ pub(super) struct Writer {
     last_id: SegmentId,
     /// Bytes were written to the active segment that no sync has covered.
     pub(super) unsynced: bool,
+    /// Up to where the storage was told of them.
+    hinted: Lsn,
 }
+
+/// So much is written before the storage is told to begin handing it to the device: a sync that comes is short then, above all
+/// that of a segment's end.
+const HINT_BYTES: u64 = 1 << 20;
 
 impl Writer {
     /// A writer that goes on behind `end`, where the frame with `last_checksum` ends, in a segment yet to be entered.
@@ -88,7 +95,7 @@ impl Writer {
         last_checksum: u32,
         last_id: SegmentId,
     ) -> Writer {
-        Writer { storage, identity, root, active: None, last_checksum, end, last_id, unsynced: false }
+        Writer { storage, identity, root, active: None, last_checksum, end, last_id, unsynced: false, hinted: end }
     }
 
     /// Makes a spare the next segment, starting at `base`. All frames before have been completed.
@@ -133,6 +140,7 @@ impl Writer {
         self.last_id = id;
         self.end = base;
         self.unsynced = false;
+        self.hinted = base;
         Ok(SegmentInfo { name, id, base, file_bytes: spare.file_bytes })
     }
 
@@ -141,17 +149,39 @@ impl Writer {
         !self.unsynced && self.active.as_ref().is_some_and(|a| a.file.write_path() == WritePath::Direct)
     }
 
-    /// Completes a frame in memory: padding, header, checksum, and its place in the chain.
+    /// Notes that all up to `end` was written through the page cache.
+    pub(super) fn wrote(&mut self, end: Lsn) {
+        let block = u64::from(self.identity.block_bytes);
+        let upto = Lsn::new(end.get() & !block.wrapping_sub(1));
+        if let Some(active) = self.active.as_ref().filter(|_| upto.since(self.hinted) >= HINT_BYTES) {
+            active.file.hint_written(active.offset_of(self.hinted), upto.since(self.hinted));
+            self.hinted = upto;
+        }
+    }
+
+    /// Extends a frame that ends inside a block, where none has begun one, by zeros up to the block's end: what a file held that is used
+    /// again is not to stand behind the frame, nor to be read in before the block is written.
+    pub(super) fn zero_rest(&self, buf: &mut AlignedBuf, start: Lsn, end: Lsn) -> Result<()> {
+        let block = u64::from(self.identity.block_bytes);
+        let (begins_at, ends_at) = (start.get() & !block.wrapping_sub(1), round_up(end.get(), block));
+        if ends_at.saturating_sub(begins_at) == block && begins_at != start.get() {
+            return Ok(());
+        }
+        let bytes = usize::try_from(ends_at.saturating_sub(start.get())).unwrap_or(usize::MAX);
+        buf.resize(bytes).map_err(|e| Error::Full { what: "a frame in memory", source: Some(Arc::new(e)) })
+    }
+
+    /// Completes a frame in memory, up to `end`: padding, header, checksum, and its place in the chain.
     pub(super) fn seal(
         &mut self,
         buf: &mut AlignedBuf,
         kind: FrameKind,
-        lsn: Lsn,
+        (lsn, end): (Lsn, Lsn),
         records: u32,
         watermark: Lsn,
     ) -> Result<()> {
         let payload_bytes = (buf.len() as u64).saturating_sub(frame::HEADER_BYTES as u64);
-        let total = frame::frame_bytes(payload_bytes, self.identity.block_bytes);
+        let total = end.since(lsn);
         let too_large = || Error::TooLarge { what: "a frame", size: total, limit: u64::from(u32::MAX) };
         let header = FrameHeader {
             kind,
@@ -166,7 +196,7 @@ impl Writer {
         let out_of_memory = |e| Error::Full { what: "a frame in memory", source: Some(Arc::new(e)) };
         buf.resize(usize::try_from(total).map_err(|_| too_large())?).map_err(out_of_memory)?;
         self.last_checksum = frame::seal(buf, &header).ok_or_else(too_large)?;
-        self.end = lsn.plus(total);
+        self.end = end;
         Ok(())
     }
 }

@@ -335,7 +335,7 @@ fn hostile_numbers_in_headers_neither_panic_nor_allocate() {
     for frame in [&last.frames[0], last.frames.last().unwrap()] {
         let (start, end) = (frame.at.start, frame.at.end);
         distort(&store, &last.name, start + 12..start + FRAME_HEADER, &|bytes| {
-            let len = (FRAME_HEADER as u64 + u64::from(u32_at(bytes, start + 48))).next_multiple_of(512);
+            let len = FRAME_HEADER as u64 + u64::from(u32_at(bytes, start + 48)) + u64::from(u32_at(bytes, start + 60));
             let stated = bytes.len().min(start.saturating_add(len as usize));
             fix_frame(&mut bytes[start..stated.max(end)]);
         });
@@ -411,6 +411,7 @@ fn a_search_reads_each_byte_once_however_many_blocks_claim_to_be_frames() {
             // all that is left is said to be its own; its checksum is of another length
             let mut head = claim.forge(512)[..FRAME_HEADER].to_vec();
             head[48..52].copy_from_slice(&((FILE - at - FRAME_HEADER) as u32).to_le_bytes());
+            head[60..64].fill(0);
             bytes[at..at + FRAME_HEADER].copy_from_slice(&head);
         }
         let disk = disk.crash(Crash::Nothing);

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 pub(crate) const FRAME_MAGIC: &[u8; 4] = b"SWFR";
-pub(crate) const FRAME_HEADER: usize = 60;
+pub(crate) const FRAME_HEADER: usize = 64;
 /// Where the checksum stands in a frame, and in the header of a segment, a snapshot and a manifest.
 const FRAME_CHECKSUM: usize = 8;
 const BLOCK_CHECKSUM: usize = 12;
@@ -72,7 +72,8 @@ impl Frame {
         for word in [self.store, self.epoch, self.lsn, self.watermark] {
             bytes.extend(word.to_le_bytes());
         }
-        for word in [self.payload.len() as u32, self.records, self.previous] {
+        let padding = len - FRAME_HEADER - self.payload.len();
+        for word in [self.payload.len() as u32, self.records, self.previous, padding as u32] {
             bytes.extend(word.to_le_bytes());
         }
         bytes.extend(&self.payload);
@@ -126,7 +127,7 @@ impl Segment {
     fn frame_at(&self, bytes: &[u8], at: usize, lsn: u64, previous: u32) -> Option<Frame> {
         let head = bytes.get(at..at + FRAME_HEADER).filter(|head| head.starts_with(FRAME_MAGIC))?;
         let payload = u32_at(head, 48) as usize;
-        let len = (FRAME_HEADER + payload).next_multiple_of(self.block);
+        let len = FRAME_HEADER + payload + u32_at(head, 60) as usize;
         let whole = bytes.get(at..at + len)?;
         let frame = Frame {
             at: at..at + len,
