@@ -40,7 +40,11 @@ fn the_hot_paths_allocate_no_more_than_their_baseline() {
     let text = std::fs::read_to_string(baseline_file()).unwrap();
     let lines = text.lines().filter_map(|line| line.split_once('\t'));
     let baseline: BTreeMap<&str, u64> = lines.map(|(name, count)| (name, count.parse().unwrap())).collect();
-    assert_eq!(baseline.keys().collect::<Vec<_>>(), measured.keys().collect::<Vec<_>>(), "the baseline is of other workloads");
+    assert_eq!(
+        baseline.keys().collect::<Vec<_>>(),
+        measured.keys().collect::<Vec<_>>(),
+        "the baseline is of other workloads"
+    );
     let mut worse = Vec::new();
     for (name, count) in measured {
         let (before, allowed) = (baseline[name], baseline[name] as f64 * (1.0 + TOLERANCE) + 2.0);

@@ -4,7 +4,8 @@ use seawal::kv::{Kv, KvCommand};
 use seawal::{Durability, Engine, Options, View};
 
 /// What there is to be counted.
-pub(crate) const WORKLOADS: [&str; 8] = ["batch", "execute", "get", "range", "submit", "transaction", "view", "view-get"];
+pub(crate) const WORKLOADS: [&str; 8] =
+    ["batch", "execute", "get", "range", "submit", "transaction", "view", "view-get"];
 
 const ENTRIES: u64 = 10_000;
 const BATCH: u64 = 100;

@@ -33,7 +33,7 @@ pub struct Child {
     pub child: Option<Task>,
     #[arg(long, hide = true, default_value = "")]
     child_peer: String,
-    #[arg(long, hide = true, default_value = "")]
+    #[arg(long, hide = true, default_value = ".")]
     child_dir: PathBuf,
     #[arg(long, hide = true, default_value_t = 0)]
     child_entries: u64,
@@ -45,7 +45,9 @@ pub fn run(task: Task, peer: &str, dir: &Path, entries: u64) -> Vec<f64> {
     let name = task.to_possible_value().expect("a name").get_name().to_owned();
     let program = std::env::current_exe().expect("this program");
     let mut command = Command::new(program);
-    command.args(["--child", &name, "--child-peer", peer, "--child-entries", &entries.to_string(), "--child-dir"]).arg(dir);
+    command
+        .args(["--child", &name, "--child-peer", peer, "--child-entries", &entries.to_string(), "--child-dir"])
+        .arg(dir);
     let output = command.output().expect("a process");
     let text = String::from_utf8(output.stdout).expect("text");
     let told: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();

@@ -63,7 +63,9 @@ fn main() -> std::io::Result<()> {
     let mut figures = Figures::load(&path)?;
     let effort = Effort {
         repetitions: arguments.repetitions.unwrap_or(if arguments.quick { 2 } else { 5 }).max(1),
-        time: Duration::from_secs_f64(arguments.secs.unwrap_or(if arguments.quick { 0.2 } else { 0.5 }).clamp(0.01, 60.0)),
+        time: Duration::from_secs_f64(
+            arguments.secs.unwrap_or(if arguments.quick { 0.2 } else { 0.5 }).clamp(0.01, 60.0),
+        ),
         peers: arguments.peers.clone(),
         large: arguments.large,
     };

@@ -5,10 +5,15 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
 use std::path::Path;
 
-type Drawn = Result<(), Box<dyn Error>>;
+type Drawn = Result<(), Box<dyn Error + Send + Sync>>;
 
-const COLOURS: [RGBColor; 5] =
-    [RGBColor(31, 119, 180), RGBColor(255, 127, 14), RGBColor(44, 160, 44), RGBColor(148, 103, 189), RGBColor(140, 86, 75)];
+const COLOURS: [RGBColor; 5] = [
+    RGBColor(31, 119, 180),
+    RGBColor(255, 127, 14),
+    RGBColor(44, 160, 44),
+    RGBColor(148, 103, 189),
+    RGBColor(140, 86, 75),
+];
 const SIZE: (u32, u32) = (900, 460);
 
 /// The decades that hold all of these.
@@ -69,7 +74,13 @@ pub fn lines(path: &Path, title: &str, series: &[Line]) -> Drawn {
         .y_label_area_size(90)
         .build_cartesian_2d((left..right).log_scale(), (low..high).log_scale())?;
     let label = |number: &f64| crate::report::short(*number);
-    chart.configure_mesh().x_desc("entries").y_desc("a second").x_label_formatter(&label).y_label_formatter(&label).draw()?;
+    chart
+        .configure_mesh()
+        .x_desc("entries")
+        .y_desc("a second")
+        .x_label_formatter(&label)
+        .y_label_formatter(&label)
+        .draw()?;
     for (at, (name, points)) in series.iter().enumerate() {
         let colour = COLOURS[at % COLOURS.len()];
         let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(4);

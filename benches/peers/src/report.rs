@@ -3,8 +3,8 @@
 use crate::figures::{Figures, Part};
 use crate::parts::{Effort, Which, checkpoint, commit, growth, reads, recovery, space};
 use crate::peer::OURS;
-use crate::{peers, plot};
 use crate::work::Spread;
+use crate::{peers, plot};
 use std::fmt::Write;
 use std::io;
 use std::path::Path;
@@ -61,7 +61,8 @@ fn date(days: u64) -> String {
 fn subjects(part: &Part, rows: &[String]) -> Vec<String> {
     let mut known: Vec<String> = [commit::FLOOR, commit::WAKE_UPS, growth::DEVICE].map(str::to_owned).to_vec();
     known.extend(peers::all().iter().map(|peer| peer.name.to_owned()));
-    let mut all: Vec<String> = rows.iter().flat_map(|row| part.row(row)).map(|(subject, _)| subject.to_owned()).collect();
+    let mut all: Vec<String> =
+        rows.iter().flat_map(|row| part.row(row)).map(|(subject, _)| subject.to_owned()).collect();
     all.sort_by_key(|subject| known.iter().position(|name| name == subject).unwrap_or(usize::MAX));
     all.dedup();
     let mut seen = std::collections::BTreeSet::new();
@@ -143,7 +144,8 @@ pub fn part(name: &str, part: &Part) -> String {
 
 /// How each of them is set up.
 fn setups() -> String {
-    let mut text = String::from("| | version | survives power loss | survives a kill | and |\n| --- | --- | --- | --- | --- |\n");
+    let mut text =
+        String::from("| | version | survives power loss | survives a kill | and |\n| --- | --- | --- | --- | --- |\n");
     for peer in peers::all().iter().filter(|peer| peer.name != OURS) {
         let version = peer.version();
         let (durable, buffered) = (peer.durable.unwrap_or("–"), peer.buffered.unwrap_or("–"));

@@ -59,7 +59,8 @@ fn best(part: &Part, target: &Target) -> Option<(String, f64)> {
         let held = name == HELD;
         target.peers && !name.starts_with(OURS) && !NO_PEERS.contains(&name) && held == (target.ours == VIEW)
     };
-    let peers = part.row(&target.row).filter(|(name, _)| counts(name)).map(|(name, figure)| (name.to_owned(), figure.median));
+    let peers =
+        part.row(&target.row).filter(|(name, _)| counts(name)).map(|(name, figure)| (name.to_owned(), figure.median));
     let less_is_better = matches!(target.goal, Goal::AtMost(_));
     peers.reduce(|a, b| if (b.1 > a.1) != less_is_better { b } else { a })
 }
@@ -161,7 +162,10 @@ pub fn table(figures: &Figures, root: &Path) -> String {
     if let Some(crates) = crates(root) {
         let met = if crates <= 15 { "met" } else { "**short**" };
         let measured = "`cargo tree -e normal --prefix none \\| sort -u \\| wc -l`";
-        let _ = writeln!(text, "| crates in the whole tree, default features | 15 at the most | {crates} | – | – | {met} | {measured} |");
+        let _ = writeln!(
+            text,
+            "| crates in the whole tree, default features | 15 at the most | {crates} | – | – | {met} | {measured} |"
+        );
     }
     text
 }

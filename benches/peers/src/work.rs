@@ -51,7 +51,12 @@ pub type Once<'a> = Box<dyn FnMut() + 'a>;
 
 /// Runs `work` on so many threads for a while. `work` is called once in each thread, to prepare, and gives what is repeated.
 /// Returns how often it was done, a second, and how long each took if that is asked for.
-pub fn run<'a>(threads: usize, time: Duration, timed: bool, work: &(dyn Fn(u64) -> Once<'a> + Sync)) -> (f64, Latencies) {
+pub fn run<'a>(
+    threads: usize,
+    time: Duration,
+    timed: bool,
+    work: &(dyn Fn(u64) -> Once<'a> + Sync),
+) -> (f64, Latencies) {
     let stop = AtomicBool::new(false);
     let barrier = Barrier::new(threads + 1);
     let one = |thread| {
@@ -128,7 +133,8 @@ impl Latencies {
 
 /// A directory on the disk that is measured: `TMPDIR`, or beside the build.
 pub fn directory() -> tempfile::TempDir {
-    let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+    let base = std::env::var_os("TMPDIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
     tempfile::Builder::new().prefix("peers-").tempdir_in(base).expect("a directory to measure in")
 }
 

@@ -24,7 +24,8 @@ pub const CHECKPOINT: &str = "most memory in a checkpoint under full write load,
 pub fn measure(effort: &Effort) -> Part {
     let mut samples = Samples::default();
     let sizes: &[u64] = if effort.large { &[1_000_000, 10_000_000] } else { &[1_000_000] };
-    for peer in peers::all().into_iter().filter(|peer| [OURS, "Redis"].contains(&peer.name) && effort.wants(peer.name)) {
+    for peer in peers::all().into_iter().filter(|peer| [OURS, "Redis"].contains(&peer.name) && effort.wants(peer.name))
+    {
         for &entries in sizes {
             let dir = directory();
             let grown = child::run(Task::Memory, peer.name, dir.path(), entries)[0];

@@ -10,7 +10,9 @@ pub fn peer() -> Peer {
     Peer {
         name: "sled",
         package: "sled",
-        durable: Some("`insert`, `flush()`, and then an `fdatasync` of its file by us: `flush()` ends in `sync_file_range`, which leaves what it wrote in the device's cache"),
+        durable: Some(
+            "`insert`, `flush()`, and then an `fdatasync` of its file by us: `flush()` ends in `sync_file_range`, which leaves what it wrote in the device's cache",
+        ),
         buffered: None,
         note: "an `insert` alone stays in the process's own buffer for up to `flush_every_ms`, so a kill loses it",
         reads: true,

@@ -93,7 +93,8 @@ impl Session for Direct<'_> {
     }
 
     fn get(&mut self, n: u64) -> Option<usize> {
-        let mut statement = self.reader().prepare_cached("SELECT value FROM entries WHERE key = ?1").expect("a statement");
+        let mut statement =
+            self.reader().prepare_cached("SELECT value FROM entries WHERE key = ?1").expect("a statement");
         let length = |row: &rusqlite::Row| Ok(look(row.get_ref(0)?.as_blob()?));
         statement.query_row([key(n)], length).optional().expect("a read")
     }
