@@ -43,6 +43,11 @@ pub(crate) fn open(dir: &Path) -> Engine<Kv> {
 /// Writes straight to the device, one block at a time, one in flight, into space that was written before: what a lone committer
 /// could reach at best. Returns the time that `writes` of them took.
 pub(crate) fn floor(dir: &Path, writes: u64, bytes: usize) -> Duration {
+    floor_latencies(dir, writes, bytes).iter().sum()
+}
+
+/// The same; how long each of them took.
+pub(crate) fn floor_latencies(dir: &Path, writes: u64, bytes: usize) -> Vec<Duration> {
     const SPACE: u64 = 32 << 20;
     let storage = DiskStorage::open(dir.join("floor"), Create::IfMissing).expect("a directory");
     let _ = storage.remove("file");
@@ -54,11 +59,12 @@ pub(crate) fn floor(dir: &Path, writes: u64, bytes: usize) -> Duration {
     }
     file.sync_all().expect("a sync");
     let block = AlignedBuf::zeroed(bytes).expect("memory");
-    let began = Instant::now();
-    for n in 0..writes {
+    let timed = |n| {
+        let before = Instant::now();
         file.write_durable_at(&block, (n * bytes as u64) % SPACE).expect("a write");
-    }
-    began.elapsed()
+        before.elapsed()
+    };
+    (0..writes).map(timed).collect()
 }
 
 /// How long it takes to write so many bytes, and to read them.

@@ -135,6 +135,7 @@ pub(crate) fn new_report(attached: &Attached) -> RecoveryReport {
         end: Lsn::ZERO,
         log_bytes: 0,
         records: 0,
+        groups: Default::default(),
         redone: 0,
         undone: 0,
         undo_steps: 0,

@@ -141,6 +141,7 @@ impl<M: StateMachine> Replay<M> {
             if !M::supports(version) {
                 return Err(Stop::Version(chunk.first_lsn(), version));
             }
+            chunk.frames().for_each(|frame| report.groups.add(frame.header.records));
             for record in records_of(chunk) {
                 let (lsn, bytes) = record.map_err(|(lsn, reason)| (lsn, Fault::from(reason)))?;
                 report.records = report.records.saturating_add(1);
