@@ -7,7 +7,7 @@
 
 use super::codec::{put_varint, split_varint};
 use super::snapshot::{Entries, PART_BYTES};
-use super::tree::{Piece, Tree};
+use super::tree::{DetachedLeaf, Tree};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::mpsc;
@@ -25,7 +25,7 @@ const MAX_THREADS: usize = 4;
 /// Leaves that follow one another, and the last key before them.
 struct Batch {
     before: Vec<u8>,
-    leaves: Vec<Piece>,
+    leaves: Vec<DetachedLeaf>,
 }
 
 /// Entries as if no part began among them, and the last key before them.
@@ -86,7 +86,7 @@ pub(super) fn save(tree: Tree, threads: usize, out: &mut dyn Write) -> io::Resul
 }
 
 fn batches(tree: Tree) -> impl Iterator<Item = Batch> {
-    let mut leaves = tree.into_pieces();
+    let mut leaves = tree.into_leaves();
     let mut last = Vec::new();
     std::iter::from_fn(move || {
         let mut batch = Batch { before: std::mem::take(&mut last), leaves: Vec::new() };

@@ -203,7 +203,7 @@ mod tests {
                 assert!(buf.len() == first && buf.iter().all(|b| *b == 9));
                 buf.resize(room).unwrap();
                 assert!(buf[first..].iter().all(|b| *b == 0));
-                assert!(buf.capacity() >= room && buf.as_ptr() as usize % ALIGN_BYTES == 0);
+                assert!(buf.capacity() >= room && (buf.as_ptr() as usize).is_multiple_of(ALIGN_BYTES));
             }
         }
         assert!(

@@ -132,17 +132,17 @@ impl Tree {
 
     /// Hands every entry to `f`, in order, and lets go of each node once it has been passed.
     pub(crate) fn drain_sorted(self, mut f: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
-        self.into_pieces().try_for_each(|piece| each_item(&piece.0, &mut f))
+        self.into_leaves().try_for_each(|leaf| each_item(&leaf.0, &mut f))
     }
 
     /// All leaves in order. Each node is let go of once it has been passed.
-    pub(crate) fn into_pieces(self) -> impl Iterator<Item = Piece> {
+    pub(crate) fn into_leaves(self) -> impl Iterator<Item = DetachedLeaf> {
         let mut open = vec![Vec::from_iter(self.root).into_iter()];
         std::iter::from_fn(move || {
             loop {
                 match open.last_mut()?.next() {
                     None => drop(open.pop()),
-                    Some(Link::Leaf(leaf)) => return Some(Piece(leaf)),
+                    Some(Link::Leaf(leaf)) => return Some(DetachedLeaf(leaf)),
                     // Of a node that others hold too, only the way to its children is kept.
                     Some(Link::Inner(inner)) => open.push(Arc::unwrap_or_clone(inner).children.into_iter()),
                 }
@@ -152,9 +152,9 @@ impl Tree {
 }
 
 /// A leaf of a tree that was taken apart: some entries that follow one another.
-pub(crate) struct Piece(Arc<Leaf>);
+pub(crate) struct DetachedLeaf(Arc<Leaf>);
 
-impl Piece {
+impl DetachedLeaf {
     /// The lengths of its keys and values together.
     pub(crate) fn payload_bytes(&self) -> usize {
         (0..self.0.len()).map(|at| self.0.item(at)).map(|(key, value)| key.len() + value.len()).sum()
