@@ -1,18 +1,31 @@
-//! Checkpoints: writing, syncing and reading back a snapshot, unpaced; and the freeze that a view takes.
+//! Checkpoints: writing, syncing and reading back a snapshot, unpaced, beside the rate at which the disk writes as much; and the
+//! freeze that a view takes.
+//!
+//! `SEAWAL_BENCH_ENTRIES=1000000` sets the largest number of entries.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
+#![allow(clippy::print_stdout, reason = "it is what a benchmark is for")]
 
 mod common;
 
-use common::{batch, dir};
+use common::{batch, dir, sequential};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::kv::Kv;
 use seawal::{Engine, Options};
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+/// How long the newest snapshot is.
+fn snapshot_bytes(dir: &Path) -> u64 {
+    let files = std::fs::read_dir(dir).expect("a directory").map(|file| file.expect("a file"));
+    let snapshots = files.filter(|file| file.path().extension().is_some_and(|e| e == "snap"));
+    snapshots.map(|file| file.metadata().expect("a length").len()).max().expect("a snapshot")
+}
 
 fn checkpoint(c: &mut Criterion) {
     let mut group = c.benchmark_group("checkpoint");
     group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(2));
-    for entries in [100_000, 1_000_000] {
+    let most = std::env::var("SEAWAL_BENCH_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000);
+    for entries in [100_000, 1_000_000, 10_000_000].into_iter().filter(|n| *n <= most) {
         group.throughput(Throughput::Elements(entries));
         let place = dir();
         let engine: Engine<Kv> =
@@ -31,6 +44,12 @@ fn checkpoint(c: &mut Criterion) {
                 }
                 taken
             });
+        });
+        let bytes = snapshot_bytes(place.path());
+        println!("    {:.1} MB; the longest freeze took {:?}", bytes as f64 / 1e6, engine.stats().longest_freeze);
+        group.throughput(Throughput::Bytes(bytes));
+        group.bench_function(format!("the disk's own sequential write of that, {entries}"), |b| {
+            b.iter_custom(|n| (0..n).map(|_| sequential(place.path(), bytes).write).sum());
         });
         group.throughput(Throughput::Elements(1));
         group.bench_function(format!("view of {entries}"), |b| b.iter(|| engine.view().expect("a view")));

@@ -1,9 +1,11 @@
-//! Durable commits: one record each, at 1, 8 and 64 threads, and from one thread with 1,024 tickets outstanding; beside the floor.
+//! Commits: durable ones of one record each, at 1, 8 and 64 threads, beside the floor; in batches; with 1,024 tickets outstanding; those
+//! that survive a kill only. At the end, the percentiles of latency at 8 threads beside the device's own.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
+#![allow(clippy::print_stdout, reason = "percentiles")]
 
 mod common;
 
-use common::{dir, floor, open, put};
+use common::{batch, dir, floor, floor_latencies, open, put};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::kv::Kv;
 use seawal::{Durability, Engine, Options};
@@ -28,11 +30,41 @@ fn threaded(engine: &Engine<Kv>, threads: u64, commits: u64) -> Duration {
     began.elapsed()
 }
 
-fn with_tickets(engine: &Engine<Kv>, commits: u64) -> Duration {
+/// The same from one thread, a hundred entries at once.
+fn batches(engine: &Engine<Kv>, batches: u64) -> Duration {
+    let began = Instant::now();
+    (0..batches).for_each(|n| drop(engine.execute(batch(n % (KEYS / 100))).expect("a commit")));
+    began.elapsed()
+}
+
+/// How long each of some commits takes, of threads that wait for their own.
+fn latencies(engine: &Engine<Kv>, threads: u64, commits: u64) -> Vec<Duration> {
+    let one = |thread| {
+        let timed = |n| {
+            let before = Instant::now();
+            engine.execute(put((n * threads + thread) % KEYS)).expect("a commit");
+            before.elapsed()
+        };
+        (0..commits / threads).map(timed).collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        let one = &one;
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
+        running.into_iter().flat_map(|thread| thread.join().expect("a thread that commits")).collect()
+    })
+}
+
+fn percentiles(name: &str, mut taken: Vec<Duration>) {
+    taken.sort_unstable();
+    let at = |of_1000: usize| taken[(taken.len() * of_1000 / 1000).min(taken.len() - 1)];
+    println!("{name}: p50 {:?}, p99 {:?}, p99.9 {:?}", at(500), at(990), at(999));
+}
+
+fn with_tickets(engine: &Engine<Kv>, keys: u64, commits: u64) -> Duration {
     let began = Instant::now();
     let mut tickets = VecDeque::with_capacity(OUTSTANDING + 1);
     for n in 0..commits {
-        tickets.push_back(engine.submit(put(n % KEYS)).expect("a commit"));
+        tickets.push_back(engine.submit(put(n % keys)).expect("a commit"));
         if tickets.len() > OUTSTANDING
             && let Some(ticket) = tickets.pop_front()
         {
@@ -55,9 +87,12 @@ fn commit(c: &mut Criterion) {
         let engine = open(place.path());
         group.bench_function(format!("sync, {threads} threads"), |b| b.iter_custom(|n| threaded(&engine, threads, n)));
     }
-    let place = dir();
-    let engine = open(place.path());
-    group.bench_function("sync, 1 thread, 1024 tickets", |b| b.iter_custom(|n| with_tickets(&engine, n)));
+    for keys in [KEYS, 10 * KEYS] {
+        let place = dir();
+        let engine = open(place.path());
+        let name = format!("sync, 1 thread, 1024 tickets, {keys} keys");
+        group.bench_function(name, |b| b.iter_custom(|n| with_tickets(&engine, keys, n)));
+    }
     let place = dir();
     let engine: Engine<Kv> = Options::new()
         .first_segment_bytes(64 << 20)
@@ -65,8 +100,28 @@ fn commit(c: &mut Criterion) {
         .open(place.path())
         .expect("a store to measure");
     group.bench_function("os, 1 thread", |b| b.iter_custom(|n| threaded(&engine, 1, n)));
+    group.throughput(Throughput::Elements(100));
+    group.bench_function("os, 1 thread, batches of 100", |b| b.iter_custom(|n| batches(&engine, n)));
+    let place = dir();
+    let engine = open(place.path());
+    group.bench_function("sync, 1 thread, batches of 100", |b| b.iter_custom(|n| batches(&engine, n)));
     group.finish();
 }
 
-criterion_group!(benches, commit);
+/// No rate: how late the latest are, in turn with the device's own writes of as much as eight threads commit at once.
+fn latency(_: &mut Criterion) {
+    let (place, floor_place) = (dir(), dir());
+    let engine = open(place.path());
+    let (mut commits, mut writes) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        writes.extend(floor_latencies(floor_place.path(), 2_000, 4096));
+        commits.extend(latencies(&engine, 8, 8_000));
+    }
+    percentiles("latency of the device, 4 KiB writes, one in flight", writes);
+    percentiles("latency of sync commits, 8 threads", commits);
+    let groups = engine.stats().log.expect("a log").groups;
+    println!("records a frame: {:.1} on average, {} at the most", groups.mean(), groups.most());
+}
+
+criterion_group!(benches, commit, latency);
 criterion_main!(benches);

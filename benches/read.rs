@@ -1,4 +1,6 @@
-//! Reads of committed entries: points and scans of 100, at 1 and 2 threads.
+//! Reads of committed entries: points and scans of 100, at 1 and 2 threads, of the engine and of a view.
+//!
+//! `SEAWAL_BENCH_ENTRIES=10000000` reads of ten million instead of a million.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 
 mod common;
@@ -7,9 +9,12 @@ use common::{batch, dir, key, open};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::Engine;
 use seawal::kv::Kv;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-const ENTRIES: u64 = 1_000_000;
+fn entries() -> u64 {
+    std::env::var("SEAWAL_BENCH_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000)
+}
 
 fn threaded(threads: u64, reads: u64, read: impl Fn(u64) + Sync) -> Duration {
     let began = Instant::now();
@@ -27,12 +32,26 @@ fn read(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1)).sample_size(10).measurement_time(Duration::from_secs(3));
     let place = dir();
     let engine: Engine<Kv> = open(place.path());
-    let tickets: Vec<_> = (0..ENTRIES / 100).map(|n| engine.submit(batch(n)).expect("a commit")).collect();
+    let entries = entries();
+    let tickets: Vec<_> = (0..entries / 100).map(|n| engine.submit(batch(n)).expect("a commit")).collect();
     tickets.into_iter().for_each(|ticket| drop(ticket.wait().expect("durability")));
-    let random = |n: u64| key(n.wrapping_mul(7_919) % ENTRIES);
+    let random = |n: u64| key(n.wrapping_mul(7_919) % entries);
+    let view = engine.view().expect("a view");
     for threads in [1, 2] {
         group.bench_function(format!("point, {threads} threads"), |b| {
             b.iter_custom(|n| threaded(threads, n, |n| assert!(engine.get(random(n)).expect("a read").is_some())));
+        });
+        group.bench_function(format!("point of a view, {threads} threads"), |b| {
+            b.iter_custom(|n| threaded(threads, n, |n| assert!(view.get("", random(n)).is_some())));
+        });
+        group.bench_function(format!("scan of 100 of a view, {threads} threads"), |b| {
+            b.iter_custom(|n| {
+                threaded(threads, n, |n| {
+                    let from = (Bound::Included(random(n)), Bound::Unbounded);
+                    let found = view.range::<[u8; 16]>("", from).take(100).map(|(_, value)| value.len());
+                    assert!(found.sum::<usize>() > 0);
+                })
+            });
         });
         group.bench_function(format!("scan of 100, {threads} threads"), |b| {
             b.iter_custom(|n| {

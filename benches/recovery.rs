@@ -1,11 +1,13 @@
-//! Recovery time: replay of a log written in batches of 100, loading a snapshot, and the undo of losers; up to ten million entries.
+//! Recovery time: replay of a log written in batches of 100, of one of single synchronous commits, loading a snapshot, and the undo of
+//! losers; up to ten million entries, beside the rate at which the disk reads.
 //!
-//! `SEAWAL_BENCH_ENTRIES=1000000` sets the largest number of entries.
+//! `SEAWAL_BENCH_ENTRIES=1000000` sets the largest number of entries. Under each figure stands where the time went, in one more open.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
+#![allow(clippy::print_stdout, reason = "it is what a benchmark is for")]
 
 mod common;
 
-use common::{batch, dir, put};
+use common::{batch, dir, put, sequential};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::kv::{Kv, KvCommand};
 use seawal::sim::KilledStore;
@@ -34,6 +36,23 @@ fn opens(dir: &Path, times: u64) -> Duration {
     taken
 }
 
+/// Opens it once more and says where the time went, with the rates of the phase that is measured.
+fn tell_phases(dir: &Path, entries: u64) {
+    let (engine, report) = options().open_reporting::<Kv>(dir).expect("recovery");
+    drop(engine);
+    let phases = report.phases;
+    let (phase, bytes) = match report.log_bytes > report.snapshot_bytes {
+        true => (phases.redo, report.log_bytes),
+        false => (phases.snapshot, report.snapshot_bytes),
+    };
+    let rate = |n: u64| n as f64 / phase.as_secs_f64() / 1e6;
+    println!(
+        "    attach {:.1?}, snapshot {:.1?}, redo {:.1?}, cut {:.1?}, undo {:.1?};",
+        phases.attach, phases.snapshot, phases.redo, phases.cut, phases.undo
+    );
+    println!("    {:.2} million entries/s and {:.0} MB/s in that phase", rate(entries), rate(bytes));
+}
+
 fn sizes() -> Vec<u64> {
     let most = std::env::var("SEAWAL_BENCH_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000);
     [100_000, 1_000_000, 10_000_000].into_iter().filter(|n| *n <= most).collect()
@@ -48,10 +67,33 @@ fn recovery(c: &mut Criterion) {
         let killed = KilledStore { records: entries / 100, losers: 0, inverses: 0 };
         killed.build::<Kv>(place.path(), &options(), batch, loser).expect("a killed store");
         group.bench_function(format!("log replay, {entries}"), |b| b.iter_custom(|n| opens(place.path(), n)));
+        tell_phases(place.path(), entries);
         let engine: Engine<Kv> = options().open(place.path()).expect("recovery");
         engine.close().expect("a clean close");
         group.bench_function(format!("snapshot load, {entries}"), |b| b.iter_custom(|n| opens(place.path(), n)));
+        tell_phases(place.path(), entries);
     }
+    group.finish();
+}
+
+/// A log in which each commit is a block of its own is read as fast as the disk goes, or not.
+fn single_commits(c: &mut Criterion) {
+    const COMMITS: u64 = 50_000;
+    let mut group = c.benchmark_group("recovery of single synchronous commits");
+    group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(2));
+    let place = dir();
+    let engine: Engine<Kv> = options().open(place.path()).expect("a store to measure");
+    (0..COMMITS).for_each(|n| drop(engine.execute(put(n)).expect("a commit")));
+    drop(engine);
+    let (engine, report) = options().open_reporting::<Kv>(place.path()).expect("recovery");
+    drop(engine);
+    group.throughput(Throughput::Bytes(report.log_bytes));
+    group.bench_function(format!("log replay, {COMMITS}"), |b| b.iter_custom(|n| opens(place.path(), n)));
+    tell_phases(place.path(), COMMITS);
+    let place = dir();
+    group.bench_function("the disk's sequential read rate", |b| {
+        b.iter_custom(|n| (0..n).map(|_| sequential(place.path(), report.log_bytes).read).sum());
+    });
     group.finish();
 }
 
@@ -78,5 +120,5 @@ fn losers(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, recovery, losers);
+criterion_group!(benches, recovery, single_commits, losers);
 criterion_main!(benches);

@@ -182,3 +182,14 @@ fn documents_are_short() {
         assert!(lines <= 150, "{} has {lines} lines", document.display());
     }
 }
+
+#[test]
+fn default_features_bring_fifteen_crates_at_the_most() {
+    let mut tree = std::process::Command::new(env!("CARGO"));
+    let output =
+        tree.args(["tree", "-e", "normal", "--prefix", "none", "--offline"]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let crates: BTreeSet<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    assert!(crates.len() > 5 && crates.len() <= 15, "{crates:?}");
+}

@@ -43,6 +43,11 @@ pub(crate) fn open(dir: &Path) -> Engine<Kv> {
 /// Writes straight to the device, one block at a time, one in flight, into space that was written before: what a lone committer
 /// could reach at best. Returns the time that `writes` of them took.
 pub(crate) fn floor(dir: &Path, writes: u64, bytes: usize) -> Duration {
+    floor_latencies(dir, writes, bytes).iter().sum()
+}
+
+/// The same; how long each of them took.
+pub(crate) fn floor_latencies(dir: &Path, writes: u64, bytes: usize) -> Vec<Duration> {
     const SPACE: u64 = 32 << 20;
     let storage = DiskStorage::open(dir.join("floor"), Create::IfMissing).expect("a directory");
     let _ = storage.remove("file");
@@ -54,9 +59,40 @@ pub(crate) fn floor(dir: &Path, writes: u64, bytes: usize) -> Duration {
     }
     file.sync_all().expect("a sync");
     let block = AlignedBuf::zeroed(bytes).expect("memory");
-    let began = Instant::now();
-    for n in 0..writes {
+    let timed = |n| {
+        let before = Instant::now();
         file.write_durable_at(&block, (n * bytes as u64) % SPACE).expect("a write");
+        before.elapsed()
+    };
+    (0..writes).map(timed).collect()
+}
+
+/// How long it takes to write so many bytes, and to read them.
+pub(crate) struct Sequential {
+    pub(crate) write: Duration,
+    pub(crate) read: Duration,
+}
+
+/// Writes a new file from beginning to end in pieces of 8 MiB around the page cache, syncs it, and reads it back in pieces of 4 MiB: what
+/// the disk can do at best with one request at a time.
+pub(crate) fn sequential(dir: &Path, bytes: u64) -> Sequential {
+    let storage = DiskStorage::open(dir.join("sequential"), Create::IfMissing).expect("a directory");
+    let _ = storage.remove("file");
+    let file = storage.open("file", OpenMode::CreateNew).expect("a file");
+    let mut piece = AlignedBuf::zeroed(8 << 20).expect("memory");
+    // not zeros, which a disk may keep for nothing
+    piece.iter_mut().enumerate().for_each(|(n, byte)| *byte = ((n * n) >> 8) as u8);
+    let began = Instant::now();
+    for at in (0..bytes).step_by(8 << 20) {
+        file.write_durable_at(&piece, at).expect("a write");
     }
-    began.elapsed()
+    file.sync_all().expect("a sync");
+    let write = began.elapsed();
+    let began = Instant::now();
+    for at in (0..bytes).step_by(4 << 20) {
+        file.read_device_at(&mut piece[..4 << 20], at).expect("a read");
+    }
+    let read = began.elapsed();
+    storage.remove("file").expect("a removal");
+    Sequential { write, read }
 }

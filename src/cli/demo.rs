@@ -44,7 +44,8 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let temporary = if self.dir.is_none() { Some(Temporary::new()?) } else { None };
+        let temporary =
+            if self.dir.is_none() { Some(Temporary::new_in(&std::env::temp_dir(), "seawal-demo")?) } else { None };
         let dir = match (&self.dir, &temporary) {
             (Some(dir), _) => dir.clone(),
             (None, Some(temporary)) => temporary.path.clone(),
@@ -190,7 +191,8 @@ impl Drop for Killed {
 }
 
 /// A directory that goes away, however this process ends: a helper waits for that and removes it.
-struct Temporary {
+#[derive(Debug)]
+pub(super) struct Temporary {
     path: PathBuf,
     sweeper: Child,
     /// The helper's standard input, closed with this process at the latest.
@@ -198,8 +200,8 @@ struct Temporary {
 }
 
 impl Temporary {
-    fn new() -> Result<Temporary, Failure> {
-        let path = std::env::temp_dir().join(format!("seawal-demo-{:016x}", random()));
+    pub(super) fn new_in(base: &Path, name: &str) -> Result<Temporary, Failure> {
+        let path = base.join(format!("{name}-{:016x}", random()));
         let mut builder = std::fs::DirBuilder::new();
         builder.mode(0o700).create(&path).map_err(|e| Failure::io(format_args!("create {}", path.display()), &e))?;
         let started = helper("demo-sweeper", &path).and_then(|mut command| {
@@ -215,7 +217,11 @@ impl Temporary {
         }
     }
 
-    fn remove(mut self) -> Result<(), Failure> {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn remove(mut self) -> Result<(), Failure> {
         drop(self.hold);
         let removed = self.sweeper.wait().is_ok_and(|status| status.success());
         if removed {

@@ -47,7 +47,7 @@ pub(super) struct Load {
     durability: Durability,
 }
 
-fn parse_durability(text: &str) -> Result<Durability, String> {
+pub(super) fn parse_durability(text: &str) -> Result<Durability, String> {
     match (text, text.strip_prefix("interval=").map(str::parse)) {
         ("sync", _) => Ok(Durability::Sync),
         ("os", _) => Ok(Durability::Os),

@@ -4,6 +4,7 @@
 //! sentence on the standard error, with an exit status; nothing that a directory holds makes it panic. What
 //! looks at files rather than at entries belongs to [`crate::inspect`].
 
+mod bench;
 mod demo;
 mod entries;
 mod failure;
@@ -50,6 +51,7 @@ enum Command {
     Inspect(files::Inspect),
     Verify(files::Verify),
     Salvage(upkeep::Salvage),
+    Bench(bench::Bench),
     Demo(demo::Demo),
     Torture(torture::Torture),
     #[command(hide = true)]
@@ -143,6 +145,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Inspect(inspect) => inspect.run(),
         Command::Verify(verify) => verify.run(),
         Command::Salvage(salvage) => salvage.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Demo(demo) => demo.run(),
         Command::Torture(torture) => torture.run(),
         Command::DemoWorker(worker) => worker.run(),

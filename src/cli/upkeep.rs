@@ -6,8 +6,9 @@ use crate::RecoveryReport;
 use crate::inspect::{self, Survey};
 use crate::kv::Kv;
 use crate::salvage::{Outcome, Reach, salvage};
-use crate::storage::{Create, DiskStorage};
+use crate::storage::{Create, DiskStorage, WritePath};
 use crate::sync::Arc;
+use crate::wal::Groups;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -26,12 +27,33 @@ impl Stat {
         let survey = inspect::storage(self.dir.path()).and_then(inspect::survey)?;
         let (store, report) = self.dir.open_to_read()?;
         let view = store.view()?;
-        let json = figures(&survey, &report, &view);
+        let disk = DiskStorage::open(self.dir.path(), Create::Never)
+            .map_err(|e| Failure::io(format_args!("open {}", self.dir.path().display()), &e))?;
+        let json = figures(&survey, disk.write_path(), &report, &view);
         if self.json { say(format_args!("{json:#}")) } else { say(text(&json)) }
     }
 }
 
-fn figures(survey: &Survey, report: &RecoveryReport, view: &Kv) -> Value {
+/// How a path of durable writes is named in figures.
+pub(super) fn path_name(path: WritePath) -> &'static str {
+    match path {
+        WritePath::Direct => "direct",
+        WritePath::BufferedSync => "buffered, then synced",
+    }
+}
+
+/// What the frames of a log held.
+pub(super) fn group_figures(groups: &Groups) -> Value {
+    let by_size = groups.by_size().map(|(least, frames)| json!({ "records_at_least": least, "frames": frames }));
+    json!({
+        "frames": groups.frames(),
+        "mean": groups.mean(),
+        "most": groups.most(),
+        "by_size": by_size.collect::<Vec<_>>(),
+    })
+}
+
+fn figures(survey: &Survey, write_path: WritePath, report: &RecoveryReport, view: &Kv) -> Value {
     let tables: Vec<Value> = view
         .tables()
         .map(|name| {
@@ -62,6 +84,8 @@ fn figures(survey: &Survey, report: &RecoveryReport, view: &Kv) -> Value {
             "segment_bytes": segment_bytes,
             "spares": survey.spares.0,
             "spare_bytes": survey.spares.1,
+            "write_path": path_name(write_path),
+            "groups": group_figures(&report.groups),
         }),
         "recovery": json!({
             "verdict": report.verdict.to_string(),

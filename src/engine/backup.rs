@@ -6,6 +6,7 @@ use crate::format::manifest::Manifest;
 use crate::format::snapshot::SnapshotHeader;
 use crate::format::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
 use crate::machine::StateMachine;
+use crate::snapshot::{self, Help, Unpaced};
 use crate::storage::{Create, DiskStorage, OpenMode, Storage};
 use crate::sync::Arc;
 use crate::txn::Table;
@@ -20,7 +21,8 @@ pub(super) fn to_dir<M: StateMachine>(engine: &Engine<M>, dir: &Path) -> Result<
 
 pub(super) fn to_storage<M: StateMachine>(engine: &Engine<M>, storage: Arc<dyn Storage>) -> Result<()> {
     let place = NewStore::claim(storage)?;
-    place.write(engine.view()?.into_inner())
+    let help = engine.shared().options.log.background.into();
+    place.write(engine.view()?.into_inner(), help)
 }
 
 /// A locked directory that holds no store yet.
@@ -42,7 +44,7 @@ impl NewStore {
     /// Writes a state as a store that was closed. The manifest is written last: before that, opening the directory says that
     /// the backup was cut off. A mark, durable from before the snapshot has its name until after the manifest is there, allows
     /// another attempt to take the directory over.
-    pub(crate) fn write<M: StateMachine>(self, state: M) -> Result<()> {
+    pub(crate) fn write<M: StateMachine>(self, state: M, help: Help) -> Result<()> {
         let storage = self.0.storage.clone();
         self.0.clear_for_backup()?;
         let store = StoreId::new(storage.random());
@@ -56,7 +58,7 @@ impl NewStore {
         storage.open(&mark, OpenMode::CreateNew).map_err(|e| io("create", e))?;
         storage.sync_dir().map_err(|e| io("sync", e))?;
         let header = SnapshotHeader { store, lsn, epoch: Epoch::new(0), wall_micros, machine: machine.clone() };
-        let entry = crate::snapshot::write(&*storage, &header, state, &Table::default(), &mut |_| Ok(()))?;
+        let entry = snapshot::write(&*storage, &header, state, &Table::default(), help, &mut Unpaced)?;
         let manifest = Manifest {
             counter: 0,
             store,

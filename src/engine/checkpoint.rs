@@ -15,6 +15,7 @@ use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::format::names::{self, FileName};
 use crate::format::snapshot::SnapshotHeader;
 use crate::machine::StateMachine;
+use crate::snapshot::{self, Pace};
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
 use crate::txn::{Table, guarded};
 use crate::wal::{Level, Log};
@@ -116,6 +117,36 @@ impl<M: StateMachine> Checkpoints<M> {
     /// How long the longest freeze held the core lock.
     pub(super) fn longest_freeze(&self) -> Duration {
         Duration::from_nanos(self.freeze_nanos.load(Ordering::Relaxed))
+    }
+}
+
+/// Keeps a checkpoint to its rate.
+struct Pacer<'a, M: StateMachine> {
+    shared: &'a Shared<M>,
+    log: &'a Log,
+    began: Duration,
+    bytes_per_second: Option<u64>,
+}
+
+impl<M: StateMachine> Pace for Pacer<'_, M> {
+    fn is_gentle(&self) -> bool {
+        self.bytes_per_second.is_some()
+    }
+
+    fn keep(&mut self, bytes: u64) -> Result<()> {
+        let shared = self.shared;
+        shared.check_not_poisoned()?;
+        if shared.stopping.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let Some(rate) = self.bytes_per_second else { return Ok(()) };
+        let nanos = u128::from(bytes).saturating_mul(1_000_000_000) / u128::from(rate);
+        let due = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let early = due.saturating_sub(shared.storage.monotonic().saturating_sub(self.began));
+        if !early.is_zero() && !shared.is_pressed(self.log) && shared.check().is_ok() {
+            thread::park_timeout(early.min(Duration::from_millis(100)));
+        }
+        Ok(())
     }
 }
 
@@ -374,7 +405,8 @@ impl<M: StateMachine> Shared<M> {
                 }
                 // a digest that cannot be had is no reason to let the log grow
                 let digest = point.and_then(|point| Some((point, self.digest_of(&state).ok()?)));
-                let entry = crate::snapshot::write(&*self.storage, &header, state, &table, &mut pace)?;
+                let help = self.options.log.background.into();
+                let entry = snapshot::write(&*self.storage, &header, state, &table, help, &mut pace)?;
                 Stage::Publish { entry, digest }
             }
             Stage::Publish { entry, digest } => {
@@ -398,26 +430,10 @@ impl<M: StateMachine> Shared<M> {
     }
 
     /// Keeps a checkpoint to its rate, unless a bound is near.
-    fn pacer<'a>(&'a self, log: &'a Log) -> impl FnMut(u64) -> Result<()> + 'a {
-        let began = self.storage.monotonic();
+    fn pacer<'a>(&'a self, log: &'a Log) -> Pacer<'a, M> {
         let threads = self.options.log.background == crate::wal::Background::Threads;
-        move |written| {
-            self.check_not_poisoned()?;
-            if self.stopping.load(Ordering::Acquire) {
-                return Err(Error::Closed);
-            }
-            let Some(rate) = self.options.checkpoint_bytes_per_second.filter(|rate| *rate > 0 && threads) else {
-                return Ok(());
-            };
-            let due = Duration::from_nanos(
-                u64::try_from(u128::from(written).saturating_mul(1_000_000_000) / u128::from(rate)).unwrap_or(u64::MAX),
-            );
-            let early = due.saturating_sub(self.storage.monotonic().saturating_sub(began));
-            if !early.is_zero() && !self.is_pressed(log) && self.check().is_ok() {
-                thread::park_timeout(early.min(Duration::from_millis(100)));
-            }
-            Ok(())
-        }
+        let bytes_per_second = self.options.checkpoint_bytes_per_second.filter(|rate| *rate > 0 && threads);
+        Pacer { shared: self, log, began: self.storage.monotonic(), bytes_per_second }
     }
 
     fn publish(&self, log: &Log, entry: SnapshotEntry, mark: Mark) -> Result<()> {
@@ -440,7 +456,7 @@ impl<M: StateMachine> Shared<M> {
 
     /// Gives up every state to begin from but the newest snapshot, once that has been read back whole.
     fn keep_only(&self, log: &Log, newest: SnapshotEntry) -> Result<()> {
-        crate::snapshot::check(&*self.storage, newest.lsn)?;
+        snapshot::check(&*self.storage, newest.lsn)?;
         log.publish(|m| {
             m.log_start = newest.lsn;
             m.snapshots = vec![newest];

@@ -2,13 +2,10 @@
 
 use super::{Engine, ReadLevel, Transaction};
 use crate::error::Result;
-use crate::kv::{Kv, KvCommand, KvRejection, KvReply};
+use crate::kv::{End, Kv, KvCommand, KvPiece, KvRange, KvRejection, KvReply, KvSpan};
 use crate::machine::{Access, Footprint};
 use std::fmt;
-use std::ops::{Bound, RangeBounds};
-
-/// How many entries an iterator takes out of its frozen state at once.
-const ENTRIES_AHEAD: usize = 128;
+use std::ops::RangeBounds;
 
 /// A result of the key-value engine.
 type KvResult<T> = super::ExecuteResult<Kv, T>;
@@ -55,6 +52,26 @@ impl Engine<Kv> {
         get_in(self, Kv::DEFAULT_TABLE, key.as_ref(), ReadLevel::Hardened)
     }
 
+    /// Hands the value of a key to `look`, where it lies: nothing is copied. What `look` returns leaves once what it saw has hardened.
+    ///
+    /// Commits wait for `look`, which must not use the engine.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    ///
+    /// ```
+    /// # use seawal::{Engine, kv::Kv};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Engine::<Kv>::open(dir.path())?;
+    /// store.insert("pear", "green")?;
+    /// assert_eq!(store.get_with("pear", |value| value.len())?, Some(5));
+    /// assert_eq!(store.get_with("plum", |value| value.len())?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_with<T>(&self, key: impl AsRef<[u8]>, look: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        get_with(self, Kv::DEFAULT_TABLE, key.as_ref(), ReadLevel::Hardened, look)
+    }
+
     /// Whether a key has a value.
     ///
     /// # Errors
@@ -84,7 +101,7 @@ impl Engine<Kv> {
     /// # Errors
     /// As [`Engine::read`].
     pub fn range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Result<KvIter> {
-        range_in(self, Kv::DEFAULT_TABLE, range)
+        frozen_in(self, KvSpan::of_range(Kv::DEFAULT_TABLE, &range))
     }
 
     /// The entries whose keys start with `prefix`, in order, as they were at one moment.
@@ -92,7 +109,43 @@ impl Engine<Kv> {
     /// # Errors
     /// As [`Engine::read`].
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<KvIter> {
-        prefix_in(self, Kv::DEFAULT_TABLE, prefix.as_ref())
+        frozen_in(self, KvSpan::of_prefix(Kv::DEFAULT_TABLE, prefix.as_ref()))
+    }
+
+    /// Hands the entries of a range of keys to `look`, in order, where they lie: nothing is copied. They are as at one moment, and what
+    /// `look` returns leaves once what it saw has hardened.
+    ///
+    /// Commits wait for `look`, which must not use the engine: long walks are for [`range`](Self::range), or for a
+    /// [view](Engine::view).
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    ///
+    /// ```
+    /// # use seawal::{Engine, kv::Kv};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Engine::<Kv>::open(dir.path())?;
+    /// for (fruit, weight) in [("apple", [90]), ("pear", [120]), ("plum", [30])] {
+    ///     store.insert(fruit, weight)?;
+    /// }
+    /// let weight = |(_, value): (&[u8], &[u8])| u32::from(value[0]);
+    /// assert_eq!(store.range_with("b".., |entries| entries.take(100).map(weight).sum::<u32>())?, 150);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn range_with<K: AsRef<[u8]> + ?Sized, T>(
+        &self,
+        range: impl RangeBounds<K>,
+        look: impl FnOnce(KvRange<'_>) -> T,
+    ) -> Result<T> {
+        look_at(self, &KvSpan::of_range(Kv::DEFAULT_TABLE, &range), look)
+    }
+
+    /// The same for the entries whose keys start with `prefix`.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn prefix_with<T>(&self, prefix: impl AsRef<[u8]>, look: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
+        look_at(self, &KvSpan::of_prefix(Kv::DEFAULT_TABLE, prefix.as_ref()), look)
     }
 
     /// All entries, in order, as they were at one moment.
@@ -144,6 +197,26 @@ impl Table {
         get_in(&self.engine, &self.name, key.as_ref(), ReadLevel::Latest)
     }
 
+    /// Hands the value of a key to `look`, where it lies: nothing is copied. What `look` returns leaves once what it saw has hardened.
+    ///
+    /// Commits wait for `look`, which must not use the engine.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    ///
+    /// ```
+    /// # use seawal::{Engine, kv::Kv};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Engine::<Kv>::open(dir.path())?.table("fruit");
+    /// store.insert("pear", "green")?;
+    /// assert_eq!(store.get_with("pear", |value| value.len())?, Some(5));
+    /// assert_eq!(store.get_with("plum", |value| value.len())?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_with<T>(&self, key: impl AsRef<[u8]>, look: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        get_with(&self.engine, &self.name, key.as_ref(), ReadLevel::Hardened, look)
+    }
+
     /// Whether a key has a value.
     ///
     /// # Errors
@@ -187,7 +260,7 @@ impl Table {
     /// # Errors
     /// As [`Engine::read`].
     pub fn range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Result<KvIter> {
-        range_in(&self.engine, &self.name, range)
+        frozen_in(&self.engine, KvSpan::of_range(&self.name, &range))
     }
 
     /// The entries whose keys start with `prefix`, in order, as they were at one moment.
@@ -195,7 +268,43 @@ impl Table {
     /// # Errors
     /// As [`Engine::read`].
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<KvIter> {
-        prefix_in(&self.engine, &self.name, prefix.as_ref())
+        frozen_in(&self.engine, KvSpan::of_prefix(&self.name, prefix.as_ref()))
+    }
+
+    /// Hands the entries of a range of keys to `look`, in order, where they lie: nothing is copied. They are as at one moment, and what
+    /// `look` returns leaves once what it saw has hardened.
+    ///
+    /// Commits wait for `look`, which must not use the engine: long walks are for [`range`](Self::range), or for a
+    /// [view](Engine::view).
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    ///
+    /// ```
+    /// # use seawal::{Engine, kv::Kv};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Engine::<Kv>::open(dir.path())?.table("fruit");
+    /// for (fruit, weight) in [("apple", [90]), ("pear", [120]), ("plum", [30])] {
+    ///     store.insert(fruit, weight)?;
+    /// }
+    /// let weight = |(_, value): (&[u8], &[u8])| u32::from(value[0]);
+    /// assert_eq!(store.range_with("b".., |entries| entries.take(100).map(weight).sum::<u32>())?, 150);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn range_with<K: AsRef<[u8]> + ?Sized, T>(
+        &self,
+        range: impl RangeBounds<K>,
+        look: impl FnOnce(KvRange<'_>) -> T,
+    ) -> Result<T> {
+        look_at(&self.engine, &KvSpan::of_range(&self.name, &range), look)
+    }
+
+    /// The same for the entries whose keys start with `prefix`.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn prefix_with<T>(&self, prefix: impl AsRef<[u8]>, look: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
+        look_at(&self.engine, &KvSpan::of_prefix(&self.name, prefix.as_ref()), look)
     }
 
     /// All entries, in order, as they were at one moment.
@@ -208,8 +317,18 @@ impl Table {
 }
 
 fn get_in(engine: &Engine<Kv>, table: &str, key: &[u8], level: ReadLevel) -> Result<Option<Vec<u8>>> {
+    get_with(engine, table, key, level, <[u8]>::to_vec)
+}
+
+fn get_with<T>(
+    engine: &Engine<Kv>,
+    table: &str,
+    key: &[u8],
+    level: ReadLevel,
+    look: impl FnOnce(&[u8]) -> T,
+) -> Result<Option<T>> {
     let read = Kv::with_lock_key(table, key, |composite| {
-        engine.shared().read_key(composite, level, |kv| kv.at_lock_key(composite).map(<[u8]>::to_vec))
+        engine.shared().read_key(composite, level, |kv| kv.at_lock_key(composite).map(look))
     });
     read.unwrap_or(Ok(None))
 }
@@ -221,36 +340,13 @@ fn contains_in(engine: &Engine<Kv>, table: &str, key: &[u8]) -> Result<bool> {
     read.unwrap_or(Ok(false))
 }
 
-fn range_in<K: AsRef<[u8]> + ?Sized>(engine: &Engine<Kv>, table: &str, range: impl RangeBounds<K>) -> Result<KvIter> {
-    let owned = |bound: Bound<&K>| bound.map(|key| key.as_ref().to_vec());
-    let bounds = (owned(range.start_bound()), owned(range.end_bound()));
-    let footprint = Kv::range_footprint(table, range);
-    let frozen = engine.read_within(&footprint, ReadLevel::Hardened, Kv::clone)?;
-    Ok(KvIter::new(frozen, table, bounds))
+fn look_at<T>(engine: &Engine<Kv>, span: &KvSpan, look: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
+    engine.shared().read_span(|| span.footprint(), ReadLevel::Hardened, |kv| look(span.entries(kv)))
 }
 
-fn prefix_in(engine: &Engine<Kv>, table: &str, prefix: &[u8]) -> Result<KvIter> {
-    let footprint = Kv::prefix_footprint(table, prefix);
-    let frozen = engine.read_within(&footprint, ReadLevel::Hardened, Kv::clone)?;
-    Ok(KvIter::new(frozen, table, prefix_bounds(prefix)))
-}
-
-type KeyBounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
-
-/// The bounds of all keys that start with `prefix`.
-fn prefix_bounds(prefix: &[u8]) -> KeyBounds {
-    let mut behind = prefix.to_vec();
-    while behind.last() == Some(&u8::MAX) {
-        behind.pop();
-    }
-    let end = match behind.last_mut() {
-        Some(last) => {
-            *last = last.saturating_add(1);
-            Bound::Excluded(behind)
-        }
-        None => Bound::Unbounded,
-    };
-    (Bound::Included(prefix.to_vec()), end)
+fn frozen_in(engine: &Engine<Kv>, span: KvSpan) -> Result<KvIter> {
+    let frozen = engine.shared().read_span(|| span.footprint(), ReadLevel::Hardened, Kv::clone)?;
+    Ok(KvIter::new(frozen, span))
 }
 
 /// Entries of a table, keys and values, as they were at one moment; from both ends.
@@ -258,25 +354,30 @@ fn prefix_bounds(prefix: &[u8]) -> KeyBounds {
 /// It keeps a frozen copy of the state, which costs nothing but the copying of what is changed meanwhile.
 pub struct KvIter {
     frozen: Kv,
-    table: String,
-    bounds: KeyBounds,
-    /// Entries taken out ahead: from the front in reverse, from the back in order, so that both are popped.
-    front: Vec<(Vec<u8>, Vec<u8>)>,
-    back: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What neither end has taken out yet.
+    rest: KvSpan,
+    /// Entries taken out, each end's own.
+    front: Option<KvPiece>,
+    back: Option<KvPiece>,
 }
 
 impl KvIter {
-    fn new(frozen: Kv, table: &str, bounds: KeyBounds) -> Self {
-        KvIter { frozen, table: table.into(), bounds, front: Vec::new(), back: Vec::new() }
+    fn new(frozen: Kv, rest: KvSpan) -> Self {
+        KvIter { frozen, rest, front: None, back: None }
     }
 
-    fn is_void(&self) -> bool {
-        match (&self.bounds.0, &self.bounds.1) {
-            (Bound::Included(s), Bound::Included(e)) => s > e,
-            (Bound::Included(s) | Bound::Excluded(s), Bound::Excluded(e))
-            | (Bound::Excluded(s), Bound::Included(e)) => s >= e,
-            _ => false,
+    fn pop(&mut self, end: End) -> Option<(Vec<u8>, Vec<u8>)> {
+        let (own, other) = match end {
+            End::Front => (&mut self.front, &mut self.back),
+            End::Back => (&mut self.back, &mut self.front),
+        };
+        if let Some(entry) = own.as_mut().and_then(|piece| piece.pop(end)) {
+            return Some(entry);
         }
+        *own = self.rest.take(&self.frozen, end);
+        // what the other end took out is what is left
+        let piece = if own.is_some() { own } else { other };
+        piece.as_mut()?.pop(end)
     }
 }
 
@@ -284,44 +385,19 @@ impl Iterator for KvIter {
     type Item = (Vec<u8>, Vec<u8>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.front.is_empty() && !self.is_void() {
-            let entries = self.frozen.range::<Vec<u8>>(&self.table, self.bounds.clone()).take(ENTRIES_AHEAD);
-            self.front.extend(entries.map(|(key, value)| (key.to_vec(), value.to_vec())));
-            if let Some((last, _)) = self.front.last() {
-                self.bounds.0 = Bound::Excluded(last.clone());
-            }
-            self.front.reverse();
-        }
-        match self.front.pop() {
-            Some(entry) => Some(entry),
-            // what the other end took out ahead is what is left
-            None if self.back.is_empty() => None,
-            None => Some(self.back.remove(0)),
-        }
+        self.pop(End::Front)
     }
 }
 
 impl DoubleEndedIterator for KvIter {
     fn next_back(&mut self) -> Option<Self::Item> {
-        if self.back.is_empty() && !self.is_void() {
-            let entries = self.frozen.range::<Vec<u8>>(&self.table, self.bounds.clone()).rev().take(ENTRIES_AHEAD);
-            self.back.extend(entries.map(|(key, value)| (key.to_vec(), value.to_vec())));
-            if let Some((first, _)) = self.back.last() {
-                self.bounds.1 = Bound::Excluded(first.clone());
-            }
-            self.back.reverse();
-        }
-        match self.back.pop() {
-            Some(entry) => Some(entry),
-            None if self.front.is_empty() => None,
-            None => Some(self.front.remove(0)),
-        }
+        self.pop(End::Back)
     }
 }
 
 impl fmt::Debug for KvIter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KvIter").field("table", &self.table).field("bounds", &self.bounds).finish()
+        f.debug_struct("KvIter").field("rest", &self.rest).finish_non_exhaustive()
     }
 }
 
@@ -389,11 +465,7 @@ impl Transaction<Kv> {
     /// # Errors
     /// As [`Transaction::execute`].
     pub fn range_in<K: AsRef<[u8]> + ?Sized>(&mut self, table: &str, range: impl RangeBounds<K>) -> Result<KvIter> {
-        let owned = |bound: Bound<&K>| bound.map(|key| key.as_ref().to_vec());
-        let bounds = (owned(range.start_bound()), owned(range.end_bound()));
-        let footprint = Kv::range_footprint(table, range);
-        let frozen = self.read_within(&footprint, Kv::clone)?;
-        Ok(KvIter::new(frozen, table, bounds))
+        self.frozen_in(KvSpan::of_range(table, &range))
     }
 
     /// The entries of a table whose keys start with `prefix`, as this transaction sees them. Locks them, present or not, shared, to the
@@ -402,9 +474,12 @@ impl Transaction<Kv> {
     /// # Errors
     /// As [`Transaction::execute`].
     pub fn prefix_in(&mut self, table: &str, prefix: impl AsRef<[u8]>) -> Result<KvIter> {
-        let prefix = prefix.as_ref();
-        let frozen = self.read_within(&Kv::prefix_footprint(table, prefix), Kv::clone)?;
-        Ok(KvIter::new(frozen, table, prefix_bounds(prefix)))
+        self.frozen_in(KvSpan::of_prefix(table, prefix.as_ref()))
+    }
+
+    fn frozen_in(&mut self, span: KvSpan) -> Result<KvIter> {
+        let frozen = self.read_within(&span.footprint(), Kv::clone)?;
+        Ok(KvIter::new(frozen, span))
     }
 }
 

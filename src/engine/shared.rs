@@ -368,6 +368,28 @@ impl<M: StateMachine> Shared<M> {
         Ok(value)
     }
 
+    /// Looks at the state within a footprint, which is made only where somebody holds a lock that may be in the way.
+    pub(crate) fn read_span<T>(
+        &self,
+        footprint: impl FnOnce() -> Footprint,
+        level: ReadLevel,
+        look: impl FnOnce(&M) -> T,
+    ) -> Result<T> {
+        let (value, needed) = {
+            let core = self.core.read();
+            self.check()?;
+            if !self.locks.is_free_to_read() {
+                drop(core);
+                return self.read(&footprint(), level, look);
+            }
+            (look(&core.state), self.hardening.needed_for_all())
+        };
+        if level == ReadLevel::Hardened {
+            self.wait_for(needed)?;
+        }
+        Ok(value)
+    }
+
     pub(crate) fn check_not_poisoned(&self) -> Result<()> {
         if self.poisoned.load(Ordering::Acquire) { Err(Error::Poisoned) } else { Ok(()) }
     }

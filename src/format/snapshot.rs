@@ -16,7 +16,7 @@
 //!     53    … machine name      UTF-8
 //!
 //! chunks, one behind the other, the last one of kind 3:
-//!      0    1 kind              1 state, 2 open transactions, 3 end
+//!      0    1 kind              1 state, 2 open transactions, 3 end, 4 state of which a part begins here
 //!      1    3 zeros
 //!      4    4 index             from 0
 //!      8    4 length            of the content, in bytes; at most 4 MiB
@@ -24,7 +24,7 @@
 //!     16    … content
 //!
 //! the content of the end:
-//!      0    8 state bytes       in all chunks of kind 1
+//!      0    8 state bytes       in all chunks of kinds 1 and 4
 //!      8    8 transaction bytes in all chunks of kind 2
 //!     16    4 checksum          CRC-32 of all chunks' checksums, in order
 //!
@@ -32,6 +32,9 @@
 //!     varint id | varint inverse count | for each, the oldest first:
 //!         varint LSN − the one before (the first: − id) | varint length | the inverse command
 //! ```
+//!
+//! A part of the state is what its machine may decode without the parts before it. A state that does not begin with kind 4
+//! is read as a stream.
 
 use super::bytes::{Put, Take};
 use super::segment::{open_block, put_checksum, put_machine, start_block, take_machine};
@@ -90,7 +93,10 @@ impl SnapshotHeader {
 /// What a chunk holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChunkKind {
+    /// State that goes on.
     State,
+    /// State, of which a part begins.
+    Part,
     Transactions,
     End,
 }
@@ -101,6 +107,7 @@ impl ChunkKind {
             ChunkKind::State => 1,
             ChunkKind::Transactions => 2,
             ChunkKind::End => 3,
+            ChunkKind::Part => 4,
         }
     }
 }
@@ -146,6 +153,7 @@ pub(crate) fn decode_chunk_header(bytes: &[u8]) -> Option<ChunkHeader> {
         [1, 0, 0, 0] => ChunkKind::State,
         [2, 0, 0, 0] => ChunkKind::Transactions,
         [3, 0, 0, 0] => ChunkKind::End,
+        [4, 0, 0, 0] => ChunkKind::Part,
         _ => return None,
     };
     let header = ChunkHeader { kind, index: take.u32()?, content_bytes: take.u32()?, checksum: take.u32()? };

@@ -96,6 +96,7 @@ fn check_command(bytes: &[u8]) {
     let mut one_by_one = Kv::default();
     let mut at_once = Kv::default();
     let redone = at_once.redo(&[bytes], Kv::VERSION);
+    at_once.finish_redo();
     let Ok(command) = decoded else {
         // a command that is rejected early is not read to its end: damage all the same
         assert!(redone.is_err(), "redoing accepts what decoding does not");

@@ -204,7 +204,7 @@ fn mend_snapshot(bytes: &mut [u8], flags: Flags) -> Option<()> {
         }
         let content = u64::from(found.content_bytes);
         match found.kind {
-            ChunkKind::State => totals.state_bytes += content,
+            ChunkKind::State | ChunkKind::Part => totals.state_bytes += content,
             ChunkKind::Transactions => totals.transaction_bytes += content,
             ChunkKind::End => return Some(()),
         }

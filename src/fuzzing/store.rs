@@ -172,7 +172,7 @@ pub fn snapshot(data: &[u8]) {
     });
     for lsn in lsns {
         let checked = crate::snapshot::check(&disk, lsn);
-        let loaded = crate::snapshot::load::<Kv>(&disk, None, lsn, &mut |_, _| {});
+        let loaded = crate::snapshot::load::<Kv>(&disk, None, lsn, crate::snapshot::Help::None, &|_, _| {});
         if let Err(error) = &checked {
             is_typed(error);
         }
@@ -187,8 +187,16 @@ pub fn snapshot(data: &[u8]) {
         // what was read is written as it was read
         let other = SimDisk::new(2);
         let (state, table) = (saved(&loaded.state), loaded.table.len());
-        crate::snapshot::write(&other, &loaded.header, loaded.state, &loaded.table, &mut |_| Ok(())).unwrap();
-        let again = crate::snapshot::load::<Kv>(&other, Some(loaded.header.store), lsn, &mut |_, _| {}).unwrap();
+        let (help, pace) = (crate::snapshot::Help::None, &mut crate::snapshot::Unpaced);
+        crate::snapshot::write(&other, &loaded.header, loaded.state, &loaded.table, help, pace).unwrap();
+        let again = crate::snapshot::load::<Kv>(
+            &other,
+            Some(loaded.header.store),
+            lsn,
+            crate::snapshot::Help::None,
+            &|_, _| {},
+        )
+        .unwrap();
         assert_eq!((saved(&again.state), again.table.len()), (state, table));
         assert_eq!(again.header, loaded.header);
     }

@@ -1,4 +1,4 @@
-//! Redoing many commands at once: sorted, so that each part of the tree is visited once, in order.
+//! Redoing many commands at once: their writes are gathered, sorted, and merged into the tree.
 //!
 //! Only blind writes are gathered, of which the last to a key counts. A compare-and-set looks at the state, so all
 //! before it is carried out first.
@@ -7,78 +7,37 @@ use super::codec::{Part, visit};
 use super::{Kv, KvRejection, check_key, check_value};
 use crate::machine::DecodeError;
 
-/// A blind write, its key in the arena.
-struct Write<'a> {
-    /// The key's first bytes, as a number: most comparisons need no more.
-    head: u64,
-    key: (usize, usize),
-    /// None removes the key.
-    value: Option<&'a [u8]>,
-}
-
-#[derive(Default)]
-struct Gathered<'a> {
-    arena: Vec<u8>,
-    writes: Vec<Write<'a>>,
-}
-
-impl<'a> Gathered<'a> {
-    fn add(&mut self, table: &str, key: &[u8], value: Option<&'a [u8]>) {
-        let start = self.arena.len();
-        self.arena.extend_from_slice(table.as_bytes());
-        self.arena.push(0);
-        self.arena.extend_from_slice(key);
-        let composite = &self.arena[start..];
-        let mut head = [0; 8];
-        let len = composite.len().min(8);
-        head[..len].copy_from_slice(&composite[..len]);
-        self.writes.push(Write { head: u64::from_be_bytes(head), key: (start, self.arena.len()), value });
-    }
-
-    /// Carries out what was gathered, in the order of keys.
-    fn flush(&mut self, kv: &mut Kv) {
-        let arena = &self.arena;
-        let key = |write: &Write<'_>| &arena[write.key.0..write.key.1];
-        // stable: writes to one key stay in their order, and the last of them counts
-        self.writes.sort_by(|a, b| a.head.cmp(&b.head).then_with(|| key(a).cmp(key(b))));
-        for (at, write) in self.writes.iter().enumerate() {
-            let overwritten = self.writes.get(at + 1).is_some_and(|next| key(next) == key(write));
-            if overwritten {
-                continue;
-            }
-            match write.value {
-                Some(value) => drop(kv.tree.insert(key(write), value)),
-                None => drop(kv.tree.remove(key(write))),
-            }
-        }
-        self.arena.clear();
-        self.writes.clear();
-    }
-}
+/// Writes are gathered until they take as much memory as this share of what the tree holds: so each entry of the tree is
+/// copied a few times in all, however many writes there are.
+const SHARE: u64 = 2;
+/// At least so much is gathered.
+const LEAST_BYTES: u64 = 128 << 20;
+/// And no more than this.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Why the command at an index was not redone.
 pub(super) type BulkFault = (usize, Result<KvRejection, DecodeError>);
 
-/// Redoes the commands in order, or as if in order.
+/// Redoes the commands in order, or as if in order. What they write is gathered in the machine, until that is enough or redo is over.
 pub(super) fn redo(kv: &mut Kv, commands: &[&[u8]]) -> Result<(), BulkFault> {
-    let mut gathered = Gathered::default();
+    let mut gathered = kv.gathered.take().unwrap_or_default();
     for (index, command) in commands.iter().enumerate() {
-        let visited = visit(command, |part| match part {
-            Part::Put { table, key, value } => {
-                check_key(table, key)?;
-                check_value(value)?;
-                gathered.add(table, key, Some(value));
-                Ok(())
+        let visited = visit(command, |part| {
+            let (table, key, value) = match part {
+                Part::Put { table, key, value } => (table, key, Some(value)),
+                Part::Delete { table, key } => (table, key, None),
+                other => {
+                    kv.tree.merge(&mut gathered);
+                    return kv.redo_part(&other);
+                }
+            };
+            check_key(table, key)?;
+            value.map_or(Ok(()), check_value)?;
+            gathered.push([table.as_bytes(), &[0], key], value);
+            if gathered.size() as u64 > limit(kv) {
+                kv.tree.merge(&mut gathered);
             }
-            Part::Delete { table, key } => {
-                check_key(table, key)?;
-                gathered.add(table, key, None);
-                Ok(())
-            }
-            other => {
-                gathered.flush(kv);
-                kv.redo_part(&other)
-            }
+            Ok(())
         });
         match visited {
             Ok(Ok(())) => {}
@@ -86,8 +45,13 @@ pub(super) fn redo(kv: &mut Kv, commands: &[&[u8]]) -> Result<(), BulkFault> {
             Err(error) => return Err((index, Err(error))),
         }
     }
-    gathered.flush(kv);
+    kv.gathered = Some(gathered);
     Ok(())
+}
+
+/// How much may be gathered.
+fn limit(kv: &Kv) -> u64 {
+    (kv.tree.payload_bytes() / SHARE).clamp(LEAST_BYTES, MOST_BYTES)
 }
 
 #[cfg(test)]
@@ -129,7 +93,10 @@ mod tests {
             }
             let mut at_once = Kv::default();
             let slices: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
-            redo(&mut at_once, &slices).unwrap();
+            for part in slices.chunks(usize::from(cas) + 1) {
+                redo(&mut at_once, part).unwrap();
+            }
+            at_once.finish_redo();
             let saved = |kv: &Kv| { let mut out = Vec::new(); kv.save(&mut out).unwrap(); out };
             prop_assert_eq!(saved(&at_once), saved(&one_by_one));
         }

@@ -4,11 +4,12 @@
 //! clone, and with it a snapshot or a view, costs nothing when it is taken. A table exists exactly
 //! while it holds a key: no command creates or drops one, and so no inverse can drop another's rows.
 //!
-//! The machine knows nothing of logs, locks or transactions.
+//! The machine knows nothing of logs, locks or transactions; of threads only that a large merge or state is shared out to some.
 
 mod bulk;
 mod codec;
 mod command;
+mod encode;
 mod read;
 mod snapshot;
 #[cfg(test)]
@@ -16,16 +17,18 @@ mod tests;
 mod tree;
 
 pub use command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH, MAX_KEY_LEN, MAX_TABLE_LEN, MAX_VALUE_LEN};
+pub(crate) use read::{KvPiece, KvSpan};
 pub use read::{KvRange, KvTables};
+pub(crate) use tree::End;
 
-use crate::machine::{Access, DecodeError, Footprint, RedoFault, StateMachine};
+use crate::machine::{Access, DecodeError, Footprint, Parts, RedoFault, StateMachine};
 use codec::Part;
 use read::{borrowed, composite, is_table, prefix_bounds, range_bounds, with_composite};
 use snapshot::Saver;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use tree::Tree;
+use tree::{Batch, Tree};
 
 /// An ordered map from bytes to bytes, in named tables. A clone costs nothing and is independent.
 ///
@@ -49,6 +52,8 @@ use tree::Tree;
 #[derive(Clone, Default)]
 pub struct Kv {
     tree: Tree,
+    /// What redo has put off, if it goes on.
+    gathered: Option<Box<Batch>>,
 }
 
 impl Kv {
@@ -162,6 +167,10 @@ impl Kv {
     /// # Errors
     /// Only those of `out`.
     pub fn save_and_drop(self, out: &mut dyn io::Write) -> io::Result<()> {
+        let threads = encode::threads_for(&self.tree);
+        if threads > 1 {
+            return encode::save(self.tree, threads, out);
+        }
         let mut saver = Saver::new(out, self.len());
         self.tree.drain_sorted(|key, value| saver.push(key, value))?;
         saver.finish()
@@ -195,7 +204,7 @@ impl Kv {
         check_key(table, key)?;
         value.map_or(Ok(()), check_value)?;
         with_composite(table, key, |composite| match value {
-            Some(value) => drop(self.tree.insert(composite, value)),
+            Some(value) => drop(self.tree.insert_seeing(composite, value, |_| ())),
             None => drop(self.tree.remove(composite)),
         });
         Ok(())
@@ -325,6 +334,12 @@ impl StateMachine for Kv {
         })
     }
 
+    fn finish_redo(&mut self) {
+        if let Some(mut gathered) = self.gathered.take() {
+            self.tree.merge(&mut gathered);
+        }
+    }
+
     fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let mut saver = Saver::new(out, self.len());
         for (key, value) in self.tree.range((Bound::Unbounded, Bound::Unbounded)) {
@@ -338,7 +353,11 @@ impl StateMachine for Kv {
     }
 
     fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {
-        Ok(Kv { tree: snapshot::load(input)? })
+        Ok(Kv { tree: snapshot::load(input)?, gathered: None })
+    }
+
+    fn load_parts(parts: Parts<'_>, _version: u32) -> Result<Self, DecodeError> {
+        Ok(Kv { tree: snapshot::load_parts(parts)?, gathered: None })
     }
 }
 

@@ -3,8 +3,10 @@
 //! A composite key is the table's name, a zero byte, and the key. As names have no zero byte, the entries of a table
 //! lie together, and the tables in the order of their names.
 
+use super::Kv;
 use super::command::MAX_TABLE_LEN;
-use super::tree::{Range, Tree};
+use super::tree::{End, Piece, Range, Tree};
+use crate::machine::{Access, Footprint};
 use std::iter::FusedIterator;
 use std::ops::{Bound, RangeBounds};
 
@@ -77,6 +79,63 @@ pub(super) fn borrowed((start, end): &Bounds) -> (Bound<&[u8]>, Bound<&[u8]>) {
     (start.as_ref().map(|b| &b[..]), end.as_ref().map(|b| &b[..]))
 }
 
+/// A part of a table: what is between two composite keys. If there can be no such table, nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct KvSpan {
+    bounds: Bounds,
+    /// How much of each composite key is the table; `None` if there is none.
+    skip: Option<usize>,
+}
+
+/// Entries of a part of a table that were taken out, to be copied one by one.
+#[derive(Debug)]
+pub(crate) struct KvPiece {
+    piece: Piece,
+    skip: usize,
+}
+
+impl KvSpan {
+    pub(crate) fn of_range<K: AsRef<[u8]> + ?Sized>(table: &str, range: &impl RangeBounds<K>) -> Self {
+        KvSpan { bounds: range_bounds(table, range), skip: is_table(table).then_some(table.len() + 1) }
+    }
+
+    pub(crate) fn of_prefix(table: &str, prefix: &[u8]) -> Self {
+        KvSpan { bounds: prefix_bounds(table, prefix), skip: is_table(table).then_some(table.len() + 1) }
+    }
+
+    /// What reading it touches.
+    pub(crate) fn footprint(&self) -> Footprint {
+        Footprint::range::<[u8]>(Access::Shared, borrowed(&self.bounds))
+    }
+
+    /// Its entries.
+    pub(crate) fn entries<'a>(&self, kv: &'a Kv) -> KvRange<'a> {
+        match self.skip {
+            Some(skip) => KvRange { range: kv.tree.range(borrowed(&self.bounds)), skip },
+            None => KvRange { range: Range::default(), skip: 0 },
+        }
+    }
+
+    /// Takes as many entries off an end as lie together.
+    pub(crate) fn take(&mut self, kv: &Kv, end: End) -> Option<KvPiece> {
+        let skip = self.skip?;
+        let piece = kv.tree.range(borrowed(&self.bounds)).piece(end)?;
+        match end {
+            End::Front => self.bounds.0 = Bound::Excluded(piece.key(End::Back)?.to_vec()),
+            End::Back => self.bounds.1 = Bound::Excluded(piece.key(End::Front)?.to_vec()),
+        }
+        Some(KvPiece { piece, skip })
+    }
+}
+
+impl KvPiece {
+    /// Takes the entry at an end off, and copies it.
+    pub(crate) fn pop(&mut self, end: End) -> Option<(Vec<u8>, Vec<u8>)> {
+        let skip = self.skip;
+        self.piece.pop(end, |key, value| (key.get(skip..).unwrap_or_default().to_vec(), value.to_vec()))
+    }
+}
+
 /// The entries of a part of a table, in order: keys (without the table) and values.
 ///
 /// Made by [`Kv::range`](super::Kv::range) and [`Kv::prefix`](super::Kv::prefix).
@@ -93,6 +152,7 @@ impl<'a> KvRange<'a> {
         KvRange { range, skip: table.len() + 1 }
     }
 
+    #[inline]
     fn strip(&self, (key, value): (&'a [u8], &'a [u8])) -> (&'a [u8], &'a [u8]) {
         (key.get(self.skip..).unwrap_or_default(), value)
     }
@@ -101,6 +161,7 @@ impl<'a> KvRange<'a> {
 impl<'a> Iterator for KvRange<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.range.next().map(|item| self.strip(item))
     }

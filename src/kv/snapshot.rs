@@ -9,6 +9,9 @@
 //! one before; the suffix is the rest. Varints are those of the commands. Equal states have equal
 //! bytes, whatever their history.
 //!
+//! The bytes are cut into parts: one ends behind the entry with which it comes to `PART_BYTES` or more, and the next one's
+//! first entry shares nothing, so that each can be decoded by itself.
+//!
 //! Loading believes nothing: it checks order, count, limits, table names and the end of the data, never panics, and
 //! holds no more than its input backs.
 
@@ -16,19 +19,55 @@
 
 use super::codec::{ends_early, put_varint, split_varint};
 use super::command::{MAX_KEY_LEN, MAX_TABLE_LEN, MAX_VALUE_LEN};
-use super::tree::{Builder, OutOfOrder, Tree};
-use crate::machine::DecodeError;
+use super::tree::{Builder, OutOfOrder, Run, Tree};
+use crate::machine::{DecodeError, Parts};
 use std::io::{self, BufRead, Write};
 
 /// Writes are gathered up to this size.
 const PIECE_BYTES: usize = 64 << 10;
+/// A part ends once it has so many bytes: with most entries it still fits one chunk of a snapshot.
+pub(super) const PART_BYTES: usize = 1000 << 10;
 const MAX_COMPOSITE_LEN: usize = MAX_KEY_LEN.saturating_add(1);
+
+/// The bytes of entries that come in order.
+pub(super) struct Entries {
+    pub(super) bytes: Vec<u8>,
+    previous: Vec<u8>,
+}
+
+impl Entries {
+    /// Goes on in `bytes` behind the entry of a key.
+    pub(super) fn after(previous: &[u8], bytes: Vec<u8>) -> Self {
+        Entries { bytes, previous: previous.to_vec() }
+    }
+
+    /// Appends the next entry, all but its value.
+    #[inline]
+    pub(super) fn push_head(&mut self, key: &[u8], value_len: usize) {
+        let shared = common_prefix(&self.previous, key);
+        let suffix = key.get(shared..).unwrap_or_default();
+        if (shared | suffix.len() | value_len) < 0x80 {
+            // three numbers of one byte each, as they mostly are
+            self.bytes.extend_from_slice(&[shared as u8, suffix.len() as u8, value_len as u8]);
+        } else {
+            put_varint(shared as u64, &mut self.bytes);
+            put_varint(suffix.len() as u64, &mut self.bytes);
+            put_varint(value_len as u64, &mut self.bytes);
+        }
+        self.bytes.extend_from_slice(suffix);
+        self.previous.truncate(shared);
+        self.previous.extend_from_slice(suffix);
+    }
+}
 
 /// Writes entries that come in order.
 pub(super) struct Saver<'a> {
     out: &'a mut dyn Write,
-    piece: Vec<u8>,
-    previous: Vec<u8>,
+    piece: Entries,
+    /// What has been written of the part, the piece aside.
+    part_bytes: usize,
+    /// Whether a part has ended, which is said only once another entry follows.
+    ended: bool,
 }
 
 impl<'a> Saver<'a> {
@@ -36,37 +75,50 @@ impl<'a> Saver<'a> {
     pub(super) fn new(out: &'a mut dyn Write, count: usize) -> Self {
         let mut piece = Vec::with_capacity(PIECE_BYTES.saturating_mul(2));
         put_varint(count as u64, &mut piece);
-        Saver { out, piece, previous: Vec::new() }
+        Saver { out, piece: Entries::after(&[], piece), part_bytes: 0, ended: false }
     }
 
     /// Writes the next entry.
     pub(super) fn push(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        let shared = self.previous.iter().zip(key).take_while(|(a, b)| a == b).count();
-        let suffix = key.get(shared..).unwrap_or_default();
-        put_varint(shared as u64, &mut self.piece);
-        put_varint(suffix.len() as u64, &mut self.piece);
-        put_varint(value.len() as u64, &mut self.piece);
-        self.piece.extend_from_slice(suffix);
-        self.previous.truncate(shared);
-        self.previous.extend_from_slice(suffix);
-        if value.len() >= PIECE_BYTES {
-            self.flush()?;
-            return self.out.write_all(value);
+        if self.ended {
+            self.end_part()?;
         }
-        self.piece.extend_from_slice(value);
-        if self.piece.len() >= PIECE_BYTES { self.flush() } else { Ok(()) }
+        self.piece.push_head(key, value.len());
+        if value.len() >= PIECE_BYTES {
+            self.write_piece()?;
+            self.part_bytes = self.part_bytes.saturating_add(value.len());
+            self.out.write_all(value)?;
+        } else {
+            self.piece.bytes.extend_from_slice(value);
+        }
+        self.ended = self.part_bytes.saturating_add(self.piece.bytes.len()) >= PART_BYTES;
+        if self.piece.bytes.len() >= PIECE_BYTES { self.write_piece() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.write_all(&self.piece)?;
-        self.piece.clear();
+    fn end_part(&mut self) -> io::Result<()> {
+        self.write_piece()?;
+        self.out.flush()?;
+        self.piece.previous.clear();
+        (self.part_bytes, self.ended) = (0, false);
+        Ok(())
+    }
+
+    fn write_piece(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.piece.bytes)?;
+        self.part_bytes = self.part_bytes.saturating_add(self.piece.bytes.len());
+        self.piece.bytes.clear();
         Ok(())
     }
 
     /// Writes what is left.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        self.flush()
+        self.write_piece()
     }
+}
+
+/// How many bytes two keys begin with alike.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// Reads a state that takes all of `input`.
@@ -80,11 +132,8 @@ pub(super) fn load(input: &mut dyn BufRead) -> Result<Tree, DecodeError> {
         let bytes = input.fill_buf()?;
         let mut rest = bytes;
         while left > 0
-            && let Some((head, behind)) = split_head(rest, &loader)?
-            && let Some((suffix, behind)) = behind.split_at_checked(head.suffix)
-            && let Some((value, behind)) = behind.split_at_checked(head.value)
+            && let Some(behind) = loader.push_next(rest)?
         {
-            loader.push(head.shared, suffix, value)?;
             rest = behind;
             left = left.saturating_sub(1);
         }
@@ -100,6 +149,26 @@ pub(super) fn load(input: &mut dyn BufRead) -> Result<Tree, DecodeError> {
         return Err(DecodeError::new("bytes follow the state"));
     }
     Ok(loader.builder.finish())
+}
+
+/// Reads a state that takes all of its parts, each decoded by itself.
+pub(super) fn load_parts(parts: Parts<'_>) -> Result<Tree, DecodeError> {
+    let decoded = parts.decode(|number, mut bytes| {
+        let mut count = None;
+        if number == 0 {
+            let (stated, behind) = split_varint(bytes)?.ok_or_else(ends_early)?;
+            (count, bytes) = (Some(stated), behind);
+        }
+        let mut loader = Loader::default();
+        while !bytes.is_empty() {
+            bytes = loader.push_next(bytes)?.ok_or_else(ends_early)?;
+        }
+        Ok((count, loader.builder.finish_run()))
+    })?;
+    let count = decoded.first().and_then(|(count, _)| *count).ok_or_else(ends_early)?;
+    let runs = decoded.into_iter().map(|(_, run): (_, Run)| run);
+    let tree = Tree::from_runs(runs).map_err(|OutOfOrder| DecodeError::new("the keys do not ascend"))?;
+    if tree.len() as u64 == count { Ok(tree) } else { Err(DecodeError::new("the entries are not as many as stated")) }
 }
 
 /// The lengths that an entry starts with.
@@ -138,6 +207,19 @@ impl Loader {
             return Err(DecodeError::new("a value is too long"));
         }
         Ok(Head { shared: shared as usize, suffix: suffix as usize, value: value as usize })
+    }
+
+    /// Takes in the entry that the bytes start with, and returns what follows it; nothing if they end within it.
+    #[inline]
+    fn push_next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, DecodeError> {
+        if let Some((head, behind)) = split_head(bytes, self)?
+            && let Some((suffix, behind)) = behind.split_at_checked(head.suffix)
+            && let Some((value, behind)) = behind.split_at_checked(head.value)
+        {
+            self.push(head.shared, suffix, value)?;
+            return Ok(Some(behind));
+        }
+        Ok(None)
     }
 
     fn push(&mut self, shared: usize, suffix: &[u8], value: &[u8]) -> Result<(), DecodeError> {

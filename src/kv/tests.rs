@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::parts::PartWriter;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -278,6 +279,81 @@ fn a_count_or_length_of_what_is_not_there_is_an_error_before_anything_is_allocat
             codec::put_varint(stated, &mut bytes);
             assert!(Kv::decode(&bytes, 1).is_err(), "{kind} {stated}");
             assert!(Kv::default().redo(&[&bytes], 1).is_err(), "{kind} {stated}");
+        }
+    }
+}
+
+#[test]
+fn a_state_in_parts_is_the_same_read_side_by_side_and_as_a_stream() {
+    let mut kv = Kv::default();
+    for n in 0..60_000u32 {
+        let table = if n % 3 == 0 { "a" } else { "b" };
+        kv.apply(&KvCommand::put(table, n.wrapping_mul(0x9E37_79B9).to_be_bytes(), [n as u8; 100])).unwrap();
+    }
+    // one that is longer than a chunk of a snapshot
+    kv.apply(&KvCommand::put("c", "large", vec![1; 3 << 20])).unwrap();
+    kv.apply(&KvCommand::put("d", "last", "")).unwrap();
+    let mut writer = PartWriter::default();
+    kv.save(&mut writer).unwrap();
+    let parts = writer.into_parts();
+    assert!(parts.len() >= 5, "{}", parts.len());
+    assert_eq!(parts.concat(), saved(&kv));
+    assert!(kv.payload_bytes() > 6 << 20, "several threads encode it");
+    for threads in 1..5 {
+        let mut frozen = PartWriter::default();
+        encode::save(kv.tree.clone(), threads, &mut frozen).unwrap();
+        assert!(frozen.into_parts() == parts, "the parts do not depend on the way, with {threads} threads");
+    }
+
+    let load_parts = |parts: &[Vec<u8>]| Kv::load_parts(Parts::of(parts), 1);
+    assert_eq!(saved(&load_parts(&parts).unwrap()), saved(&kv));
+    assert_eq!(saved(&load(&parts.concat()).unwrap()), saved(&kv));
+    assert_eq!(saved(&load_parts(&[saved(&Kv::default())]).unwrap()), saved(&Kv::default()));
+
+    for part in 0..parts.len() {
+        let mut missing = parts.clone();
+        missing.remove(part);
+        assert!(load_parts(&missing).is_err(), "without part {part}");
+        let mut cut = parts.clone();
+        cut[part].pop();
+        // the last entry's value may be what was cut short, or it has none
+        assert!(load_parts(&cut).is_err(), "part {part} cut short");
+    }
+    let mut swapped = parts.clone();
+    swapped.swap(1, 2);
+    assert!(load_parts(&swapped).is_err());
+    let mut twice = parts.clone();
+    twice.insert(1, parts[1].clone());
+    assert!(load_parts(&twice).is_err());
+    assert!(load_parts(&[]).is_err());
+}
+
+proptest! {
+    #[test]
+    fn a_span_taken_in_pieces_from_both_ends_gives_what_a_range_gives(
+        keys in prop::collection::vec((0u8..3, any::<u16>()), 0..600),
+        (start, end) in (any::<u16>(), any::<u16>()),
+        ends in prop::collection::vec(any::<bool>(), 1..9),
+    ) {
+        let mut kv = Kv::default();
+        for (table, key) in keys {
+            let table = ["", "t", "tt"][usize::from(table)];
+            kv.apply(&KvCommand::put(table, key.to_be_bytes(), [table.len() as u8; 50])).unwrap();
+        }
+        let (start, end) = (start.to_be_bytes(), end.to_be_bytes());
+        let range = || (std::ops::Bound::Included(&start[..]), std::ops::Bound::Excluded(&end[..]));
+        for table in ["", "t", "no table\0"] {
+            let mut left: std::collections::VecDeque<_> = kv.range::<[u8]>(table, range()).collect();
+            let mut span = KvSpan::of_range::<[u8]>(table, &range());
+            prop_assert!(span.entries(&kv).eq(left.iter().copied()));
+            for end in ends.iter().cycle().map(|front| if *front { End::Front } else { End::Back }) {
+                let Some(mut piece) = span.take(&kv, end) else { break };
+                while let Some((key, value)) = piece.pop(end) {
+                    let wanted = if end == End::Front { left.pop_front() } else { left.pop_back() };
+                    prop_assert_eq!(Some((&key[..], &value[..])), wanted);
+                }
+            }
+            prop_assert!(left.is_empty());
         }
     }
 }

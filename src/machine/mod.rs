@@ -6,11 +6,13 @@
 
 mod digest;
 mod footprint;
+pub(crate) mod parts;
 #[cfg(feature = "serde")]
 mod with_serde;
 
 pub use digest::Digest;
 pub use footprint::{Access, Claim, Extent, Footprint};
+pub use parts::Parts;
 #[cfg(feature = "serde")]
 pub use with_serde::SerdeMachine;
 
@@ -116,6 +118,10 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// decodes and applies them one by one; a machine may do it faster, as long as the outcome is the same. After a fault the state is
     /// thrown away.
     ///
+    /// A machine may put off what it is given, to carry out much at once: between a call of this and the next of
+    /// [`finish_redo`](Self::finish_redo) it is asked for nothing but more of this, and nobody looks at the state. What it puts off it has
+    /// already found to be readable and not to be rejected, and it sets itself a limit to how much that may be.
+    ///
     /// # Errors
     /// Which command could not be decoded, or was rejected, which in a log is damage.
     fn redo(&mut self, commands: &[&[u8]], version: u32) -> Result<(), RedoFault> {
@@ -126,6 +132,9 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Carries out all that [`redo`](Self::redo) has put off. With nothing put off, which is the default, it does nothing.
+    fn finish_redo(&mut self) {}
+
     /// How many bytes [`encode`](Self::encode) appends. What a transaction may hold for its rollback is counted in these.
     fn encoded_len(command: &Self::Command) -> usize {
         let mut scratch = Vec::new();
@@ -134,6 +143,9 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     }
 
     /// Writes the whole state, the same bytes for equal states.
+    ///
+    /// A machine that reads its [parts](Self::load_parts) apart says by [`flush`](io::Write::flush) where one ends, at the same places
+    /// for equal states. A part of about a mebibyte is a good size.
     ///
     /// # Errors
     /// Only those of `out`.
@@ -153,6 +165,15 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// [`DecodeError`] if the bytes are not such a state, or an error of `input`. It must not panic,
     /// nor allocate what `input` does not back.
     fn load(input: &mut dyn io::BufRead, version: u32) -> Result<Self, DecodeError>;
+
+    /// Reads a state that was saved in [`Parts`], which is what recovery does. A machine whose parts can be decoded without those before
+    /// them is loaded faster by several threads. The default reads them one behind the other.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    fn load_parts(parts: Parts<'_>, version: u32) -> Result<Self, DecodeError> {
+        Self::load(&mut parts.into_stream(), version)
+    }
 
     /// A short name of the state: equal for states with equal saved bytes, however they came about. The default digests what
     /// [`save`](Self::save) writes, one pass over the state. With [`digest_every`](crate::Options::digest_every) it stands in the log,

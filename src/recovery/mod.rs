@@ -22,19 +22,23 @@ use crate::format::manifest::SnapshotEntry;
 use crate::format::{Epoch, Lsn, MachineTag, StoreId};
 use crate::machine::StateMachine;
 use crate::options::{Options, ProgressFn};
-use crate::storage::{AlignedBuf, Storage};
+use crate::snapshot::Help;
+use crate::storage::{AlignedBuf, Storage, ahead};
 use crate::sync::{Arc, mpsc, thread};
 use crate::txn::{Table, guarded};
 use crate::wal::attach::{Access, Attached};
 use crate::wal::scan::{Chunk, ScanEnd, Scanner};
-use crate::wal::{Background, Level, Log, OpenLog, Tail, prepare_root};
+use crate::wal::{Level, Log, OpenLog, Tail, prepare_root};
 use candidates::Candidate;
 use replay::Replay;
 
 use std::time::Duration;
 
-/// How many chunks the reading thread may be ahead.
-const CHUNKS_AHEAD: usize = 2;
+/// How much of the log is replayed at once. Recovery holds three such groups at the most, beside what the machine makes of them: one being
+/// replayed, one that waits for it, and one being read.
+const GROUP_BYTES: u64 = 32 << 20;
+/// How much is replayed at once at first, while the state is small.
+const FIRST_GROUP_BYTES: u64 = 8 << 20;
 
 /// What recovery hands to the engine.
 pub(crate) struct Recovered<M: StateMachine> {
@@ -86,12 +90,12 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     let mut report = new_report(&attached);
     report.phases.attach = watch.lap();
 
-    let Base { mut replay, start, snapshots, origin } = load_base::<M>(&attached, &mut report, &teller)?;
+    let help = Help::from(options.log.background);
+    let Base { mut replay, start, snapshots, origin } = load_base::<M>(&attached, &mut report, &teller, help)?;
     report.phases.snapshot = watch.lap();
 
     let scanner = Scanner::new(&attached, start)?;
-    let threads = options.log.background == Background::Threads;
-    let end = redo(scanner, &mut replay, &mut report, &teller, threads)?;
+    let end = redo(scanner, &mut replay, &mut report, &teller, help)?;
     note_end(&attached, &end, &mut report);
     report.phases.redo = watch.lap();
 
@@ -131,6 +135,7 @@ pub(crate) fn new_report(attached: &Attached) -> RecoveryReport {
         end: Lsn::ZERO,
         log_bytes: 0,
         records: 0,
+        groups: Default::default(),
         redone: 0,
         undone: 0,
         undo_steps: 0,
@@ -219,7 +224,12 @@ struct Base<M: StateMachine> {
 
 /// Loads the newest snapshot that is whole; an older one, or the empty state where the log goes back to it, stands in for
 /// one that is damaged.
-fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, teller: &Teller) -> Result<Base<M>> {
+fn load_base<M: StateMachine>(
+    attached: &Attached,
+    report: &mut RecoveryReport,
+    teller: &Teller,
+    help: Help,
+) -> Result<Base<M>> {
     let mut first_fault = None;
     let list = candidates::list(attached)?;
     let store = owner(attached)?.map(|(_, store)| store);
@@ -231,8 +241,8 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
             // whatever was vouched for before has turned out to be damaged
             return Ok(Base { replay, start: *start, snapshots: Vec::new(), origin: Some(*start) });
         };
-        let mut tell = |done, total| teller.tell(Phase::Snapshot, done, total);
-        match crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, &mut tell) {
+        let tell = |done, total| teller.tell(Phase::Snapshot, done, total);
+        match crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, help, &tell) {
             Ok(loaded) => {
                 report.snapshot = Some(loaded.header.lsn);
                 report.snapshot_bytes = loaded.file_bytes;
@@ -254,62 +264,91 @@ fn load_base<M: StateMachine>(attached: &Attached, report: &mut RecoveryReport, 
     }))
 }
 
-/// Reads and replays the log. With threads, one reads and checks while the other decodes and applies.
+/// Reads and replays the log. With threads, one reads, one checks what was read, and the caller decodes and applies a group of what was
+/// checked while the next one comes together.
 fn redo<M: StateMachine>(
     mut scanner: Scanner,
     replay: &mut Replay<M>,
     report: &mut RecoveryReport,
     teller: &Teller,
-    threads: bool,
+    help: Help,
 ) -> Result<ScanEnd> {
     let total = scanner.bytes_ahead();
     let storage = scanner.storage().clone();
-    let mut take = |chunk: &Chunk, report: &mut RecoveryReport| -> Result<()> {
-        replay.chunk(chunk, || storage.path(&chunk.segment().name), report)?;
-        report.log_bytes = report.log_bytes.saturating_add(chunk.bytes());
+    let mut take = |group: &[Chunk], report: &mut RecoveryReport| -> Result<()> {
+        replay.chunks(group, |chunk| storage.path(&chunk.segment().name), report)?;
+        let bytes = group.iter().map(Chunk::bytes).fold(0, u64::saturating_add);
+        report.log_bytes = report.log_bytes.saturating_add(bytes);
         teller.tell(Phase::Redo, report.log_bytes, total);
         Ok(())
     };
-    let buffer =
-        || AlignedBuf::with_capacity(0).map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) });
-    if !threads {
-        let mut buf = buffer()?;
-        while let Some(chunk) = scanner.next_chunk(buf)? {
-            take(&chunk, report)?;
-            buf = chunk.into_buf();
+    if help == Help::None {
+        let (mut bufs, mut read) = (Vec::new(), 0);
+        loop {
+            let group = next_group(&mut scanner, &mut bufs, &mut read)?;
+            if group.is_empty() {
+                replay.finish()?;
+                return scanner.take_end();
+            }
+            take(&group, report)?;
+            bufs.extend(group.into_iter().map(Chunk::into_buf));
         }
-        return scanner.take_end();
     }
-    let (chunks_out, chunks_in) = mpsc::sync_channel::<Chunk>(CHUNKS_AHEAD);
+    let (groups_out, groups_in) = mpsc::sync_channel::<Vec<Chunk>>(1);
     let (bufs_out, bufs_in) = mpsc::channel::<AlignedBuf>();
-    for _ in 0..=CHUNKS_AHEAD {
-        // the receiver lives until the threads below have ended
-        let _ = bufs_out.send(buffer()?);
-    }
-    thread::scope(|scope| {
+    let (ahead, fetcher) = ahead::pair();
+    scanner.read_ahead(ahead);
+    let end = thread::scope(|scope| {
+        scope.spawn(move || fetcher.run());
         let reader = scope.spawn(move || -> Result<ScanEnd> {
-            while let Ok(buf) = bufs_in.recv() {
-                let Some(chunk) = scanner.next_chunk(buf)? else { break };
-                if chunks_out.send(chunk).is_err() {
+            let (mut bufs, mut read) = (Vec::new(), 0);
+            loop {
+                let group = next_group(&mut scanner, &mut bufs, &mut read)?;
+                if group.is_empty() {
+                    return scanner.take_end();
+                }
+                if groups_out.send(group).is_err() {
                     // the other side has failed, and its error is the one that counts
                     return Err(Error::Closed);
                 }
+                bufs.extend(bufs_in.try_iter());
             }
-            scanner.take_end()
         });
         let mut result = Ok(());
-        for chunk in &chunks_in {
-            result = take(&chunk, report);
+        for group in &groups_in {
+            result = take(&group, report);
             if result.is_err() {
                 break;
             }
-            let _ = bufs_out.send(chunk.into_buf());
+            group.into_iter().for_each(|chunk| drop(bufs_out.send(chunk.into_buf())));
         }
-        drop((chunks_in, bufs_out));
+        drop((groups_in, bufs_out));
         let end = reader.join().map_err(|_| Error::Poisoned)?;
         result?;
         end
-    })
+    })?;
+    replay.finish()?;
+    Ok(end)
+}
+
+/// How much of the log makes a group behind so much of it: a third, within the bounds.
+fn group_bytes(read: u64) -> u64 {
+    (read / 3).clamp(FIRST_GROUP_BYTES, GROUP_BYTES)
+}
+
+/// Reads on until there is a group, or the log ends. Nothing is left where it has ended already.
+fn next_group(scanner: &mut Scanner, bufs: &mut Vec<AlignedBuf>, total: &mut u64) -> Result<Vec<Chunk>> {
+    let (mut group, mut bytes) = (Vec::new(), 0u64);
+    let wanted = group_bytes(*total);
+    while bytes < wanted {
+        let buf = bufs.pop().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
+        let buf = buf.map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })?;
+        let Some(chunk) = scanner.next_chunk(buf)? else { break };
+        bytes = bytes.saturating_add(chunk.bytes());
+        group.push(chunk);
+    }
+    *total = total.saturating_add(bytes);
+    Ok(group)
 }
 
 /// Recovers in memory from one candidate alone, for those who check whether each of them holds.
@@ -322,11 +361,11 @@ pub(crate) fn rehearse<M: StateMachine>(attached: &Attached, candidate: Candidat
         Candidate::Origin(start) => Replay::new(M::default(), Table::default(), start),
         Candidate::Snapshot(entry) => {
             let store = owner(attached)?.map(|(_, store)| store);
-            let loaded = crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, &mut |_, _| {})?;
+            let loaded = crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, Help::Threads, &|_, _| {})?;
             Replay::new(loaded.state, loaded.table, entry.lsn)
         }
     };
-    redo(Scanner::new(attached, candidate.start())?, &mut replay, &mut report, &teller, true)?;
+    redo(Scanner::new(attached, candidate.start())?, &mut replay, &mut report, &teller, Help::Threads)?;
     undo_in_memory(&mut replay.state, &mut replay.table)?;
     Ok(replay.state)
 }

@@ -5,10 +5,10 @@ use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::format::{Lsn, TxnId};
 use crate::machine::{DecodeError, StateMachine};
-use crate::txn::{Table, UndoEntry, undo_last};
+use crate::txn::{Table, UndoEntry, guarded, undo_last};
 use crate::wal::reader::records_of;
 use crate::wal::scan::Chunk;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
@@ -26,11 +26,40 @@ pub(crate) struct Replay<M: StateMachine> {
     agreed: Lsn,
 }
 
-/// Commands that were transactions of their own and followed one another in the log.
+/// Commands that follow one another in the log, but for those of other transactions that are part of it too, and whose inverses nobody
+/// will need.
 #[derive(Default)]
 struct Run<'a> {
     commands: Vec<&'a [u8]>,
     lsns: Vec<Lsn>,
+    /// Of the machine that wrote them.
+    version: u32,
+    /// How many transactions end in it.
+    ends: u64,
+}
+
+impl<'a> Run<'a> {
+    fn push(&mut self, lsn: Lsn, command: &'a [u8]) {
+        self.lsns.push(lsn);
+        self.commands.push(command);
+    }
+}
+
+/// The transactions that begin and commit in these chunks and have undone nothing: no inverse of theirs is ever needed. Their first
+/// records must be here, for those are what opens a transaction.
+fn settled_in(chunks: &[Chunk]) -> HashSet<TxnId> {
+    let mut open = HashSet::new();
+    let mut settled = HashSet::new();
+    for (lsn, bytes) in chunks.iter().flat_map(records_of).flatten() {
+        match Record::decode(lsn, bytes) {
+            Some(Record::Update { txn, .. }) if txn.first_lsn() == lsn => drop(open.insert(txn)),
+            // what comes behind a rollback is not looked at: the transaction is replayed step by step
+            Some(Record::Clr { txn, .. }) => drop(open.remove(&txn)),
+            Some(Record::Commit { txn, .. }) if open.remove(&txn) => drop(settled.insert(txn)),
+            _ => {}
+        }
+    }
+    settled
 }
 
 /// Why a record cannot be replayed: in any case damage, or a machine that breaks its law.
@@ -41,6 +70,8 @@ enum Stop {
     Damage(Lsn, Fault),
     /// The digest in this record is not that of the state at the point.
     Diverged(Lsn, Lsn),
+    /// From there on the log is that of a machine of a version which this one cannot replay.
+    Version(Lsn, u32),
 }
 
 impl From<(Lsn, Fault)> for Stop {
@@ -62,34 +93,80 @@ impl<M: StateMachine> Replay<M> {
         Replay { state, table, points: VecDeque::new(), agreed: start }
     }
 
-    /// Replays all records of a chunk.
+    /// Replays all records of chunks that follow one another. After the last of them comes [`finish`](Self::finish).
     ///
     /// # Errors
     /// [`Error::Corrupt`] with the LSN of the first record that does not fit; [`Error::Diverged`]; [`Error::UnsupportedVersion`].
-    pub(crate) fn chunk(
+    pub(crate) fn chunks(
         &mut self,
-        chunk: &Chunk,
-        path: impl Fn() -> PathBuf,
+        chunks: &[Chunk],
+        path: impl Fn(&Chunk) -> PathBuf,
         report: &mut RecoveryReport,
     ) -> Result<()> {
-        let version = chunk.machine_version;
-        if !M::supports(version) {
-            let what = M::NAME.into();
-            return Err(Error::UnsupportedVersion { path: path(), what, found: version, supported: M::VERSION });
-        }
         // a panic of the machine must not pass through as if it were ours: it is told as what it is
-        let replayed = catch_unwind(AssertUnwindSafe(|| {
-            let mut run = Run::default();
+        let replayed = catch_unwind(AssertUnwindSafe(|| self.group(chunks, report)));
+        let found = |lsn: Lsn| {
+            let at = chunks.partition_point(|chunk| chunk.first_lsn() <= lsn).saturating_sub(1);
+            chunks.get(at).map_or((PathBuf::new(), 0), |chunk| (path(chunk), chunk.offset_of(lsn)))
+        };
+        match replayed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Stop::Damage(lsn, reason))) => {
+                let (path, offset) = found(lsn);
+                Err(Error::corrupt(path, offset, Some(lsn), reason))
+            }
+            Ok(Err(Stop::Diverged(record, lsn))) => {
+                let (path, offset) = found(record);
+                Err(Error::Diverged { machine: M::NAME, path, offset, lsn, agreed: self.agreed })
+            }
+            Ok(Err(Stop::Version(lsn, version))) => {
+                let (path, what) = (found(lsn).0, M::NAME.into());
+                Err(Error::UnsupportedVersion { path, what, found: version, supported: M::VERSION })
+            }
+            Err(_) => Err(Error::Poisoned),
+        }
+    }
+
+    /// Gathers what may be redone at once, in the order of the log, and carries it out before each record that may not.
+    fn group(&mut self, chunks: &[Chunk], report: &mut RecoveryReport) -> Result<(), Stop> {
+        let mut run = Run::default();
+        let mut settled = None;
+        for (at, chunk) in chunks.iter().enumerate() {
+            let version = chunk.machine_version;
+            if version != run.version {
+                self.redo(&mut run, report)?;
+                self.state.finish_redo();
+                run.version = version;
+            }
+            if !M::supports(version) {
+                return Err(Stop::Version(chunk.first_lsn(), version));
+            }
+            chunk.frames().for_each(|frame| report.groups.add(frame.header.records));
             for record in records_of(chunk) {
                 let (lsn, bytes) = record.map_err(|(lsn, reason)| (lsn, Fault::from(reason)))?;
                 report.records = report.records.saturating_add(1);
                 let record = Record::decode(lsn, bytes).ok_or((lsn, UNKNOWN.into()))?;
-                if let Record::Execute { command, .. } = record {
-                    run.lsns.push(lsn);
-                    run.commands.push(command);
-                    continue;
+                match record {
+                    Record::Execute { command, .. } => {
+                        run.push(lsn, command);
+                        run.ends = run.ends.saturating_add(1);
+                        continue;
+                    }
+                    Record::Update { txn, command } => {
+                        let settled = settled.get_or_insert_with(|| settled_in(chunks.get(at..).unwrap_or_default()));
+                        if settled.contains(&txn) {
+                            run.push(lsn, command);
+                            continue;
+                        }
+                    }
+                    Record::Commit { txn, .. } if settled.as_mut().is_some_and(|settled| settled.remove(&txn)) => {
+                        run.ends = run.ends.saturating_add(1);
+                        continue;
+                    }
+                    _ => {}
                 }
-                self.redo(&mut run, version, report)?;
+                self.redo(&mut run, report)?;
+                self.state.finish_redo();
                 match record {
                     // another version may well save the same state in other bytes
                     Record::Point | Record::Digest { .. } if version != M::VERSION => {}
@@ -98,17 +175,13 @@ impl<M: StateMachine> Replay<M> {
                     other => self.record(lsn, other, version, report).map_err(|reason| (lsn, reason))?,
                 }
             }
-            Ok(self.redo(&mut run, version, report)?)
-        }));
-        match replayed {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Stop::Damage(lsn, reason))) => Err(Error::corrupt(path(), chunk.offset_of(lsn), Some(lsn), reason)),
-            Ok(Err(Stop::Diverged(record, lsn))) => {
-                let (machine, offset, agreed) = (M::NAME, chunk.offset_of(record), self.agreed);
-                Err(Error::Diverged { machine, path: path(), offset, lsn, agreed })
-            }
-            Err(_) => Err(Error::Poisoned),
         }
+        Ok(self.redo(&mut run, report)?)
+    }
+
+    /// Carries out what the machine has put off. Nobody looks at the state before that.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        guarded(|| self.state.finish_redo())
     }
 
     /// Replays a single record. Where that fails the state is thrown away.
@@ -134,7 +207,7 @@ impl<M: StateMachine> Replay<M> {
             Record::Digest { point, digest } => match self.compare(lsn, point, digest, report) {
                 Ok(()) => Ok(()),
                 Err(Stop::Damage(_, why)) => Err(why),
-                Err(Stop::Diverged(..)) => {
+                Err(Stop::Diverged(..) | Stop::Version(..)) => {
                     Err(format!("the state at LSN {point} is not the one that was logged").into())
                 }
             },
@@ -142,14 +215,15 @@ impl<M: StateMachine> Replay<M> {
         }
     }
 
-    /// Redoes commands that were transactions of their own and followed one another, all at once.
-    fn redo(&mut self, run: &mut Run<'_>, version: u32, report: &mut RecoveryReport) -> Result<(), (Lsn, Fault)> {
-        let count = run.commands.len() as u64;
-        self.state.redo(&run.commands, version).map_err(|fault| {
-            let lsn = run.lsns.get(fault.index).copied().unwrap_or_default();
-            (lsn, fault.unreadable.map_or(REJECTED.into(), unreadable))
-        })?;
-        report.redone = report.redone.saturating_add(count);
+    /// Redoes what was gathered, all at once.
+    fn redo(&mut self, run: &mut Run<'_>, report: &mut RecoveryReport) -> Result<(), (Lsn, Fault)> {
+        if !run.commands.is_empty() {
+            self.state.redo(&run.commands, run.version).map_err(|fault| {
+                let lsn = run.lsns.get(fault.index).copied().unwrap_or_default();
+                (lsn, fault.unreadable.map_or(REJECTED.into(), unreadable))
+            })?;
+        }
+        report.redone = report.redone.saturating_add(std::mem::take(&mut run.ends));
         run.commands.clear();
         run.lsns.clear();
         Ok(())
@@ -228,10 +302,17 @@ impl<M: StateMachine> Replay<M> {
 mod tests {
     use super::*;
     use crate::kv::{Kv, KvCommand};
+    use crate::options::{Durability, Options};
+    use crate::recovery::candidates;
     use crate::recovery::new_report;
+    use crate::sim::Rng;
     use crate::sim::SimDisk;
+    use crate::storage::AlignedBuf;
     use crate::sync::Arc;
+    use crate::wal::Background;
     use crate::wal::attach::{Access, Attached};
+    use crate::wal::scan::Scanner;
+    use std::time::Duration;
 
     #[test]
     fn a_record_of_a_transaction_that_is_not_open_is_damage() {
@@ -257,5 +338,105 @@ mod tests {
         let bytes = [Record::Update { txn: first, command: &command }.head(lsn).as_slice(), &command].concat();
         replay.one(lsn, &bytes, Kv::VERSION, &mut report).unwrap();
         assert_eq!((replay.state.len(), replay.table.len()), (1, 1));
+    }
+    /// A log in which transactions that commit, go back to savepoints, roll back, and never end are interleaved with single commands, in
+    /// the order of a seed. Returns its chunks, one a segment.
+    fn tangled(seed: u64) -> Vec<Chunk> {
+        let disk = SimDisk::new(seed);
+        let options = Options::new()
+            .background(Background::Manual)
+            .durability(Durability::Os)
+            .lock_timeout(Duration::ZERO)
+            .first_segment_bytes(16 << 10)
+            .segment_bytes(32 << 10)
+            .checkpoint_log_bytes(1 << 30);
+        let (engine, _) = options.open_on::<Kv>(Arc::new(disk.clone())).unwrap();
+        let mut rng = Rng::new(seed);
+        let mut open = Vec::new();
+        for n in 0..600u64 {
+            let key = |rng: &mut Rng| [b'k', rng.below(24) as u8];
+            let command = match rng.below(4) {
+                0 => KvCommand::delete("", key(&mut rng)),
+                1 => KvCommand::batch([
+                    KvCommand::put("t", key(&mut rng), "in a batch"),
+                    KvCommand::delete("", key(&mut rng)),
+                ]),
+                _ => KvCommand::put("", key(&mut rng), n.to_string().repeat(20)),
+            };
+            let at = rng.below(open.len().max(1) as u64) as usize;
+            match rng.below(12) {
+                // what conflicts is refused, and its transaction rolled back
+                0..=2 => drop(engine.submit(command)),
+                3 if open.len() < 6 => open.push((engine.begin().unwrap(), None)),
+                4 if at < open.len() => drop(open.swap_remove(at).0.commit_ticket().unwrap()),
+                5 if at < open.len() => open.swap_remove(at).0.rollback().unwrap(),
+                6 if at < open.len() => open[at].1 = Some(open[at].0.savepoint().unwrap()),
+                7 if at < open.len() => {
+                    if let Some(savepoint) = open[at].1.take() {
+                        open[at].0.rollback_to(savepoint).unwrap();
+                    }
+                }
+                _ if at < open.len() && open[at].0.execute(command).is_err() => drop(open.swap_remove(at)),
+                _ => {}
+            }
+        }
+        engine.sync().unwrap();
+        engine.kill();
+        drop((open, engine));
+        let attached = Attached::new(Arc::new(disk), Access::ReadOnly).unwrap();
+        let start = candidates::list(&attached).unwrap()[0].start();
+        let mut scanner = Scanner::new(&attached, start).unwrap();
+        std::iter::from_fn(|| scanner.next_chunk(AlignedBuf::with_capacity(0).unwrap()).unwrap()).collect()
+    }
+
+    /// The state, the open transactions with their inverses, and what was counted.
+    fn outcome(replay: &Replay<Kv>, report: &RecoveryReport) -> impl PartialEq + std::fmt::Debug + use<> {
+        let mut saved = Vec::new();
+        replay.state.save(&mut saved).unwrap();
+        let open: Vec<_> = replay
+            .table
+            .iter()
+            .map(|(id, undo)| {
+                let mut entries = Vec::new();
+                undo.for_each(|entry| {
+                    entries.push((entry.lsn, format!("{:?}", entry.inverse)));
+                    Ok::<_, ()>(())
+                })
+                .unwrap();
+                (id, entries)
+            })
+            .collect();
+        (saved, open, report.records, report.redone)
+    }
+
+    #[test]
+    fn replay_at_once_comes_to_the_same_as_record_by_record() {
+        let mut seen = [0; 4];
+        for seed in 0..40 {
+            let chunks = tangled(seed);
+            let attached = Attached::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
+            let start = || (Replay::new(Kv::default(), Table::default(), Lsn::ZERO), new_report(&attached));
+            let (mut replay, mut report) = start();
+            for (lsn, bytes) in chunks.iter().flat_map(records_of).map(Result::unwrap) {
+                match Record::decode(lsn, bytes).unwrap() {
+                    Record::Clr { .. } => seen[0] += 1,
+                    Record::Abort { .. } => seen[1] += 1,
+                    _ => {}
+                }
+                replay.one(lsn, bytes, Kv::VERSION, &mut report).unwrap();
+            }
+            let wanted = outcome(&replay, &report);
+            seen[2] += settled_in(&chunks).len();
+            seen[3] += replay.table.len();
+            for group in 1..=chunks.len() {
+                let (mut replay, mut report) = start();
+                for group in chunks.chunks(group) {
+                    replay.chunks(group, |_| PathBuf::new(), &mut report).unwrap();
+                }
+                replay.finish().unwrap();
+                assert_eq!(outcome(&replay, &report), wanted, "seed {seed}, {group} chunks at once");
+            }
+        }
+        assert!(seen.iter().all(|&n| n > 20), "all of it occurs: {seen:?}");
     }
 }

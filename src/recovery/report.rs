@@ -1,7 +1,7 @@
 //! What recovery found and did, for people and for programs.
 
 use crate::format::{Epoch, Lsn};
-use crate::wal::Tail;
+use crate::wal::{Groups, Tail};
 use std::fmt;
 use std::time::Duration;
 
@@ -79,6 +79,8 @@ pub struct RecoveryReport {
     pub log_bytes: u64,
     /// Records read.
     pub records: u64,
+    /// How many of them each frame held.
+    pub groups: Groups,
     /// Transactions whose commit was found.
     pub redone: u64,
     /// Transactions that had no end record, and were undone.

@@ -96,7 +96,7 @@ pub fn salvage<M: StateMachine>(
     };
     tell_unreadable(&source, &mut report);
     if let Some(state) = state {
-        target.write(state)?;
+        target.write(state, crate::snapshot::Help::None)?;
     }
     Ok(report)
 }

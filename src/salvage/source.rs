@@ -71,10 +71,6 @@ impl Storage for Source {
         self.store.block_bytes()
     }
 
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.store.free_bytes()
-    }
-
     fn monotonic(&self) -> Duration {
         self.store.monotonic()
     }

@@ -140,6 +140,11 @@ impl SimDisk {
         image.capacity = free.map(|free| image.used_bytes().saturating_add(free));
     }
 
+    /// How much can still be written. Not an operation.
+    pub fn free_bytes(&self) -> u64 {
+        self.state.lock().image.free_bytes()
+    }
+
     /// Moves the clock.
     pub fn advance(&self, by: Duration) {
         let clock = &mut self.state.lock().image.clock;
@@ -337,10 +342,6 @@ impl Storage for SimDisk {
 
     fn block_bytes(&self) -> u32 {
         self.state.lock().image.config.block_bytes
-    }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.state.lock().simple(&Op::new(OpKind::FreeBytes, ""), |image| Ok(image.free_bytes()))
     }
 
     /// The simulated clock: a microsecond for each operation, and what [`SimDisk::advance`] adds.

@@ -49,7 +49,6 @@ pub enum OpKind {
     Remove,
     SyncDir,
     Lock,
-    FreeBytes,
     ReadAt,
     ReadDeviceAt,
     WriteAt,

@@ -1,13 +1,21 @@
-//! Page-aligned buffers for direct I/O.
+//! Aligned buffers for direct I/O.
 //!
-//! An anonymous memory map starts on a page, which satisfies every device's alignment, without unsafe
-//! code. It knows nothing of what the bytes mean.
+//! A large one is an anonymous memory map, which starts on a page. A small one lies within the heap, behind as many bytes as bring it to
+//! a multiple of 4096: mapping, faulting in and unmapping a page cost more than most uses of it. Neither takes unsafe code. It knows
+//! nothing of what the bytes mean.
 
 use memmap2::MmapMut;
 use std::io;
 use std::ops::{Deref, DerefMut};
 
-/// A growable buffer whose first byte lies on a page boundary.
+/// What the first byte's address is a multiple of: no device asks for more.
+const ALIGN_BYTES: usize = 4096;
+/// Up to here a buffer lies within the heap.
+const SMALL_BYTES: usize = 64 << 10;
+/// Where large pages begin to pay: twice the size of one.
+const LARGE_BYTES: usize = 4 << 20;
+
+/// A growable buffer whose first byte's address is a multiple of 4096.
 ///
 /// ```
 /// let mut buf = seawal::storage::AlignedBuf::with_capacity(4096)?;
@@ -18,9 +26,46 @@ use std::ops::{Deref, DerefMut};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct AlignedBuf {
-    map: MmapMut,
-    len: usize,
+pub struct AlignedBuf(Memory);
+
+#[derive(Debug)]
+enum Memory {
+    /// The buffer is what lies behind `start`. All of its capacity was reserved at once, so that it never moves.
+    Heap {
+        bytes: Vec<u8>,
+        start: usize,
+    },
+    Map {
+        map: MmapMut,
+        len: usize,
+    },
+}
+
+impl Memory {
+    fn with_capacity(capacity: usize) -> io::Result<Memory> {
+        if capacity <= SMALL_BYTES {
+            let mut bytes = Vec::<u8>::new();
+            bytes.try_reserve_exact(capacity + ALIGN_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            let start = bytes.as_ptr().align_offset(ALIGN_BYTES);
+            // the only other answer that is allowed says that it cannot be known
+            if start < ALIGN_BYTES {
+                bytes.resize(start, 0);
+                return Ok(Memory::Heap { bytes, start });
+            }
+        }
+        Ok(Memory::Map { map: map(capacity)?, len: 0 })
+    }
+}
+
+/// Memory that is zero. A large one is asked for in large pages: to fault it in by small ones costs more than to read into it.
+fn map(bytes: usize) -> io::Result<MmapMut> {
+    let map = MmapMut::map_anon(bytes)?;
+    #[cfg(target_os = "linux")]
+    if bytes >= LARGE_BYTES {
+        // only advice: where it is not taken the pages are small
+        let _ = map.advise(memmap2::Advice::HugePage);
+    }
+    Ok(map)
 }
 
 impl AlignedBuf {
@@ -29,7 +74,7 @@ impl AlignedBuf {
     /// # Errors
     /// The operating system's, when it has no memory to give.
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
-        Ok(AlignedBuf { map: MmapMut::map_anon(capacity.max(4096))?, len: 0 })
+        Memory::with_capacity(capacity.max(ALIGN_BYTES)).map(AlignedBuf)
     }
 
     /// A buffer of `len` zero bytes.
@@ -38,32 +83,44 @@ impl AlignedBuf {
     /// The operating system's, when it has no memory to give.
     pub fn zeroed(len: usize) -> io::Result<Self> {
         let mut buf = Self::with_capacity(len)?;
-        buf.len = len;
+        match &mut buf.0 {
+            Memory::Heap { bytes, start } => bytes.resize(*start + len, 0),
+            // a fresh map is zero already
+            Memory::Map { len: of_map, .. } => *of_map = len,
+        }
         Ok(buf)
     }
 
     /// How many bytes fit without growing.
     pub fn capacity(&self) -> usize {
-        self.map.len()
+        match &self.0 {
+            Memory::Heap { bytes, start } => bytes.capacity() - start,
+            Memory::Map { map, .. } => map.len(),
+        }
     }
 
     /// Empties the buffer, keeping its memory.
     pub fn clear(&mut self) {
-        self.len = 0;
+        match &mut self.0 {
+            Memory::Heap { bytes, start } => bytes.truncate(*start),
+            Memory::Map { len, .. } => *len = 0,
+        }
     }
 
     /// Appends bytes, growing as needed.
     ///
     /// # Errors
     /// The operating system's, when it has no memory to give; nothing is appended then.
-    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let start = self.len;
-        let end = start.checked_add(bytes.len()).ok_or(io::ErrorKind::OutOfMemory)?;
+    pub fn extend_from_slice(&mut self, more: &[u8]) -> io::Result<()> {
+        let end = self.len().checked_add(more.len()).ok_or(io::ErrorKind::OutOfMemory)?;
         self.reserve(end)?;
-        if let Some(room) = self.map.get_mut(start..end) {
-            room.copy_from_slice(bytes);
+        match &mut self.0 {
+            Memory::Heap { bytes, .. } => bytes.extend_from_slice(more),
+            Memory::Map { map, len } => {
+                map[*len..end].copy_from_slice(more);
+                *len = end;
+            }
         }
-        self.len = end;
         Ok(())
     }
 
@@ -71,12 +128,17 @@ impl AlignedBuf {
     ///
     /// # Errors
     /// The operating system's, when it has no memory to give; the length is unchanged then.
-    pub fn resize(&mut self, len: usize) -> io::Result<()> {
-        self.reserve(len)?;
-        if let Some(fresh) = self.map.get_mut(self.len..len) {
-            fresh.fill(0);
+    pub fn resize(&mut self, to: usize) -> io::Result<()> {
+        self.reserve(to)?;
+        match &mut self.0 {
+            Memory::Heap { bytes, start } => bytes.resize(*start + to, 0),
+            Memory::Map { map, len } => {
+                if let Some(fresh) = map.get_mut(*len..to) {
+                    fresh.fill(0);
+                }
+                *len = to;
+            }
         }
-        self.len = len;
         Ok(())
     }
 
@@ -85,15 +147,13 @@ impl AlignedBuf {
     /// # Errors
     /// The operating system's, when it has no memory to give.
     pub fn reserve(&mut self, total: usize) -> io::Result<()> {
-        if total <= self.map.len() {
+        if total <= self.capacity() {
             return Ok(());
         }
         let capacity = total.checked_next_power_of_two().ok_or(io::ErrorKind::OutOfMemory)?;
-        let mut map = MmapMut::map_anon(capacity)?;
-        if let (Some(to), Some(from)) = (map.get_mut(..self.len), self.map.get(..self.len)) {
-            to.copy_from_slice(from);
-        }
-        self.map = map;
+        let mut larger = Self::with_capacity(capacity)?;
+        larger.extend_from_slice(self)?;
+        *self = larger;
         Ok(())
     }
 }
@@ -101,12 +161,54 @@ impl AlignedBuf {
 impl Deref for AlignedBuf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        self.map.get(..self.len).unwrap_or_default()
+        match &self.0 {
+            Memory::Heap { bytes, start } => &bytes[*start..],
+            Memory::Map { map, len } => &map[..*len],
+        }
     }
 }
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.map.get_mut(..self.len).unwrap_or_default()
+        match &mut self.0 {
+            Memory::Heap { bytes, start } => &mut bytes[*start..],
+            Memory::Map { map, len } => &mut map[..*len],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failure is the test's")]
+    use super::*;
+
+    /// Lengths around every place where the memory changes, up and down: content, zeros and alignment hold.
+    #[test]
+    fn a_buffer_that_grows_and_shrinks_keeps_what_it_holds_and_is_aligned_and_zero_elsewhere() {
+        let lengths =
+            [0, 1, ALIGN_BYTES, ALIGN_BYTES + 1, SMALL_BYTES - 1, SMALL_BYTES, SMALL_BYTES + 1, 4 * SMALL_BYTES];
+        for first in lengths {
+            for second in lengths {
+                let mut buf = AlignedBuf::zeroed(first).unwrap();
+                assert!(buf.len() == first && buf.iter().all(|b| *b == 0));
+                buf.fill(7);
+                buf.resize(second).unwrap();
+                let kept = first.min(second);
+                assert!(buf[..kept].iter().all(|b| *b == 7) && buf[kept..].iter().all(|b| *b == 0));
+                assert_eq!((buf.len(), buf.as_ptr() as usize % ALIGN_BYTES), (second, 0));
+                let room = buf.capacity();
+                assert!(room >= second);
+                buf.clear();
+                buf.extend_from_slice(&vec![9; first]).unwrap();
+                assert!(buf.len() == first && buf.iter().all(|b| *b == 9));
+                buf.resize(room).unwrap();
+                assert!(buf[first..].iter().all(|b| *b == 0));
+                assert!(buf.capacity() >= room && buf.as_ptr() as usize % ALIGN_BYTES == 0);
+            }
+        }
+        assert!(
+            AlignedBuf::with_capacity(usize::MAX).is_err()
+                && AlignedBuf::zeroed(0).unwrap().reserve(usize::MAX).is_err()
+        );
     }
 }

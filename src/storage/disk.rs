@@ -213,11 +213,6 @@ impl Storage for DiskStorage {
         self.probe.block_bytes
     }
 
-    fn free_bytes(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.dir)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
     fn monotonic(&self) -> Duration {
         self.since.elapsed()
     }

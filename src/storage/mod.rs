@@ -9,6 +9,7 @@
 //! - a directory change (create, rename, remove) survives only after [`Storage::sync_dir`];
 //! - an error of a sync is reported once and never taken back by a later success.
 
+pub(crate) mod ahead;
 mod buffer;
 mod disk;
 mod disk_file;
@@ -85,9 +86,6 @@ pub trait Storage: Send + Sync + 'static {
     /// The block that a frame must not share with another: the larger of the device's physical sector
     /// and the alignment of direct I/O, in bytes; a power of two.
     fn block_bytes(&self) -> u32;
-
-    /// Bytes that can still be written.
-    fn free_bytes(&self) -> io::Result<u64>;
 
     /// Time since some fixed point, never going back.
     fn monotonic(&self) -> Duration;

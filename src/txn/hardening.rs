@@ -5,6 +5,7 @@
 //! the LSN behind the last such commit; values only grow and nothing is ever removed. A collision costs a
 //! short wait, nothing else. It knows nothing of who waits, or how.
 
+use super::hash;
 use crate::format::Lsn;
 use crate::machine::{Access, Extent, Footprint};
 use crate::options::Durability;
@@ -73,10 +74,6 @@ impl Slots {
     fn anywhere(&self) -> Lsn {
         Lsn::new(self.highest.load(Ordering::Acquire))
     }
-}
-
-fn hash(key: &[u8]) -> usize {
-    crc32fast::hash(key) as usize
 }
 
 /// The tables: of commits that are waited for, and of those that only had to be handed to the operating system.

@@ -89,6 +89,11 @@ impl Locks {
         !self.table.lock().held().key_conflicts(access, key, except.map(|o| o.id))
     }
 
+    /// [`is_free`](Self::is_free) for any footprint that only reads. It may say no though some are.
+    pub(crate) fn is_free_to_read(&self) -> bool {
+        self.tally.admits_all(Access::Shared)
+    }
+
     /// Takes all claims of the footprint at once, on top of what the owner holds, and waits for as long as `timeout` until they are free.
     ///
     /// What the owner holds shared and asks for exclusively is upgraded. With a timeout of zero it never waits.

@@ -19,3 +19,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| Error::Poisoned)
 }
+
+/// Spreads keys over the slots of a table. Many keys in one slot cost waits and nothing else.
+pub(crate) fn hash(key: &[u8]) -> usize {
+    // odd, and without a pattern: wyhash's first
+    const MIX: u64 = 0xa076_1d64_78bd_642f;
+    let mix = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word) * u128::from(MIX);
+        (product >> 64) as u64 ^ product as u64
+    };
+    let (words, rest) = key.as_chunks();
+    let hash = words.iter().fold(key.len() as u64 ^ MIX, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let rest = rest.iter().fold(0, |rest, byte| rest << 8 | u64::from(*byte));
+    mix(hash, rest) as usize
+}

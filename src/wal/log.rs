@@ -3,6 +3,7 @@
 use super::attach::Attached;
 use super::background::LogStep;
 use super::commit::Commit;
+use super::groups::Groups;
 use super::queue::{NoRoom, Queue};
 use super::reader::Records;
 use super::root::Root;
@@ -91,6 +92,8 @@ pub struct LogStats {
     pub frames: u64,
     /// Records appended since then.
     pub records: u64,
+    /// How many records each of the frames held that were written since then.
+    pub groups: Groups,
     /// Frames that went directly to the device.
     pub direct_writes: u64,
     /// Syncs of data written through the page cache.
@@ -327,6 +330,7 @@ impl Log {
             spares: queue.spares().len(),
             frames: queue.frames,
             records: queue.records,
+            groups: queue.groups.clone(),
             direct_writes: commit.direct_writes.load(Ordering::Relaxed),
             syncs: commit.syncs.load(Ordering::Relaxed),
             write_path,

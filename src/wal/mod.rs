@@ -22,6 +22,7 @@ pub(crate) mod attach;
 mod background;
 mod commit;
 pub(crate) mod evidence;
+mod groups;
 mod log;
 #[cfg(all(test, loom))]
 mod models;
@@ -35,6 +36,7 @@ mod ticket;
 mod writer;
 
 pub use background::LogStep;
+pub use groups::Groups;
 pub(crate) use log::Position;
 pub use log::{Log, LogOptions, LogStats};
 pub use reader::Records;

@@ -128,9 +128,6 @@ impl Storage for Paper {
     fn block_bytes(&self) -> u32 {
         BLOCK
     }
-    fn free_bytes(&self) -> io::Result<u64> {
-        Ok(u64::MAX)
-    }
     fn monotonic(&self) -> Duration {
         Duration::ZERO
     }

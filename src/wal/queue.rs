@@ -14,6 +14,7 @@
 
 use super::Level;
 use super::attach::Spare;
+use super::groups::Groups;
 use crate::error::{Error, Result};
 use crate::format::bytes::{Head, round_up};
 use crate::format::frame::{self, FrameKind};
@@ -194,6 +195,7 @@ pub(super) struct Queue {
     pub(super) flusher_is_idle: bool,
     pub(super) frames: u64,
     pub(super) records: u64,
+    pub(super) groups: Groups,
 }
 
 fn fresh_buffer(pool: &mut Vec<AlignedBuf>) -> Result<AlignedBuf> {
@@ -246,6 +248,7 @@ impl Queue {
             flusher_is_idle: false,
             frames: 0,
             records: 0,
+            groups: Groups::default(),
         })
     }
 
@@ -633,6 +636,7 @@ impl Queue {
         let follows = self.is_pending();
         self.flights.push_back(Flight { watermark: Lsn::ZERO, end, state: FlightState::Pending, records_end });
         self.frames = self.frames.saturating_add(1);
+        self.groups.add(frame.records);
         Ok(Some(Work::Frame { frame, level, follows }))
     }
 

@@ -14,6 +14,7 @@ use crate::format::frame::{self, Frame, FrameFault, FrameHeader, Place};
 use crate::format::manifest::Manifest;
 use crate::format::segment::{self, SegmentHeader};
 use crate::format::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
+use crate::storage::ahead::{self, Ahead};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full};
 use crate::sync::Arc;
 
@@ -194,6 +195,11 @@ impl Chunk {
         base.map_or(0, |at| at.file_offset.saturating_add(lsn.since(at.header.lsn)))
     }
 
+    /// Where its first frame begins.
+    pub(crate) fn first_lsn(&self) -> Lsn {
+        self.frames.first().map_or(Lsn::ZERO, |at| at.header.lsn)
+    }
+
     /// How many bytes its frames take.
     pub(crate) fn bytes(&self) -> u64 {
         self.frames.iter().map(|f| f.total_bytes).fold(0, u64::saturating_add)
@@ -246,6 +252,10 @@ pub(crate) struct Scanner {
     /// Where to stop though the log may go on, which it does under a reader's eyes.
     upto: Option<Lsn>,
     end: Option<ScanEnd>,
+    /// What was read behind the last whole frame: in which segment, where in it, and the bytes.
+    carry: (usize, u64, Vec<u8>),
+    /// Reads ahead, if there is a thread for it.
+    ahead: Option<Ahead>,
 }
 
 impl Scanner {
@@ -270,9 +280,10 @@ impl Scanner {
         clean_end: Option<Lsn>,
     ) -> Scanner {
         let watermark = segments.iter().map(|s| s.header.watermark).fold(watermark, Lsn::max);
-        let (at, upto, end) = (0, None, None);
+        let (lsn, previous_checksum) = (start, None);
+        let (at, upto, end, carry, ahead) = (0, None, None, <_>::default(), None);
         let mut scanner =
-            Scanner { storage, segments, at, lsn: start, previous_checksum: None, watermark, clean_end, upto, end };
+            Scanner { storage, segments, at, lsn, previous_checksum, watermark, clean_end, upto, end, carry, ahead };
         match scanner.segments.first() {
             Some(first) if scanner.lsn <= first.header.base => scanner.enter(0),
             Some(_) => {}
@@ -378,6 +389,11 @@ impl Scanner {
         self
     }
 
+    /// Has another thread read ahead.
+    pub(crate) fn read_ahead(&mut self, ahead: Ahead) {
+        self.ahead = Some(ahead);
+    }
+
     /// Where the log ended, once all has been read.
     pub(crate) fn take_end(self) -> Result<ScanEnd> {
         self.end.ok_or_else(|| Error::invalid("the log was not read to its end"))
@@ -423,17 +439,22 @@ impl Scanner {
             let from = segment.block_of(offset);
             let left = limit.saturating_sub(from);
             let block = u64::from(segment.header.block_bytes);
-            self.fill(&segment, &mut buf, from, round_up(want.min(left), block))?;
-            self.cut(&segment, &mut buf, left)?;
-            let (frames, fault) = self.parse(&segment, &mut buf, from);
+            let base =
+                self.fill_on(&segment, &mut buf, from, round_up(want.min(left), block), round_up(left, block))?;
+            self.cut(&segment, &mut buf, base, left)?;
+            let (frames, fault) = self.parse(&segment, &mut buf, base, from);
             if !frames.is_empty() {
+                // what is kept begins with a block, too
+                let next = segment.block_of(segment.offset_of(self.lsn));
+                let kept = usize::try_from(next.saturating_sub(from)).unwrap_or(usize::MAX).saturating_add(base);
+                self.carry = (self.at, next, buf.get(kept..).unwrap_or_default().to_vec());
                 let machine_version = segment.header.machine.version;
                 let machine_name = segment.machine_name.clone();
                 return Ok(Some(Chunk { buf, frames, segment: segment.file, machine_version, machine_name }));
             }
-            let into = offset.saturating_sub(from);
-            let first = usize::try_from(into).ok().and_then(|into| buf.get(into..)).unwrap_or_default();
-            let needed = frame::stated_bytes(first).unwrap_or(0).saturating_add(into);
+            let into = usize::try_from(offset.saturating_sub(from)).unwrap_or(usize::MAX);
+            let first = buf.get(base.saturating_add(into)..).unwrap_or_default();
+            let needed = frame::stated_bytes(first).unwrap_or(0).saturating_add(into as u64);
             if fault == FrameFault::Length && needed > want && needed <= left {
                 want = needed;
                 continue;
@@ -443,23 +464,87 @@ impl Scanner {
         Ok(None)
     }
 
+    /// Reads on: what was read of these bytes before, or ahead, is not read again, and what comes behind them, within `left`, is read
+    /// ahead. Returns where in the buffer they begin; they may be more than were asked for.
+    fn fill_on(
+        &mut self,
+        segment: &OpenSegment,
+        buf: &mut AlignedBuf,
+        offset: u64,
+        bytes: u64,
+        left: u64,
+    ) -> Result<usize> {
+        let (at, from, mut carry) = std::mem::take(&mut self.carry);
+        let block = u64::from(segment.header.block_bytes);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if (at, from) != (self.at, offset) || !(carry.len() as u64).is_multiple_of(block) {
+            carry.clear();
+        }
+        carry.truncate(bytes);
+        let start = offset.saturating_add(carry.len() as u64);
+        let io = |e| Error::io_at("read", self.storage.path(&segment.file.name), offset, e);
+        let was_ahead = self.ahead.as_mut().filter(|_| carry.len() < bytes).and_then(|a| a.take(self.at, start, buf));
+        let (base, read) = match was_ahead {
+            Some(read) if carry.len() <= ahead::FRONT_BYTES => {
+                (ahead::FRONT_BYTES.saturating_sub(carry.len()), read.map_err(io)?)
+            }
+            _ => {
+                buf.resize(bytes).map_err(io)?;
+                let rest = buf.get_mut(carry.len()..).filter(|rest| !rest.is_empty());
+                (0, rest.map_or(Ok(0), |rest| read_device_full(&*segment.handle, rest, start)).map_err(io)?)
+            }
+        };
+        let behind = base.saturating_add(carry.len());
+        if let Some(front) = buf.get_mut(base..behind) {
+            front.copy_from_slice(&carry);
+        }
+        buf.resize(behind.saturating_add(read)).map_err(io)?;
+        let next = start.saturating_add(read as u64);
+        let more = offset.saturating_add(left).saturating_sub(next);
+        self.ask_ahead(segment, next, more);
+        Ok(base)
+    }
+
+    /// Has what comes next read ahead: so many bytes more of this segment or, where that is none, the beginning of the one that follows.
+    fn ask_ahead(&mut self, segment: &OpenSegment, next: u64, more: u64) {
+        let following = self.at.saturating_add(1);
+        let (at, handle, offset, bytes) = match self.segments.get(following) {
+            Some(segment) if more == 0 => {
+                let end = self.recorded_end(following).unwrap_or_else(|| segment.capacity_end());
+                let offset = segment.offset_of(segment.header.base);
+                let block = u64::from(segment.header.block_bytes);
+                // whole blocks, wherever its last frame ends
+                (following, &segment.handle, offset, round_up(segment.offset_of(end).saturating_sub(offset), block))
+            }
+            _ => (self.at, &segment.handle, next, more),
+        };
+        let bytes = usize::try_from(bytes.min(CHUNK_BYTES)).unwrap_or(0);
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| bytes > 0) {
+            ahead.ask(at, handle, offset, bytes);
+        }
+    }
+
     fn fill(&self, segment: &OpenSegment, buf: &mut AlignedBuf, offset: u64, bytes: u64) -> Result<()> {
         let io = |e| Error::io_at("read", self.storage.path(&segment.file.name), offset, e);
-        buf.clear();
+        // what it held before is overwritten, and not cleared
         buf.resize(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(io)?;
         let read = read_device_full(&*segment.handle, buf, offset).map_err(io)?;
         buf.resize(read).map_err(io)
     }
 
-    fn cut(&self, segment: &OpenSegment, buf: &mut AlignedBuf, bytes: u64) -> Result<()> {
-        let kept = usize::try_from(bytes).unwrap_or(usize::MAX).min(buf.len());
+    /// Shortens what lies behind `base` to so many bytes.
+    fn cut(&self, segment: &OpenSegment, buf: &mut AlignedBuf, base: usize, bytes: u64) -> Result<()> {
+        let end = base.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
+        let kept = end.min(buf.len());
         buf.resize(kept).map_err(|e| Error::io("read", self.storage.path(&segment.file.name), e))
     }
 
-    /// All acceptable frames from the current LSN on in `buf`, which begins at that offset of the file, and why the next one is not.
-    fn parse(&mut self, segment: &OpenSegment, buf: &mut [u8], offset: u64) -> (Vec<FrameAt>, FrameFault) {
+    /// All acceptable frames from the current LSN on in `buf`, which from `base` on holds the file from that offset on, and why the next
+    /// one is not.
+    fn parse(&mut self, segment: &OpenSegment, buf: &mut [u8], base: usize, offset: u64) -> (Vec<FrameAt>, FrameFault) {
         let mut frames = Vec::new();
-        let mut start = usize::try_from(segment.offset_of(self.lsn).saturating_sub(offset)).unwrap_or(usize::MAX);
+        let into = segment.offset_of(self.lsn).saturating_sub(offset);
+        let mut start = usize::try_from(into).unwrap_or(usize::MAX).saturating_add(base);
         loop {
             let rest = buf.get_mut(start..).unwrap_or_default();
             let frame = match frame::decode(rest, &segment.place(self.lsn)) {
@@ -476,7 +561,7 @@ impl Scanner {
                 start,
                 payload_end,
                 total_bytes: frame.total_bytes,
-                file_offset: offset.saturating_add(start as u64),
+                file_offset: offset.saturating_add(start.saturating_sub(base) as u64),
             });
             self.previous_checksum = Some(frame.checksum);
             self.lsn = frame.end();

@@ -387,3 +387,31 @@ fn a_budget_that_cannot_be_met_is_reported_and_checkpoints_stay_rare() {
     assert!(stats.recovery_budget_cannot_be_met, "{stats:?}");
     assert!(stats.checkpoints < 50, "{stats:?}");
 }
+
+#[test]
+fn the_newer_copy_of_the_manifest_counts_whichever_of_the_two_it_is() {
+    let counter = |disk: &SimDisk, name: &str| -> u64 {
+        u64::from_le_bytes(disk.read_file(name).unwrap()[16..24].try_into().unwrap())
+    };
+    let store = SimDisk::new(1);
+    open(&store).0.close().unwrap();
+    let mut newer = [0, 0];
+    // opening and closing publish twice each, so it takes a crash between the two for the other copy to be the last
+    for operation in 0.. {
+        let disk = store.crash(Crash::Everything);
+        disk.fail_at(disk.op_count() + operation, Fault::Crash, Persistence::Once);
+        if open_on::<Stacks>(&disk, &manual()).is_ok() {
+            break;
+        }
+        let disk = disk.crash(Crash::Everything);
+        let (engine, _) = open(&disk);
+        engine.execute(Cmd::push(1, 1)).unwrap();
+        engine.close().unwrap();
+        drop(engine);
+        newer[usize::from(counter(&disk, "MANIFEST-1") > counter(&disk, "MANIFEST-0"))] += 1;
+        let (engine, report) = open(&disk);
+        assert_eq!((report.verdict, report.records), (seawal::Verdict::Clean, 0), "operation {operation}: {report:?}");
+        assert_eq!(state(&engine).at(1), [1]);
+    }
+    assert!(newer[0] > 0 && newer[1] > 0, "{newer:?}");
+}

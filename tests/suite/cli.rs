@@ -278,6 +278,21 @@ fn entries_are_put_read_scanned_and_removed() {
     assert!(run("stat", &store, &[]).exits(0).out.contains("machine.name: \"kv\""));
 }
 
+#[test]
+fn stat_says_which_path_writes_take_and_what_groups_the_log_holds() {
+    let place = interrupted_store();
+    let out = run("stat", &place.store(), &["--json"]).exits(0).out;
+    let figures: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let log = &figures["log"];
+    assert!(["direct", "buffered, then synced"].contains(&log["write_path"].as_str().unwrap()), "{out}");
+    // one commit after the other, each in a frame of its own
+    let groups = &log["groups"];
+    assert_eq!(groups["frames"], figures["recovery"]["records"], "{out}");
+    assert_eq!((groups["mean"].as_f64(), groups["most"].as_u64()), (Some(1.0), Some(1)), "{out}");
+    assert_eq!(groups["by_size"][0]["records_at_least"].as_u64(), Some(1), "{out}");
+    assert!(run("stat", &place.store(), &[]).exits(0).out.contains("log.groups.most: 1\n"));
+}
+
 /// A store left as a kill leaves it, with snapshots and a log behind them.
 fn interrupted_store() -> Place {
     let place = Place::with_store(&long_script(300).0);

@@ -6,39 +6,38 @@ use seawal::sim::explore::Explore;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::LogStep;
 use seawal::{Durability, Error, ExecuteError, ReadLevel, Step};
+use std::collections::HashSet;
 
-/// What each seed's operations are made to fail in.
+/// What each seed's operations are made to fail in. The first seed's is one that gives a snapshot up and is opened again: it takes
+/// every kind of operation.
 fn workload() -> Explore<Stacks> {
-    stacks().steps(70)
+    stacks().steps(70).seed(16)
 }
 
 #[test]
-fn what_is_made_to_fail_takes_all_usual_kinds_of_operation() {
-    let mut kinds = std::collections::BTreeSet::new();
-    for seed in 0..2 {
-        let disk = SimDisk::new(seed);
-        disk.record_crash_points(..);
-        workload().seed(seed).run_on(&disk).unwrap_or_else(|e| panic!("{e}"));
-        kinds.extend(disk.take_crash_points().iter().map(|point| point.kind().to_string()));
-    }
-    // segments that are given up become spares and are seldom removed; a length is set only where space cannot be allocated
-    for kind in [
-        "Open",
-        "Create",
-        "List",
-        "Rename",
-        "SyncDir",
-        "Lock",
-        "ReadDeviceAt",
-        "WriteAt",
-        "WriteDurableAt",
-        "SyncData",
-        "SyncAll",
-        "Len",
-        "Allocate",
-    ] {
-        assert!(kinds.contains(kind), "{kind} is not among {kinds:?}");
-    }
+fn what_is_made_to_fail_takes_every_kind_of_operation_that_the_engine_has() {
+    let disk = SimDisk::new(16);
+    disk.record_crash_points(..);
+    workload().run_on(&disk).unwrap_or_else(|e| panic!("{e}"));
+    let taken: HashSet<_> = disk.take_crash_points().iter().map(|point| point.kind()).collect();
+    // the other two, `ReadAt` and `SetLen`, are never asked for by the engine: it reads around the page cache and allocates
+    let all = [
+        OpKind::Open,
+        OpKind::Create,
+        OpKind::List,
+        OpKind::Rename,
+        OpKind::Remove,
+        OpKind::SyncDir,
+        OpKind::Lock,
+        OpKind::ReadDeviceAt,
+        OpKind::WriteAt,
+        OpKind::WriteDurableAt,
+        OpKind::SyncData,
+        OpKind::SyncAll,
+        OpKind::Len,
+        OpKind::Allocate,
+    ];
+    assert_eq!(taken, HashSet::from(all));
 }
 
 #[test]

@@ -188,9 +188,6 @@ impl Storage for Explosive {
     fn block_bytes(&self) -> u32 {
         self.0.block_bytes()
     }
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.0.free_bytes()
-    }
     fn monotonic(&self) -> Duration {
         self.0.monotonic()
     }

@@ -256,3 +256,15 @@ fn records_of_any_length_around_the_ends_of_blocks_and_segments_come_back() {
     }
     assert!(too_large > 0 && too_large < 123, "{too_large}");
 }
+
+#[test]
+fn the_stats_say_what_a_group_held() {
+    let (log, _) = open(&SimDisk::new(5)).unwrap();
+    for group in [1, 5, 2] {
+        let tickets: Vec<_> = (0..group).map(|n: u8| log.append(&[n]).unwrap()).collect();
+        tickets.into_iter().for_each(|ticket| ticket.wait().unwrap());
+    }
+    let groups = log.stats().groups;
+    assert_eq!((groups.frames(), groups.records(), groups.most()), (3, 8, 5));
+    assert_eq!(groups.by_size().collect::<Vec<_>>(), [(1, 1), (2, 1), (4, 1)]);
+}

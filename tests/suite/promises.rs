@@ -48,9 +48,6 @@ impl Storage for Jumping {
     fn block_bytes(&self) -> u32 {
         self.disk.block_bytes()
     }
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.disk.free_bytes()
-    }
     fn monotonic(&self) -> Duration {
         self.disk.monotonic()
     }

@@ -66,8 +66,9 @@ fn locks_of_a_partial_rollback_are_kept_to_the_end() {
     let start = tx.savepoint().unwrap();
     tx.insert("a", "1").unwrap();
     tx.rollback_to(start).unwrap();
-    assert_eq!(tx.get("a").unwrap(), None);
+    // before anything else that would lock it again
     assert!(matches!(failed(engine.insert("a", "2")), Error::LockTimeout));
+    assert_eq!(tx.get("a").unwrap(), None);
     tx.commit().unwrap();
     engine.insert("a", "2").unwrap();
 }
@@ -423,6 +424,18 @@ fn a_strict_read_makes_what_it_shows_durable_and_a_latest_one_does_not() {
     let _ticket = engine.submit(Cmd::Pop { key: 1 }).unwrap();
     assert!(matches!(engine.execute(Cmd::Pop { key: 1 }), Err(ExecuteError::Rejected(Empty(1)))));
     assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), Vec::<u32>::new(), "so does a rejection");
+}
+
+#[test]
+fn a_strict_read_of_one_key_makes_it_durable_and_a_latest_one_does_not() {
+    let disk = SimDisk::new(4);
+    let kept = |crash| open_on::<Kv>(&disk.crash(crash), &manual()).unwrap().0.get("a").unwrap();
+    let (engine, _) = open_on::<Kv>(&disk, &manual()).unwrap();
+    let _ticket = engine.submit(KvCommand::put("", "a", "1")).unwrap();
+    assert_eq!(engine.table("").get_latest("a").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(kept(Crash::Everything), None);
+    assert_eq!(engine.get("a").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(kept(Crash::Nothing).as_deref(), Some(&b"1"[..]));
 }
 
 #[test]

@@ -1,37 +1,41 @@
 //! Building a tree from entries that come in order, bottom up.
 //!
-//! A node is finished when the next one begins, and takes just the memory that it needs. Invariant: each
-//! open inner node has at least one child, and `before` is the separator that belongs before its first.
+//! A [`Builder`] makes leaves, each of the size that it needs; what it has made is a [`Run`]. Runs that follow one another
+//! are stitched to a tree, so that several threads can each build one. The inner nodes come last, level by level.
 
 use super::Tree;
 use super::head::separator;
 use super::leaf::{LEAF_BYTES, Leaf};
-use super::node::{INNER_CHILDREN, Inner, Link};
+use super::node::{INNER_BYTES, INNER_CHILDREN, Inner, Link};
 use std::fmt;
 use std::sync::Arc;
 
 /// How full leaves are made, so that the first insert does not split each.
-const LEAF_FILL: usize = LEAF_BYTES / 8 * 7;
+pub(super) const LEAF_FILL: usize = LEAF_BYTES / 8 * 7;
 /// How full inner nodes are made.
 const INNER_FILL: usize = INNER_CHILDREN / 8 * 7;
 
-/// A tree being built from sorted entries.
+/// Leaves being built from sorted entries.
 pub(crate) struct Builder {
     /// The open leaf. Nobody else holds it.
     leaf: Arc<Leaf>,
     /// The separator before the leaf that is open.
     before: Vec<u8>,
-    /// The open inner nodes, the lowest first.
-    levels: Vec<Level>,
+    run: Run,
+}
+
+/// Finished leaves, in order: a piece of a tree.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    leaves: Vec<Placed>,
+    first: Vec<u8>,
+    last: Vec<u8>,
     len: usize,
     payload_bytes: u64,
 }
 
-#[derive(Default)]
-struct Level {
-    inner: Inner,
-    before: Vec<u8>,
-}
+/// A node, and the separator between it and the one before it. That of the first in a row means nothing.
+pub(super) type Placed = (Vec<u8>, Link);
 
 /// A key that is not above the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,42 +51,39 @@ impl std::error::Error for OutOfOrder {}
 
 impl Builder {
     /// Appends an entry.
+    #[inline]
     pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), OutOfOrder> {
-        if let Some(last) = self.leaf.last_key() {
-            if key <= last {
-                return Err(OutOfOrder);
-            }
-            if self.leaf.size() + Leaf::size_of(key, value) > LEAF_FILL {
+        match self.leaf.last_key() {
+            Some(last) if key <= last => return Err(OutOfOrder),
+            Some(last) if self.leaf.size() + Leaf::size_of(key, value) > LEAF_FILL => {
                 let separator = separator(last, key);
                 self.finish_leaf();
                 self.before = separator;
             }
+            Some(_) => {}
+            None => self.run.first = key.to_vec(),
         }
         if let Some(leaf) = Arc::get_mut(&mut self.leaf) {
             leaf.push_unsealed(key, value);
         }
-        self.len += 1;
-        self.payload_bytes += (key.len() + value.len()) as u64;
+        self.run.len += 1;
+        self.run.payload_bytes += (key.len() + value.len()) as u64;
         Ok(())
     }
 
     /// The tree of all entries.
-    pub(crate) fn finish(mut self) -> Tree {
-        let (len, payload_bytes) = (self.len, self.payload_bytes);
-        if self.leaf.len() > 0 {
+    pub(crate) fn finish(self) -> Tree {
+        // one run is in order
+        Tree::from_runs([self.finish_run()]).unwrap_or_default()
+    }
+
+    /// The leaves of all entries, for [`Tree::from_runs`].
+    pub(crate) fn finish_run(mut self) -> Run {
+        if let Some(last) = self.leaf.last_key() {
+            self.run.last = last.to_vec();
             self.finish_leaf();
         }
-        let mut at = 0;
-        while let Some(level) = self.levels.get_mut(at) {
-            let Level { mut inner, before } = std::mem::take(level);
-            at += 1;
-            if at == self.levels.len() && inner.children.len() == 1 {
-                return Tree { root: inner.children.pop(), len, payload_bytes };
-            }
-            inner = tight(inner);
-            self.attach(at, before, Link::Inner(Arc::new(inner)));
-        }
-        Tree::default()
+        self.run
     }
 
     fn finish_leaf(&mut self) {
@@ -90,27 +91,77 @@ impl Builder {
         if let Some(open) = Arc::get_mut(&mut self.leaf) {
             open.clear();
         }
-        let before = std::mem::take(&mut self.before);
-        self.attach(0, before, Link::Leaf(leaf));
+        self.run.leaves.push((std::mem::take(&mut self.before), Link::Leaf(leaf)));
     }
+}
 
-    /// Hangs a node under the open inner node at `level`, and finishes that one first if it is full.
-    fn attach(&mut self, level: usize, before: Vec<u8>, node: Link) {
-        if level == self.levels.len() {
-            self.levels.push(Level::default());
-        }
-        let open = &mut self.levels[level];
-        if open.inner.children.is_empty() {
-            open.before = before;
-        } else if open.inner.children.len() < INNER_FILL {
-            open.inner.separators.push_unsealed(&before);
-        } else {
-            let full = std::mem::replace(open, Level { inner: Inner::default(), before });
-            open.inner.children.push(node);
-            return self.attach(level + 1, full.before, Link::Inner(Arc::new(tight(full.inner))));
-        }
-        open.inner.children.push(node);
+impl Default for Builder {
+    fn default() -> Self {
+        Builder { leaf: Leaf::zeroed(LEAF_BYTES), before: Vec::new(), run: Run::default() }
     }
+}
+
+impl Tree {
+    /// The tree of all entries of the runs, each of which must begin above the end of the one before. Those without entries are passed
+    /// over.
+    pub(crate) fn from_runs(runs: impl IntoIterator<Item = Run>) -> Result<Tree, OutOfOrder> {
+        let mut all = Run::default();
+        for mut run in runs.into_iter().filter(|run| run.len > 0) {
+            if all.len == 0 {
+                all = run;
+                continue;
+            }
+            if run.first <= all.last {
+                return Err(OutOfOrder);
+            }
+            if let Some((before, _)) = run.leaves.first_mut() {
+                *before = separator(&all.last, &run.first);
+            }
+            all.leaves.append(&mut run.leaves);
+            all.last = run.last;
+            all.len += run.len;
+            all.payload_bytes += run.payload_bytes;
+        }
+        Ok(Tree { root: root_of(all.leaves), len: all.len, payload_bytes: all.payload_bytes })
+    }
+}
+
+/// The root above nodes that follow one another, equally deep.
+pub(super) fn root_of(mut nodes: Vec<Placed>) -> Option<Link> {
+    while nodes.len() > 1 {
+        nodes = parents_of(nodes);
+    }
+    nodes.pop().map(|(_, root)| root)
+}
+
+/// The inner nodes right above: as few as hold them, about equally full, each tight.
+pub(super) fn parents_of(nodes: Vec<Placed>) -> Vec<Placed> {
+    let each = nodes.len().div_ceil(nodes.len().div_ceil(INNER_FILL).max(1));
+    let mut parents = Vec::with_capacity(nodes.len().div_ceil(each.max(1)));
+    let mut open: Option<(Vec<u8>, Inner)> = None;
+    for (before, node) in nodes {
+        open = match open {
+            Some((first, inner)) if is_full(&inner, each) => {
+                parents.push((first, Link::Inner(Arc::new(tight(inner)))));
+                None
+            }
+            open => open,
+        };
+        match &mut open {
+            Some((_, inner)) => {
+                inner.separators.push_unsealed(&before);
+                inner.children.push(node);
+            }
+            None => open = Some((before, Inner { children: vec![node], ..Inner::default() })),
+        }
+    }
+    parents.extend(open.map(|(first, inner)| (first, Link::Inner(Arc::new(tight(inner))))));
+    parents
+}
+
+fn is_full(inner: &Inner, each: usize) -> bool {
+    let len = inner.children.len();
+    len >= each || (len >= 8 && inner.separators.size() > INNER_BYTES / 8 * 7)
 }
 
 /// The finished node, with just the memory that it needs.
@@ -118,10 +169,4 @@ fn tight(mut inner: Inner) -> Inner {
     inner.separators.seal();
     inner.children.shrink_to_fit();
     inner
-}
-
-impl Default for Builder {
-    fn default() -> Self {
-        Builder { leaf: Leaf::zeroed(LEAF_BYTES), before: Vec::new(), levels: Vec::new(), len: 0, payload_bytes: 0 }
-    }
 }

@@ -9,18 +9,35 @@ use super::leaf::Leaf;
 use super::node::{Inner, Link};
 use std::iter::FusedIterator;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// The entries of a key range, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Range<'a> {
     ends: Option<(Cursor<'a>, Cursor<'a>)>,
+    /// How many steps the front takes before it has to look whether it has met the back, or the end of its leaf.
+    clear: usize,
+}
+
+/// Entries of one leaf, kept without the tree.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    leaf: Arc<Leaf>,
+    entries: std::ops::Range<usize>,
+}
+
+/// An end of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Front,
+    Back,
 }
 
 /// A place in the tree: an entry, and the way to it.
 #[derive(Clone, Debug)]
 struct Cursor<'a> {
     path: Vec<(&'a Inner, usize)>,
-    leaf: &'a Leaf,
+    leaf: &'a Arc<Leaf>,
     at: usize,
 }
 
@@ -32,7 +49,61 @@ impl<'a> Range<'a> {
             // Inverted bounds, and bounds with nothing between them, put the last entry before the first.
             (front.item().0 <= back.item().0).then_some((front, back))
         });
-        Range { ends }
+        let mut range = Range { ends, clear: 0 };
+        range.count_clear();
+        range
+    }
+
+    fn count_clear(&mut self) {
+        self.clear = match &self.ends {
+            Some((front, back)) if std::ptr::eq(&**front.leaf, &**back.leaf) => back.at - front.at,
+            Some((front, _)) => front.leaf.len() - 1 - front.at,
+            None => 0,
+        };
+    }
+
+    /// As many entries at an end as lie in one leaf.
+    pub(crate) fn piece(&self, end: End) -> Option<Piece> {
+        let (front, back) = self.ends.as_ref()?;
+        let (leaf, entries) = match end {
+            _ if std::ptr::eq(&**front.leaf, &**back.leaf) => (front.leaf, front.at..back.at + 1),
+            End::Front => (front.leaf, front.at..front.leaf.len()),
+            End::Back => (back.leaf, 0..back.at + 1),
+        };
+        Some(Piece { leaf: Arc::clone(leaf), entries })
+    }
+
+    fn next_at_edge(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let (front, back) = self.ends.as_mut()?;
+        let item = front.item();
+        if front.meets(back) || !front.forward() {
+            self.ends = None;
+        }
+        self.count_clear();
+        Some(item)
+    }
+}
+
+impl Piece {
+    /// Hands the entry at an end to `f`, and takes it off.
+    pub(crate) fn pop<R>(&mut self, end: End, f: impl FnOnce(&[u8], &[u8]) -> R) -> Option<R> {
+        let at = match end {
+            End::Front => self.entries.next(),
+            End::Back => self.entries.next_back(),
+        };
+        at.map(|at| {
+            let (key, value) = self.leaf.item(at);
+            f(key, value)
+        })
+    }
+
+    /// The first or the last key that is left.
+    pub(crate) fn key(&self, end: End) -> Option<&[u8]> {
+        let at = match end {
+            End::Front => self.entries.clone().next(),
+            End::Back => self.entries.clone().next_back(),
+        };
+        at.map(|at| self.leaf.key(at))
     }
 }
 
@@ -41,12 +112,15 @@ impl<'a> Iterator for Range<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let (front, back) = self.ends.as_mut()?;
-        let item = front.item();
-        if front.meets(back) || !front.forward() {
-            self.ends = None;
+        match &mut self.ends {
+            Some((front, _)) if self.clear > 0 => {
+                self.clear -= 1;
+                let item = front.item();
+                front.at += 1;
+                Some(item)
+            }
+            _ => self.next_at_edge(),
         }
-        Some(item)
     }
 }
 
@@ -58,6 +132,7 @@ impl DoubleEndedIterator for Range<'_> {
         if front.meets(back) || !back.backward() {
             self.ends = None;
         }
+        self.count_clear();
         Some(item)
     }
 }
@@ -106,7 +181,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn meets(&self, other: &Cursor<'a>) -> bool {
-        self.at == other.at && std::ptr::eq(self.leaf, other.leaf)
+        self.at == other.at && std::ptr::eq(&**self.leaf, &**other.leaf)
     }
 
     /// Steps to the next entry, if there is one.
@@ -156,13 +231,13 @@ impl<'a> Cursor<'a> {
 
 type Path<'a> = Vec<(&'a Inner, usize)>;
 
-fn descend<'a>(root: &'a Link, choose: impl Fn(&Inner) -> usize) -> (Path<'a>, &'a Leaf) {
+fn descend<'a>(root: &'a Link, choose: impl Fn(&Inner) -> usize) -> (Path<'a>, &'a Arc<Leaf>) {
     let mut path = Vec::with_capacity(8);
     let leaf = descend_from(root, &mut path, choose);
     (path, leaf)
 }
 
-fn descend_from<'a>(mut node: &'a Link, path: &mut Path<'a>, choose: impl Fn(&Inner) -> usize) -> &'a Leaf {
+fn descend_from<'a>(mut node: &'a Link, path: &mut Path<'a>, choose: impl Fn(&Inner) -> usize) -> &'a Arc<Leaf> {
     loop {
         match node {
             Link::Leaf(leaf) => return leaf,

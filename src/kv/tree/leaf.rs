@@ -106,6 +106,11 @@ impl Leaf {
         WORD + key + value
     }
 
+    /// How many bytes the entry at `at`, which must exist, and its word take.
+    pub(super) fn size_at(&self, at: usize) -> usize {
+        WORD + usize::from(self.word(at).from_end) - self.end_of(at)
+    }
+
     #[inline]
     fn words(&self) -> &[[u8; WORD]] {
         &self.data.as_chunks().0[..usize::from(self.len)]
@@ -198,11 +203,16 @@ impl Leaf {
         search_ties(equal, |at| &self.key(at)[prefix..], &key[prefix..])
     }
 
-    /// Gives `key` a value and returns the previous one, and the right half if the leaf had to be split.
-    pub(super) fn insert(this: &mut Arc<Leaf>, key: &[u8], value: &[u8]) -> (Option<Vec<u8>>, Option<Arc<Leaf>>) {
+    /// Gives `key` a value. Returns what `seen` makes of the previous one, and the right half if the leaf had to be split.
+    pub(super) fn insert<R>(
+        this: &mut Arc<Leaf>,
+        key: &[u8],
+        value: &[u8],
+        seen: impl FnOnce(&[u8]) -> R,
+    ) -> (Option<R>, Option<Arc<Leaf>>) {
         let (at, previous) = match this.search(key) {
             Ok(at) => {
-                let previous = this.value(at).to_vec();
+                let previous = seen(this.value(at));
                 let size = this.size() + Self::size_of(&[], value);
                 Self::with_room(this, size, |leaf| leaf.replace(at, value));
                 (at, Some(previous))
@@ -216,10 +226,10 @@ impl Leaf {
         (previous, Self::split(this, at))
     }
 
-    /// Removes `key` and returns its value.
-    pub(super) fn remove(this: &mut Arc<Leaf>, key: &[u8]) -> Option<Vec<u8>> {
+    /// Removes `key`. Returns what `seen` makes of its value.
+    pub(super) fn remove<R>(this: &mut Arc<Leaf>, key: &[u8], seen: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let at = this.search(key).ok()?;
-        let previous = this.value(at).to_vec();
+        let previous = seen(this.value(at));
         let size = this.size();
         Self::with_room(this, size, |leaf| leaf.remove_at(at));
         if this.size() < this.data.len() / 3 * 2 {
@@ -314,7 +324,11 @@ impl Leaf {
         self.put(self.len(), 0, key, value);
     }
 
-    fn push_entries(&mut self, from: &Leaf, range: Range<usize>) {
+    /// Appends entries of another leaf, without heads.
+    pub(super) fn push_entries(&mut self, from: &Leaf, range: Range<usize>) {
+        if from.large.is_empty() {
+            return self.push_block(from, range);
+        }
         for at in range {
             let word = from.word(at);
             let (mut key, mut value) = from.parts(at, word);
@@ -329,6 +343,23 @@ impl Leaf {
             }
             self.put_parts(self.len(), Word { head: 0, ..word }, key, value);
         }
+    }
+
+    /// Appends entries that have no large part, all at once: they lie one behind the other in both leaves.
+    fn push_block(&mut self, from: &Leaf, range: Range<usize>) {
+        let Some(last) = range.clone().next_back() else { return };
+        let (low, high) = (from.end_of(range.start), usize::from(from.word(last).from_end));
+        let (used, len) = (usize::from(self.used), self.len());
+        let (size, from_size) = (self.data.len(), from.data.len());
+        self.data[size - used - (high - low)..size - used]
+            .copy_from_slice(&from.data[from_size - high..from_size - low]);
+        let words = &mut self.data.as_chunks_mut().0[len..len + range.len()];
+        for (bytes, &word) in words.iter_mut().zip(&from.words()[range]) {
+            let word = Word::new(u64::from_le_bytes(word));
+            *bytes = Word { head: 0, from_end: (usize::from(word.from_end) - low + used) as u16, ..word }.bytes();
+        }
+        self.len += words.len() as u16;
+        self.used += (high - low) as u16;
     }
 
     /// Puts a part among the large ones. Returns what the entry holds instead.
@@ -454,7 +485,7 @@ impl Leaf {
     }
 
     /// Takes as much for the prefix as the keys have in common, and renews the heads.
-    fn seal(&mut self) {
+    pub(super) fn seal(&mut self) {
         let prefix = self.last_key().map_or(0, |last| common_prefix(self.key(0), last));
         self.renew_heads(prefix);
     }

@@ -9,17 +9,21 @@
 //!
 //! The tree does not know of tables, commands or limits: any key below a gigabyte and any value goes.
 
+mod batch;
 mod build;
+mod deal;
 mod head;
 mod iter;
 mod leaf;
+mod merge;
 mod node;
 mod separators;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use build::{Builder, OutOfOrder};
-pub(crate) use iter::Range;
+pub(crate) use batch::Batch;
+pub(crate) use build::{Builder, OutOfOrder, Run};
+pub(crate) use iter::{End, Piece, Range};
 
 use leaf::Leaf;
 use node::{Inner, Link};
@@ -54,8 +58,13 @@ impl Tree {
 
     /// Gives `key` a value and returns the previous one.
     pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+        self.insert_seeing(key, value, <[u8]>::to_vec)
+    }
+
+    /// Gives `key` a value and returns what `seen` makes of the previous one.
+    pub(crate) fn insert_seeing<R>(&mut self, key: &[u8], value: &[u8], seen: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let root = self.root.get_or_insert_with(|| Link::Leaf(Leaf::zeroed(0)));
-        let (previous, split) = root.insert(key, value);
+        let (previous, split) = root.insert(key, value, |previous| (previous.len(), seen(previous)));
         if let Some((separator, right)) = split {
             let mut inner = Inner { children: vec![root.clone()], ..Inner::default() };
             inner.insert_split(0, &separator, right);
@@ -63,13 +72,13 @@ impl Tree {
         }
         self.payload_bytes += value.len() as u64;
         match &previous {
-            Some(previous) => self.payload_bytes -= previous.len() as u64,
+            Some((len, _)) => self.payload_bytes -= *len as u64,
             None => {
                 self.len += 1;
                 self.payload_bytes += key.len() as u64;
             }
         }
-        previous
+        previous.map(|(_, seen)| seen)
     }
 
     /// Removes `key` and returns its value.
@@ -79,9 +88,15 @@ impl Tree {
             return None;
         }
         let root = self.root.as_mut()?;
-        let previous = root.remove(key)?;
+        let previous = root.remove(key, <[u8]>::to_vec)?;
         self.len -= 1;
         self.payload_bytes -= (key.len() + previous.len()) as u64;
+        self.drop_lone_roots();
+        Some(previous)
+    }
+
+    /// Takes roots off that are empty or have one child only.
+    fn drop_lone_roots(&mut self) {
         while let Some(root) = &self.root {
             if root.is_empty() {
                 self.root = None;
@@ -93,7 +108,6 @@ impl Tree {
                 break;
             }
         }
-        Some(previous)
     }
 
     /// How many entries there are.
@@ -118,16 +132,42 @@ impl Tree {
 
     /// Hands every entry to `f`, in order, and lets go of each node once it has been passed.
     pub(crate) fn drain_sorted(self, mut f: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+        self.into_pieces().try_for_each(|piece| each_item(&piece.0, &mut f))
+    }
+
+    /// All leaves in order. Each node is let go of once it has been passed.
+    pub(crate) fn into_pieces(self) -> impl Iterator<Item = Piece> {
         let mut open = vec![Vec::from_iter(self.root).into_iter()];
-        while let Some(nodes) = open.last_mut() {
-            match nodes.next() {
-                None => drop(open.pop()),
-                Some(Link::Leaf(leaf)) => each_item(&leaf, &mut f)?,
-                // Of a node that others hold too, only the way to its children is kept.
-                Some(Link::Inner(inner)) => open.push(Arc::unwrap_or_clone(inner).children.into_iter()),
+        std::iter::from_fn(move || {
+            loop {
+                match open.last_mut()?.next() {
+                    None => drop(open.pop()),
+                    Some(Link::Leaf(leaf)) => return Some(Piece(leaf)),
+                    // Of a node that others hold too, only the way to its children is kept.
+                    Some(Link::Inner(inner)) => open.push(Arc::unwrap_or_clone(inner).children.into_iter()),
+                }
             }
-        }
-        Ok(())
+        })
+    }
+}
+
+/// A leaf of a tree that was taken apart: some entries that follow one another.
+pub(crate) struct Piece(Arc<Leaf>);
+
+impl Piece {
+    /// The lengths of its keys and values together.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        (0..self.0.len()).map(|at| self.0.item(at)).map(|(key, value)| key.len() + value.len()).sum()
+    }
+
+    /// No leaf is empty.
+    pub(crate) fn last_key(&self) -> &[u8] {
+        self.0.last_key().unwrap_or_default()
+    }
+
+    /// Hands every entry to `f`, in order.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&[u8], &[u8])) {
+        (0..self.0.len()).map(|at| self.0.item(at)).for_each(|(key, value)| f(key, value));
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// An inner node with more children is split.
 pub(super) const INNER_CHILDREN: usize = 64;
 /// An inner node whose separators take more is split, if it has at least eight children.
-const INNER_BYTES: usize = 16 << 10;
+pub(super) const INNER_BYTES: usize = 16 << 10;
 
 /// A node, shared between trees until one of them changes it.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub(super) enum Link {
 }
 
 const _: () = assert!(size_of::<Link>() == 16);
+const _: () = assert!(INNER_CHILDREN <= super::separators::MOST);
 
 /// An inner node.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +43,7 @@ impl Link {
     }
 
     /// Whether a merge with a neighbour is worth a try.
-    fn is_small(&self) -> bool {
+    pub(super) fn is_small(&self) -> bool {
         match self {
             Link::Leaf(leaf) => leaf.size() < LEAF_BYTES / 3,
             Link::Inner(inner) => inner.children.len() < INNER_CHILDREN / 3,
@@ -50,7 +51,7 @@ impl Link {
     }
 
     /// Whether the two make one node that will not be split again soon.
-    fn fits_with(&self, right: &Link) -> bool {
+    pub(super) fn fits_with(&self, right: &Link) -> bool {
         match (self, right) {
             (Link::Leaf(a), Link::Leaf(b)) => a.size() + b.size() <= LEAF_BYTES / 4 * 3,
             (Link::Inner(a), Link::Inner(b)) => {
@@ -62,7 +63,7 @@ impl Link {
     }
 
     /// Takes in the right neighbour. `separator` stood between the two.
-    fn absorb(&mut self, separator: &[u8], right: Link) {
+    pub(super) fn absorb(&mut self, separator: &[u8], right: Link) {
         match (self, right) {
             (Link::Leaf(a), Link::Leaf(b)) => *a = Leaf::merge(a, &b),
             (Link::Inner(a), Link::Inner(b)) => {
@@ -74,30 +75,30 @@ impl Link {
         }
     }
 
-    /// Inserts or replaces. Returns the previous value.
-    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> (Option<Vec<u8>>, Split) {
+    /// Inserts or replaces. Returns what `seen` makes of the previous value.
+    pub(super) fn insert<R>(&mut self, key: &[u8], value: &[u8], seen: impl FnOnce(&[u8]) -> R) -> (Option<R>, Split) {
         match self {
             Link::Leaf(leaf) => {
-                let (previous, right) = Leaf::insert(leaf, key, value);
+                let (previous, right) = Leaf::insert(leaf, key, value, seen);
                 (previous, right.map(|right| (leaf.separator_before(&right), Link::Leaf(right))))
             }
             Link::Inner(inner) => {
                 let inner = Arc::make_mut(inner);
                 let at = inner.separators.at_or_below(key);
-                let (previous, split) = inner.children[at].insert(key, value);
+                let (previous, split) = inner.children[at].insert(key, value, seen);
                 (previous, split.and_then(|(separator, right)| inner.insert_split(at, &separator, right)))
             }
         }
     }
 
-    /// Removes `key` and returns its value.
-    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+    /// Removes `key`. Returns what `seen` makes of its value.
+    pub(super) fn remove<R>(&mut self, key: &[u8], seen: impl FnOnce(&[u8]) -> R) -> Option<R> {
         match self {
-            Link::Leaf(leaf) => Leaf::remove(leaf, key),
+            Link::Leaf(leaf) => Leaf::remove(leaf, key, seen),
             Link::Inner(inner) => {
                 let inner = Arc::make_mut(inner);
                 let at = inner.separators.at_or_below(key);
-                let previous = inner.children[at].remove(key)?;
+                let previous = inner.children[at].remove(key, seen)?;
                 inner.settle(at);
                 Some(previous)
             }

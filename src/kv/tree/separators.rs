@@ -1,31 +1,44 @@
 //! The separators of an inner node: sorted keys, packed.
 //!
-//! The keys lie one behind the other in one buffer, beside an array of words, each a key's head (upper half) and
-//! the key's start in the buffer (lower half). Invariants: the starts ascend and cover the buffer; the
-//! keys ascend strictly; `prefix` bytes are common to all keys (perhaps more are; none without keys), and the first of
-//! them are repeated in `lead`, so that a search that stays clear of ties reads only the words.
+//! The keys lie one behind the other in one buffer, beside their starts; their heads lie in the node itself, so that a search that
+//! stays clear of ties reads nothing else. Invariants: the starts ascend and cover the buffer; the keys ascend strictly; `prefix`
+//! bytes are common to all keys (perhaps more are; none without keys), and the first of them are repeated in `lead`; heads of no key
+//! are the greatest.
 
-use super::head::{common_prefix, equal_heads, head, search_ties};
+use super::head::{common_prefix, head, search_ties};
 use std::cmp::Ordering;
 
 const LEAD: usize = 24;
+/// The most keys there can be: as many as a node has children, just before it is split.
+pub(super) const MOST: usize = 64;
 
 /// Sorted keys.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Separators {
-    words: Vec<u64>,
-    bytes: Vec<u8>,
+    /// In the order of signed numbers, which the least of processors compare several at once.
+    heads: [i32; MOST],
     prefix: u32,
     lead: [u8; LEAD],
+    starts: Vec<u32>,
+    bytes: Vec<u8>,
 }
 
-fn start_of(word: u64) -> usize {
-    word as u32 as usize
+/// The head in the order of signed numbers.
+#[inline]
+fn signed(head: u32) -> i32 {
+    (head ^ 1 << 31) as i32
+}
+
+impl Default for Separators {
+    fn default() -> Self {
+        let (starts, bytes) = (Vec::new(), Vec::new());
+        Separators { heads: [i32::MAX; MOST], prefix: 0, lead: [0; LEAD], starts, bytes }
+    }
 }
 
 impl Separators {
     pub(super) fn len(&self) -> usize {
-        self.words.len()
+        self.starts.len()
     }
 
     /// How many bytes the keys take.
@@ -34,12 +47,12 @@ impl Separators {
     }
 
     fn start(&self, at: usize) -> usize {
-        self.words.get(at).map_or(self.bytes.len(), |&w| start_of(w))
+        self.starts.get(at).map_or(self.bytes.len(), |&start| start as usize)
     }
 
     /// The key at `at`, which must exist.
     pub(super) fn key(&self, at: usize) -> &[u8] {
-        &self.bytes[start_of(self.words[at])..self.start(at + 1)]
+        &self.bytes[self.starts[at] as usize..self.start(at + 1)]
     }
 
     pub(super) fn last(&self) -> Option<&[u8]> {
@@ -55,10 +68,12 @@ impl Separators {
             Ordering::Greater => return self.len(),
             Ordering::Equal => {}
         }
-        let (low, high) = equal_heads(&self.words, |w| w, head(key, prefix));
-        if low == high {
+        let wanted = signed(head(key, prefix));
+        let low = self.heads.iter().map(|&head| u32::from(head < wanted)).sum::<u32>() as usize;
+        if low >= self.len() || self.heads[low] != wanted {
             return low;
         }
+        let high = low + self.heads[low..self.len()].partition_point(|&head| head == wanted);
         match search_ties((low, high), |at| &self.key(at)[prefix..], &key[prefix..]) {
             Ok(at) => at + 1,
             Err(at) => at,
@@ -78,7 +93,7 @@ impl Separators {
 
     /// Puts a key in at `at`, where it belongs.
     pub(super) fn insert(&mut self, at: usize, key: &[u8]) {
-        if self.words.is_empty() {
+        if self.starts.is_empty() {
             self.set_prefix_of(key, key.len());
         } else {
             let common = common_prefix(&self.key(0)[..self.prefix as usize], key);
@@ -86,19 +101,23 @@ impl Separators {
                 self.renew_heads(common);
             }
         }
-        let start = self.start(at);
+        let (start, len) = (self.start(at), self.len());
         self.bytes.splice(start..start, key.iter().copied());
-        self.words.insert(at, u64::from(head(key, self.prefix as usize)) << 32 | start as u64);
-        self.words[at + 1..].iter_mut().for_each(|w| *w += key.len() as u64);
+        self.starts.insert(at, start as u32);
+        self.starts[at + 1..].iter_mut().for_each(|later| *later += key.len() as u32);
+        self.heads.copy_within(at..len, at + 1);
+        self.heads[at] = signed(head(key, self.prefix as usize));
     }
 
     /// Takes the key at `at` out.
     pub(super) fn remove(&mut self, at: usize) {
-        let (start, end) = (self.start(at), self.start(at + 1));
+        let (start, end, len) = (self.start(at), self.start(at + 1), self.len());
         self.bytes.drain(start..end);
-        self.words.remove(at);
-        self.words[at..].iter_mut().for_each(|w| *w -= (end - start) as u64);
-        if self.words.is_empty() {
+        self.starts.remove(at);
+        self.starts[at..].iter_mut().for_each(|later| *later -= (end - start) as u32);
+        self.heads.copy_within(at + 1..len, at);
+        self.heads[len - 1] = i32::MAX;
+        if self.starts.is_empty() {
             // a node may go on with its last child alone, and no key is left that has the prefix
             self.prefix = 0;
         }
@@ -106,7 +125,7 @@ impl Separators {
 
     /// Appends a key without a head: [`seal`](Self::seal) must follow.
     pub(super) fn push_unsealed(&mut self, key: &[u8]) {
-        self.words.push(self.bytes.len() as u64);
+        self.starts.push(self.bytes.len() as u32);
         self.bytes.extend_from_slice(key);
     }
 
@@ -114,7 +133,7 @@ impl Separators {
     pub(super) fn seal(&mut self) {
         let prefix = self.last().map_or(0, |last| common_prefix(self.key(0), last));
         self.renew_heads(prefix);
-        self.words.shrink_to_fit();
+        self.starts.shrink_to_fit();
         self.bytes.shrink_to_fit();
     }
 
@@ -125,7 +144,7 @@ impl Separators {
         right.seal();
         let between = self.key(at - 1).to_vec();
         self.bytes.truncate(self.start(at - 1));
-        self.words.truncate(at - 1);
+        self.starts.truncate(at - 1);
         self.seal();
         (between, right)
     }
@@ -138,9 +157,10 @@ impl Separators {
     }
 
     fn renew_heads(&mut self, prefix: usize) {
-        for at in 0..self.words.len() {
-            self.words[at] = u64::from(head(self.key(at), prefix)) << 32 | self.start(at) as u64;
+        for at in 0..self.len() {
+            self.heads[at] = signed(head(self.key(at), prefix));
         }
+        self.heads[self.starts.len()..].fill(i32::MAX);
         self.prefix = prefix as u32;
         if prefix > 0 {
             let first = self.key(0)[..prefix.min(LEAD)].to_vec();
@@ -158,10 +178,11 @@ impl Separators {
     pub(super) fn check(&self) {
         let prefix = self.prefix as usize;
         assert_eq!(self.start(0), 0);
+        assert!(self.heads[self.len()..].iter().all(|&head| head == i32::MAX));
         assert!(self.len() > 0 || prefix == 0, "no key has a prefix");
         for at in 0..self.len() {
             let key = self.key(at);
-            assert_eq!((self.words[at] >> 32) as u32, head(key, prefix));
+            assert_eq!(self.heads[at], signed(head(key, prefix)));
             assert_eq!(self.key(0)[..prefix], key[..prefix]);
             assert_eq!(self.lead[..prefix.min(LEAD)], key[..prefix.min(LEAD)]);
             assert!(at == 0 || self.key(at - 1) < key, "separators ascend");

@@ -1,3 +1,5 @@
+mod bulk;
+
 use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -85,6 +87,7 @@ enum Step {
     /// Removes everything between two shares of the keys.
     RemoveRun(u16, u16),
     Freeze,
+    Merge(Vec<(Vec<u8>, Option<Vec<u8>>)>),
     Range(Bound<Vec<u8>>, Bound<Vec<u8>>, u64),
 }
 
@@ -124,6 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
         20 => any::<u16>().prop_map(Step::RemoveAt),
         1 => (any::<u16>(), any::<u16>()).prop_map(|(a, b)| Step::RemoveRun(a, b)),
         3 => Just(Step::Freeze),
+        2 => vec((key(), prop::option::weighted(0.7, value())), 1..120).prop_map(Step::Merge),
         8 => (bound(), bound(), any::<u64>()).prop_map(|(s, e, ends)| Step::Range(s, e, ends)),
     ]
 }
@@ -179,6 +183,7 @@ fn run(tree: &mut Tree, model: &mut Model, frozen: &mut Vec<(Tree, Model)>, step
                 }
             }
         }
+        Step::Merge(writes) => bulk::merge(tree, model, &writes),
         Step::Freeze => frozen.push((tree.clone(), model.clone())),
         Step::Range(start, end, mut ends) => {
             let mut left = std::collections::VecDeque::from(expected(model, &start, &end));
@@ -246,6 +251,41 @@ proptest! {
             copy.check_invariants();
             assert_same(&copy, &model);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn runs_that_follow_one_another_make_the_tree_of_all(
+        entries in vec((key(), value()), 0..600),
+        cuts in vec(any::<u16>(), 0..12),
+        swap in any::<u16>(),
+    ) {
+        let model: Model = entries.into_iter().collect();
+        let entries: Vec<_> = model.iter().collect();
+        let mut cuts: Vec<_> = cuts.iter().map(|&cut| usize::from(cut) % (entries.len() + 1)).collect();
+        cuts.extend([0, entries.len()]);
+        cuts.sort_unstable();
+        let runs = |order: &[usize]| {
+            let runs = order.iter().map(|&at| {
+                let mut builder = Builder::default();
+                entries[cuts[at]..cuts[at + 1]].iter().for_each(|(k, v)| builder.push(k, v).unwrap());
+                builder.finish_run()
+            });
+            Tree::from_runs(runs.collect::<Vec<_>>())
+        };
+        let mut order: Vec<_> = (0..cuts.len() - 1).collect();
+        let tree = runs(&order).unwrap();
+        tree.check_invariants();
+        assert_same(&tree, &model);
+        // out of order, unless what changed places is empty
+        let at = usize::from(swap) % order.len();
+        let is_empty = |at: usize| cuts[at] == cuts[at + 1];
+        order[..=at].rotate_right(1);
+        let alike = is_empty(at) || (0..at).all(is_empty);
+        prop_assert_eq!(runs(&order).err(), (!alike).then_some(OutOfOrder));
     }
 }
 

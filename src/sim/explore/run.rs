@@ -266,7 +266,7 @@ impl<'a, M: Known> Run<'a, M> {
     /// No space is an answer where there is none.
     pub(super) fn full(&mut self, error: &Error) -> Stopped {
         self.diary.count("full");
-        let free_bytes = self.disk.free_bytes().unwrap_or(0);
+        let free_bytes = self.disk.free_bytes();
         if self.refusals == Refusals::WithoutSpace && free_bytes > self.plan.options.max_log_bytes {
             return wrong(format!("{error}, though {free_bytes} bytes are free"));
         }

@@ -9,6 +9,7 @@
 //! caller cannot see either (see [`is_free`](super::Locks::is_free)). The counts are read one by one: each claim shows in the count that is asked about it, and
 //! no claim is proven absent by two counts together.
 
+use super::super::hash;
 use super::single_key;
 use crate::machine::{Access, Claim};
 use crate::sync::{AtomicU64, Ordering};
@@ -54,6 +55,11 @@ impl Tally {
         self.wide.admits(access) && self.slot(key).admits(access)
     }
 
+    /// Whether the counts alone prove that nothing held conflicts with any claim.
+    pub(super) fn admits_all(&self, access: Access) -> bool {
+        self.total.admits(access)
+    }
+
     pub(super) fn add_key(&self, access: Access, key: &[u8]) {
         self.slot(key).add(weight(access));
         self.total.add(weight(access));
@@ -85,7 +91,7 @@ impl Tally {
     }
 
     fn slot(&self, key: &[u8]) -> &Count {
-        &self.slots[crc32fast::hash(key) as usize % SLOTS]
+        &self.slots[hash(key) % SLOTS]
     }
 }
 

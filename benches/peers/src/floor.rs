@@ -1,0 +1,138 @@
+//! What the device and the scheduler allow: nothing here knows of any store.
+
+use crate::work::Latencies;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+const SPACE: usize = 64 << 20;
+const BLOCK: usize = 4096;
+
+/// A file that was written through before, and is written to directly and synchronously.
+pub struct Floor {
+    file: File,
+    buffer: seawal::storage::AlignedBuf,
+    at: u64,
+}
+
+impl Floor {
+    pub fn new(dir: &Path) -> Floor {
+        let path = dir.join("floor");
+        let plain = File::create(&path).expect("a file");
+        plain.write_all_at(&vec![1; SPACE], 0).expect("space");
+        plain.sync_all().expect("a sync");
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::DSYNC | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(&path, flags, Mode::empty()).expect("direct I/O"));
+        let buffer = seawal::storage::AlignedBuf::zeroed(4 << 20).expect("memory");
+        Floor { file, buffer, at: 0 }
+    }
+
+    /// One write of so many bytes, in whole blocks, that survives power loss when it returns.
+    pub fn write(&mut self, bytes: usize) {
+        let bytes = bytes.next_multiple_of(BLOCK);
+        if self.at as usize + bytes > SPACE {
+            self.at = 0;
+        }
+        self.file.write_all_at(&self.buffer[..bytes], self.at).expect("a write");
+        self.at += bytes as u64;
+    }
+
+    /// Writes of one ideal group of `commits`, one in flight. Returns commits a second, and what each write took.
+    pub fn commits(&mut self, commits: usize, record_bytes: usize, time: Duration) -> (f64, Latencies) {
+        let (mut taken, began) = (Vec::new(), Instant::now());
+        while began.elapsed() < time {
+            let before = Instant::now();
+            self.write(commits * record_bytes);
+            taken.push(before.elapsed().as_nanos() as u64);
+        }
+        ((taken.len() * commits) as f64 / began.elapsed().as_secs_f64(), Latencies::of(taken))
+    }
+
+    /// The sequential rate of the device in bytes a second: large direct writes into written space.
+    pub fn sequential(&mut self, time: Duration) -> f64 {
+        let (mut bytes, began) = (0, Instant::now());
+        while began.elapsed() < time {
+            self.write(4 << 20);
+            bytes += 4 << 20;
+        }
+        f64::from(bytes) / began.elapsed().as_secs_f64()
+    }
+}
+
+/// How many committers a second can sleep and be woken when nothing is written: who completes a group wakes each of the others by
+/// one `unpark`, instead of writing. Groups are all of the threads, or a half, so that some work while others are woken; the better
+/// of the two counts.
+pub fn wake_ups(threads: usize, time: Duration) -> f64 {
+    let of = |part: usize| wake_ups_in_groups(threads, (threads / part).max(2), time / 2);
+    of(1).max(of(2))
+}
+
+fn wake_ups_in_groups(threads: usize, size: usize, time: Duration) -> f64 {
+    let waiting: Mutex<Vec<(Thread, Arc<AtomicBool>)>> = Mutex::new(Vec::new());
+    let (stop, woken) = (AtomicBool::new(false), AtomicU64::new(0));
+    let began = Instant::now();
+    let one = || {
+        let flag = Arc::new(AtomicBool::new(false));
+        while !stop.load(Ordering::Acquire) {
+            flag.store(false, Ordering::Relaxed);
+            let mut group = waiting.lock().expect("a group");
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if group.len() + 1 < size {
+                group.push((std::thread::current(), flag.clone()));
+                drop(group);
+                while !flag.load(Ordering::Acquire) {
+                    std::thread::park();
+                }
+                continue;
+            }
+            let ready = std::mem::take(&mut *group);
+            drop(group);
+            woken.fetch_add(size as u64, Ordering::Relaxed);
+            if began.elapsed() > time {
+                // under the lock that those who come now take, or they would wait for a group that does not fill
+                let mut left = waiting.lock().expect("a group");
+                stop.store(true, Ordering::Release);
+                left.drain(..).for_each(|(thread, flag)| wake(&thread, &flag));
+            }
+            for (thread, flag) in ready {
+                wake(&thread, &flag);
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(one))));
+    woken.into_inner() as f64 / began.elapsed().as_secs_f64()
+}
+
+fn wake(thread: &Thread, flag: &AtomicBool) {
+    flag.store(true, Ordering::Release);
+    thread.unpark();
+}
+
+/// Reads all files of a kind in a directory from the device, in large pieces. Returns how long it took, and how many bytes they hold.
+pub fn read_files(dir: &Path, extension: &str) -> (Duration, u64) {
+    let mut buffer = seawal::storage::AlignedBuf::zeroed(4 << 20).expect("memory");
+    let entries = std::fs::read_dir(dir).expect("a directory");
+    let paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    let (began, mut bytes) = (Instant::now(), 0u64);
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|found| found == extension)) {
+        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty()).expect("direct I/O"));
+        let mut at = 0;
+        loop {
+            let read = file.read_at(&mut buffer, at).expect("a read") as u64;
+            at += read;
+            if read < buffer.len() as u64 {
+                break;
+            }
+        }
+        bytes += at;
+    }
+    (began.elapsed(), bytes)
+}

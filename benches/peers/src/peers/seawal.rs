@@ -1,0 +1,130 @@
+//! This engine.
+
+use crate::peer::{Level, OURS, Peer, Session, Store};
+use crate::work::{key, look, value};
+use seawal::kv::{Kv, KvCommand};
+use seawal::{Durability, Engine, Options, View};
+use std::ops::Bound;
+use std::path::Path;
+
+pub fn peer() -> Peer {
+    Peer {
+        name: OURS,
+        package: "seawal",
+        durable: Some("`Durability::Sync`, the default"),
+        buffered: Some("`Durability::Os`"),
+        note: "the first segment is made 64 MiB large at once, so that a short run does not see it grow",
+        reads: true,
+        scans: true,
+        open,
+    }
+}
+
+/// Reads of a view, which is taken once and does not see what comes after.
+pub fn view() -> Peer {
+    Peer {
+        name: "seawal, a view held",
+        package: "seawal",
+        durable: None,
+        buffered: None,
+        note: "reads of one `view()`: as LMDB with one transaction held",
+        reads: true,
+        scans: true,
+        open: |dir, level| Box::new(Viewed(engine(dir, level))),
+    }
+}
+
+pub fn options(level: Level) -> Options {
+    let durability = match level {
+        Level::Durable => Durability::Sync,
+        Level::Buffered => Durability::Os,
+    };
+    Options::new().first_segment_bytes(64 << 20).durability(durability)
+}
+
+fn engine(dir: &Path, level: Level) -> Engine<Kv> {
+    options(level).open(dir).expect("a store to measure")
+}
+
+fn open(dir: &Path, level: Level) -> Box<dyn Store> {
+    Box::new(Opened(engine(dir, level)))
+}
+
+struct Opened(Engine<Kv>);
+
+impl Store for Opened {
+    fn session(&self) -> Box<dyn Session + '_> {
+        Box::new(Direct(&self.0))
+    }
+
+    fn sync(&self) {
+        self.0.sync().expect("a sync");
+    }
+
+    fn close(self: Box<Self>) {
+        self.0.close().expect("a clean close");
+    }
+}
+
+struct Direct<'a>(&'a Engine<Kv>);
+
+pub fn put(n: u64, seed: u64) -> KvCommand {
+    KvCommand::put("", key(n), value(seed))
+}
+
+impl Session for Direct<'_> {
+    fn put(&mut self, n: u64, seed: u64) {
+        self.0.execute(put(n, seed)).expect("a commit");
+    }
+
+    fn batch(&mut self, first: u64, entries: u64, seed: u64) {
+        self.0.execute(KvCommand::batch((first..first + entries).map(|n| put(n, n ^ seed)))).expect("a commit");
+    }
+
+    fn get(&mut self, n: u64) -> Option<usize> {
+        self.0.get(key(n)).expect("a read").map(|value| look(&value))
+    }
+
+    fn scan(&mut self, n: u64, entries: usize) -> usize {
+        let found = self.0.range(&key(n)[..]..).expect("a scan").take(entries);
+        found.map(|(key, value)| look(&key) + look(&value)).sum()
+    }
+}
+
+struct Viewed(Engine<Kv>);
+
+impl Store for Viewed {
+    fn session(&self) -> Box<dyn Session + '_> {
+        Box::new(Looking { engine: &self.0, view: None })
+    }
+}
+
+struct Looking<'a> {
+    engine: &'a Engine<Kv>,
+    view: Option<View<Kv>>,
+}
+
+impl Looking<'_> {
+    fn view(&mut self) -> &View<Kv> {
+        self.view.get_or_insert_with(|| self.engine.view().expect("a view"))
+    }
+}
+
+impl Session for Looking<'_> {
+    fn put(&mut self, n: u64, seed: u64) {
+        Direct(self.engine).put(n, seed);
+    }
+
+    fn batch(&mut self, first: u64, entries: u64, seed: u64) {
+        Direct(self.engine).batch(first, entries, seed);
+    }
+
+    fn get(&mut self, n: u64) -> Option<usize> {
+        self.view().get("", &key(n)).map(look)
+    }
+
+    fn scan(&mut self, n: u64, entries: usize) -> usize {
+        let from = (Bound::Included(key(n)), Bound::Unbounded);
+        self.view().range::<[u8; 16]>("", from).take(entries).map(|(key, value)| look(&key) + look(&value)).sum()
+    }
+}

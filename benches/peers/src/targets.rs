@@ -1,0 +1,180 @@
+//! What was aimed at, row by row, and what the figures say to it.
+
+use crate::figures::{Figures, Part};
+use crate::parts::{checkpoint, commit, growth, reads, recovery, space};
+use crate::peer::OURS;
+use crate::report::short;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+/// How a row is judged: by this engine's figure over what it is held against.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// At least so much of it.
+    AtLeast(f64),
+    /// At the most so much of it.
+    AtMost(f64),
+}
+
+impl Goal {
+    fn is_met(self, ratio: f64) -> bool {
+        match self {
+            Goal::AtLeast(least) => ratio >= least,
+            Goal::AtMost(most) => ratio <= most,
+        }
+    }
+}
+
+/// Whom a figure is held against.
+enum Against {
+    /// Nobody: the goal is of the figure itself.
+    Itself,
+    BestPeer,
+    /// A subject of the same row, or of the same part.
+    Named(&'static str),
+}
+
+struct Target {
+    what: &'static str,
+    aim: &'static str,
+    part: &'static str,
+    row: String,
+    /// Who of this engine.
+    ours: &'static str,
+    goal: Goal,
+    against: Against,
+    /// What limits it, in the same row.
+    limit: Option<&'static str>,
+    /// Whether peers have this at all.
+    peers: bool,
+}
+
+const NO_PEERS: [&str; 5] = [commit::FLOOR, commit::WAKE_UPS, growth::DEVICE, checkpoint::QUIET, ""];
+const VIEW: &str = "seawal, a view held";
+const HELD: &str = "LMDB, a transaction held";
+
+fn best(part: &Part, target: &Target) -> Option<(String, f64)> {
+    let counts = |name: &str| {
+        let held = name == HELD;
+        target.peers && !name.starts_with(OURS) && !NO_PEERS.contains(&name) && held == (target.ours == VIEW)
+    };
+    let peers =
+        part.row(&target.row).filter(|(name, _)| counts(name)).map(|(name, figure)| (name.to_owned(), figure.median));
+    let less_is_better = matches!(target.goal, Goal::AtMost(_));
+    peers.reduce(|a, b| if (b.1 > a.1) != less_is_better { b } else { a })
+}
+
+#[rustfmt::skip]
+fn targets() -> Vec<Target> {
+    use Against::{BestPeer, Itself, Named};
+    use Goal::{AtLeast, AtMost};
+    let t = |what, aim, part, row: String, goal, against, limit, peers| {
+        Target { what, aim, part, row, ours: OURS, goal, against, limit, peers }
+    };
+    let floor = Some(commit::FLOOR);
+    let device = Some(growth::DEVICE);
+    let view = |target: Target| Target { ours: VIEW, ..target };
+    vec![
+        t("durable commit, 1 thread", "0.95 of the floor, and no peer ahead", "commit", commit::row(1), AtLeast(0.95), Named(commit::FLOOR), floor, true),
+        t("durable commit, 8 threads", "2 × the best peer", "commit", commit::row(8), AtLeast(2.0), BestPeer, floor, true),
+        t("durable commit, 64 threads", "2 × the best peer, aiming at 3", "commit", commit::row(64), AtLeast(2.0), BestPeer, Some(commit::WAKE_UPS), true),
+        t("1,024 tickets, 100,000 keys", "1,000,000 a second", "commit", commit::tickets_row(100_000), AtLeast(1e6), Itself, None, false),
+        t("1,024 tickets, a million keys", "600,000 a second", "commit", commit::tickets_row(1_000_000), AtLeast(6e5), Itself, None, false),
+        t("commit with `Os`, 1 thread", "1.3 × the best peer", "buffered", commit::SINGLE.into(), AtLeast(1.3), BestPeer, None, true),
+        t("the same in batches of 100", "1,000,000 entries a second", "buffered", commit::BATCHED.into(), AtLeast(1e6), Itself, None, true),
+        t("p99 of a commit at 8 threads, µs", "2 × the device's own p99 at the most", "commit", commit::latency_row("p99"), AtMost(2.0), Named(commit::FLOOR), floor, true),
+        t("log replay, a million, records a second", "3,000,000", "growth", growth::replay_row(1_000_000), AtLeast(3e6), Itself, device, false),
+        t("log replay, ten million", "3,000,000: linear", "growth", growth::replay_row(10_000_000), AtLeast(3e6), Itself, device, false),
+        t("replay of single commits, bytes a second", "0.8 of the disk", "growth", growth::SINGLES_ROW.into(), AtLeast(0.8), Named(growth::DEVICE), device, false),
+        t("a million killed, then opened, seconds", "as quick as any peer that replays", "recovery", recovery::KILLED.into(), AtMost(1.0), BestPeer, None, true),
+        t("snapshot load, a million, entries a second", "8,000,000, or 0.8 of the disk", "growth", growth::load_row(1_000_000), AtLeast(8e6), Itself, device, false),
+        t("snapshot load, ten million", "8,000,000, or 0.8 of the disk", "growth", growth::load_row(10_000_000), AtLeast(8e6), Itself, device, false),
+        t("unpaced checkpoint, bytes a second", "0.8 of the disk", "checkpoint", checkpoint::RATE.into(), AtLeast(0.8), Named(commit::FLOOR), floor, false),
+        t("p99.9 of commits beside a paced one, µs", "1.5 × that without, at the most", "checkpoint", checkpoint::latency_row("p99.9"), AtMost(1.5), Named(checkpoint::QUIET), Some(checkpoint::QUIET), false),
+        t("the freeze holds the lock, µs", "under 100", "checkpoint", checkpoint::FREEZE.into(), AtMost(100.0), Itself, None, false),
+        t("points of a million, 1 thread", "1.5 × LMDB", "reads", reads::point_row(1), AtLeast(1.5), Named("LMDB"), None, true),
+        t("points of a million, 2 threads", "1.5 × LMDB", "reads", reads::point_row(2), AtLeast(1.5), Named("LMDB"), None, true),
+        view(t("the same of a view, 1 thread", "1.5 × LMDB with a transaction held", "reads", reads::point_row(1), AtLeast(1.5), Named(HELD), None, true)),
+        view(t("the same of a view, 2 threads", "1.5 × LMDB with a transaction held", "reads", reads::point_row(2), AtLeast(1.5), Named(HELD), None, true)),
+        t("points of ten million, 1 thread", "1.5 × LMDB", "reads-large", reads::point_row(1), AtLeast(1.5), Named("LMDB"), None, true),
+        t("points of ten million, 2 threads", "1.5 × LMDB", "reads-large", reads::point_row(2), AtLeast(1.5), Named("LMDB"), None, true),
+        t("scans of 100, 1 thread", "2 × the best peer", "reads", reads::scan_row(1), AtLeast(2.0), BestPeer, None, true),
+        t("scans of 100, 2 threads", "2 × the best peer", "reads", reads::scan_row(2), AtLeast(2.0), BestPeer, None, true),
+        t("bytes an entry, a million inserted", "150 (116 are data)", "space", space::inserted_row(1_000_000), AtMost(150.0), Itself, None, true),
+        t("the same, ten million", "150", "space", space::inserted_row(10_000_000), AtMost(150.0), Itself, None, true),
+        t("bytes an entry, a million recovered", "150", "space", space::recovered_row(1_000_000), AtMost(150.0), Itself, None, false),
+        t("the same, ten million", "150", "space", space::recovered_row(10_000_000), AtMost(150.0), Itself, None, false),
+        t("memory in a checkpoint under load", "4/3 of that before", "space", space::CHECKPOINT.into(), AtMost(4.0 / 3.0), Itself, None, false),
+        t("log bytes for each byte of payload", "1.25", "space", space::LOG.into(), AtMost(1.25), Itself, None, true),
+        t("a view, ns", "under 1,000", "checkpoint", checkpoint::VIEW.into(), AtMost(1000.0), Itself, None, false),
+    ]
+}
+
+fn command(part: &str) -> String {
+    let large = if part == "reads-large" { " --large" } else { "" };
+    format!("`peers --only {part}{large}`")
+}
+
+/// The verdict on a row, with the ratio that it rests on.
+fn verdict(part: &Part, target: &Target, ours: f64, best: Option<&(String, f64)>) -> String {
+    let (name, ratio) = match target.against {
+        Against::Itself => (None, ours),
+        Against::BestPeer => match best {
+            Some((name, figure)) => (Some(name.clone()), ours / figure),
+            None => return "nobody to compare with".into(),
+        },
+        Against::Named(name) => match part.get(&target.row, name) {
+            Some(figure) => (Some(name.to_owned()), ours / figure.median),
+            None => return "nobody to compare with".into(),
+        },
+    };
+    let met = if target.goal.is_met(ratio) { "met" } else { "**short**" };
+    let of = name.map_or(String::new(), |name| format!(", {ratio:.2} × {name}"));
+    let ahead = best.filter(|(_, figure)| match target.goal {
+        Goal::AtLeast(_) => *figure > ours,
+        Goal::AtMost(_) => *figure < ours,
+    });
+    let ahead = ahead.map_or(String::new(), |(name, _)| format!("; **{name} is ahead**"));
+    format!("{met}{of}{ahead}")
+}
+
+pub fn table(figures: &Figures, root: &Path) -> String {
+    let mut text = String::from(
+        "| what | target | this engine | best peer | floor or limit | | measured by |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for target in targets() {
+        let part = figures.part(target.part);
+        let ours = part.and_then(|part| part.get(&target.row, target.ours));
+        let Target { what, aim, .. } = target;
+        let Some((part, ours)) = part.zip(ours) else {
+            let _ = writeln!(text, "| {what} | {aim} | not measured | | | | {} |", command(target.part));
+            continue;
+        };
+        let best = best(part, &target);
+        let peer = best.as_ref().map_or("–".into(), |(name, figure)| format!("{}, {name}", short(*figure)));
+        let limit = target.limit.and_then(|name| Some((name, part.get(&target.row, name)?.median)));
+        let limit = limit.map_or("–".into(), |(name, figure)| format!("{}, {name}", short(figure)));
+        let verdict = verdict(part, &target, ours.median, best.as_ref());
+        let ours = short(ours.median);
+        let _ = writeln!(text, "| {what} | {aim} | {ours} | {peer} | {limit} | {verdict} | {} |", command(target.part));
+    }
+    if let Some(crates) = crates(root) {
+        let met = if crates <= 15 { "met" } else { "**short**" };
+        let measured = "`cargo tree -e normal --prefix none \\| sort -u \\| wc -l`";
+        let _ = writeln!(
+            text,
+            "| crates in the whole tree, default features | 15 at the most | {crates} | – | – | {met} | {measured} |"
+        );
+    }
+    text
+}
+
+/// How many crates the default features bring, the crate itself included.
+fn crates(root: &Path) -> Option<usize> {
+    let mut tree = Command::new("cargo");
+    let output = tree.args(["tree", "-e", "normal", "--prefix", "none"]).current_dir(root).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let names: std::collections::BTreeSet<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    (!names.is_empty()).then_some(names.len())
+}

@@ -1,0 +1,106 @@
+//! Checkpoints: how fast they are written, and what commits notice of one.
+
+use super::super::failure::Failure;
+use super::floor::Floor;
+use super::place::Place;
+use super::{Bench, Figures, Tally, commit, goes_on, median, ratio, read};
+use crate::error::Error;
+use crate::sync::{AtomicBool, Mutex};
+use crate::{Engine, kv::Kv};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The fewest checkpoints that tell something of the commits beside them.
+const PACED: usize = 2;
+
+pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> {
+    read::filled(bench, place)?.close()?;
+    let mut floor = Floor::new(&place.floor())?;
+    let unpaced = unpaced(bench, &place.store(), &mut floor)?;
+    let Commits { quiet, beside, freeze } = paced(bench, &place.store())?;
+    let rate = |took: Duration| ratio(unpaced.bytes as f64, took.as_secs_f64());
+    let (secs, floor_secs) = (median(unpaced.checkpoints), median(unpaced.writes));
+    let mut all = super::rates(rate(secs), rate(floor_secs), &beside);
+    all.extend([
+        ("quiet_p50_us", quiet.micros(0.5).into()),
+        ("quiet_p99_us", quiet.micros(0.99).into()),
+        ("quiet_p999_us", quiet.micros(0.999).into()),
+        ("freeze_us", (freeze.as_secs_f64() * 1e6).into()),
+        ("secs", secs.as_secs_f64().into()),
+        ("bytes", unpaced.bytes.into()),
+        ("entries", bench.entries().into()),
+        ("entries_rate", ratio(bench.entries() as f64, secs.as_secs_f64()).into()),
+    ]);
+    Ok(all)
+}
+
+struct Unpaced {
+    checkpoints: Vec<Duration>,
+    writes: Vec<Duration>,
+    bytes: u64,
+}
+
+/// Checkpoints as fast as they go, and as many bytes written in large pieces, in turn.
+fn unpaced(bench: &Bench, dir: &Path, floor: &mut Floor) -> Result<Unpaced, Failure> {
+    let store: Engine<Kv> = bench.options().checkpoint_bytes_per_second(None).open(dir)?;
+    let mut all = Unpaced { checkpoints: Vec::new(), writes: Vec::new(), bytes: 0 };
+    let began = Instant::now();
+    while goes_on(began, bench.time() / 2, all.checkpoints.len()) {
+        // something new, or there would be nothing to do
+        store.execute(bench.put(0, all.checkpoints.len() as u64 + 1))?;
+        let before = Instant::now();
+        store.checkpoint()?;
+        all.checkpoints.push(before.elapsed());
+        all.bytes = newest_snapshot_bytes(dir)?;
+        all.writes.push(floor.sequential(all.bytes)?);
+    }
+    store.close()?;
+    Ok(all)
+}
+
+/// The largest of the snapshots that are there; they differ by an entry or two.
+fn newest_snapshot_bytes(dir: &Path) -> Result<u64, Failure> {
+    let failed = |e| Failure::io("look at the snapshots", &e);
+    let mut most = 0;
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.path().extension().is_some_and(|extension| extension == "snap") {
+            most = entry.metadata().map_err(failed)?.len().max(most);
+        }
+    }
+    Ok(most)
+}
+
+struct Commits {
+    quiet: Tally,
+    beside: Tally,
+    freeze: Duration,
+}
+
+/// Commits with a checkpoint at the default pace beside them, and without, in turn.
+fn paced(bench: &Bench, dir: &Path) -> Result<Commits, Failure> {
+    let store: Engine<Kv> = bench.options().open(dir)?;
+    let (mut quiet, mut beside) = (Tally::default(), Tally::default());
+    let (began, mut turns) = (Instant::now(), 0);
+    while goes_on(began, bench.time() / 2, turns) || turns < PACED {
+        let stop = AtomicBool::new(false);
+        let outcome = Mutex::new(Ok(Duration::ZERO));
+        let checkpoint = |_: &AtomicBool| {
+            let before = Instant::now();
+            *outcome.lock() = store.checkpoint().map(|()| before.elapsed());
+        };
+        let (_, tallies) = commit::run(bench, &store, turns as u64, &stop, checkpoint)?;
+        tallies.iter().for_each(|tally| beside.merge(tally));
+        let took: Result<Duration, Error> = outcome.into_inner();
+        // as long without one
+        let (until, mut turn) = (Instant::now() + took?, 0u64);
+        while turn == 0 || Instant::now() < until {
+            turn += 1;
+            commit::slice(bench, &store, (turns as u64) << 16 | turn, &mut quiet)?;
+        }
+        turns += 1;
+    }
+    let freeze = store.stats().longest_freeze;
+    store.close()?;
+    Ok(Commits { quiet, beside, freeze })
+}

@@ -1,0 +1,128 @@
+//! Reads of random entries, and scans of a hundred.
+
+use super::super::failure::{Failure, Status};
+use super::place::Place;
+use super::{Bench, Figures, KEY_BYTES, SLICE, Tally, goes_on, key, mix, per_second, rates, value};
+use crate::Engine;
+use crate::kv::{Kv, KvCommand};
+use crate::options::Durability;
+use crate::sync::{AtomicBool, Ordering, thread};
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+const SCANNED: usize = 100;
+/// How many reads are timed as one, so that the clock's own cost does not show.
+const TIMED_TOGETHER: u32 = 8;
+
+/// The plainest sorted structure with the same entries: what a read costs when there is no store around it.
+struct Sorted {
+    keys: Vec<[u8; KEY_BYTES as usize]>,
+    values: Vec<u8>,
+    value_bytes: usize,
+}
+
+impl Sorted {
+    fn new(bench: &Bench) -> Sorted {
+        let mut keys: Vec<_> = (0..bench.entries()).map(key).collect();
+        keys.sort_unstable();
+        let value_bytes = usize::try_from(bench.value).unwrap_or(0);
+        let values = value((keys.len() as u64).saturating_mul(bench.value), 1);
+        Sorted { keys, values, value_bytes }
+    }
+
+    fn get(&self, key: &[u8; KEY_BYTES as usize]) -> Option<Vec<u8>> {
+        let at = self.keys.binary_search(key).ok()?.checked_mul(self.value_bytes)?;
+        self.values.get(at..at.checked_add(self.value_bytes)?).map(<[u8]>::to_vec)
+    }
+}
+
+pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> {
+    let store = filled(bench, place)?;
+    let sorted = Sorted::new(bench);
+    let lost = || Failure::new(Status::Other, "an entry is not there that was put");
+    let point = |n: u64| store.get(key(n))?.map(drop).ok_or_else(lost);
+    let scan = |n: u64| {
+        let start = key(n);
+        let found = store.range(start.as_slice()..)?.take(SCANNED).map(|(_, value)| value.len()).sum::<usize>();
+        std::hint::black_box(found);
+        Ok(())
+    };
+    let plain = |n: u64| sorted.get(&key(n)).map(|value| drop(std::hint::black_box(value))).ok_or_else(lost);
+    let mut totals = [(); 3].map(|()| (Tally::default(), 0u64, Duration::ZERO));
+    let (began, mut turns) = (Instant::now(), 0);
+    let works: [&(dyn Fn(u64) -> Result<(), Failure> + Sync); 3] = [&plain, &point, &scan];
+    while goes_on(began, bench.time(), turns) {
+        for (work, (tally, done, time)) in works.into_iter().zip(&mut totals) {
+            let (more, took) = slice(bench, turns as u64, tally, work)?;
+            *done = done.saturating_add(more);
+            *time += took;
+        }
+        turns += 1;
+    }
+    store.close()?;
+    let [floor, points, scans] = &totals;
+    let rate = |(_, done, time): &(Tally, u64, Duration)| per_second(*done, *time);
+    let mut all = rates(rate(points), rate(floor), &points.0);
+    all.extend([
+        ("floor_p50_us", floor.0.micros(0.5).into()),
+        ("floor_p99_us", floor.0.micros(0.99).into()),
+        ("scan_rate", rate(scans).into()),
+        ("entries_a_scan", SCANNED.into()),
+    ]);
+    Ok(all)
+}
+
+/// A store with all entries, put in random order.
+pub(super) fn filled(bench: &Bench, place: &Place) -> Result<Engine<Kv>, Failure> {
+    let store: Engine<Kv> = bench.options().durability(Durability::Os).open(place.store())?;
+    let mut first = 0u64;
+    while first < bench.entries() {
+        let end = first.saturating_add(bench.batch()).min(bench.entries());
+        store.execute(KvCommand::batch((first..end).map(|n| bench.put(n, n))))?;
+        first = end;
+    }
+    store.sync()?;
+    Ok(store)
+}
+
+/// All threads read for a slice of time. Returns how many reads there were, and how long they took.
+fn slice(
+    bench: &Bench,
+    turn: u64,
+    all: &mut Tally,
+    work: &(dyn Fn(u64) -> Result<(), Failure> + Sync),
+) -> Result<(u64, Duration), Failure> {
+    let threads = usize::try_from(bench.threads).unwrap_or(1);
+    let (stop, barrier) = (AtomicBool::new(false), Barrier::new(threads.saturating_add(1)));
+    let one = |number: u64| {
+        let (mut tally, mut done) = (Tally::default(), 0u64);
+        let mut n = mix(number.wrapping_add(turn << 32));
+        barrier.wait();
+        while !stop.load(Ordering::Relaxed) {
+            let before = Instant::now();
+            for _ in 0..TIMED_TOGETHER {
+                n = mix(n);
+                work(n % bench.entries())?;
+            }
+            tally.add(before.elapsed() / TIMED_TOGETHER);
+            done = done.saturating_add(u64::from(TIMED_TOGETHER));
+        }
+        Ok((tally, done))
+    };
+    thread::scope(|scope| {
+        let one = &one;
+        let running: Vec<_> = (0..bench.threads).map(|number| scope.spawn(move || one(number))).collect();
+        barrier.wait();
+        let began = Instant::now();
+        thread::sleep(SLICE);
+        stop.store(true, Ordering::Relaxed);
+        let died = |_| Err(Failure::new(Status::Other, "a thread that read died"));
+        let mut total = 0u64;
+        for thread in running {
+            let (tally, done): (Tally, u64) = thread.join().unwrap_or_else(died)?;
+            all.merge(&tally);
+            total = total.saturating_add(done);
+        }
+        Ok((total, began.elapsed()))
+    })
+}

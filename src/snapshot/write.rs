@@ -1,0 +1,430 @@
+//! Writing a snapshot: the machine encodes it into chunks, which go to the device in large pieces and are read back.
+//!
+//! With threads the three go on at once: one encodes and seals, one writes, one reads back and checks what was written. Each
+//! piece is durable once it has been written, so what is read back is what the device holds.
+
+use super::Help;
+use super::source::{Source, Written};
+use crate::error::{Error, Result, out_of_space};
+use crate::format::bytes::put_varint;
+use crate::format::manifest::SnapshotEntry;
+use crate::format::snapshot::{
+    CHUNK_HEADER_BYTES, ChunkKind, END_BYTES, HEADER_BYTES, SnapshotEnd, SnapshotHeader, seal_chunk,
+};
+use crate::format::{Lsn, StoreId, names};
+use crate::machine::StateMachine;
+use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, write_all_at};
+use crate::sync::{Arc, mpsc, thread};
+use crate::txn::{Table, guarded};
+use std::io::{self, Write};
+
+/// How much content a chunk holds.
+const CHUNK_BYTES: usize = 1 << 20;
+/// How much is written at once where nobody else is to be waited for.
+const LARGE_WRITE_BYTES: usize = 8 << 20;
+/// The same where commits go on: they wait behind each piece.
+const PACED_WRITE_BYTES: usize = 1 << 20;
+/// So many pieces are in memory: one being encoded, one being written, and one between the two.
+const PIECES: usize = 3;
+
+/// How fast a snapshot is to be written.
+pub(crate) trait Pace {
+    /// Whether others are to get at the device between pieces.
+    fn is_gentle(&self) -> bool;
+    /// Is called with the bytes encoded so far after each chunk, and may wait, or give the snapshot up.
+    fn keep(&mut self, bytes: u64) -> Result<()>;
+}
+
+/// As fast as it goes.
+pub(crate) struct Unpaced;
+
+impl Pace for Unpaced {
+    fn is_gentle(&self) -> bool {
+        false
+    }
+
+    fn keep(&mut self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a snapshot. When it returns, the snapshot was verified and survives power loss, name included.
+///
+/// # Errors
+/// [`Error::Full`] where there is no space, or I/O errors; nothing is left behind but a temporary file at worst.
+pub(crate) fn write<M: StateMachine>(
+    storage: &dyn Storage,
+    header: &SnapshotHeader,
+    state: M,
+    table: &Table<M::Command>,
+    help: Help,
+    pace: &mut dyn Pace,
+) -> Result<SnapshotEntry> {
+    let name = names::snapshot(header.lsn);
+    let temp = names::temp(&name);
+    let written = write_temp(storage, &temp, header, state, table, help, pace).and_then(|entry| {
+        storage.rename(&temp, &name).map_err(|e| failed(storage, &temp, "rename", e))?;
+        storage.sync_dir().map_err(|e| Error::io("sync", storage.path(""), e))?;
+        Ok(entry)
+    });
+    if written.is_err() {
+        // best effort: a left-over is removed at the next open
+        let _ = storage.remove(&temp);
+    }
+    written
+}
+
+fn failed(storage: &dyn Storage, temp: &str, operation: &'static str, e: io::Error) -> Error {
+    if out_of_space(&e) {
+        Error::Full { what: "a snapshot", source: Some(Arc::new(e)) }
+    } else {
+        Error::io(operation, storage.path(temp), e)
+    }
+}
+
+/// Writes it under its temporary name, durable and read back.
+fn write_temp<M: StateMachine>(
+    storage: &dyn Storage,
+    temp: &str,
+    header: &SnapshotHeader,
+    state: M,
+    table: &Table<M::Command>,
+    help: Help,
+    pace: &mut dyn Pace,
+) -> Result<SnapshotEntry> {
+    let fail = |operation, e| failed(storage, temp, operation, e);
+    let file = match storage.open(temp, OpenMode::CreateNew) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            storage.remove(temp).map_err(|e| fail("remove", e))?;
+            storage.open(temp, OpenMode::CreateNew).map_err(|e| fail("create", e))?
+        }
+        other => other.map_err(|e| fail("create", e))?,
+    };
+    let target = Target { file: &*file, block_bytes: storage.block_bytes() as usize, fail: &fail };
+    let gentle = pace.is_gentle();
+    let file_bytes = match help {
+        Help::None => {
+            let mut write = |bytes: &[u8], offset| target.write(bytes, offset);
+            let mut pieces = Pieces::new(Out::Here(&mut write), gentle, &target)?;
+            let file_bytes = encode(&mut pieces, header, state, table, pace, &fail)?;
+            target.sync()?;
+            verify(storage, temp, header, Written::whole(file_bytes))?;
+            file_bytes
+        }
+        Help::Threads => thread::scope(|scope| {
+            let (pieces_out, pieces_in) = mpsc::channel::<AlignedBuf>();
+            let (spares_out, spares_in) = mpsc::channel::<AlignedBuf>();
+            let (ends_out, ends_in) = mpsc::channel::<u64>();
+            let target = &target;
+            let writer = scope.spawn(move || write_all(target, &pieces_in, &spares_out, &ends_out));
+            let verifier = scope.spawn(move || verify(storage, temp, header, Written::so_far(ends_in)));
+            let out = Out::Ahead { pieces: pieces_out, spares: spares_in };
+            let encoded = Pieces::new(out, gentle, target)
+                .and_then(|mut pieces| encode(&mut pieces, header, state, table, pace, &fail));
+            let written = writer.join().map_err(|_| Error::Poisoned)?;
+            let verified = verifier.join().map_err(|_| Error::Poisoned)?;
+            // each rests on the one before, whose error is the cause of its own
+            written?;
+            let file_bytes = encoded?;
+            verified?;
+            Ok::<u64, Error>(file_bytes)
+        })?,
+    };
+    Ok(SnapshotEntry { lsn: header.lsn, file_bytes })
+}
+
+/// Encodes all of it. Returns the file's length.
+fn encode<M: StateMachine>(
+    pieces: &mut Pieces<'_>,
+    header: &SnapshotHeader,
+    state: M,
+    table: &Table<M::Command>,
+    pace: &mut dyn Pace,
+    fail: &dyn Fn(&'static str, io::Error) -> Error,
+) -> Result<u64> {
+    let mut block = [0; HEADER_BYTES];
+    header.encode(&mut block).ok_or_else(|| Error::invalid("the machine's name does not fit a snapshot"))?;
+    pieces.buf.extend_from_slice(&block).map_err(|e| fail("write", e))?;
+    let mut chunks = ChunkWriter::new(pieces, header.store, header.lsn, pace).map_err(|e| fail("write", e))?;
+    let saved = contained(|| state.save_frozen(&mut chunks)).and_then(|()| chunks.finish_kind());
+    let saved = saved.and_then(|()| {
+        chunks.kind = ChunkKind::Transactions;
+        contained(|| write_table::<M>(table, &mut chunks))?;
+        chunks.finish_kind()
+    });
+    let ended = saved.and_then(|()| chunks.finish());
+    let paced = chunks.paced.take();
+    match (ended, paced.or(pieces.failed.take())) {
+        (_, Some(error)) => Err(error),
+        (ended, None) => ended.map_err(|e| fail("write", e)),
+    }
+}
+
+/// Runs the machine's code on a copy of the state: a panic in it fails this snapshot, and nothing else.
+fn contained(write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    guarded(write).unwrap_or_else(|_| Err(io::Error::other("the machine panicked while it was being saved")))
+}
+
+/// Reads the whole file back from the device, as it comes to be there, and checks every chunk.
+fn verify(storage: &dyn Storage, name: &str, header: &SnapshotHeader, written: Written) -> Result<()> {
+    let Source { header: found, mut chunks } = Source::of_written(storage, name, written)?;
+    if found != *header {
+        let reason = "the snapshot does not read back as written";
+        return Err(Error::corrupt(storage.path(name), 0, Some(header.lsn), reason));
+    }
+    while chunks.next_chunk()?.is_some() {}
+    chunks.check_len()
+}
+
+/// The file, and how its errors are told.
+struct Target<'a> {
+    file: &'a dyn StorageFile,
+    block_bytes: usize,
+    fail: &'a (dyn Fn(&'static str, io::Error) -> Error + Sync),
+}
+
+impl Target<'_> {
+    /// How many of so many bytes are whole blocks.
+    fn whole_blocks(&self, bytes: usize) -> usize {
+        bytes.saturating_sub(bytes.checked_rem(self.block_bytes).unwrap_or(0))
+    }
+
+    /// Writes a piece. When it returns, its whole blocks survive power loss; the end of the last piece does after a sync.
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let (whole, end) = bytes.split_at_checked(self.whole_blocks(bytes.len())).unwrap_or((bytes, &[]));
+        if !whole.is_empty() {
+            self.file.write_durable_at(whole, offset).map_err(|e| (self.fail)("write", e))?;
+        }
+        write_all_at(self.file, end, offset.saturating_add(whole.len() as u64)).map_err(|e| (self.fail)("write", e))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| (self.fail)("sync", e))
+    }
+}
+
+/// Writes pieces as they come, and tells what is durable.
+fn write_all(
+    target: &Target<'_>,
+    pieces: &mpsc::Receiver<AlignedBuf>,
+    spares: &mpsc::Sender<AlignedBuf>,
+    durable: &mpsc::Sender<u64>,
+) -> Result<()> {
+    let mut offset = 0u64;
+    while let Ok(piece) = pieces.recv() {
+        target.write(&piece, offset)?;
+        offset = offset.saturating_add(piece.len() as u64);
+        if target.whole_blocks(piece.len()) == piece.len() {
+            // whoever has gone has failed, and says so himself
+            let _ = durable.send(offset);
+        }
+        let _ = spares.send(piece);
+    }
+    target.sync()?;
+    let _ = durable.send(offset);
+    Ok(())
+}
+
+/// Where pieces go.
+enum Out<'a> {
+    Here(&'a mut dyn FnMut(&[u8], u64) -> Result<()>),
+    Ahead {
+        pieces: mpsc::Sender<AlignedBuf>,
+        /// Those that were written.
+        spares: mpsc::Receiver<AlignedBuf>,
+    },
+}
+
+/// The file's bytes from its first on, gathered into large pieces that begin and end on a block.
+struct Pieces<'a> {
+    out: Out<'a>,
+    buf: AlignedBuf,
+    /// Where in the file the buffer begins.
+    offset: u64,
+    piece_bytes: usize,
+    target: &'a Target<'a>,
+    /// How many more buffers may be made.
+    more: usize,
+    /// The error of the writer, which a stream's own cannot carry.
+    failed: Option<Error>,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(out: Out<'a>, gentle: bool, target: &'a Target<'a>) -> Result<Self> {
+        let piece_bytes = if gentle { PACED_WRITE_BYTES } else { LARGE_WRITE_BYTES };
+        let buf = Self::room(piece_bytes).map_err(|e| (target.fail)("write", e))?;
+        Ok(Pieces { out, buf, offset: 0, piece_bytes, target, more: PIECES.saturating_sub(1), failed: None })
+    }
+
+    /// A buffer that need not grow.
+    fn room(piece_bytes: usize) -> io::Result<AlignedBuf> {
+        AlignedBuf::with_capacity(piece_bytes.saturating_add(CHUNK_BYTES).saturating_add(64 << 10))
+    }
+
+    /// Where in the file the next byte comes.
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(self.buf.len() as u64)
+    }
+
+    /// Hands the whole blocks over, if they are many; at the end of the file, everything.
+    fn hand_over(&mut self, at_end: bool) -> io::Result<()> {
+        if !at_end && self.buf.len() < self.piece_bytes {
+            return Ok(());
+        }
+        let len = if at_end { self.buf.len() } else { self.target.whole_blocks(self.buf.len()) };
+        let (piece, rest) = self.buf.split_at_checked(len).unwrap_or((&self.buf, &[]));
+        let rest = rest.to_vec();
+        match &mut self.out {
+            Out::Here(write) => {
+                if let Err(error) = write(piece, self.offset) {
+                    self.failed = Some(error);
+                    return Err(gone());
+                }
+                self.buf.clear();
+            }
+            Out::Ahead { pieces, spares } => {
+                let mut next = match self.more.checked_sub(1) {
+                    Some(more) => {
+                        self.more = more;
+                        Self::room(self.piece_bytes)?
+                    }
+                    // where the writer has gone, its error is the one that counts
+                    None => spares.recv().map_err(|_| gone())?,
+                };
+                next.clear();
+                let mut piece = std::mem::replace(&mut self.buf, next);
+                piece.resize(len)?;
+                pieces.send(piece).map_err(|_| gone())?;
+            }
+        }
+        self.offset = self.offset.saturating_add(len as u64);
+        self.buf.extend_from_slice(&rest)
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the snapshot is not written any more")
+}
+
+/// Cuts a stream into checked chunks.
+struct ChunkWriter<'a, 'b> {
+    pieces: &'a mut Pieces<'b>,
+    store: StoreId,
+    lsn: Lsn,
+    kind: ChunkKind,
+    /// Where in the buffer the chunk begins.
+    start: usize,
+    index: u32,
+    end: SnapshotEnd,
+    checksums: crc32fast::Hasher,
+    pace: &'a mut dyn Pace,
+    /// The error of `pace`, which the stream's own error type cannot carry.
+    paced: Option<Error>,
+}
+
+impl<'a, 'b> ChunkWriter<'a, 'b> {
+    fn new(pieces: &'a mut Pieces<'b>, store: StoreId, lsn: Lsn, pace: &'a mut dyn Pace) -> io::Result<Self> {
+        let (kind, checksums, end) = (ChunkKind::Part, crc32fast::Hasher::new(), SnapshotEnd::default());
+        let mut chunks =
+            ChunkWriter { pieces, store, lsn, kind, start: 0, index: 0, end, checksums, pace, paced: None };
+        chunks.begin()?;
+        Ok(chunks)
+    }
+
+    /// Leaves room for the next chunk's header.
+    fn begin(&mut self) -> io::Result<()> {
+        self.start = self.pieces.buf.len();
+        self.pieces.buf.extend_from_slice(&[0; CHUNK_HEADER_BYTES])
+    }
+
+    fn content_bytes(&self) -> usize {
+        self.pieces.buf.len().saturating_sub(self.start).saturating_sub(CHUNK_HEADER_BYTES)
+    }
+
+    fn finish_kind(&mut self) -> io::Result<()> {
+        if self.content_bytes() > 0 { self.emit() } else { Ok(()) }
+    }
+
+    fn emit(&mut self) -> io::Result<()> {
+        let content = self.content_bytes() as u64;
+        match self.kind {
+            ChunkKind::State | ChunkKind::Part => {
+                self.end.state_bytes = self.end.state_bytes.saturating_add(content);
+            }
+            ChunkKind::Transactions => {
+                self.end.transaction_bytes = self.end.transaction_bytes.saturating_add(content);
+            }
+            ChunkKind::End => {}
+        }
+        let chunk = self.pieces.buf.get_mut(self.start..).unwrap_or_default();
+        let checksum = seal_chunk(chunk, self.kind, self.index, self.store, self.lsn)
+            .ok_or_else(|| io::Error::other("the chunk is too long"))?;
+        self.checksums.update(&checksum.to_le_bytes());
+        self.index = self.index.checked_add(1).ok_or_else(|| io::Error::other("the snapshot has too many chunks"))?;
+        if self.kind == ChunkKind::Part {
+            self.kind = ChunkKind::State;
+        }
+        self.pieces.hand_over(self.kind == ChunkKind::End)?;
+        if let Err(error) = self.pace.keep(self.pieces.end()) {
+            self.paced = Some(error);
+            return Err(io::Error::other("the checkpoint was given up"));
+        }
+        self.begin()
+    }
+
+    /// Writes the end chunk. Returns the file's length.
+    fn finish(&mut self) -> io::Result<u64> {
+        self.end.checksum = self.checksums.clone().finalize();
+        let mut content = [0; END_BYTES];
+        self.end.encode(&mut content).ok_or_else(|| io::Error::other("the end does not fit"))?;
+        self.kind = ChunkKind::End;
+        self.pieces.buf.extend_from_slice(&content)?;
+        let file_bytes = self.pieces.end();
+        self.emit()?;
+        Ok(file_bytes)
+    }
+}
+
+impl Write for ChunkWriter<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = CHUNK_BYTES.saturating_sub(self.content_bytes());
+        let taken = bytes.get(..room.min(bytes.len())).unwrap_or_default();
+        self.pieces.buf.extend_from_slice(taken)?;
+        if self.content_bytes() >= CHUNK_BYTES {
+            self.emit()?;
+        }
+        Ok(taken.len())
+    }
+
+    /// A part of the state ends here.
+    fn flush(&mut self) -> io::Result<()> {
+        self.finish_kind()?;
+        if self.kind == ChunkKind::State {
+            self.kind = ChunkKind::Part;
+        }
+        Ok(())
+    }
+}
+
+fn write_table<M: StateMachine>(table: &Table<M::Command>, out: &mut dyn Write) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    put_varint(table.len() as u64, &mut bytes);
+    for (id, undo) in table.iter() {
+        put_varint(id.get(), &mut bytes);
+        put_varint(undo.len() as u64, &mut bytes);
+        let mut before = id.first_lsn();
+        let mut inverse = Vec::new();
+        undo.for_each(|entry| {
+            put_varint(entry.lsn.since(before), &mut bytes);
+            before = entry.lsn;
+            inverse.clear();
+            M::encode(&entry.inverse, &mut inverse);
+            put_varint(inverse.len() as u64, &mut bytes);
+            bytes.extend_from_slice(&inverse);
+            out.write_all(&bytes)?;
+            bytes.clear();
+            Ok::<_, io::Error>(())
+        })?;
+    }
+    out.write_all(&bytes)
+}
