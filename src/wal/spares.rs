@@ -13,7 +13,7 @@ use crate::error::{Error, Result, out_of_space};
 use crate::format::Lsn;
 use crate::format::bytes::round_up;
 use crate::format::names;
-use crate::storage::{AlignedBuf, OpenMode, Storage};
+use crate::storage::{AlignedBuf, OpenMode, Storage, WritePath, write_all_at};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
 use std::time::Duration;
 
@@ -173,7 +173,12 @@ impl Spares {
             let len = most.min(file_bytes.saturating_sub(at));
             let piece = usize::try_from(len).ok().and_then(|len| zeros.get(..len)).unwrap_or_default();
             let began = self.storage.monotonic();
-            file.write_durable_at(piece, at).map_err(|e| fail("write", e))?;
+            let written = match file.write_path() {
+                WritePath::Direct => file.write_durable_at(piece, at),
+                // the sync below covers it
+                WritePath::BufferedSync => write_all_at(&*file, piece, at),
+            };
+            written.map_err(|e| fail("write", e))?;
             at = at.saturating_add(len);
             if let Pace::Ahead { commit, stopping } = pace {
                 if stopping() {
