@@ -17,7 +17,7 @@ pub enum Task {
     Close,
     /// Opens a store and reads one entry; says how many seconds that took, and dies.
     Open,
-    /// Fills a store entry by entry; says by how many bytes the process grew.
+    /// Fills a store in random order; says by how many bytes the process grew.
     Memory,
     /// Opens a store; says the same.
     MemoryOpened,
@@ -87,7 +87,7 @@ impl Child {
                 let before = store.resident_bytes().unwrap_or(before);
                 let mut session = store.session();
                 let seed = new_seed();
-                (0..entries).for_each(|n| session.put(n, n ^ seed));
+                (0..entries).step_by(100).for_each(|first| session.batch(first, 100, seed));
                 println!("{}", store.resident_bytes().unwrap_or_else(resident_bytes) as f64 - before as f64);
                 die(&*store);
             }

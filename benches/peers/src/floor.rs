@@ -52,16 +52,6 @@ impl Floor {
         }
         ((taken.len() * commits) as f64 / began.elapsed().as_secs_f64(), Latencies::of(taken))
     }
-
-    /// The sequential rate of the device in bytes a second: large direct writes into written space.
-    pub fn sequential(&mut self, time: Duration) -> f64 {
-        let (mut bytes, began) = (0, Instant::now());
-        while began.elapsed() < time {
-            self.write(4 << 20);
-            bytes += 4 << 20;
-        }
-        f64::from(bytes) / began.elapsed().as_secs_f64()
-    }
 }
 
 /// How many committers a second can sleep and be woken when nothing is written: who completes a group wakes each of the others by
@@ -113,6 +103,25 @@ fn wake_ups_in_groups(threads: usize, size: usize, time: Duration) -> f64 {
 fn wake(thread: &Thread, flag: &AtomicBool) {
     flag.store(true, Ordering::Release);
     thread.unpark();
+}
+
+/// The sequential rate of the disk, in bytes a second: a new file of so many bytes, written in large direct pieces, and synced.
+pub fn new_file(dir: &Path, bytes: u64) -> f64 {
+    let path = dir.join("sequential");
+    let buffer = seawal::storage::AlignedBuf::zeroed(4 << 20).expect("memory");
+    let began = Instant::now();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::DIRECT | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let file = File::from(rustix::fs::open(&path, flags, mode).expect("direct I/O"));
+    let mut at = 0;
+    while at < bytes {
+        file.write_all_at(&buffer, at).expect("a write");
+        at += buffer.len() as u64;
+    }
+    file.sync_all().expect("a sync");
+    let rate = at as f64 / began.elapsed().as_secs_f64();
+    std::fs::remove_file(&path).expect("a file to remove");
+    rate
 }
 
 /// Reads all files of a kind in a directory from the device, in large pieces. Returns how long it took, and how many bytes they hold.

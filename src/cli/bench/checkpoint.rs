@@ -15,8 +15,8 @@ const PACED: usize = 2;
 
 pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> {
     read::filled(bench, place)?.close()?;
-    let mut floor = Floor::new(&place.floor())?;
-    let unpaced = unpaced(bench, &place.store(), &mut floor)?;
+    let floor = Floor::new(&place.floor())?;
+    let unpaced = unpaced(bench, place, &floor)?;
     let Commits { quiet, beside, freeze } = paced(bench, &place.store())?;
     let rate = |took: Duration| ratio(unpaced.bytes as f64, took.as_secs_f64());
     let (secs, floor_secs) = (median(unpaced.checkpoints), median(unpaced.writes));
@@ -40,8 +40,9 @@ struct Unpaced {
     bytes: u64,
 }
 
-/// Checkpoints as fast as they go, and as many bytes written in large pieces, in turn.
-fn unpaced(bench: &Bench, dir: &Path, floor: &mut Floor) -> Result<Unpaced, Failure> {
+/// Checkpoints as fast as they go, and new files of as many bytes, in turn.
+fn unpaced(bench: &Bench, place: &Place, floor: &Floor) -> Result<Unpaced, Failure> {
+    let dir = &place.store();
     let store: Engine<Kv> = bench.options().checkpoint_bytes_per_second(None).open(dir)?;
     let mut all = Unpaced { checkpoints: Vec::new(), writes: Vec::new(), bytes: 0 };
     let began = Instant::now();
@@ -52,7 +53,7 @@ fn unpaced(bench: &Bench, dir: &Path, floor: &mut Floor) -> Result<Unpaced, Fail
         store.checkpoint()?;
         all.checkpoints.push(before.elapsed());
         all.bytes = newest_snapshot_bytes(dir)?;
-        all.writes.push(floor.sequential(all.bytes)?);
+        all.writes.push(floor.new_file(&place.floor(), all.bytes)?);
     }
     store.close()?;
     Ok(all)

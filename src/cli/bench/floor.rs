@@ -73,18 +73,23 @@ impl Floor {
         Ok(began.elapsed())
     }
 
-    /// The time that writing so many bytes takes, in large pieces that survive power loss.
-    pub(super) fn sequential(&mut self, bytes: u64) -> Result<Duration, Failure> {
+    /// The time that a new file of so many bytes takes, written in large pieces and synced.
+    pub(super) fn new_file(&self, dir: &Path, bytes: u64) -> Result<Duration, Failure> {
+        const NAME: &str = "sequential";
+        let disk = open_disk(dir)?;
         let began = Instant::now();
-        let mut left = bytes;
-        while left > 0 {
-            let piece = left.min(PIECE_BYTES).next_multiple_of(self.block_bytes).min(PIECE_BYTES);
-            let at = self.place(piece);
+        let file = disk.open(NAME, OpenMode::CreateNew).map_err(failed)?;
+        let mut at = 0u64;
+        while at < bytes {
+            let piece = bytes.saturating_sub(at).min(PIECE_BYTES).next_multiple_of(self.block_bytes).min(PIECE_BYTES);
             let part = self.buffer.get(..usize::try_from(piece).unwrap_or(0)).unwrap_or_default();
-            self.file.write_durable_at(part, at).map_err(failed)?;
-            left = left.saturating_sub(piece);
+            file.write_durable_at(part, at).map_err(failed)?;
+            at = at.saturating_add(piece);
         }
-        Ok(began.elapsed())
+        file.sync_all().map_err(failed)?;
+        let took = began.elapsed();
+        disk.remove(NAME).map_err(failed)?;
+        Ok(took)
     }
 }
 

@@ -42,7 +42,7 @@ enum What {
     Recover,
     /// Reads of random entries, of --n. Floor: a binary search in a sorted array of the keys in memory, and a copy of the value.
     Read,
-    /// Checkpoints of --n entries, as fast as they go. Floor: as many bytes written to the device in large pieces. The latencies are those of
+    /// Checkpoints of --n entries, as fast as they go. Floor: a new file of as many bytes, written in large pieces and synced. The latencies are those of
     /// commits while a checkpoint at the default pace is under way.
     Checkpoint,
 }

@@ -2,7 +2,7 @@
 
 use super::Effort;
 use crate::figures::{Part, Samples};
-use crate::floor::Floor;
+use crate::floor::new_file;
 use crate::peer::{Level, OURS};
 use crate::peers::seawal::{options, put};
 use crate::work::{Latencies, bytes_of_kind, directory, new_seed};
@@ -30,9 +30,9 @@ pub fn fill(engine: &Engine<Kv>, entries: u64) {
     engine.sync().expect("a sync");
 }
 
-/// Nothing is checkpointed by itself.
+/// The defaults, but that nothing is checkpointed by itself.
 pub fn unbounded(level: Level) -> Options {
-    options(level).checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40)
+    options(level).first_segment_bytes(1 << 20).checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40)
 }
 
 /// One unpaced checkpoint: how long it took, and how many bytes it wrote.
@@ -47,14 +47,13 @@ pub fn checkpoint(engine: &Engine<Kv>, dir: &Path) -> (Duration, u64) {
 pub fn measure(effort: &Effort) -> Part {
     let mut samples = Samples::default();
     let (dir, place) = (directory(), directory());
-    let mut floor = Floor::new(place.path());
     let engine: Engine<Kv> =
         unbounded(Level::Buffered).checkpoint_bytes_per_second(None).open(dir.path()).expect("a store");
     fill(&engine, ENTRIES);
     for _ in 0..effort.repetitions {
         let (took, bytes) = checkpoint(&engine, dir.path());
         samples.add(RATE, OURS, bytes as f64 / took.as_secs_f64());
-        samples.add(RATE, super::commit::FLOOR, floor.sequential(took.max(effort.time)));
+        samples.add(RATE, super::commit::FLOOR, new_file(place.path(), bytes));
         const VIEWS: u32 = 100_000;
         let began = Instant::now();
         (0..VIEWS).for_each(|_| drop(engine.view().expect("a view")));

@@ -67,7 +67,7 @@ impl Opened {
         let start = key(n);
         let range = (Bound::Included(&start[..]), Bound::Unbounded);
         let found = self.entries.range(tx, &range).expect("a scan").take(entries);
-        found.map(|entry| entry.expect("an entry")).map(|(key, value)| look(&key) + look(&value)).sum()
+        found.map(|entry| entry.expect("an entry")).map(|(key, value)| look(key) + look(value)).sum()
     }
 }
 

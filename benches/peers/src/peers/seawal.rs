@@ -120,11 +120,11 @@ impl Session for Looking<'_> {
     }
 
     fn get(&mut self, n: u64) -> Option<usize> {
-        self.view().get("", &key(n)).map(look)
+        self.view().get("", key(n)).map(look)
     }
 
     fn scan(&mut self, n: u64, entries: usize) -> usize {
         let from = (Bound::Included(key(n)), Bound::Unbounded);
-        self.view().range::<[u8; 16]>("", from).take(entries).map(|(key, value)| look(&key) + look(&value)).sum()
+        self.view().range::<[u8; 16]>("", from).take(entries).map(|(key, value)| look(key) + look(value)).sum()
     }
 }
