@@ -339,6 +339,7 @@ mod tests {
         replay.one(lsn, &bytes, Kv::VERSION, &mut report).unwrap();
         assert_eq!((replay.state.len(), replay.table.len()), (1, 1));
     }
+
     /// A log in which transactions that commit, go back to savepoints, roll back, and never end are interleaved with single commands, in
     /// the order of a seed. Returns its chunks, one a segment.
     fn tangled(seed: u64) -> Vec<Chunk> {
@@ -438,5 +439,33 @@ mod tests {
             }
         }
         assert!(seen.iter().all(|&n| n > 20), "all of it occurs: {seen:?}");
+    }
+
+    #[test]
+    fn a_record_that_undoes_or_ends_other_than_what_was_done_is_damage() {
+        let attached = Attached::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
+        let mut report = new_report(&attached);
+        let mut command = Vec::new();
+        Kv::encode(&KvCommand::put("", "key", "value"), &mut command);
+        let (first, second, third) = (Lsn::new(4156), Lsn::new(8252), Lsn::new(12348));
+        let txn = TxnId::new(first.get());
+        let abort = |replay: &mut Replay<Kv>, lsn: Lsn, report: &mut _| {
+            replay.one(lsn, Record::Abort { txn }.head(lsn).as_slice(), Kv::VERSION, report).map_err(drop)
+        };
+        for (undo_next, accepted) in [(None, true), (Some(first), false)] {
+            let mut replay = Replay::new(Kv::default(), Table::default(), Lsn::ZERO);
+            let bytes = [Record::Update { txn, command: &command }.head(first).as_slice(), &command].concat();
+            replay.one(first, &bytes, Kv::VERSION, &mut report).unwrap();
+            assert!(abort(&mut replay, second, &mut report).is_err(), "an effect still stands");
+            let mut replay = Replay::new(Kv::default(), Table::default(), Lsn::ZERO);
+            replay.one(first, &bytes, Kv::VERSION, &mut report).unwrap();
+            let undone =
+                replay.one(second, Record::Clr { txn, undo_next }.head(second).as_slice(), Kv::VERSION, &mut report);
+            assert_eq!(undone.is_ok(), accepted, "{undo_next:?}");
+            if accepted {
+                assert!(replay.state.is_empty());
+                abort(&mut replay, third, &mut report).unwrap();
+            }
+        }
     }
 }

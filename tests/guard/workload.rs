@@ -1,5 +1,7 @@
 //! The hot paths, as what allocations and instructions are counted of: a small store of a fixed content, and one operation at a time.
 
+#![allow(clippy::expect_used, reason = "a workload that cannot run counts nothing")]
+
 use seawal::kv::{Kv, KvCommand};
 use seawal::{Durability, Engine, Options, View};
 
