@@ -97,7 +97,7 @@ fn versions_magics_and_sizes_are_those_of_the_sources() {
     }
     let magic = number(&read("src/format/frame.rs"), "const MAGIC: &[u8; 4]");
     assert!(text.contains(&format!("`{}`", magic.trim_start_matches('b').trim_matches('"'))), "{magic}");
-    assert_eq!(number(&read("src/snapshot.rs"), "const CHUNK_BYTES: usize"), "1 << 20");
+    assert_eq!(number(&read("src/snapshot/write.rs"), "const CHUNK_BYTES: usize"), "1 << 20");
     assert_eq!(number(&read("src/format/snapshot.rs"), "MAX_CHUNK_BYTES: usize"), "4 << 20");
     assert!(text.contains("at most 1 MiB as written (4 MiB are accepted)"));
     assert_eq!(number(&read("src/format/manifest.rs"), "SNAPSHOTS_KEPT: usize"), "2");
