@@ -122,7 +122,8 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
 
 pub(crate) fn new_report(attached: &Attached) -> RecoveryReport {
     let mut warnings = attached.storage.warnings();
-    warnings.extend(attached.manifest_faults.iter().map(|fault| format!("{fault}; the other copy stood in")));
+    let other = if attached.manifest.is_some() { "; the other copy stood in" } else { "" };
+    warnings.extend(attached.manifest_faults.iter().map(|fault| format!("{fault}{other}")));
     if attached.manifest.is_none() && !attached.is_new() {
         warnings.push("no copy of the manifest is left; the segments and snapshots stood in".into());
     }

@@ -340,6 +340,7 @@ fn without_any_manifest_the_store_opens_from_the_rest_or_says_why_not() {
             Ok((engine, report)) => {
                 assert_eq!(state(&engine), wanted, "damage {damage}: {report:?}");
                 assert!(!report.warnings.is_empty(), "damage {damage}: {report:?}");
+                assert!(!report.warnings.iter().any(|w| w.contains("the other copy")), "damage {damage}: {report:?}");
                 engine.execute(Cmd::push(9, 9)).unwrap();
                 drop(engine);
                 assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(9), [9]);
