@@ -53,7 +53,8 @@ pub fn bars(path: &Path, title: &str, series: &[&str], groups: &[(String, Vec<Op
         let y = y + 8 + if group % 2 == 0 { 0 } else { 18 };
         root.draw(&Text::new(name.clone(), (x, y), style.clone().pos(Pos::new(HPos::Center, VPos::Top))))?;
     }
-    chart.configure_series_labels().border_style(BLACK).background_style(WHITE.mix(0.85)).draw()?;
+    let labels = SeriesLabelPosition::UpperRight;
+    chart.configure_series_labels().position(labels).border_style(BLACK).background_style(WHITE.mix(0.85)).draw()?;
     root.present()?;
     Ok(())
 }

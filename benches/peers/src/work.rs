@@ -46,6 +46,11 @@ pub fn look(bytes: &[u8]) -> usize {
     bytes.len() + usize::from(bytes.first().copied().unwrap_or(0)) + usize::from(bytes.last().copied().unwrap_or(0))
 }
 
+/// So many threads, in words.
+pub fn counted(threads: usize) -> String {
+    if threads == 1 { "1 thread".into() } else { format!("{threads} threads") }
+}
+
 /// What a thread repeats.
 pub type Once<'a> = Box<dyn FnMut() + 'a>;
 

@@ -5,7 +5,7 @@ use crate::figures::{Part, Samples};
 use crate::floor::{Floor, wake_ups};
 use crate::peer::{Level, OURS, Peer, Store};
 use crate::peers;
-use crate::work::{Latencies, directory, new_seed, run};
+use crate::work::{Latencies, counted, directory, new_seed, run};
 use seawal::Engine;
 use seawal::kv::Kv;
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ const RECORD_BYTES: usize = 140;
 const OUTSTANDING: usize = 1_024;
 
 pub fn row(threads: usize) -> String {
-    format!("durable, {threads} threads")
+    format!("durable, {}", counted(threads))
 }
 
 pub fn latency_row(percentile: &str) -> String {

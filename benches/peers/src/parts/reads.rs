@@ -4,18 +4,18 @@ use super::Effort;
 use crate::figures::{Part, Samples};
 use crate::peer::{Level, Peer, Store};
 use crate::peers;
-use crate::work::{directory, mix, run};
+use crate::work::{counted, directory, mix, run};
 use std::time::Duration;
 use tempfile::TempDir;
 
 pub const THREADS: [usize; 2] = [1, 2];
 
 pub fn point_row(threads: usize) -> String {
-    format!("points, {threads} threads")
+    format!("points, {}", counted(threads))
 }
 
 pub fn scan_row(threads: usize) -> String {
-    format!("scans of 100, {threads} threads")
+    format!("scans of 100, {}", counted(threads))
 }
 
 /// Fills a store in batches, as fast as its durability allows.
