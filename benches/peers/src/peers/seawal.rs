@@ -2,7 +2,7 @@
 
 use crate::peer::{Level, OURS, Peer, Session, Store};
 use crate::work::{key, look, value};
-use seawal::kv::{Kv, KvCommand};
+use seawal::kv::{Kv, KvCommand, KvRange};
 use seawal::{Durability, Engine, Options, View};
 use std::ops::Bound;
 use std::path::Path;
@@ -82,12 +82,12 @@ impl Session for Direct<'_> {
     }
 
     fn get(&mut self, n: u64) -> Option<usize> {
-        self.0.get(key(n)).expect("a read").map(|value| look(&value))
+        self.0.get_with(key(n), look).expect("a read")
     }
 
     fn scan(&mut self, n: u64, entries: usize) -> usize {
-        let found = self.0.range(&key(n)[..]..).expect("a scan").take(entries);
-        found.map(|(key, value)| look(&key) + look(&value)).sum()
+        let all = |found: KvRange<'_>| found.take(entries).map(|(key, value)| look(key) + look(value)).sum();
+        self.0.range_with(&key(n)[..].., all).expect("a scan")
     }
 }
 
