@@ -178,7 +178,12 @@ fn every_link_leads_to_a_file() {
 #[test]
 fn documents_are_short() {
     for document in documents() {
-        let lines = fs::read_to_string(&document).unwrap().lines().count();
+        // the tables of a measurement are as long as they are
+        let (mut lines, mut generated) = (0, false);
+        for line in fs::read_to_string(&document).unwrap().lines() {
+            generated = (generated || line.starts_with("<!-- generated: ")) && line != "<!-- end -->";
+            lines += u32::from(!generated);
+        }
         assert!(lines <= 150, "{} has {lines} lines", document.display());
     }
 }
