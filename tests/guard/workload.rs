@@ -1,7 +1,7 @@
 //! The hot paths, as what allocations and instructions are counted of: a small store of a fixed content, and one operation at a time.
 
 use seawal::kv::{Kv, KvCommand};
-use seawal::{Durability, Engine, Options, View};
+use seawal::{Background, Durability, Engine, Options, View};
 
 /// What there is to be counted.
 pub(crate) const WORKLOADS: [&str; 8] =
@@ -60,8 +60,9 @@ impl Workload {
             _ => return None,
         };
         let dir = tempfile::tempdir().expect("a directory");
-        // nobody waits for a device, and no checkpoint comes in between
+        // nobody waits for a device, no checkpoint comes in between, and no other thread does part of the work
         let options = Options::new().durability(Durability::Os).first_segment_bytes(64 << 20);
+        let options = options.background(Background::Manual);
         let engine: Engine<Kv> = options.open(dir.path()).expect("a store");
         (0..ENTRIES / BATCH).for_each(|n| drop(engine.execute(batch(n)).expect("a commit")));
         let view = engine.view().expect("a view");
