@@ -1,4 +1,4 @@
-//! Reads of committed entries: points and scans of 100, at 1 and 2 threads.
+//! Reads of committed entries: points and scans of 100, copied and in place, at 1 and 2 threads.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use common::{batch, dir, key, open};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::Engine;
-use seawal::kv::Kv;
+use seawal::kv::{Kv, KvRange};
 use std::time::{Duration, Instant};
 
 const ENTRIES: u64 = 1_000_000;
@@ -33,6 +33,25 @@ fn read(c: &mut Criterion) {
     for threads in [1, 2] {
         group.bench_function(format!("point, {threads} threads"), |b| {
             b.iter_custom(|n| threaded(threads, n, |n| assert!(engine.get(random(n)).expect("a read").is_some())));
+        });
+        group.bench_function(format!("point in place, {threads} threads"), |b| {
+            b.iter_custom(|n| {
+                threaded(threads, n, |n| {
+                    let last = engine.get_with(random(n), |value| value.last().copied()).expect("a read");
+                    assert!(last.is_some());
+                })
+            });
+        });
+        group.bench_function(format!("scan of 100 in place, {threads} threads"), |b| {
+            b.iter_custom(|n| {
+                threaded(threads, n, |n| {
+                    let start = random(n);
+                    let first = |(key, value): (&[u8], &[u8])| u64::from(key[0]) + u64::from(value[0]);
+                    let look = |entries: KvRange<'_>| entries.take(100).map(first).sum();
+                    let sum: u64 = engine.range_with(&start[..].., look).expect("a scan");
+                    assert!(sum > 0);
+                })
+            });
         });
         group.bench_function(format!("scan of 100, {threads} threads"), |b| {
             b.iter_custom(|n| {
