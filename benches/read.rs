@@ -1,4 +1,4 @@
-//! Reads of committed entries: points and scans of 100, at 1 and 2 threads, of the engine and of a view.
+//! Reads of committed entries: points and scans of 100, at 1 and 2 threads, of the engine, copied and in place, and of a view.
 //!
 //! `SEAWAL_BENCH_ENTRIES=10000000` reads of ten million instead of a million.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
@@ -8,7 +8,7 @@ mod common;
 use common::{batch, dir, key, open};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::Engine;
-use seawal::kv::Kv;
+use seawal::kv::{Kv, KvRange};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,25 @@ fn read(c: &mut Criterion) {
                     let from = (Bound::Included(random(n)), Bound::Unbounded);
                     let found = view.range::<[u8; 16]>("", from).take(100).map(|(_, value)| value.len());
                     assert!(found.sum::<usize>() > 0);
+                })
+            });
+        });
+        group.bench_function(format!("point in place, {threads} threads"), |b| {
+            b.iter_custom(|n| {
+                threaded(threads, n, |n| {
+                    let last = engine.get_with(random(n), |value| value.last().copied()).expect("a read");
+                    assert!(last.is_some());
+                })
+            });
+        });
+        group.bench_function(format!("scan of 100 in place, {threads} threads"), |b| {
+            b.iter_custom(|n| {
+                threaded(threads, n, |n| {
+                    let start = random(n);
+                    let first = |(key, value): (&[u8], &[u8])| u64::from(key[0]) + u64::from(value[0]);
+                    let look = |entries: KvRange<'_>| entries.take(100).map(first).sum();
+                    let sum: u64 = engine.range_with(&start[..].., look).expect("a scan");
+                    assert!(sum > 0);
                 })
             });
         });
