@@ -19,19 +19,19 @@ pub trait Session {
     /// The entries from `first` on as one transaction.
     fn batch(&mut self, first: u64, entries: u64, seed: u64) {
         let _ = (first, entries, seed);
-        unimplemented!("a batch")
+        unreachable!("no batch is asked of a peer without")
     }
 
     /// Looks up the n-th key, and looks at its value.
     fn get(&mut self, n: u64) -> Option<usize> {
         let _ = n;
-        unimplemented!("a read")
+        unreachable!("no read is asked of a peer without")
     }
 
     /// Looks at so many entries from the n-th key on.
     fn scan(&mut self, n: u64, entries: usize) -> usize {
         let _ = (n, entries);
-        unimplemented!("a scan")
+        unreachable!("no scan is asked of a peer without")
     }
 }
 
