@@ -64,7 +64,7 @@ impl Session for Direct<'_> {
     fn batch(&mut self, first: u64, entries: u64, seed: u64) {
         let mut batch = WriteBatch::default();
         (first..first + entries).for_each(|n| batch.put(key(n), value(n ^ seed)));
-        self.store.db.write_opt(&batch, &self.writes).expect("a commit");
+        self.store.db.write_opt(batch, &self.writes).expect("a commit");
     }
 
     fn get(&mut self, n: u64) -> Option<usize> {
