@@ -50,6 +50,30 @@ fn newest(files: &Files) -> Segment {
     Segment::read(name, &files[name])
 }
 
+/// A frame begins on a block boundary behind one that was merely written, for one of these lengths, and so can be found without it.
+#[test]
+fn a_written_frame_that_survives_alone_proves_nothing_of_those_before_it() {
+    let (mut behind, mut alone) = (0, 0);
+    for len in (3000..4096).step_by(16) {
+        let disk = SimDisk::builder().seed(3).block_bytes(BLOCK as u32).build();
+        let (engine, _) = open_on::<Kv>(&disk, &manual()).unwrap();
+        for (n, len) in [(0, len), (1, 20)] {
+            engine.execute_with(KvCommand::put("", key(n), vec![1; len]), Durability::Os).unwrap();
+        }
+        let frames = newest(&files(&disk.crash(Crash::KillOnly))).frames;
+        behind += usize::from(frames[1].at.start.is_multiple_of(BLOCK));
+        for unit in 0..24 {
+            for crash in [Crash::Only(unit), Crash::AllBut(unit)] {
+                let left = disk.crash(crash);
+                let store = opened(&left).unwrap_or_else(|e| panic!("{len} bytes, {crash:?}: {e}"));
+                alone += usize::from(count(&store) == 0);
+            }
+        }
+        std::mem::forget(engine);
+    }
+    assert!(behind > 0 && alone > 0, "{behind}, {alone}");
+}
+
 #[test]
 fn written_frames_share_a_block_and_a_durable_one_ends_it() {
     let (disk, all, durable) = written();
