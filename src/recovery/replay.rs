@@ -24,6 +24,8 @@ pub(crate) struct Replay<M: StateMachine> {
     points: VecDeque<(Lsn, M)>,
     /// The last LSN whose state is known to be that of the log's writer.
     agreed: Lsn,
+    /// Of the machine that wrote what was redone last. What it put off is carried out before another version's.
+    version: Option<u32>,
 }
 
 /// Commands that follow one another in the log, but for those of other transactions that are part of it too, and whose inverses nobody
@@ -32,8 +34,6 @@ pub(crate) struct Replay<M: StateMachine> {
 struct Run<'a> {
     commands: Vec<&'a [u8]>,
     lsns: Vec<Lsn>,
-    /// Of the machine that wrote them.
-    version: u32,
     /// How many transactions end in it.
     ends: u64,
 }
@@ -90,7 +90,7 @@ fn unreadable(error: DecodeError) -> Fault {
 impl<M: StateMachine> Replay<M> {
     /// To begin at this LSN with a state.
     pub(crate) fn new(state: M, table: Table<M::Command>, start: Lsn) -> Self {
-        Replay { state, table, points: VecDeque::new(), agreed: start }
+        Replay { state, table, points: VecDeque::new(), agreed: start, version: None }
     }
 
     /// Replays all records of chunks that follow one another. After the last of them comes [`finish`](Self::finish).
@@ -133,11 +133,11 @@ impl<M: StateMachine> Replay<M> {
         let mut settled = None;
         for (at, chunk) in chunks.iter().enumerate() {
             let version = chunk.machine_version;
-            if version != run.version {
+            if self.version.is_some_and(|before| before != version) {
                 self.redo(&mut run, report)?;
                 self.state.finish_redo();
-                run.version = version;
             }
+            self.version = Some(version);
             if !M::supports(version) {
                 return Err(Stop::Version(chunk.first_lsn(), version));
             }
@@ -218,7 +218,7 @@ impl<M: StateMachine> Replay<M> {
     /// Redoes what was gathered, all at once.
     fn redo(&mut self, run: &mut Run<'_>, report: &mut RecoveryReport) -> Result<(), (Lsn, Fault)> {
         if !run.commands.is_empty() {
-            self.state.redo(&run.commands, run.version).map_err(|fault| {
+            self.state.redo(&run.commands, self.version.unwrap_or_default()).map_err(|fault| {
                 let lsn = run.lsns.get(fault.index).copied().unwrap_or_default();
                 (lsn, fault.unreadable.map_or(REJECTED.into(), unreadable))
             })?;

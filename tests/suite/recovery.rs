@@ -313,6 +313,50 @@ fn a_log_of_two_versions_tells_decode_who_wrote_each_record() {
 }
 
 #[test]
+fn what_redo_puts_off_is_carried_out_once_however_long_the_log_is() {
+    /// Its value tells how often it had to finish.
+    #[derive(Clone, Default)]
+    struct PutsOff(Stacks, u32);
+    impl StateMachine for PutsOff {
+        const NAME: &'static str = "stacks";
+        const VERSION: u32 = 3;
+        type Command = Cmd;
+        type Reply = u32;
+        type Rejection = crate::common::Empty;
+        fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
+            self.0.apply(command)
+        }
+        fn encode(command: &Cmd, out: &mut Vec<u8>) {
+            Stacks::encode(command, out);
+        }
+        fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
+            Stacks::decode(bytes, version)
+        }
+        fn finish_redo(&mut self) {
+            self.1 += 1;
+        }
+        fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+            self.0.save(out)
+        }
+        fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
+            Stacks::load(input, version).map(|stacks| PutsOff(stacks, 0))
+        }
+    }
+    // more than two of the groups that are redone at once
+    let (disk, commands) = (SimDisk::new(1), 600);
+    let options = manual()
+        .segment_bytes(32 << 20)
+        .first_segment_bytes(32 << 20)
+        .max_log_bytes(1 << 30)
+        .checkpoint_log_bytes(1 << 30);
+    let (engine, _) = open_on::<PutsOff>(&disk, &options).unwrap();
+    (0..commands).for_each(|n| drop(engine.execute(Cmd::Push { key: 1, value: n, pad: 30_000 }).unwrap()));
+    drop(engine);
+    let (engine, report) = open_on::<PutsOff>(&disk.crash(Crash::Nothing), &options).unwrap();
+    assert_eq!((report.redone, engine.read(|s| s.1).unwrap()), (u64::from(commands), 1));
+}
+
+#[test]
 fn another_machines_store_is_not_taken_for_ones_own() {
     let (disk, _) = store(6);
     for manifests in [true, false] {
