@@ -4,38 +4,72 @@
 //! before it is carried out first.
 
 use super::codec::{Part, visit};
+use super::tree::{Batch, Tree};
 use super::{Kv, KvRejection, check_key, check_value};
 use crate::machine::DecodeError;
 
-/// Writes are gathered until they take as much memory as this share of what the tree holds: so each entry of the tree is
-/// copied a few times in all, however many writes there are.
-const SHARE: u64 = 2;
 /// At least so much is gathered.
-const LEAST_BYTES: u64 = 128 << 20;
+const LEAST_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 256 << 20 };
 /// And no more than this.
-const MOST_BYTES: u64 = 1 << 30;
+const MOST_BYTES: u64 = 4 << 30;
+
+/// Writes that redo has put off.
+#[derive(Clone, Debug)]
+pub(super) struct Gathered {
+    writes: Batch,
+    /// How much memory they may take before they are carried out: so much as the state takes, so that each entry is copied a few times
+    /// in all, however long the log is.
+    limit: u64,
+}
+
+impl Gathered {
+    /// Nothing yet, to go into a tree.
+    fn beside(tree: &Tree) -> Gathered {
+        Gathered { writes: Batch::default(), limit: limit_beside(tree) }
+    }
+
+    pub(super) fn merge_into(&mut self, tree: &mut Tree) {
+        tree.merge(&mut self.writes);
+        self.limit = limit_beside(tree);
+    }
+
+    /// Of a state that began empty nobody knows how large it will be. As long as hardly anything is overwritten it grows with what is
+    /// gathered, and a tree is cheapest if it is built once.
+    fn make_room(&mut self, tree: &mut Tree) {
+        let live = if tree.is_empty() { self.writes.live_size() as u64 } else { 0 };
+        if live > self.limit / 2 && self.limit < MOST_BYTES {
+            self.limit = (self.limit * 2).min(MOST_BYTES);
+        } else {
+            self.merge_into(tree);
+        }
+    }
+}
+
+fn limit_beside(tree: &Tree) -> u64 {
+    tree.payload_bytes().clamp(LEAST_BYTES, MOST_BYTES)
+}
 
 /// Why the command at an index was not redone.
 pub(super) type BulkFault = (usize, Result<KvRejection, DecodeError>);
 
 /// Redoes the commands in order, or as if in order. What they write is gathered in the machine, until that is enough or redo is over.
 pub(super) fn redo(kv: &mut Kv, commands: &[&[u8]]) -> Result<(), BulkFault> {
-    let mut gathered = kv.gathered.take().unwrap_or_default();
+    let mut gathered = kv.gathered.take().unwrap_or_else(|| Box::new(Gathered::beside(&kv.tree)));
     for (index, command) in commands.iter().enumerate() {
         let visited = visit(command, |part| {
             let (table, key, value) = match part {
                 Part::Put { table, key, value } => (table, key, Some(value)),
                 Part::Delete { table, key } => (table, key, None),
                 other => {
-                    kv.tree.merge(&mut gathered);
+                    gathered.merge_into(&mut kv.tree);
                     return kv.redo_part(&other);
                 }
             };
             check_key(table, key)?;
             value.map_or(Ok(()), check_value)?;
-            gathered.push([table.as_bytes(), &[0], key], value);
-            if gathered.size() as u64 > limit(kv) {
-                kv.tree.merge(&mut gathered);
+            gathered.writes.push([table.as_bytes(), &[0], key], value);
+            if gathered.writes.size() as u64 > gathered.limit {
+                gathered.make_room(&mut kv.tree);
             }
             Ok(())
         });
@@ -47,11 +81,6 @@ pub(super) fn redo(kv: &mut Kv, commands: &[&[u8]]) -> Result<(), BulkFault> {
     }
     kv.gathered = Some(gathered);
     Ok(())
-}
-
-/// How much may be gathered.
-fn limit(kv: &Kv) -> u64 {
-    (kv.tree.payload_bytes() / SHARE).clamp(LEAST_BYTES, MOST_BYTES)
 }
 
 #[cfg(test)]
@@ -69,6 +98,28 @@ mod tests {
             key().prop_map(|k| KvCommand::delete("", k)),
         ];
         prop::collection::vec(single, 1..5).prop_map(KvCommand::batch)
+    }
+
+    /// How much is still put off after so many writes of so many keys.
+    fn put_off(writes: u32, keys: u32) -> u64 {
+        let mut kv = Kv::default();
+        for n in 0..writes {
+            let mut bytes = Vec::new();
+            Kv::encode(&KvCommand::put("", (n % keys).to_be_bytes(), [7; 100]), &mut bytes);
+            redo(&mut kv, &[&bytes]).unwrap();
+        }
+        let gathered = kv.gathered.as_ref().map_or(0, |gathered| gathered.writes.size() as u64);
+        kv.finish_redo();
+        assert_eq!(kv.len(), writes.min(keys) as usize);
+        gathered
+    }
+
+    #[test]
+    fn what_is_gathered_grows_with_the_state_and_not_with_the_log() {
+        let all = put_off(20_000, 20_000);
+        assert!(all > 20_000 * 100, "a state that only grows is built once: {all}");
+        let few = put_off(20_000, 10);
+        assert!(few <= LEAST_BYTES, "ten keys: {few}");
     }
 
     proptest! {

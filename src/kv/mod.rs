@@ -28,7 +28,7 @@ use snapshot::Saver;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use tree::{Batch, Tree};
+use tree::Tree;
 
 /// An ordered map from bytes to bytes, in named tables. A clone costs nothing and is independent.
 ///
@@ -53,7 +53,7 @@ use tree::{Batch, Tree};
 pub struct Kv {
     tree: Tree,
     /// What redo has put off, if it goes on.
-    gathered: Option<Box<Batch>>,
+    gathered: Option<Box<bulk::Gathered>>,
 }
 
 impl Kv {
@@ -336,7 +336,7 @@ impl StateMachine for Kv {
 
     fn finish_redo(&mut self) {
         if let Some(mut gathered) = self.gathered.take() {
-            self.tree.merge(&mut gathered);
+            gathered.merge_into(&mut self.tree);
         }
     }
 

@@ -350,7 +350,9 @@ fn what_redo_puts_off_is_carried_out_once_however_long_the_log_is() {
         .max_log_bytes(1 << 30)
         .checkpoint_log_bytes(1 << 30);
     let (engine, _) = open_on::<PutsOff>(&disk, &options).unwrap();
-    (0..commands).for_each(|n| drop(engine.execute(Cmd::Push { key: 1, value: n, pad: 30_000 }).unwrap()));
+    for n in 0..commands {
+        engine.execute(Cmd::Push { key: 1, value: n, pad: 30_000 }).unwrap();
+    }
     drop(engine);
     let (engine, report) = open_on::<PutsOff>(&disk.crash(Crash::Nothing), &options).unwrap();
     assert_eq!((report.redone, engine.read(|s| s.1).unwrap()), (u64::from(commands), 1));

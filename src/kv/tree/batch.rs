@@ -11,10 +11,14 @@
 
 use super::deal::deal;
 use super::head::common_prefix;
+use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::ops::Range;
 
 const LENGTHS: usize = 8;
 const REMOVED: u32 = u32::MAX;
+/// One key in so many is looked at to tell how much of a batch is overwritten.
+const SAMPLED: u32 = if cfg!(test) { 4 } else { 64 };
 /// Shorter runs of equal words are sorted by comparing keys.
 const SHORT: usize = 32;
 /// How often words are made anew, each time of bytes further behind in the key.
@@ -32,6 +36,8 @@ pub(crate) struct Batch {
 pub(super) struct Sorted<'a> {
     bytes: &'a [u8],
     words: &'a [u128],
+    /// How many bytes all keys share: the heads are of what lies behind them.
+    prefix: usize,
 }
 
 impl Batch {
@@ -55,6 +61,19 @@ impl Batch {
         self.words.len()
     }
 
+    /// About how much memory the writes take that no later one overwrites, told from one key in many. For as long as they lie as they came.
+    pub(crate) fn live_size(&self) -> usize {
+        let mut sample = HashMap::new();
+        for (at, &word) in self.words.iter().enumerate() {
+            let hash = crc32fast::hash(key_at(&self.bytes, place(word)));
+            if hash.is_multiple_of(SAMPLED) {
+                let end = self.words.get(at + 1).map_or(self.bytes.len(), |&next| place(next));
+                sample.insert(hash, end - place(word) + size_of::<u128>());
+            }
+        }
+        sample.values().sum::<usize>() * SAMPLED as usize
+    }
+
     /// Sorts the writes and forgets those that others overwrite.
     pub(super) fn sort(&mut self, threads: usize) -> Sorted<'_> {
         let bytes = &self.bytes[..];
@@ -76,7 +95,7 @@ impl Batch {
             kept += 1;
         }
         self.words.truncate(kept);
-        Sorted { bytes, words: &self.words }
+        Sorted { bytes, words: &self.words, prefix }
     }
 
     /// Forgets all writes, and keeps the memory.
@@ -159,11 +178,14 @@ fn sort_words(bytes: &[u8], words: &mut [u128], prefix: usize, depth: usize) {
         if run.len() > SHORT && depth < MAX_DEPTH {
             let head = run[0] >> 64;
             let shared = renew_words(bytes, run);
-            if shared >= prefix + 8 {
+            let deeper = shared >= prefix + 8;
+            if deeper {
                 sort_words(bytes, run, shared, depth + 1);
-                continue;
             }
             run.iter_mut().for_each(|word| *word = head << 64 | *word & u128::from(u64::MAX));
+            if deeper {
+                continue;
+            }
         }
         let by_key = |a: &u128, b: &u128| key_at(bytes, place(*a)).cmp(key_at(bytes, place(*b)));
         run.sort_unstable_by(|a, b| by_key(a, b).then(place(*a).cmp(&place(*b))));
@@ -177,12 +199,6 @@ impl<'a> Sorted<'a> {
 
     pub(super) fn is_empty(self) -> bool {
         self.words.is_empty()
-    }
-
-    /// The key of the write at `at`, which must exist.
-    #[inline]
-    pub(super) fn key(self, at: usize) -> &'a [u8] {
-        key_at(self.bytes, place(self.words[at]))
     }
 
     /// The key and what it shall have.
@@ -204,13 +220,85 @@ impl<'a> Sorted<'a> {
 
     /// Splits before the first key that is not below `key`.
     pub(super) fn split(self, key: &[u8]) -> (Self, Self) {
+        let Some(&first) = self.words.first() else { return (self, self) };
+        let shared = &key_at(self.bytes, place(first))[..self.prefix];
+        let at = match key[..key.len().min(self.prefix)].cmp(shared) {
+            Ordering::Less => 0,
+            Ordering::Greater => self.len(),
+            Ordering::Equal => self.count_below(key, head(key, self.prefix)),
+        };
+        (self.slice(0..at), self.slice(at..self.len()))
+    }
+
+    /// How many keys are below `key`, which shares what they all share. Most comparisons need the heads alone.
+    fn count_below(self, key: &[u8], wanted: u64) -> usize {
+        let is_below = |word: u128| match ((word >> 64) as u64).cmp(&wanted) {
+            Ordering::Equal => key_at(self.bytes, place(word)) < key,
+            order => order == Ordering::Less,
+        };
         // the keys looked for lie near the front
         let mut step = 1;
-        while step < self.len() && self.key(step) < key {
+        while self.words.get(step).is_some_and(|&word| is_below(word)) {
             step *= 2;
         }
         let (low, high) = (step / 2, step.min(self.len()));
-        let at = low + self.words[low..high].partition_point(|&word| key_at(self.bytes, place(word)) < key);
-        (self.slice(0..at), self.slice(at..self.len()))
+        low + self.words[low..high].partition_point(|&word| is_below(word))
+    }
+
+    /// Reads a little of each write. They lie anywhere in memory, and so the waits for them are one wait, and not one each.
+    pub(super) fn touch(self) {
+        let read = |at: usize| self.bytes.get(at).copied().unwrap_or_default();
+        let touched =
+            self.words.iter().map(|&word| place(word)).map(|place| read(place) ^ read(place + 64) ^ read(place + 128));
+        std::hint::black_box(touched.fold(0, |all, byte| all ^ byte));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(writes: u64, keys: u64) -> Batch {
+        let mut batch = Batch::default();
+        (0..writes).for_each(|n| batch.push([b"", &[0], &(n % keys).to_le_bytes()], Some(&[1; 50])));
+        batch
+    }
+
+    #[test]
+    fn what_later_writes_overwrite_is_not_live() {
+        for (writes, keys) in [(40_000, 40_000), (40_000, 10_000)] {
+            let batch = batch(writes, keys);
+            let live = batch.live_size() as u64 * writes / keys;
+            let all = batch.size() as u64;
+            assert!(live > all / 10 * 7 && live < all / 10 * 13, "{keys} keys: {live} of {all}");
+        }
+    }
+
+    #[test]
+    fn a_split_is_before_the_first_key_that_is_not_below() {
+        // heads that are equal, in runs long enough to be told apart by what lies further behind
+        let names = |n: u64| {
+            [
+                b"same head ".to_vec(),
+                vec![b'x'; (n % 3) as usize * 9],
+                (n / 3 % 7).to_be_bytes().to_vec(),
+                n.to_le_bytes().to_vec(),
+            ]
+            .concat()
+        };
+        let mut batch = Batch::default();
+        (0..2_000).for_each(|n| batch.push([b"p", &names(n), b""], Some(&n.to_le_bytes())));
+        let mut keys: Vec<Vec<u8>> = (0..2_000).map(|n| [b"p".to_vec(), names(n)].concat()).collect();
+        keys.sort();
+        let sorted = batch.sort(2);
+        let wanted =
+            [keys.clone(), vec![b"".to_vec(), b"p".to_vec(), b"o".to_vec(), b"q".to_vec(), b"psame head ".to_vec()]]
+                .concat();
+        for key in wanted {
+            let at = keys.partition_point(|k| *k < key);
+            let (below, above) = sorted.split(&key);
+            assert_eq!((below.len(), above.len()), (at, keys.len() - at), "{key:?}");
+            assert_eq!(above.iter().next().map(|(k, _)| k.to_vec()), keys.get(at).cloned());
+        }
     }
 }

@@ -21,6 +21,8 @@ const PER_THREAD: usize = if cfg!(test) { 64 } else { 16 << 10 };
 const MAX_THREADS: usize = 8;
 /// The subtrees dealt out are at least so many, if the tree is deep enough.
 const SUBTREES: usize = 32;
+/// So many writes are fetched from memory at once.
+const AT_ONCE: usize = 32;
 /// So few writes to a leaf that has room for them are carried out in place.
 const FEW_TO_A_LEAF: usize = 2;
 
@@ -72,10 +74,14 @@ fn built(writes: Sorted<'_>, threads: usize) -> Tree {
     let parts = (0..writes.len()).step_by(each).map(|from| writes.slice(from..writes.len().min(from + each)));
     let runs = deal(parts.collect(), threads, |part| {
         let mut builder = Builder::default();
-        for (key, value) in part.iter() {
-            if let Some(value) = value {
-                let pushed = builder.push(key, value);
-                debug_assert!(pushed.is_ok(), "the writes are sorted");
+        for from in (0..part.len()).step_by(AT_ONCE) {
+            let few = part.slice(from..part.len().min(from + AT_ONCE));
+            few.touch();
+            for (key, value) in few.iter() {
+                if let Some(value) = value {
+                    let pushed = builder.push(key, value);
+                    debug_assert!(pushed.is_ok(), "the writes are sorted");
+                }
             }
         }
         builder.finish_run()
@@ -140,6 +146,9 @@ impl Merger {
     fn node(&mut self, (before, node): Placed, writes: Sorted<'_>) {
         if writes.is_empty() {
             return self.nodes.push((before, node));
+        }
+        if writes.len() <= AT_ONCE {
+            writes.touch();
         }
         match node {
             Link::Leaf(leaf) if writes.len() <= FEW_TO_A_LEAF && has_room(&leaf, writes) => {
