@@ -9,7 +9,7 @@ use crate::storage::Storage;
 use crate::sync::Arc;
 use crate::wal::attach::Attached;
 use crate::wal::root::read_each;
-use crate::wal::scan::OpenSegment;
+use crate::wal::segments::OpenSegment;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The files that are of use.

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::format::{Lsn, SegmentId};
 use crate::storage::AlignedBuf;
 use crate::sync::Arc;
-use crate::wal::scan::{Chunk, OpenSegment, Scanner, check_sequence};
+use crate::wal::scan::{Chunk, Scanner};
+use crate::wal::segments::{OpenSegment, check_sequence};
 use std::collections::VecDeque;
 
 /// The next of what is there.
