@@ -6,9 +6,9 @@
 
 use super::segments::{CHUNK_BYTES, OpenSegment, zeroed};
 use crate::error::Result;
-use crate::format::Lsn;
 use crate::format::bytes::round_up;
 use crate::format::frame::{self, FrameFault, Place};
+use crate::format::{Lsn, MIN_BLOCK_BYTES};
 use crate::storage::Storage;
 
 /// What lies behind a place where no acceptable frame stands.
@@ -110,16 +110,18 @@ pub(super) fn search(storage: &dyn Storage, segment: &OpenSegment, offset: u64) 
     Ok(later)
 }
 
-/// The LSN of the first whole frame of a segment behind the one that should stand at `at`.
+/// The LSN of the first whole frame of a segment behind the one that should stand at `at`, at a multiple of the smallest block
+/// size: only there the first bytes tell a frame from what a record holds, as its writer has seen to.
 pub(super) fn next_whole(storage: &dyn Storage, segment: &OpenSegment, at: Lsn, limit: Lsn) -> Result<Option<Lsn>> {
     let block = u64::from(segment.header.block_bytes);
     let end = segment.offset_of(limit).min(segment.header.file_bytes);
+    let bad = segment.offset_of(at);
     let mut buf = zeroed(storage, &segment.file.name, block)?;
-    let mut from = segment.next_boundary(segment.offset_of(at));
+    let mut from = segment.block_of(bad);
     while from < end {
         segment.fill(storage, &mut buf, from, CHUNK_BYTES.min(end.saturating_sub(from)))?;
-        for (into, rest) in (0u64..).step_by(usize::try_from(block).unwrap_or(usize::MAX)).zip(blocks(&buf, block)) {
-            let position = from.saturating_add(into);
+        let positions = (from..).step_by(MIN_BLOCK_BYTES as usize);
+        for (position, rest) in positions.zip(blocks(&buf)).filter(|(position, _)| *position > bad) {
             let place = segment.place(segment.lsn_at(position));
             if is_whole(storage, segment, rest, position, &place)? {
                 return Ok(Some(place.lsn));
@@ -130,25 +132,27 @@ pub(super) fn next_whole(storage: &dyn Storage, segment: &OpenSegment, at: Lsn, 
     Ok(None)
 }
 
-/// Whether a whole frame of that very place stands there.
+/// Whether a whole frame of that very place stands there. What another can begin inside of is none, and is not read on for it.
 fn is_whole(storage: &dyn Storage, segment: &OpenSegment, bytes: &[u8], position: u64, place: &Place) -> Result<bool> {
     if !frame::claims_place(bytes, place) {
         return Ok(false);
     }
     let stated = frame::stated_bytes(bytes).unwrap_or(0);
-    if stated <= bytes.len() as u64 {
-        return Ok(frame::check(bytes, place).is_ok());
+    match frame::check(bytes, place) {
+        Ok(_) => return Ok(true),
+        Err(FrameFault::Length) if stated <= segment.header.file_bytes.saturating_sub(position) => {}
+        Err(_) => return Ok(false),
     }
-    if stated > segment.header.file_bytes.saturating_sub(position) {
-        return Ok(false);
-    }
-    let mut whole = zeroed(storage, &segment.file.name, place.block_bytes.into())?;
-    segment.fill(storage, &mut whole, position, round_up(stated, place.block_bytes.into()))?;
-    Ok(frame::check(&whole, place).is_ok())
+    let block = u64::from(place.block_bytes);
+    let start = segment.block_of(position);
+    let into = position.saturating_sub(start);
+    let mut whole = zeroed(storage, &segment.file.name, block)?;
+    segment.fill(storage, &mut whole, start, round_up(into.saturating_add(stated), block))?;
+    let frame = usize::try_from(into).ok().and_then(|into| whole.get(into..)).unwrap_or_default();
+    Ok(frame::check(frame, place).is_ok())
 }
 
-/// All of a buffer from each block boundary on.
-fn blocks(buf: &[u8], block: u64) -> impl Iterator<Item = &[u8]> {
-    let block = usize::try_from(block).unwrap_or(usize::MAX);
-    std::iter::successors(Some(buf), move |rest| rest.get(block..)).take_while(|rest| !rest.is_empty())
+/// All of a buffer from each multiple of the smallest block size on.
+fn blocks(buf: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::successors(Some(buf), |rest| rest.get(MIN_BLOCK_BYTES as usize..)).take_while(|rest| !rest.is_empty())
 }

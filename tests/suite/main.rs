@@ -24,6 +24,7 @@ mod promises;
 mod recovery;
 mod regressions;
 mod salvage;
+mod salvage_gaps;
 #[cfg(feature = "serde")]
 mod serde_machine;
 mod serializability;
