@@ -3,8 +3,8 @@
 use crate::common::{Cmd, Empty, Stacks, manual, names, open_on, state};
 use seawal::machine::{DecodeError, Footprint, StateMachine};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::wal::Background;
-use seawal::{Engine, ExecuteError, Step};
+use seawal::wal::{Background, LogStep};
+use seawal::{Durability, Engine, ExecuteError, Step};
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,4 +155,23 @@ fn at_its_bound_the_log_refuses_commits_after_a_wait_and_takes_them_once_a_check
     drop(engine);
     let (engine, _) = open_on::<Unwilling>(&disk.crash(Crash::Nothing), &manual()).unwrap();
     assert_eq!(engine.read(|state| state.0.at(1)).unwrap(), done);
+}
+
+#[test]
+fn what_another_commit_has_made_durable_is_not_synced_when_it_is_due() {
+    let disk = SimDisk::new(5);
+    let (engine, _) = open_on::<Stacks>(&disk, &manual()).unwrap();
+    let interval = Durability::Interval(Duration::from_millis(5));
+    engine.execute_with(Cmd::push(1, 1), interval).unwrap();
+    engine.execute(Cmd::push(1, 2)).unwrap();
+    disk.advance(Duration::from_millis(10));
+    let operations = disk.op_count();
+    assert!(!engine.step(Step::Log(LogStep::SyncDue)).unwrap());
+    assert_eq!(disk.op_count(), operations);
+    // one that nobody has is
+    engine.execute_with(Cmd::push(1, 3), interval).unwrap();
+    assert_eq!(state(&open_on::<Stacks>(&disk.crash(Crash::Nothing), &manual()).unwrap().0).at(1), [1, 2]);
+    disk.advance(Duration::from_millis(10));
+    assert!(engine.step(Step::Log(LogStep::SyncDue)).unwrap());
+    assert_eq!(state(&open_on::<Stacks>(&disk.crash(Crash::Nothing), &manual()).unwrap().0).at(1), [1, 2, 3]);
 }
