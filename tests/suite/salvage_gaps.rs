@@ -2,6 +2,7 @@
 
 use crate::common::{Cmd, Stacks, manual, names, open, open_on};
 use seawal::Durability;
+use seawal::kv::Kv;
 use seawal::salvage::{Outcome, Reach, SalvageReport, salvage};
 use seawal::sim::{Crash, SimDisk};
 use std::sync::Arc;
@@ -96,4 +97,31 @@ fn behind_damage_within_a_block_salvage_goes_on_where_a_frame_can_be_told_from_a
         lost += 1;
     }
     assert!(most <= 3 * 512 && lost > 100, "{most} bytes of {lost}");
+}
+
+#[test]
+fn frames_larger_than_a_reading_are_found_behind_damage_and_what_is_cut_off_is_none() {
+    let disk = SimDisk::new(3);
+    let options = manual().segment_bytes(16 << 20).first_segment_bytes(16 << 20).max_log_bytes(64 << 20);
+    let (engine, _) = open_on::<Kv>(&disk, &options).unwrap();
+    engine.insert("first", "1").unwrap();
+    engine.insert("large", vec![b'.'; 6 << 20]).unwrap();
+    engine.insert("last", "2").unwrap();
+    drop(engine);
+    let disk = disk.crash(Crash::Nothing);
+    let segment = names(&disk, ".seg").pop().unwrap();
+    disk.flip_bit(&segment, 4096 + 80, 1).unwrap();
+    let beyond = |disk: &SimDisk| {
+        let target = SimDisk::new(9);
+        let report = salvage::<Kv>(Arc::new(disk.clone()), Arc::new(target.clone()), Reach::Beyond).unwrap();
+        let (engine, _) = open_on::<Kv>(&target, &options).unwrap();
+        let found = ["first", "large", "last"].map(|key| engine.get(key).unwrap().map(|value| value.len()));
+        (report, found)
+    };
+    let (report, found) = beyond(&disk);
+    assert_eq!(found, [None, Some(6 << 20), Some(1)], "{report}");
+    assert_eq!(report.gaps[0].to.unwrap().get() - report.gaps[0].from.get(), 4096, "{report}");
+    disk.truncate_file(&segment, 5 << 20).unwrap();
+    let (report, found) = beyond(&disk);
+    assert_eq!((found, report.behind.frames), ([None; 3], 0), "{report}");
 }
