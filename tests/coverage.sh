@@ -32,7 +32,7 @@ objects=$(sed -n 's/.*"executable":"\([^"]*\)".*/ -object \1/p' "$CARGO_TARGET_D
 awk -v listing="${1:-/dev/null}" '
     function area(file) {
         if (file ~ /\/tests?(\/|\.rs)|_tests\.rs|\/models\.rs/) return ""
-        if (file ~ /src\/engine\/(checkpoint|estimate|digest)/ || file ~ /src\/snapshot\.rs/) return "checkpoint"
+        if (file ~ /src\/engine\/(checkpoint|estimate|digest)/ || file ~ /src\/snapshot\//) return "checkpoint"
         if (match(file, /src\/(wal|txn|recovery|format)\//)) {
             split(substr(file, RSTART + 4), part, "/")
             return part[1]

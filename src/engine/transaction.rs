@@ -186,7 +186,8 @@ impl<M: StateMachine> Transaction<M> {
         self.commit_with(durability)
     }
 
-    /// Commits with a durability of its own.
+    /// Commits with a durability of its own. What has executed nothing leaves no record: it waits for what it has read, and makes
+    /// nothing else durable.
     ///
     /// # Errors
     /// As [`Transaction::commit`].

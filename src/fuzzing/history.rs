@@ -183,6 +183,8 @@ struct Open {
     tx: Transaction<Kv>,
     changes: Vec<Change>,
     savepoints: Vec<(Savepoint, usize)>,
+    /// It has executed something, be it undone since: its commit is a record then, and a promise.
+    wrote: bool,
 }
 
 struct Run {
@@ -309,7 +311,8 @@ impl Run {
         match operation {
             Operation::Begin(_) if self.open[slot].is_none() => {
                 let tx = self.engine().begin();
-                self.open[slot] = tx.ok().map(|tx| Open { tx, changes: Vec::new(), savepoints: Vec::new() });
+                self.open[slot] =
+                    tx.ok().map(|tx| Open { tx, changes: Vec::new(), savepoints: Vec::new(), wrote: false });
             }
             Operation::Within(_, write) => self.within(slot, write),
             Operation::Save(_) => {
@@ -329,8 +332,12 @@ impl Run {
             }
             Operation::Commit(_, promise) => {
                 if let Some(open) = self.open[slot].take() {
-                    let result = open.tx.commit_with(promise.durability()).map_err(ExecuteError::Failed);
-                    self.committed(result, &open.changes, *promise);
+                    let result = open.tx.commit_with(promise.durability());
+                    if open.wrote {
+                        self.committed(result.map_err(ExecuteError::Failed), &open.changes, *promise);
+                    } else {
+                        self.may_fail(result);
+                    }
                 }
             }
             Operation::RollBack(_) => {
@@ -386,7 +393,10 @@ impl Run {
         let (command, changes) = self.command(write);
         let Some(open) = &mut self.open[slot] else { return };
         match open.tx.execute(command) {
-            Ok(_) => open.changes.extend(changes),
+            Ok(_) => {
+                open.changes.extend(changes);
+                open.wrote = true;
+            }
             Err(ExecuteError::Rejected(_)) => {}
             Err(ExecuteError::Failed(error)) => {
                 let is_over = !matches!(error, Error::LockTimeout | Error::Full { .. } | Error::TooLarge { .. });

@@ -38,7 +38,7 @@ use crate::format::MachineTag;
 use crate::storage::{Create, DiskStorage, Storage};
 use crate::sync::Arc;
 use crate::wal::attach::{Access, Attached};
-use crate::wal::scan::OpenSegment;
+use crate::wal::segments::OpenSegment;
 use std::path::Path;
 
 /// A directory to look at. It is not created if it is not there.

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::format::{Epoch, Lsn, MachineTag, SegmentId, StoreId, names};
 use crate::storage::{OpenMode, Storage};
 use crate::sync::Arc;
-use crate::wal::scan::OpenSegment;
+use crate::wal::segments::OpenSegment;
 
 /// What files a store has, and what its root pointer says.
 #[derive(Clone, Debug)]

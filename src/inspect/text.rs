@@ -16,7 +16,8 @@ use crate::sync::Arc;
 use crate::wal::attach::Attached;
 use crate::wal::reader::records_of;
 use crate::wal::root::read_each;
-use crate::wal::scan::{Chunk, OpenSegment, Scanner};
+use crate::wal::scan::{Chunk, Scanner};
+use crate::wal::segments::OpenSegment;
 use std::io::{self, Write};
 
 /// How much of it is written.

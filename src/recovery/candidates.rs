@@ -8,7 +8,8 @@ use crate::format::{Epoch, Lsn};
 use crate::storage::{AlignedBuf, OpenMode, read_device_full};
 use crate::sync::Arc;
 use crate::wal::attach::Attached;
-use crate::wal::scan::{OpenSegment, Scanner};
+use crate::wal::scan::Scanner;
+use crate::wal::segments::OpenSegment;
 
 /// Where replay may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::storage::Storage;
 use crate::sync::Arc;
 use crate::wal::attach::Attached;
 use crate::wal::root::read_each;
-use crate::wal::scan::OpenSegment;
+use crate::wal::segments::OpenSegment;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The files that are of use.
@@ -26,6 +26,8 @@ pub(super) struct Inventory {
     pub(super) newest: SegmentId,
     /// Snapshots that a copy of the manifest names, the newest first.
     pub(super) named: Vec<Lsn>,
+    /// Whether both copies of the manifest are whole, so that the one that counts is the newest there was.
+    manifest_is_known: bool,
 }
 
 impl Inventory {
@@ -67,13 +69,21 @@ impl Inventory {
         named.dedup();
         report.machine = Some(machine);
         let newest = newest.unwrap_or_default();
-        Ok(Inventory { attached, store, segments, rebuilt, bad_segments, newest, named })
+        let manifest_is_known = manifests.len() == names::MANIFESTS.len();
+        Ok(Inventory { attached, store, segments, rebuilt, bad_segments, newest, named, manifest_is_known })
     }
 
     /// Up to where everything was on stable storage, as far as the manifest and the headers know.
     pub(super) fn watermark(&self) -> Lsn {
         let manifest = self.attached.manifest.as_ref().map_or(Lsn::ZERO, |m| m.watermark.max(m.clean_end));
         self.segments.iter().map(|s| s.header.watermark).fold(manifest, Lsn::max)
+    }
+
+    /// Where the log ended, if the store was closed and nothing is there of a later time.
+    pub(super) fn clean_end(&self) -> Option<Lsn> {
+        let manifest =
+            self.attached.manifest.as_ref().filter(|m| self.manifest_is_known && m.clean_end != Lsn::ZERO)?;
+        self.segments.iter().all(|s| s.header.epoch <= manifest.epoch).then_some(manifest.clean_end)
     }
 
     /// Where the log begins with the empty state, if its first segment is there.

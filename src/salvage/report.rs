@@ -50,7 +50,7 @@ pub enum Base {
 pub struct Gap {
     /// Where it begins.
     pub from: Lsn,
-    /// Where the log goes on; `None` where nothing more is there, and nobody knows how much was.
+    /// Where the log goes on or, in a store that was closed, ended; `None` where nothing more is there, and nobody knows how much was.
     pub to: Option<Lsn>,
 }
 

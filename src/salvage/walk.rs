@@ -8,14 +8,15 @@ use crate::error::{Error, Result};
 use crate::format::{Lsn, SegmentId};
 use crate::storage::AlignedBuf;
 use crate::sync::Arc;
-use crate::wal::scan::{Chunk, OpenSegment, Scanner, check_sequence};
+use crate::wal::scan::{Chunk, Scanner};
+use crate::wal::segments::{OpenSegment, check_sequence};
 use std::collections::VecDeque;
 
 /// The next of what is there.
 pub(super) enum Step {
     /// Whole frames.
     Chunk(Chunk),
-    /// Nothing that could be used: from here, up to there if anything follows, and why.
+    /// Nothing that could be used: from here, up to there if anything follows or the end is known, and why.
     Gap(Lsn, Option<Lsn>, Vec<Error>),
     /// The end of the log, as recovery would see it too.
     End(Lsn),
@@ -63,7 +64,7 @@ impl<'a> Walker<'a> {
         Walker { inventory, runs, scanner, at: start, gap, ended: false }
     }
 
-    /// The next step; [`Step::End`] or a gap without an end is the last, then `None`.
+    /// The next step; [`Step::End`] or a gap behind which nothing follows is the last, then `None`.
     ///
     /// # Errors
     /// Versions that are not known, and what is neither damage nor its report.
@@ -120,7 +121,8 @@ impl<'a> Walker<'a> {
         if last < newest {
             why.push(missing(self.inventory, SegmentId::new(last.get().saturating_add(1)), newest, self.at));
         }
-        Ok(if why.is_empty() { Step::End(self.at) } else { Step::Gap(self.at, None, why) })
+        let end = self.inventory.clean_end().filter(|end| *end > self.at);
+        Ok(if why.is_empty() { Step::End(self.at) } else { Step::Gap(self.at, end, why) })
     }
 }
 

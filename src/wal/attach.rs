@@ -5,7 +5,7 @@
 //! It knows nothing of records.
 
 use super::root::{Copies, read_copies};
-use super::scan::OpenSegment;
+use super::segments::OpenSegment;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::format::names::{self, FileName};

@@ -59,6 +59,9 @@ impl Inner {
 
     pub(super) fn write_watermark(&self) -> Result<bool> {
         self.commit.check_latch()?;
+        if self.publish_owed_epoch()? {
+            return Ok(true);
+        }
         let added = self.commit.queue.lock().add_watermark()?;
         match added {
             Watermark::Nothing => Ok(false),
@@ -104,7 +107,9 @@ impl Inner {
         self.commit.set_preparer(thread::current());
         let stopping = || self.stop.load(Ordering::Acquire);
         while !stopping() {
-            match self.spares.prepare_ahead(&self.commit, &stopping) {
+            // also where nothing is ever appended: what was recovered is to be proven
+            let owed = self.publish_owed_epoch();
+            match owed.and_then(|_| self.spares.prepare_ahead(&self.commit, &stopping)) {
                 Ok(true) => {}
                 Ok(false) => thread::park_timeout(RETRY),
                 // a full disk: those who need room try themselves, and are told

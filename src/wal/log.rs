@@ -138,17 +138,31 @@ impl Inner {
         full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.spares().is_empty()))
     }
 
-    /// Makes this open's epoch durable, before anything carries it. On a full disk that may have to wait, if a copy of the manifest
-    /// has to be made anew: nothing is written until it is done.
+    /// Makes this open's epoch durable, before anything carries it, and proves what was recovered. On a full disk that may have to
+    /// wait, if a copy of the manifest has to be made anew: nothing is written until it is done.
     pub(super) fn publish_epoch(&self) -> Result<()> {
         let Identity { epoch, block_bytes, machine, .. } = &self.identity;
-        self.root.lock().publish(|m| {
+        self.publish(|m| {
             m.epoch = *epoch;
             m.clean_end = Lsn::ZERO;
             m.block_bytes = *block_bytes;
             m.machine = machine.clone();
             m.watermark = m.watermark.max(self.recovered);
         })
+    }
+
+    /// Does so now where there was no space for it when the log was opened. Returns whether it did; on a disk that is still full there
+    /// is nothing to be done.
+    pub(super) fn publish_owed_epoch(&self) -> Result<bool> {
+        if self.commit.has_room(0) != Err(NoRoom::Manifest) {
+            return Ok(false);
+        }
+        match self.publish_epoch() {
+            Err(error) if error.is_full() => return Ok(false),
+            other => other?,
+        }
+        self.commit.queue.lock().bar(false);
+        Ok(true)
     }
 
     /// Changes the manifest of a log that still writes; see [`Root::publish`].

@@ -5,7 +5,7 @@
 //! ```text
 //!   append ──▶ queue ──▶ commit ──▶ writer ──▶ segment files     spares: segments ahead of need
 //!             (memory)  (leaders)  (one order)                   root: the manifest's two copies
-//!   open:  attach ──▶ scan ──▶ evidence ──▶ start of a new epoch
+//!   open:  attach ──▶ segments ──▶ scan ──▶ later ──▶ evidence ──▶ start of a new epoch
 //! ```
 #![cfg_attr(
     not(test),
@@ -23,6 +23,7 @@ mod background;
 mod commit;
 pub(crate) mod evidence;
 mod groups;
+mod later;
 mod log;
 #[cfg(all(test, loom))]
 mod models;
@@ -30,6 +31,7 @@ mod queue;
 pub(crate) mod reader;
 pub(crate) mod root;
 pub(crate) mod scan;
+pub(crate) mod segments;
 mod spares;
 mod start;
 mod ticket;

@@ -5,6 +5,7 @@ mod at_rest;
 #[path = "../suite/common/mod.rs"]
 mod common;
 mod forged;
+mod headers;
 mod layout;
 mod packed;
 mod stores;

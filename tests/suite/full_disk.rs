@@ -1,8 +1,10 @@
 //! Disks that are full, that stay full, and that become full at any moment: a store always opens, and goes on once there is space.
 
-use crate::common::{Cmd, Rng, Stacks, manual, open, open_on, scale, state};
-use seawal::sim::{Crash, Fault, Persistence, SimDisk};
-use seawal::{Engine, Error, ExecuteError};
+use crate::common::{Cmd, Rng, Stacks, manual, names, open, open_on, scale, state};
+use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
+use seawal::wal::{Background, LogStep};
+use seawal::{Engine, Error, ExecuteError, Options, Step};
+use std::time::{Duration, Instant};
 
 fn is_full(result: Result<u32, ExecuteError<crate::common::Empty>>) -> bool {
     match result {
@@ -184,6 +186,50 @@ fn a_missing_copy_of_the_manifest_does_not_keep_a_full_disk_from_opening() {
         let (engine, _) = open(&disk);
         resumes(&disk, engine, wanted);
         assert!(missing.iter().all(|name| disk.read_file(name).is_ok()));
+    }
+}
+
+/// A store that was opened on a full disk, where the manifest could not say so, and its last segment, which ends with a frame that
+/// nothing proves but that opening. There is space again.
+fn opened_without_space(options: &Options) -> (SimDisk, Engine<Stacks>, String) {
+    let disk = SimDisk::new(3);
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    drop(engine);
+    let disk = disk.crash(Crash::Nothing);
+    let segment = names(&disk, ".seg").pop().unwrap();
+    // of what recovery writes it is the first
+    disk.fail_next(OpKind::WriteAt, Fault::NoSpace, Persistence::Once);
+    let (engine, report) = open_on::<Stacks>(&disk, options).unwrap();
+    assert_eq!(state(&engine).at(1), [1], "{report:?}");
+    assert_eq!(names(&disk, ".seg").pop().as_ref(), Some(&segment), "no segment of this opening follows");
+    (disk, engine, segment)
+}
+
+/// Whether the first frame of a segment is missed once it is damaged.
+fn is_missed(disk: &SimDisk, segment: &str) -> bool {
+    let disk = disk.crash(Crash::Nothing);
+    disk.flip_bit(segment, 4096 + 70, 0).unwrap();
+    match open_on::<Stacks>(&disk, &manual()) {
+        Ok((engine, _)) => {
+            assert!(state(&engine).at(1).is_empty());
+            false
+        }
+        Err(error) => error.is_corrupt(),
+    }
+}
+
+#[test]
+fn what_was_recovered_on_a_full_disk_is_proven_as_soon_as_there_is_space() {
+    let (disk, engine, segment) = opened_without_space(&manual());
+    assert!(!is_missed(&disk, &segment), "a torn write cannot be told from it yet");
+    while engine.step(Step::Log(LogStep::Watermark)).unwrap() {}
+    assert!(is_missed(&disk, &segment), "by a step");
+    let (disk, _engine, segment) = opened_without_space(&manual().background(Background::Threads));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_missed(&disk, &segment) {
+        assert!(Instant::now() < deadline, "by the threads");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -268,3 +268,38 @@ fn the_stats_say_what_a_group_held() {
     assert_eq!((groups.frames(), groups.records(), groups.most()), (3, 8, 5));
     assert_eq!(groups.by_size().collect::<Vec<_>>(), [(1, 1), (2, 1), (4, 1)]);
 }
+
+#[test]
+fn records_are_read_from_the_middle_of_a_group_and_only_up_to_what_was_durable() {
+    let disk = SimDisk::new(6);
+    let (log, _) = open(&disk).unwrap();
+    let tickets: Vec<_> = (0..4u8).map(|n| log.append(&[n]).unwrap()).collect();
+    tickets.into_iter().for_each(|ticket| ticket.wait().unwrap());
+    assert_eq!(log.stats().groups.most(), 4, "all in one frame");
+    let all: Vec<_> = log.read_from(Lsn::ZERO).unwrap().map(Result::unwrap).collect();
+    for (at, (lsn, _)) in all.iter().enumerate() {
+        let read: Vec<_> = log.read_from(*lsn).unwrap().map(Result::unwrap).collect();
+        assert_eq!(read, all[at..]);
+    }
+    // what becomes durable later is not read, and behind the end nothing comes any more
+    let mut reading = log.read_from(Lsn::ZERO).unwrap();
+    log.append(b"later").unwrap().wait().unwrap();
+    assert_eq!(reading.by_ref().count(), 4);
+    assert!(reading.next().is_none());
+    // nothing lies below the first record, and what is closed stays closed
+    log.truncate_before(Lsn::ZERO).unwrap();
+    assert_eq!(contents(&log).len(), 5);
+    log.close().unwrap();
+    log.close().unwrap();
+}
+
+#[test]
+fn a_name_that_no_header_can_hold_is_refused_and_nothing_is_written() {
+    let disk = SimDisk::new(7);
+    let mut options = options();
+    options.name = "n".repeat(300);
+    let error = Log::open_on(Arc::new(disk.clone()), options).map(|_| ()).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument { .. }), "{error:?}");
+    assert!(disk.file_names().iter().all(|name| name == "LOCK"), "{:?}", disk.file_names());
+    open(&disk).unwrap();
+}

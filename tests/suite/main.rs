@@ -16,14 +16,18 @@ mod faults;
 mod full_disk;
 mod handles;
 mod interleaved;
+mod large_values;
+mod leftovers;
 mod log;
 mod lost_writes;
 mod model;
 mod panics;
+mod pressure;
 mod promises;
 mod recovery;
 mod regressions;
 mod salvage;
+mod salvage_gaps;
 #[cfg(feature = "serde")]
 mod serde_machine;
 mod serializability;

@@ -1,0 +1,57 @@
+//! Segment headers whose checksums hold, and which cannot be true of the segments beside them.
+
+use crate::common::{Stacks, files, open_on, state};
+use crate::layout::{fix_block, u64_at};
+use crate::stores::{Files, on_disk, options};
+use seawal::Error;
+use seawal::sim::SimDisk;
+
+/// Opening is refused for that segment, and changes nothing.
+fn is_damage(disk: &SimDisk, name: &str, reason: &str) {
+    let before = files(disk);
+    let error = open_on::<Stacks>(disk, &options()).map(|_| ()).unwrap_err();
+    let Error::Corrupt { path, reason: found, .. } = &error else { panic!("{error:?}") };
+    assert!(path.ends_with(name) && found.contains(reason), "{error:?}");
+    let mut now = files(disk);
+    now.retain(|name, _| before.contains_key(name));
+    assert!(now == before);
+}
+
+#[test]
+fn a_header_that_goes_back_behind_its_predecessor_is_refused() {
+    // segments of several openings, all of them needed
+    let store = crate::stores::cut();
+    let [.., before, last] = &store.segments[..] else { panic!("segments") };
+    let forged = |change: &dyn Fn(&mut [u8])| {
+        let mut files: Files = store.files.clone();
+        let header = &mut files.get_mut(&last.name).unwrap()[..last.block];
+        change(header);
+        fix_block(header);
+        on_disk(&files)
+    };
+    let put = |at: usize, to: u64| move |header: &mut [u8]| header[at..at + 8].copy_from_slice(&to.to_le_bytes());
+    assert_eq!(
+        forged(&|_| {}).read_file(&last.name).unwrap(),
+        store.files[&last.name],
+        "it is the forgery that is refused"
+    );
+    assert!(before.epoch > 0 && before.epoch <= last.epoch);
+    is_damage(&forged(&put(40, before.epoch - 1)), &last.name, "goes back");
+    is_damage(&forged(&put(56, before.base - last.block as u64)), &last.name, "cannot have ended where");
+    is_damage(&forged(&put(24, last.store ^ 1)), &last.name, "another store");
+    is_damage(&forged(&put(32, last.id + 1)), &last.name, "another segment");
+}
+
+#[test]
+fn without_a_manifest_two_files_that_claim_to_be_one_segment_are_refused() {
+    let store = crate::stores::killed_with_losers();
+    let mut files: Files = store.files.clone();
+    files.retain(|name, _| !name.starts_with("MANIFEST"));
+    assert_eq!(state(&open_on::<Stacks>(&on_disk(&files), &options()).unwrap().0), *store.whole());
+    let last = store.last();
+    let base = u64_at(&files[&last.name], 48);
+    let twin = last.name.replace(&format!("{base:016x}"), &format!("{:016x}", base - last.block as u64));
+    assert_ne!(twin, last.name);
+    files.insert(twin, files[&last.name].clone());
+    is_damage(&on_disk(&files), &last.name, "two files claim to be this segment");
+}

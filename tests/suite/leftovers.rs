@@ -1,0 +1,89 @@
+//! Files that an attempt left unfinished because their removal failed too: the next attempt takes their place.
+
+use crate::common::{Cmd, Stacks, manual, names, open, open_on, state};
+use seawal::Step;
+use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
+use seawal::wal::LogStep;
+
+/// The next operation of that kind fails, and so does the removal of what it leaves.
+fn fail_and_leave(disk: &SimDisk, kind: OpKind, fault: Fault) {
+    disk.fail_next(kind, fault, Persistence::Once);
+    disk.fail_next(OpKind::Remove, Fault::Eio, Persistence::Once);
+}
+
+fn leftovers(disk: &SimDisk) -> Vec<String> {
+    names(disk, ".tmp")
+}
+
+#[test]
+fn a_snapshot_that_was_left_unfinished_is_written_anew() {
+    let disk = SimDisk::new(1);
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    fail_and_leave(&disk, OpKind::SyncAll, Fault::Eio);
+    engine.checkpoint().unwrap_err();
+    let [left] = &leftovers(&disk)[..] else { panic!("{:?}", disk.file_names()) };
+    // as if there had been more of it
+    disk.overwrite(left, 0, &[7; 9000]).unwrap();
+    engine.checkpoint().unwrap();
+    assert!(leftovers(&disk).is_empty(), "{:?}", disk.file_names());
+    let (engine, report) = open(&disk.crash(Crash::Nothing));
+    assert_eq!((state(&engine).at(1), report.records), (vec![1], 0), "from the snapshot: {report:?}");
+    assert!(report.snapshot.is_some());
+}
+
+#[test]
+fn a_segment_that_was_left_unfinished_is_written_anew() {
+    let disk = SimDisk::new(2);
+    let (engine, _) = open(&disk);
+    let mut wanted = Vec::new();
+    for fault in [OpKind::Allocate, OpKind::Rename] {
+        // until a segment has been used up and the next is wanted
+        let mut left = false;
+        for n in 0..100 {
+            engine.execute(Cmd::Push { key: 1, value: n, pad: 3000 }).unwrap();
+            wanted.push(n);
+            fail_and_leave(&disk, fault, Fault::Eio);
+            left = engine.step(Step::Log(LogStep::PrepareSegment)).is_err();
+            disk.clear_faults();
+            if left {
+                break;
+            }
+        }
+        assert!(left && leftovers(&disk).len() == 1, "{:?}", disk.file_names());
+        assert!(engine.step(Step::Log(LogStep::PrepareSegment)).unwrap());
+        assert!(leftovers(&disk).is_empty(), "{:?}", disk.file_names());
+    }
+    assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), wanted);
+}
+
+#[test]
+fn a_copy_of_the_manifest_that_was_left_unfinished_is_written_anew() {
+    for missing in ["MANIFEST-0", "MANIFEST-1"] {
+        let disk = SimDisk::new(3);
+        let (engine, _) = open(&disk);
+        engine.execute(Cmd::push(1, 1)).unwrap();
+        drop(engine);
+        let disk = disk.crash(Crash::Nothing);
+        disk.remove_file(missing).unwrap();
+        // the copy is the first that an opening writes; without space it goes on with the other one
+        fail_and_leave(&disk, OpKind::WriteAt, Fault::NoSpace);
+        let (engine, _) = open(&disk);
+        for n in 2..4 {
+            engine.execute(Cmd::push(1, n)).unwrap();
+            engine.checkpoint().unwrap();
+        }
+        assert!(disk.read_file(missing).is_ok() && leftovers(&disk).is_empty(), "{missing}: {:?}", disk.file_names());
+        let disk = disk.crash(Crash::Nothing);
+        let (engine, report) = open(&disk);
+        assert_eq!(state(&engine).at(1), [1, 2, 3], "{report:?}");
+        drop(engine);
+        // any other failure is told, and changes nothing
+        let disk = disk.crash(Crash::Nothing);
+        disk.remove_file(missing).unwrap();
+        disk.fail_next(OpKind::WriteAt, Fault::Eio, Persistence::Once);
+        let error = open_on::<Stacks>(&disk, &manual()).map(|_| ()).unwrap_err();
+        assert!(!error.is_corrupt() && !error.is_full(), "{error:?}");
+        assert_eq!(state(&open(&disk).0).at(1), [1, 2, 3]);
+    }
+}

@@ -1,0 +1,177 @@
+//! When a checkpoint is due, and what commits meet where the log nears its bound.
+
+use crate::common::{Cmd, Empty, Stacks, manual, names, open_on, state};
+use seawal::machine::{DecodeError, Footprint, StateMachine};
+use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
+use seawal::wal::{Background, LogStep};
+use seawal::{Durability, Engine, ExecuteError, Step};
+use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Whether a trigger began a checkpoint; it is carried through then.
+fn is_due<M: StateMachine>(engine: &Engine<M>) -> bool {
+    let begun = engine.step(Step::Checkpoint).unwrap();
+    while engine.step(Step::Checkpoint).unwrap() {}
+    begun
+}
+
+#[test]
+fn a_store_that_is_only_opened_again_and_again_gives_its_segments_back_when_they_crowd_the_log() {
+    let disk = SimDisk::new(1);
+    let options = manual().max_log_bytes(256 << 10).checkpoint_log_bytes(1 << 30);
+    let open = || open_on::<Stacks>(&disk, &options).unwrap().0;
+    let engine = open();
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.checkpoint().unwrap();
+    drop(engine);
+    let bytes = || names(&disk, ".seg").iter().map(|name| disk.read_file(name).unwrap().len() as u64).sum::<u64>();
+    let mut opened = 0;
+    while bytes() <= 192 << 10 {
+        let engine = open();
+        disk.advance(Duration::from_secs(10));
+        // crowded, but not near the bound, and nothing is new
+        let near = bytes() > 192 << 10;
+        assert!(near || !is_due(&engine), "{} bytes", bytes());
+        drop(engine);
+        opened += 1;
+        assert!(opened < 40);
+    }
+    let engine = open();
+    disk.advance(Duration::from_secs(10));
+    assert!(is_due(&engine), "{} bytes", bytes());
+    disk.advance(Duration::from_millis(999));
+    assert!(!is_due(&engine), "not one right after the other");
+    disk.advance(Duration::from_secs(1));
+    is_due(&engine);
+    assert!(bytes() <= 192 << 10, "{:?}", names(&disk, ".seg"));
+    assert_eq!(state(&engine).at(1), [1]);
+}
+
+#[test]
+fn a_checkpoint_that_failed_is_tried_again_after_a_second() {
+    let disk = SimDisk::new(2);
+    let (engine, _) = open_on::<Stacks>(&disk, &manual().checkpoint_log_bytes(8 << 10)).unwrap();
+    for n in 0..10 {
+        engine.execute(Cmd::Push { key: 1, value: n, pad: 2000 }).unwrap();
+    }
+    assert!(engine.step(Step::Checkpoint).unwrap());
+    disk.fail_next(OpKind::SyncAll, Fault::Eio, Persistence::Once);
+    engine.step(Step::Checkpoint).unwrap_err();
+    assert!(engine.stats().checkpoint_error.is_some());
+    disk.advance(Duration::from_millis(900));
+    assert!(!is_due(&engine));
+    disk.advance(Duration::from_millis(200));
+    assert!(is_due(&engine));
+    assert_eq!((engine.stats().checkpoints, engine.stats().checkpoint_error.is_none()), (1, true));
+}
+
+#[test]
+fn a_budget_that_cannot_be_met_still_takes_checkpoints_after_some_rest() {
+    let disk = SimDisk::new(3);
+    let options = manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::ZERO);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.checkpoint().unwrap();
+    engine.execute(Cmd::push(1, 2)).unwrap();
+    assert!(!is_due(&engine), "right after the last");
+    disk.advance(Duration::from_secs(100));
+    assert!(is_due(&engine) && engine.stats().recovery_budget_cannot_be_met);
+    assert!(!is_due(&engine), "nothing is new");
+}
+
+/// As the stacks, but they cannot be saved while this says so.
+static UNWILLING: AtomicBool = AtomicBool::new(false);
+
+#[derive(Clone, Default)]
+struct Unwilling(Stacks);
+
+impl StateMachine for Unwilling {
+    const NAME: &'static str = "unwilling";
+    const VERSION: u32 = 1;
+    type Command = Cmd;
+    type Reply = u32;
+    type Rejection = Empty;
+    fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), Empty> {
+        self.0.apply(command)
+    }
+    fn footprint(command: &Cmd) -> Footprint {
+        Stacks::footprint(command)
+    }
+    fn encode(command: &Cmd, out: &mut Vec<u8>) {
+        Stacks::encode(command, out);
+    }
+    fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
+        Stacks::decode(bytes, version)
+    }
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        if UNWILLING.load(Ordering::SeqCst) { Err(io::Error::other("not now")) } else { self.0.save(out) }
+    }
+    fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
+        Stacks::load(input, version).map(Unwilling)
+    }
+}
+
+#[test]
+fn at_its_bound_the_log_refuses_commits_after_a_wait_and_takes_them_once_a_checkpoint_has_made_room() {
+    let disk = SimDisk::new(4);
+    let patience = Duration::from_millis(150);
+    let options = manual()
+        .background(Background::Threads)
+        .lock_timeout(patience)
+        .max_log_bytes(256 << 10)
+        .checkpoint_log_bytes(1 << 30)
+        .checkpoint_bytes_per_second(Some(1 << 20));
+    let (engine, _) = open_on::<Unwilling>(&disk, &options).unwrap();
+    let engine = Arc::new(engine);
+    UNWILLING.store(true, Ordering::SeqCst);
+    let mut done = Vec::new();
+    let push = |n: u32| engine.execute(Cmd::Push { key: 1, value: n, pad: 3000 });
+    // no checkpoint succeeds: it is slowed down, and then refused
+    let error = loop {
+        let began = Instant::now();
+        match push(done.len() as u32) {
+            Ok(_) => done.push(done.len() as u32),
+            Err(ExecuteError::Failed(error)) => {
+                assert!(began.elapsed() >= patience, "{:?}", began.elapsed());
+                break error;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+        assert!(done.len() < 1000, "the bound is kept to");
+    };
+    assert!(error.is_full(), "{error:?}");
+    assert!(engine.stats().checkpoint_error.is_some());
+    assert!(engine.stats().log.unwrap().segment_bytes > 256 << 10);
+    UNWILLING.store(false, Ordering::SeqCst);
+    // the keeper tries again after a second of the disk's time; from then on commits go through, those too that waited for it
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while push(done.len() as u32).is_err() {
+        assert!(Instant::now() < deadline, "{:?}", engine.stats());
+        disk.advance(Duration::from_secs(1));
+    }
+    done.push(done.len() as u32);
+    drop(engine);
+    let (engine, _) = open_on::<Unwilling>(&disk.crash(Crash::Nothing), &manual()).unwrap();
+    assert_eq!(engine.read(|state| state.0.at(1)).unwrap(), done);
+}
+
+#[test]
+fn what_another_commit_has_made_durable_is_not_synced_when_it_is_due() {
+    let disk = SimDisk::new(5);
+    let (engine, _) = open_on::<Stacks>(&disk, &manual()).unwrap();
+    let interval = Durability::Interval(Duration::from_millis(5));
+    engine.execute_with(Cmd::push(1, 1), interval).unwrap();
+    engine.execute(Cmd::push(1, 2)).unwrap();
+    disk.advance(Duration::from_millis(10));
+    let operations = disk.op_count();
+    assert!(!engine.step(Step::Log(LogStep::SyncDue)).unwrap());
+    assert_eq!(disk.op_count(), operations);
+    // one that nobody has is
+    engine.execute_with(Cmd::push(1, 3), interval).unwrap();
+    assert_eq!(state(&open_on::<Stacks>(&disk.crash(Crash::Nothing), &manual()).unwrap().0).at(1), [1, 2]);
+    disk.advance(Duration::from_millis(10));
+    assert!(engine.step(Step::Log(LogStep::SyncDue)).unwrap());
+    assert_eq!(state(&open_on::<Stacks>(&disk.crash(Crash::Nothing), &manual()).unwrap().0).at(1), [1, 2, 3]);
+}
