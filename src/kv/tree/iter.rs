@@ -5,7 +5,7 @@
 //! and both on entries within the bounds.
 
 use super::Tree;
-use super::leaf::Leaf;
+use super::leaf::{Leaf, Stretch};
 use super::node::{Inner, Link};
 use std::iter::FusedIterator;
 use std::ops::Bound;
@@ -15,8 +15,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Range<'a> {
     ends: Option<(Cursor<'a>, Cursor<'a>)>,
-    /// How many steps the front takes before it has to look whether it has met the back, or the end of its leaf.
-    clear: usize,
+    /// The entries before the one on which the front stands, in its leaf, which it has passed and not yet given out.
+    clear: Stretch<'a>,
 }
 
 /// Entries of one leaf, kept without the tree.
@@ -49,25 +49,34 @@ impl<'a> Range<'a> {
             // Inverted bounds, and bounds with nothing between them, put the last entry before the first.
             (front.item().0 <= back.item().0).then_some((front, back))
         });
-        let mut range = Range { ends, clear: 0 };
-        range.count_clear();
+        let mut range = Range { ends, clear: Stretch::default() };
+        range.run_ahead();
         range
     }
 
-    fn count_clear(&mut self) {
-        self.clear = match &self.ends {
-            Some((front, back)) if std::ptr::eq(&**front.leaf, &**back.leaf) => back.at - front.at,
-            Some((front, _)) => front.leaf.len() - 1 - front.at,
-            None => 0,
-        };
+    /// Lets the front pass what lies before the last entry of its leaf, or before the back.
+    fn run_ahead(&mut self) {
+        let Some((front, back)) = &mut self.ends else { return };
+        let last = if std::ptr::eq(&**front.leaf, &**back.leaf) { back.at } else { front.leaf.len() - 1 };
+        let from = std::mem::replace(&mut front.at, last);
+        self.clear = front.leaf.stretch(from..last);
+    }
+
+    /// Lets the front go back to what it has not yet given out.
+    fn call_back(&mut self) {
+        if let Some((front, _)) = &mut self.ends {
+            front.at -= self.clear.len();
+            self.clear = Stretch::default();
+        }
     }
 
     /// As many entries at an end as lie in one leaf.
     pub(crate) fn piece(&self, end: End) -> Option<Piece> {
         let (front, back) = self.ends.as_ref()?;
+        let from = front.at - self.clear.len();
         let (leaf, entries) = match end {
-            _ if std::ptr::eq(&**front.leaf, &**back.leaf) => (front.leaf, front.at..back.at + 1),
-            End::Front => (front.leaf, front.at..front.leaf.len()),
+            _ if std::ptr::eq(&**front.leaf, &**back.leaf) => (front.leaf, from..back.at + 1),
+            End::Front => (front.leaf, from..front.leaf.len()),
             End::Back => (back.leaf, 0..back.at + 1),
         };
         Some(Piece { leaf: Arc::clone(leaf), entries })
@@ -78,8 +87,12 @@ impl<'a> Range<'a> {
         let item = front.item();
         if front.meets(back) || !front.forward() {
             self.ends = None;
+            return Some(item);
         }
-        self.count_clear();
+        if front.at == 0 {
+            front.touch_next();
+        }
+        self.run_ahead();
         Some(item)
     }
 }
@@ -112,14 +125,9 @@ impl<'a> Iterator for Range<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        match &mut self.ends {
-            Some((front, _)) if self.clear > 0 => {
-                self.clear -= 1;
-                let item = front.item();
-                front.at += 1;
-                Some(item)
-            }
-            _ => self.next_at_edge(),
+        match self.clear.next() {
+            None => self.next_at_edge(),
+            item => item,
         }
     }
 }
@@ -127,12 +135,13 @@ impl<'a> Iterator for Range<'a> {
 impl DoubleEndedIterator for Range<'_> {
     #[inline]
     fn next_back(&mut self) -> Option<Self::Item> {
+        self.call_back();
         let (front, back) = self.ends.as_mut()?;
         let item = back.item();
         if front.meets(back) || !back.backward() {
             self.ends = None;
         }
-        self.count_clear();
+        self.run_ahead();
         Some(item)
     }
 }
@@ -147,7 +156,7 @@ impl<'a> Cursor<'a> {
             Bound::Excluded(key) => (key, true),
             Bound::Unbounded => (&[][..], false),
         };
-        let (path, leaf) = descend(root, |inner| inner.separators.at_or_below(key));
+        let (path, leaf) = descend(root, |inner| inner.child_of(key));
         let at = match leaf.search(key) {
             Ok(at) => at + usize::from(behind),
             Err(at) => at,
@@ -166,7 +175,7 @@ impl<'a> Cursor<'a> {
                 return leaf.len().checked_sub(1).map(|at| Cursor { path, leaf, at });
             }
         };
-        let (path, leaf) = descend(root, |inner| inner.separators.at_or_below(key));
+        let (path, leaf) = descend(root, |inner| inner.child_of(key));
         let count = match leaf.search(key) {
             Ok(at) => at + usize::from(with),
             Err(at) => at,
@@ -202,6 +211,15 @@ impl<'a> Cursor<'a> {
             return true;
         }
         self.previous_leaf()
+    }
+
+    /// Has the next leaf on its way while this one is being read, if the two have a parent in common.
+    fn touch_next(&self) {
+        if let Some((inner, at)) = self.path.last()
+            && let Some(Link::Leaf(leaf)) = inner.children.get(at + 1)
+        {
+            leaf.touch();
+        }
     }
 
     fn next_leaf(&mut self) -> bool {

@@ -14,8 +14,13 @@
 //! of the keys behind the prefix; each index into `large` occurs once; words and entries fit into
 //! `data`, whose size is one of [`Leaf::zeroed`]'s.
 
+mod stretch;
+
+pub(super) use stretch::Stretch;
+
 use super::head::{common_prefix, equal_heads, head, search_ties, separator};
 use std::cmp::Ordering;
+use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,6 +36,10 @@ const MAX_DATA: usize = 26 * 256 - 56;
 const _: () = assert!(LEAF_BYTES + (INLINE_KEY + INLINE_VALUE + WORD) * 3 / 2 <= MAX_DATA);
 
 const WORD: usize = 8;
+/// What memory is fetched in.
+const LINE: usize = 64;
+/// How much of each end is fetched ahead.
+const TOUCHED: usize = 256;
 const LARGE_KEY: u16 = 1 << 15;
 const LARGE_VALUE: u16 = 1 << 14;
 const INDEX: usize = 4;
@@ -167,39 +176,65 @@ impl Leaf {
         (self.resolve(key, word.key & LARGE_KEY != 0), self.resolve(value, word.key & LARGE_VALUE != 0))
     }
 
+    /// Reads the last byte. The words say where an entry lies, and where that is on another page than they are, this has the
+    /// page's address looked up at once and not only then.
+    #[inline]
+    fn touch_end(&self) {
+        black_box(self.data.last().copied());
+    }
+
+    /// Reads from each memory line near both ends, where header, words and first entries lie. It asks for nothing that is in the leaf,
+    /// its length included, so that all the lines are fetched at once while the processor goes on.
+    pub(super) fn touch(&self) {
+        let near = TOUCHED.min(self.data.len());
+        let (front, back) = (&self.data[..near], &self.data[self.data.len() - near..]);
+        let bytes = front.iter().step_by(LINE).chain(back.iter().step_by(LINE));
+        black_box(bytes.fold(0u8, |sum, byte| sum.wrapping_add(*byte)));
+    }
+
     pub(super) fn last_key(&self) -> Option<&[u8]> {
         self.len().checked_sub(1).map(|last| self.key(last))
     }
 
     /// Where `key` is, or would be.
     pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        self.touch_end();
         let prefix = self.prefix as usize;
+        let equal = self.equal_heads(key);
         if prefix > 0 {
-            match key[..prefix.min(key.len())].cmp(&self.key(0)[..prefix]) {
+            // all keys have the prefix: the one beside the place is looked at, as it is what the caller will want
+            let beside = self.key(equal.0.min(self.len() - 1));
+            match key[..prefix.min(key.len())].cmp(&beside[..prefix]) {
                 Ordering::Less => return Err(0),
                 Ordering::Greater => return Err(self.len()),
                 Ordering::Equal => {}
             }
         }
-        self.search_behind_prefix(key)
+        self.search_among(equal, key)
     }
 
     /// The value of `key`. It need not look at the prefix first, and so touches less memory than [`search`](Self::search).
     #[inline]
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.touch_end();
         if key.len() < self.prefix as usize {
             return None;
         }
-        let at = self.search_behind_prefix(key).ok()?;
+        let at = self.search_among(self.equal_heads(key), key).ok()?;
         let (found, value) = self.item(at);
         (found == key).then_some(value)
     }
 
-    /// Where a key with the common prefix is, or would be. The prefix itself is taken for granted.
+    /// The entries whose heads are that of `key`.
     #[inline]
-    fn search_behind_prefix(&self, key: &[u8]) -> Result<usize, usize> {
+    fn equal_heads(&self, key: &[u8]) -> (usize, usize) {
+        equal_heads(self.words(), u64::from_le_bytes, head(key, self.prefix as usize))
+    }
+
+    /// Where a key with the common prefix is, or would be, among entries of the same head. The prefix itself is taken for granted.
+    #[inline]
+    fn search_among(&self, equal: (usize, usize), key: &[u8]) -> Result<usize, usize> {
         let prefix = self.prefix as usize;
-        let equal = equal_heads(self.words(), u64::from_le_bytes, head(key, prefix));
         search_ties(equal, |at| &self.key(at)[prefix..], &key[prefix..])
     }
 

@@ -45,7 +45,7 @@ impl Tree {
         let mut link = self.root.as_ref()?;
         loop {
             match link {
-                Link::Inner(inner) => link = &inner.children[inner.separators.at_or_below(key)],
+                Link::Inner(inner) => link = &inner.children[inner.child_of(key)],
                 Link::Leaf(leaf) => return leaf.get(key),
             }
         }

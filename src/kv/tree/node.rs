@@ -7,6 +7,7 @@
 
 use super::leaf::{LEAF_BYTES, Leaf};
 use super::separators::Separators;
+use std::hint::black_box;
 use std::sync::Arc;
 
 /// An inner node with more children is split.
@@ -84,7 +85,7 @@ impl Link {
             }
             Link::Inner(inner) => {
                 let inner = Arc::make_mut(inner);
-                let at = inner.separators.at_or_below(key);
+                let at = inner.child_of(key);
                 let (previous, split) = inner.children[at].insert(key, value, seen);
                 (previous, split.and_then(|(separator, right)| inner.insert_split(at, &separator, right)))
             }
@@ -97,7 +98,7 @@ impl Link {
             Link::Leaf(leaf) => Leaf::remove(leaf, key, seen),
             Link::Inner(inner) => {
                 let inner = Arc::make_mut(inner);
-                let at = inner.separators.at_or_below(key);
+                let at = inner.child_of(key);
                 let previous = inner.children[at].remove(key, seen)?;
                 inner.settle(at);
                 Some(previous)
@@ -107,6 +108,14 @@ impl Link {
 }
 
 impl Inner {
+    /// Which child `key` falls to.
+    #[inline]
+    pub(super) fn child_of(&self, key: &[u8]) -> usize {
+        // The children lie on another page than the heads: that page's address is looked up while the heads are searched.
+        black_box(matches!(self.children.get(self.children.len() / 2), Some(Link::Leaf(_))));
+        self.separators.at_or_below(key)
+    }
+
     /// Takes in a child's right half.
     pub(super) fn insert_split(&mut self, at: usize, separator: &[u8], right: Link) -> Split {
         self.separators.insert(at, separator);
