@@ -33,7 +33,8 @@ impl Scratch {
         let memory = MEMORY.try_with(Cell::take).unwrap_or_default();
         let mut scratch = Scratch { memory, footprint: None };
         let Memory { body, hashes } = &mut scratch.memory;
-        (body.clear(), hashes.clear());
+        body.clear();
+        hashes.clear();
         guarded(|| M::encode(command, body))?;
         if !guarded(|| M::each_key(command, &mut |key| hashes.push(hash(key))))? {
             scratch.make_footprint::<M>(command)?;
