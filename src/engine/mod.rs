@@ -15,6 +15,7 @@ mod checkpoint;
 mod digest;
 mod estimate;
 mod kv;
+mod scratch;
 mod shared;
 mod stats;
 mod ticket;

@@ -3,6 +3,7 @@
 use super::checkpoint::Checkpoints;
 use super::digest::Digests;
 use super::estimate::Meter;
+use super::scratch::Scratch;
 use super::ticket::Ticket;
 use super::transaction::OpenTx;
 use super::{ExecuteResult, ReadLevel};
@@ -68,7 +69,8 @@ pub(crate) struct Committed<M: StateMachine> {
 /// A command that was applied and appended.
 pub(crate) struct Applied<M: StateMachine> {
     pub(crate) reply: M::Reply,
-    pub(crate) inverse: M::Command,
+    /// Made where it is kept.
+    pub(crate) inverse: Option<M::Command>,
     /// Of the inverse's encoding; only known where the inverse is kept.
     pub(crate) inverse_bytes: u64,
     pub(crate) position: Position,
@@ -209,15 +211,19 @@ impl<M: StateMachine> Shared<M> {
         (body, head): (&[u8], impl FnOnce(Lsn) -> Head),
     ) -> ExecuteResult<M, Applied<M>> {
         let timed = self.meter.start(&*self.storage);
-        let outcome = guarded(|| core.state.apply(command)).map_err(|_| self.poison())?;
+        let outcome = guarded(|| match undo_room {
+            Some(_) => core.state.apply(command).map(|(reply, inverse)| (reply, Some(inverse))),
+            None => core.state.apply_alone(command),
+        });
+        let outcome = outcome.map_err(|_| self.poison())?;
         self.meter.stop(timed, &*self.storage);
         let (reply, inverse) = outcome.map_err(super::ExecuteError::Rejected)?;
         let mut inverse_bytes = 0;
-        if let Some(room) = undo_room {
+        if let (Some(room), Some(inverse)) = (undo_room, &inverse) {
             // from here on the state has changed: a panic must not leave that behind unlogged
-            inverse_bytes = guarded(|| M::encoded_len(&inverse)).map_err(|_| self.poison())? as u64;
+            inverse_bytes = guarded(|| M::encoded_len(inverse)).map_err(|_| self.poison())? as u64;
             if inverse_bytes > room {
-                self.take_back(core, &inverse)?;
+                self.take_back(core, command, &reply, Some(inverse))?;
                 let (size, limit) = (inverse_bytes, self.options.max_txn_undo_bytes);
                 return Err(Error::TooLarge { what: "a transaction's inverses", size, limit }.into());
             }
@@ -225,40 +231,61 @@ impl<M: StateMachine> Shared<M> {
         match log.append_record(body, wanted, head) {
             Ok(position) => Ok(Applied { reply, inverse, inverse_bytes, position }),
             Err(error) => {
-                self.take_back(core, &inverse)?;
+                self.take_back(core, command, &reply, inverse.as_ref())?;
                 Err(error.into())
             }
         }
     }
 
     /// Undoes a command that was never logged.
-    fn take_back(&self, core: &mut Core<M>, inverse: &M::Command) -> Result<()> {
-        match guarded(|| core.state.apply(inverse).is_ok()) {
+    fn take_back(
+        &self,
+        core: &mut Core<M>,
+        command: &M::Command,
+        reply: &M::Reply,
+        inverse: Option<&M::Command>,
+    ) -> Result<()> {
+        let mut undo = |inverse: &M::Command| core.state.apply(inverse).is_ok();
+        let undone = guarded(|| match inverse {
+            Some(inverse) => undo(inverse),
+            None => M::inverse_of(command, reply).is_some_and(|inverse| undo(&inverse)),
+        });
+        match undone {
             Ok(true) => Ok(()),
-            // an inverse that rejects breaks the machine's law: the state is not to be trusted any more
+            // an inverse that is not there or rejects breaks the machine's law: the state is not to be trusted any more
             _ => Err(self.poison()),
         }
     }
 
     /// Carries out a command as a transaction of its own, and appends it.
     pub(crate) fn execute(&self, command: &M::Command, durability: Durability) -> ExecuteResult<M, Committed<M>> {
-        let mut body = Vec::with_capacity(256);
-        guarded(|| M::encode(command, &mut body))?;
-        let footprint = guarded(|| M::footprint(command))?;
+        let mut scratch = Scratch::of::<M>(command)?;
         let mut held: Option<Held<'_>> = None;
+        if !self.locks.are_free() {
+            scratch.make_footprint::<M>(command)?;
+        }
         loop {
-            let (mut core, log) = self.enter(body.len(), 0)?;
-            let except = held.as_ref().map(|h| h.owner);
-            if held.is_none() && !self.locks.is_free(&footprint, except) {
-                drop(core);
-                held = Some(self.wait_for_locks(&footprint)?);
-                continue;
+            let (mut core, log) = self.enter(scratch.body().len(), 0)?;
+            if held.is_none() && !self.locks.are_free() {
+                match scratch.footprint() {
+                    Some(footprint) if self.locks.is_free(footprint, None) => {}
+                    Some(footprint) => {
+                        drop(core);
+                        held = Some(self.wait_for_locks(footprint)?);
+                        continue;
+                    }
+                    None => {
+                        drop(core);
+                        scratch.make_footprint::<M>(command)?;
+                        continue;
+                    }
+                }
             }
-            let seen = self.hardening.needed_for(&footprint);
+            let seen = scratch.needed(&self.hardening);
             let wall_micros = self.storage.wall_clock_micros();
             let head = |lsn| Record::Execute { wall_micros, command: &[] }.head(lsn);
             let wanted = Some(level_of(durability));
-            let applied = self.apply_and_append(&mut core, log, command, None, wanted, (&body, head));
+            let applied = self.apply_and_append(&mut core, log, command, None, wanted, (scratch.body(), head));
             let applied = match applied {
                 Ok(applied) => applied,
                 Err(error) => {
@@ -270,7 +297,7 @@ impl<M: StateMachine> Shared<M> {
                     return Err(error);
                 }
             };
-            self.hardening.note(&footprint, applied.position.end, durability);
+            scratch.note(&self.hardening, applied.position.end, durability);
             drop(core);
             drop(held);
             let hardening = MustHarden { own: Some((applied.position, durability)), seen };

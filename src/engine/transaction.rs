@@ -304,7 +304,9 @@ impl Tx {
             Ok(applied) => {
                 let id = *self.id.get_or_insert(TxnId::from(applied.position.lsn));
                 let (lsn, bytes) = (applied.position.lsn, applied.inverse_bytes);
-                core.table.push(id, UndoEntry { lsn, inverse: applied.inverse, bytes });
+                if let Some(inverse) = applied.inverse {
+                    core.table.push(id, UndoEntry { lsn, inverse, bytes });
+                }
                 drop(core);
                 self.promised = self.promised.saturating_add(promise);
                 self.wrote = std::mem::take(&mut self.wrote).and(footprint);

@@ -112,6 +112,29 @@ impl KvCommand {
         KvCommand::Batch(commands.into_iter().collect())
     }
 
+    /// The command that undoes this one, which was answered so.
+    pub(super) fn inverse(&self, reply: &KvReply) -> Self {
+        match (self, reply) {
+            (KvCommand::Batch(commands), KvReply::Batch(replies)) => {
+                let inverses = commands.iter().zip(replies).rev().map(|(command, reply)| command.inverse(reply));
+                // What does nothing is left out: it is a batch, and might be one level too deep.
+                KvCommand::Batch(inverses.filter(|inverse| !inverse.is_nothing()).collect())
+            }
+            (
+                KvCommand::Put { table, key, .. }
+                | KvCommand::Delete { table, key }
+                | KvCommand::CompareAndSet { table, key, .. },
+                KvReply::Previous(Some(previous)),
+            ) => KvCommand::put(&**table, &**key, &**previous),
+            (
+                KvCommand::Put { table, key, .. } | KvCommand::CompareAndSet { table, key, new: Some(_), .. },
+                KvReply::Previous(None),
+            ) => KvCommand::delete(&**table, &**key),
+            // there was nothing and is nothing; no command has another one's kind of reply
+            _ => KvCommand::nothing(),
+        }
+    }
+
     /// The command that does nothing.
     pub(super) fn nothing() -> Self {
         KvCommand::Batch(Vec::new())

@@ -21,7 +21,7 @@ pub(crate) use read::{KvPiece, KvSpan};
 pub use read::{KvRange, KvTables};
 pub(crate) use tree::End;
 
-use crate::machine::{Access, DecodeError, Footprint, Parts, RedoFault, StateMachine};
+use crate::machine::{Access, Applied, DecodeError, Footprint, Parts, RedoFault, StateMachine};
 use codec::Part;
 use read::{borrowed, composite, is_table, prefix_bounds, range_bounds, with_composite};
 use snapshot::Saver;
@@ -210,21 +210,15 @@ impl Kv {
         Ok(())
     }
 
-    /// Sets or removes a key that was checked. Returns the previous value and the inverse.
-    fn set(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) -> (KvReply, KvCommand) {
-        let previous = with_composite(table, key, |composite| match value {
+    /// Sets or removes a key that was checked. Returns the previous value.
+    fn set(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) -> KvReply {
+        KvReply::Previous(with_composite(table, key, |composite| match value {
             Some(value) => self.tree.insert(composite, value),
             None => self.tree.remove(composite),
-        });
-        let inverse = match (&previous, value) {
-            (Some(previous), _) => KvCommand::put(table, key, &previous[..]),
-            (None, Some(_)) => KvCommand::delete(table, key),
-            (None, None) => KvCommand::nothing(),
-        };
-        (KvReply::Previous(previous), inverse)
+        }))
     }
 
-    fn apply_at(&mut self, command: &KvCommand, depth: usize) -> Result<(KvReply, KvCommand), KvRejection> {
+    fn carry_out(&mut self, command: &KvCommand, depth: usize) -> Result<KvReply, KvRejection> {
         match command {
             KvCommand::Put { table, key, value } => {
                 check_key(table, key)?;
@@ -245,33 +239,25 @@ impl Kv {
                 Ok(self.set(table, key, new.as_deref()))
             }
             KvCommand::Batch(_) if depth >= MAX_BATCH_DEPTH => Err(KvRejection::BatchTooDeep),
-            KvCommand::Batch(commands) => self.apply_batch(commands, depth),
+            KvCommand::Batch(commands) => self.carry_out_batch(commands, depth),
         }
     }
 
-    fn apply_batch(&mut self, commands: &[KvCommand], depth: usize) -> Result<(KvReply, KvCommand), KvRejection> {
+    fn carry_out_batch(&mut self, commands: &[KvCommand], depth: usize) -> Result<KvReply, KvRejection> {
         let mut replies = Vec::with_capacity(commands.len());
-        let mut inverses = Vec::with_capacity(commands.len());
         for (index, command) in commands.iter().enumerate() {
-            match self.apply_at(command, depth + 1) {
-                Ok((reply, inverse)) => {
-                    replies.push(reply);
-                    // What does nothing is left out: it is a batch, and might be one level too deep.
-                    if !inverse.is_nothing() {
-                        inverses.push(inverse);
-                    }
-                }
+            match self.carry_out(command, depth + 1) {
+                Ok(reply) => replies.push(reply),
                 Err(rejection) => {
-                    for inverse in inverses.iter().rev() {
-                        let undone = self.apply_at(inverse, depth + 1);
+                    for (command, reply) in commands.iter().zip(&replies).rev() {
+                        let undone = self.carry_out(&command.inverse(reply), depth);
                         debug_assert!(undone.is_ok(), "an inverse never rejects");
                     }
                     return Err(KvRejection::InBatch { index, rejection: Box::new(rejection) });
                 }
             }
         }
-        inverses.reverse();
-        Ok((KvReply::Batch(replies), KvCommand::Batch(inverses)))
+        Ok(KvReply::Batch(replies))
     }
 }
 
@@ -299,6 +285,17 @@ fn add_keys(command: &KvCommand, depth: usize, footprint: Footprint) -> Footprin
     }
 }
 
+/// Shows every key that a command names, as [`add_keys`] adds them.
+fn show_keys(command: &KvCommand, depth: usize, see: &mut dyn FnMut(&[u8])) {
+    match command {
+        KvCommand::Put { table, key, .. }
+        | KvCommand::Delete { table, key }
+        | KvCommand::CompareAndSet { table, key, .. } => with_composite(table, key, see),
+        KvCommand::Batch(_) if depth >= MAX_BATCH_DEPTH => {}
+        KvCommand::Batch(commands) => commands.iter().for_each(|command| show_keys(command, depth + 1, see)),
+    }
+}
+
 impl StateMachine for Kv {
     const NAME: &'static str = "kv";
     const VERSION: u32 = 1;
@@ -308,11 +305,26 @@ impl StateMachine for Kv {
     type Rejection = KvRejection;
 
     fn apply(&mut self, command: &KvCommand) -> Result<(KvReply, KvCommand), KvRejection> {
-        self.apply_at(command, 0)
+        let reply = self.carry_out(command, 0)?;
+        let inverse = command.inverse(&reply);
+        Ok((reply, inverse))
+    }
+
+    fn apply_alone(&mut self, command: &KvCommand) -> Applied<Kv> {
+        self.carry_out(command, 0).map(|reply| (reply, None))
+    }
+
+    fn inverse_of(command: &KvCommand, reply: &KvReply) -> Option<KvCommand> {
+        Some(command.inverse(reply))
     }
 
     fn footprint(command: &KvCommand) -> Footprint {
         add_keys(command, 0, Footprint::none())
+    }
+
+    fn each_key(command: &KvCommand, see: &mut dyn FnMut(&[u8])) -> bool {
+        show_keys(command, 0, see);
+        true
     }
 
     fn encode(command: &KvCommand, out: &mut Vec<u8>) {

@@ -35,6 +35,7 @@ use std::io;
 ///    transaction took the next id.)
 /// 3. An inverse never rejects and never panics, and stays inside its command's footprint.
 /// 4. [`footprint`](Self::footprint) is a pure function of the command, and covers all that `apply` reads or writes.
+///    [`each_key`](Self::each_key) tells the same, and [`apply_alone`](Self::apply_alone) does what `apply` does.
 /// 5. A rejected command changed nothing. A command that was logged never rejects in replay.
 ///
 /// # Example
@@ -99,10 +100,34 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// The machine's own rejection.
     fn apply(&mut self, command: &Self::Command) -> Result<(Self::Reply, Self::Command), Self::Rejection>;
 
+    /// The same for a command that nobody is likely to undo, which is most of them: a machine whose replies tell the inverse need not
+    /// make one, and then answers [`inverse_of`](Self::inverse_of) if it is asked for after all. The default makes it.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply).
+    fn apply_alone(&mut self, command: &Self::Command) -> Applied<Self> {
+        self.apply(command).map(|(reply, inverse)| (reply, Some(inverse)))
+    }
+
+    /// The inverse of a command that [`apply_alone`](Self::apply_alone) carried out and answered so: that which
+    /// [`apply`](Self::apply) would have made. `None`, the default, says that it cannot be told.
+    fn inverse_of(command: &Self::Command, reply: &Self::Reply) -> Option<Self::Command> {
+        let _ = (command, reply);
+        None
+    }
+
     /// What a command reads and writes, for locking. The default, everything, makes transactions serial.
     fn footprint(command: &Self::Command) -> Footprint {
         let _ = command;
         Footprint::everything(Access::Exclusive)
+    }
+
+    /// Hands the keys of a command's [`footprint`](Self::footprint) to `see`, where it consists of single keys which are all touched
+    /// exclusively, and says whether it does. While nobody holds a lock that is all that is asked, and no footprint need be made. The
+    /// default says no.
+    fn each_key(command: &Self::Command, see: &mut dyn FnMut(&[u8])) -> bool {
+        let _ = (command, see);
+        false
     }
 
     /// Appends the command's encoding to `out`.
@@ -192,6 +217,10 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
         version == Self::VERSION
     }
 }
+
+/// The reply and, where it was made, the inverse of a command; or why it was refused.
+pub type Applied<M> =
+    Result<(<M as StateMachine>::Reply, Option<<M as StateMachine>::Command>), <M as StateMachine>::Rejection>;
 
 /// Why a logged command could not be redone.
 #[derive(Debug)]

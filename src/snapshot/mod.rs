@@ -9,6 +9,7 @@
 
 mod read;
 mod source;
+mod strokes;
 mod write;
 
 pub(crate) use read::{check, load};

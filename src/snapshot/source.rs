@@ -1,5 +1,6 @@
 //! The chunks of a snapshot file, one at a time, each checked.
 
+use super::strokes::Strokes;
 use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
 use crate::format::snapshot::{
@@ -8,7 +9,7 @@ use crate::format::snapshot::{
 };
 use crate::format::{HeaderFault, Lsn, StoreId};
 use crate::storage::ahead::{self, Ahead};
-use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full};
+use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile};
 use crate::sync::{Arc, Mutex, mpsc};
 use std::io;
 use std::path::PathBuf;
@@ -73,15 +74,16 @@ pub(super) struct Written {
     bytes: u64,
     /// Tells how much it has become, as long as it is being written.
     more: Option<mpsc::Receiver<u64>>,
+    strokes: Strokes,
 }
 
 impl Written {
     pub(super) fn whole(bytes: u64) -> Written {
-        Written { bytes, more: None }
+        Written { bytes, more: None, strokes: Strokes::WHOLE }
     }
 
-    pub(super) fn so_far(more: mpsc::Receiver<u64>) -> Written {
-        Written { bytes: 0, more: Some(more) }
+    pub(super) fn so_far(more: mpsc::Receiver<u64>, strokes: Strokes) -> Written {
+        Written { bytes: 0, more: Some(more), strokes }
     }
 
     /// Waits until it is that much, or all.
@@ -212,7 +214,7 @@ impl Chunks {
                 // what it held before is overwritten, and not cleared
                 buf.resize(want.max(kept.len())).map_err(io)?;
                 let room = buf.get_mut(kept.len()..).unwrap_or_default();
-                (0, read_device_full(&*self.file, room, from).map_err(io)?)
+                (0, self.written.strokes.read(&*self.file, room, from).map_err(io)?)
             }
         };
         let behind = base.saturating_add(kept.len());

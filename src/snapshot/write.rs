@@ -5,6 +5,7 @@
 
 use super::Help;
 use super::source::{Source, Written};
+use super::strokes::Strokes;
 use crate::error::{Error, Result, out_of_space};
 use crate::format::bytes::put_varint;
 use crate::format::manifest::SnapshotEntry;
@@ -22,7 +23,7 @@ use std::io::{self, Write};
 const CHUNK_BYTES: usize = 1 << 20;
 /// How much is written at once where nobody else is to be waited for.
 const LARGE_WRITE_BYTES: usize = 8 << 20;
-/// The same where commits go on: they wait behind each piece.
+/// The same where commits go on, for which it is broken up once more.
 const PACED_WRITE_BYTES: usize = 1 << 20;
 /// So many pieces are in memory: one being encoded, one being written, and one between the two.
 const PIECES: usize = 3;
@@ -102,6 +103,7 @@ fn write_temp<M: StateMachine>(
     };
     let target = Target { file: &*file, block_bytes: storage.block_bytes() as usize, fail: &fail };
     let gentle = pace.is_gentle();
+    let strokes = if gentle { Strokes::GENTLE } else { Strokes::WHOLE };
     let file_bytes = match help {
         Help::None => {
             let mut write = |bytes: &[u8], offset| target.write(bytes, offset);
@@ -116,8 +118,8 @@ fn write_temp<M: StateMachine>(
             let (spares_out, spares_in) = mpsc::channel::<AlignedBuf>();
             let (ends_out, ends_in) = mpsc::channel::<u64>();
             let target = &target;
-            let writer = scope.spawn(move || write_all(target, &pieces_in, &spares_out, &ends_out));
-            let verifier = scope.spawn(move || verify(storage, temp, header, Written::so_far(ends_in)));
+            let writer = scope.spawn(move || write_all(target, strokes, &pieces_in, &spares_out, &ends_out));
+            let verifier = scope.spawn(move || verify(storage, temp, header, Written::so_far(ends_in, strokes)));
             let out = Out::Ahead { pieces: pieces_out, spares: spares_in };
             let encoded = Pieces::new(out, gentle, target)
                 .and_then(|mut pieces| encode(&mut pieces, header, state, table, pace, &fail));
@@ -206,13 +208,14 @@ impl Target<'_> {
 /// Writes pieces as they come, and tells what is durable.
 fn write_all(
     target: &Target<'_>,
+    strokes: Strokes,
     pieces: &mpsc::Receiver<AlignedBuf>,
     spares: &mpsc::Sender<AlignedBuf>,
     durable: &mpsc::Sender<u64>,
 ) -> Result<()> {
     let mut offset = 0u64;
     while let Ok(piece) = pieces.recv() {
-        target.write(&piece, offset)?;
+        strokes.write(&piece, |part, at| target.write(part, offset.saturating_add(at)))?;
         offset = offset.saturating_add(piece.len() as u64);
         if target.whole_blocks(piece.len()) == piece.len() {
             // whoever has gone has failed, and says so himself

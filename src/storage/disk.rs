@@ -33,6 +33,30 @@ const DATA_SYNC: OFlags =
         OFlags::from_bits_retain(0o10000)
     };
 
+/// So much of a large file that has lost its name is given back at once, and then there is a rest, for as many times as long as that took,
+/// though no longer than this: where the file system tells the device what is free, writes wait behind that. (Measured: a commit waited
+/// 2 to 9 ms for one file of 4 to 64 MiB.)
+const GIVE_BACK_BYTES: u64 = 1 << 20;
+const REST: u32 = 2;
+const LONGEST_REST: Duration = Duration::from_millis(5);
+
+/// Gives back the space of a file without a name, piece by piece. Best effort: what is left goes when the file is closed.
+fn give_back(file: &File) {
+    let Ok(stat) = rustix::fs::fstat(file) else { return };
+    if stat.st_nlink != 0 || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return;
+    }
+    let mut len = u64::try_from(stat.st_size).unwrap_or(0);
+    while len > GIVE_BACK_BYTES {
+        len = len.saturating_sub(GIVE_BACK_BYTES);
+        let began = Instant::now();
+        if file.set_len(len).is_err() {
+            return;
+        }
+        std::thread::sleep(began.elapsed().saturating_mul(REST).min(LONGEST_REST));
+    }
+}
+
 /// What [`DiskStorage::open`] does about a directory that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Create {
@@ -198,7 +222,14 @@ impl Storage for DiskStorage {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
-        Ok(rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())?)
+        // without it the file goes at once, which is only less gentle
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty());
+        rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())?;
+        if let Ok(file) = file {
+            give_back(&File::from(file));
+        }
+        Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {

@@ -66,6 +66,16 @@ impl Slots {
         }
     }
 
+    /// The same for keys alone, by their hashes.
+    fn note_keys(&self, hashes: &[usize], end: Lsn) {
+        for slot in hashes.iter().filter_map(|hash| self.slot(*hash)) {
+            slot.fetch_max(end.get(), Ordering::AcqRel);
+        }
+        if !hashes.is_empty() {
+            self.highest.fetch_max(end.get(), Ordering::AcqRel);
+        }
+    }
+
     fn at_key(&self, hash: usize) -> Lsn {
         let own = self.slot(hash).map_or(0, |slot| slot.load(Ordering::Acquire));
         Lsn::new(own.max(self.wide.load(Ordering::Acquire)))
@@ -95,9 +105,25 @@ impl Hardening {
         }
     }
 
+    /// [`note`](Self::note) for keys that are written, by their [`hash`]es.
+    pub(crate) fn note_keys(&self, hashes: &[usize], end: Lsn, durability: Durability) {
+        match durability {
+            Durability::Sync => self.durable.note_keys(hashes, end),
+            Durability::Interval(_) | Durability::Os => self.written.note_keys(hashes, end),
+        }
+    }
+
+    /// What an answer about keys needs, by their [`hash`]es.
+    pub(crate) fn needed_for_keys(&self, hashes: &[usize]) -> Needed {
+        hashes.iter().map(|hash| self.needed_for_hash(*hash)).fold(Needed::default(), Needed::and)
+    }
+
     /// What an answer about this one key needs.
     pub(crate) fn needed_for_key(&self, key: &[u8]) -> Needed {
-        let hash = hash(key);
+        self.needed_for_hash(hash(key))
+    }
+
+    fn needed_for_hash(&self, hash: usize) -> Needed {
         Needed { durable: self.durable.at_key(hash), written: self.written.at_key(hash) }
     }
 
@@ -137,5 +163,24 @@ mod tests {
         assert_eq!(hardening.needed_for_key(b"b"), durable(30));
         hardening.note(&wrote(b"b"), Lsn::new(40), Durability::Os);
         assert_eq!(hardening.needed_for_key(b"b"), Needed { durable: Lsn::new(30), written: Lsn::new(40) });
+    }
+
+    #[test]
+    fn keys_by_their_hashes_are_what_a_footprint_of_them_is() {
+        let (by_hash, by_footprint) = (Hardening::new(), Hardening::new());
+        let keys: [&[u8]; 3] = [b"a", b"b", b"c"];
+        for (n, durability) in (1..).zip([Durability::Sync, Durability::Os]) {
+            let hashes = keys.map(hash);
+            by_hash.note_keys(&hashes[..2], Lsn::new(n * 10), durability);
+            let footprint = Footprint::key(Access::Exclusive, b"a").and_key(Access::Exclusive, b"b");
+            by_footprint.note(&footprint, Lsn::new(n * 10), durability);
+            for (key, hash) in keys.iter().zip(hashes) {
+                assert_eq!(by_hash.needed_for_keys(&[hash]), by_footprint.needed_for_key(key));
+            }
+            assert_eq!(by_hash.needed_for_keys(&hashes), by_footprint.needed_for(&footprint));
+            assert_eq!(by_hash.needed_for_all(), by_footprint.needed_for_all());
+        }
+        by_hash.note_keys(&[], Lsn::new(90), Durability::Sync);
+        assert_eq!(by_hash.needed_for_all(), by_footprint.needed_for_all());
     }
 }

@@ -81,6 +81,11 @@ impl Locks {
         !footprint.claims().iter().any(|claim| table.held().conflicts(claim, except.map(|o| o.id)))
     }
 
+    /// Whether nobody holds anything: then [`is_free`](Self::is_free) says yes to whatever it is asked.
+    pub(crate) fn are_free(&self) -> bool {
+        self.tally.is_empty()
+    }
+
     /// [`is_free`](Self::is_free) for a single key.
     pub(crate) fn key_is_free(&self, access: Access, key: &[u8], except: Option<Owner>) -> bool {
         if self.tally.is_empty() || self.tally.admits_key(access, key) {

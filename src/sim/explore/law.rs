@@ -53,6 +53,7 @@ impl<M: Known> Trial<'_, M> {
             self.deterministic(&state, command)?;
             codec::<M>(command)?;
             self.inverse(&state, command, &mut rng)?;
+            told_alike(&state, command)?;
             if state.apply(command).is_ok() {
                 logged.push(encoded::<M>(command));
             }
@@ -137,6 +138,30 @@ impl<M: Known> Trial<'_, M> {
         }
         Ok(())
     }
+}
+
+/// What is asked in two ways is answered alike: the keys of a footprint, and what a command does when nobody is likely to undo it.
+fn told_alike<M: Known>(state: &M, command: &M::Command) -> Result<(), String> {
+    let mut keys = Footprint::none();
+    let all = M::each_key(command, &mut |key| {
+        keys = std::mem::take(&mut keys).and_key(Access::Exclusive, key);
+    });
+    if all && keys != M::footprint(command) {
+        return Err(format!("each_key of {command:?} shows something else than its footprint"));
+    }
+    let (mut one, mut other) = (state.clone(), state.clone());
+    let same = match (one.apply(command), other.apply_alone(command)) {
+        (Ok((reply, inverse)), Ok((alone, made))) => {
+            let told = made.or_else(|| M::inverse_of(command, &alone));
+            reply == alone && told.is_some_and(|told| encoded::<M>(&told) == encoded::<M>(&inverse))
+        }
+        (Err(a), Err(b)) => a == b,
+        _ => false,
+    };
+    if !same || digest(&one) != digest(&other) {
+        return Err(format!("{command:?} does something else, or has another inverse, where it is applied alone"));
+    }
+    Ok(())
 }
 
 fn encoded<M: Known>(command: &M::Command) -> Vec<u8> {

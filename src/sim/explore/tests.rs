@@ -3,7 +3,7 @@
 
 use super::oracle::{Judge, Lost};
 use super::{Explore, Failure, Look, Replay};
-use crate::machine::{Access, DecodeError, Footprint, StateMachine};
+use crate::machine::{Access, Applied, DecodeError, Footprint, StateMachine};
 use crate::sim::{Rng, SimDisk};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
@@ -31,6 +31,14 @@ trait Flaw: Clone + Default + Send + Sync + 'static {
     fn loaded(_sums: &mut BTreeMap<u8, i64>) {}
     fn redone(by: i64) -> i64 {
         by
+    }
+    /// Which key an addition shows when it is asked for its keys alone.
+    fn shown(key: u8) -> u8 {
+        key
+    }
+    /// The inverse that is told afterwards.
+    fn told(by: i64) -> i64 {
+        -by
     }
     const EXTRA_LEN: usize = 0;
     const SHARES: bool = false;
@@ -88,9 +96,24 @@ impl<F: Flaw> StateMachine for Sums<F> {
         Ok((now, F::inverse(key, by, before)))
     }
 
+    fn apply_alone(&mut self, command: &Op) -> Applied<Self> {
+        self.apply(command).map(|(now, _)| (now, None))
+    }
+
+    fn inverse_of(command: &Op, _now: &i64) -> Option<Op> {
+        let Op::Add { key, by } = *command;
+        Some(if F::told(by) == -by { F::inverse(key, by, 0) } else { Op::Add { key, by: F::told(by) } })
+    }
+
     fn footprint(command: &Op) -> Footprint {
         let Op::Add { key, .. } = command;
         Footprint::key(Access::Exclusive, &[*key])
+    }
+
+    fn each_key(command: &Op, see: &mut dyn FnMut(&[u8])) -> bool {
+        let Op::Add { key, .. } = command;
+        see(&[F::shown(*key)]);
+        true
     }
 
     fn encode(command: &Op, out: &mut Vec<u8>) {
@@ -163,6 +186,8 @@ flaw!(LosesInLoad { fn loaded(sums: &mut BTreeMap<u8, i64>) { sums.remove(&2); }
 flaw!(RedoesOtherwise { fn redone(by: i64) -> i64 { if by == 5 { 6 } else { by } } });
 flaw!(MiscountsItsBytes { const EXTRA_LEN: usize = 1; });
 flaw!(RejectsWithATrace { fn spoil(sums: &mut BTreeMap<u8, i64>) { *sums.entry(9).or_default() += 1; } });
+flaw!(ShowsAnotherKey { fn shown(key: u8) -> u8 { key & 1 } });
+flaw!(TellsAnotherInverse { fn told(by: i64) -> i64 { if by == 4 { 4 } else { -by } } });
 flaw!(Panics { fn added(by: i64, _: u64) -> i64 { assert!(by != 4, "four is too much"); by } });
 
 fn op(rng: &mut Rng) -> Op {
@@ -197,6 +222,8 @@ fn each_way_to_break_the_law_is_found_and_named() {
         (flaw_of::<RedoesOtherwise>(), "redo gives another state"),
         (flaw_of::<MiscountsItsBytes>(), "encoded_len"),
         (flaw_of::<RejectsWithATrace>(), "was rejected and changed the state"),
+        (flaw_of::<ShowsAnotherKey>(), "shows something else than its footprint"),
+        (flaw_of::<TellsAnotherInverse>(), "has another inverse, where it is applied alone"),
         (flaw_of::<Panics>(), "four is too much"),
     ];
     // seen from one side, or from the other

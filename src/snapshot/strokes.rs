@@ -1,0 +1,85 @@
+//! How much of a snapshot goes to or from the device at once, where commits go on beside it: they wait behind each piece.
+
+use crate::storage::{StorageFile, read_device_full};
+use crate::sync::thread;
+use std::io;
+use std::time::Duration;
+
+/// How large pieces are broken up, and what rest follows each part but the last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Strokes {
+    bytes: usize,
+    rest: Duration,
+}
+
+impl Strokes {
+    /// Pieces as they come.
+    pub(super) const WHOLE: Strokes = Strokes { bytes: usize::MAX, rest: Duration::ZERO };
+    /// A part takes the device about as long as a commit does, and a commit finds its turn before the next. At the default pace a
+    /// mebibyte has four milliseconds; with these rests it takes a good one to write, and as much to read.
+    pub(super) const GENTLE: Strokes = Strokes { bytes: 256 << 10, rest: Duration::from_micros(100) };
+
+    /// Hands `piece` to `write` in parts, each with where it begins in the piece.
+    pub(super) fn write<E>(self, piece: &[u8], mut write: impl FnMut(&[u8], u64) -> Result<(), E>) -> Result<(), E> {
+        for (n, part) in piece.chunks(self.bytes).enumerate() {
+            self.rest_before(n);
+            write(part, (n as u64).saturating_mul(self.bytes as u64))?;
+        }
+        Ok(())
+    }
+
+    /// Reads from the device until `room` is full or the file ends. Returns how much there was.
+    pub(super) fn read(self, file: &dyn StorageFile, room: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0usize;
+        for (n, part) in room.chunks_mut(self.bytes).enumerate() {
+            self.rest_before(n);
+            let len = part.len();
+            let read = read_device_full(file, part, offset.saturating_add(done as u64))?;
+            done = done.saturating_add(read);
+            if read < len {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    fn rest_before(self, part: usize) {
+        if part > 0 && !self.rest.is_zero() {
+            thread::park_timeout(self.rest);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+mod tests {
+    use super::*;
+    use crate::sim::SimDisk;
+    use crate::storage::{AlignedBuf, OpenMode, Storage, write_all_at};
+
+    #[test]
+    fn parts_make_up_the_piece_and_a_file_that_ends_ends_the_reading() {
+        let disk = SimDisk::new(1);
+        let file = disk.open("f", OpenMode::CreateNew).unwrap();
+        let bytes: Vec<u8> = (0..5 * 4096u32).map(|n| (n / 256) as u8).collect();
+        for strokes in [Strokes::WHOLE, Strokes { bytes: 4096, rest: Duration::from_micros(1) }] {
+            let mut lengths = Vec::new();
+            strokes
+                .write(&bytes[..4 * 4096 + 100], |part, at| {
+                    lengths.push(part.len());
+                    write_all_at(&*file, part, 4096 + at)
+                })
+                .unwrap();
+            assert_eq!(lengths.len(), if strokes.bytes == 4096 { 5 } else { 1 });
+            file.sync_all().unwrap();
+            for room in [4096, 3 * 4096, 8 * 4096] {
+                let mut found = AlignedBuf::zeroed(room).unwrap();
+                let read = strokes.read(&*file, &mut found, 4096).unwrap();
+                assert_eq!(read, room.min(4 * 4096 + 100));
+                assert_eq!(found[..read], bytes[..read]);
+            }
+        }
+        let failed = Strokes::WHOLE.write(&bytes, |_, _| Err(io::ErrorKind::Other));
+        assert_eq!(failed, Err(io::ErrorKind::Other));
+    }
+}
