@@ -474,7 +474,7 @@ impl<M: StateMachine> Shared<M> {
             if let FileName::Snapshot { lsn } = names::parse(&name)
                 && !manifest.snapshots.iter().any(|s| s.lsn == lsn)
             {
-                self.storage.remove(&name).map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
+                self.storage.remove_gently(&name).map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
                 removed = true;
             }
         }

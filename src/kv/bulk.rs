@@ -10,8 +10,9 @@ use crate::machine::DecodeError;
 
 /// At least so much is gathered.
 const LEAST_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 256 << 20 };
-/// And no more than this.
-const MOST_BYTES: u64 = 4 << 30;
+/// And no more than this beside a state, or for one that began empty.
+const MOST_BYTES: u64 = 1 << 30;
+const MOST_FOR_NEW_BYTES: u64 = 4 << 30;
 
 /// Writes that redo has put off.
 #[derive(Clone, Debug)]
@@ -37,8 +38,8 @@ impl Gathered {
     /// gathered, and a tree is cheapest if it is built once.
     fn make_room(&mut self, tree: &mut Tree) {
         let live = if tree.is_empty() { self.writes.live_size() as u64 } else { 0 };
-        if live > self.limit / 2 && self.limit < MOST_BYTES {
-            self.limit = (self.limit * 2).min(MOST_BYTES);
+        if live > self.limit / 2 && self.limit < MOST_FOR_NEW_BYTES {
+            self.limit = (self.limit * 2).min(MOST_FOR_NEW_BYTES);
         } else {
             self.merge_into(tree);
         }

@@ -74,6 +74,11 @@ pub trait Storage: Send + Sync + 'static {
     /// Removes a file. Durable after [`Storage::sync_dir`].
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// Removes a file that nobody reads, and lets go of its space by and by, so that writes need not wait behind that for long.
+    fn remove_gently(&self, name: &str) -> io::Result<()> {
+        self.remove(name)
+    }
+
     /// Makes every directory change so far durable.
     fn sync_dir(&self) -> io::Result<()>;
 

@@ -142,7 +142,13 @@ impl Inner {
     /// wait, if a copy of the manifest has to be made anew: nothing is written until it is done.
     pub(super) fn publish_epoch(&self) -> Result<()> {
         let Identity { epoch, block_bytes, machine, .. } = &self.identity;
-        self.publish(|m| {
+        let mut root = self.root.lock();
+        self.commit.check_latch()?;
+        // a close may have come between, and its mark stays
+        if root.current().epoch == *epoch && root.current().watermark >= self.recovered {
+            return Ok(());
+        }
+        root.publish(|m| {
             m.epoch = *epoch;
             m.clean_end = Lsn::ZERO;
             m.block_bytes = *block_bytes;

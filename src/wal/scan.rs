@@ -215,6 +215,8 @@ impl Scanner {
     /// Stops at a frame boundary below which all is known to be durable.
     pub(crate) fn stop_at(mut self, upto: Lsn) -> Scanner {
         self.upto = Some(upto);
+        // what is missing of it is damage and not the end
+        self.watermark = self.watermark.max(upto);
         self
     }
 

@@ -303,3 +303,20 @@ fn a_name_that_no_header_can_hold_is_refused_and_nothing_is_written() {
     assert!(disk.file_names().iter().all(|name| name == "LOCK"), "{:?}", disk.file_names());
     open(&disk).unwrap();
 }
+
+#[test]
+fn a_reader_under_which_durable_records_vanish_is_told() {
+    let disk = SimDisk::new(1);
+    let (log, _) = open(&disk).unwrap();
+    for n in 0..6u32 {
+        log.append(&n.to_le_bytes()).unwrap().wait().unwrap();
+    }
+    let reading = log.read_from(Lsn::ZERO).unwrap();
+    let segment = disk.file_names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    let bytes = disk.read_file(&segment).unwrap();
+    // of the last one no other frame tells that it was durable
+    let kept = 6 * 4096;
+    disk.overwrite(&segment, kept, &vec![0; bytes.len() - kept as usize]).unwrap();
+    let read: Vec<_> = reading.collect();
+    assert!(matches!(read.last(), Some(Err(Error::Corrupt { .. }))), "{} records and then the end", read.len());
+}
