@@ -469,12 +469,14 @@ impl<M: StateMachine> Shared<M> {
         let manifest = log.manifest();
         log.recycle_below(manifest.log_start)?;
         let names = self.storage.list().map_err(|e| Error::io("list", self.storage.path(""), e))?;
+        let gentle = self.pacer(log).is_gentle();
         let mut removed = false;
         for name in names {
             if let FileName::Snapshot { lsn } = names::parse(&name)
                 && !manifest.snapshots.iter().any(|s| s.lsn == lsn)
             {
-                self.storage.remove_gently(&name).map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
+                let done = if gentle { self.storage.remove_gently(&name) } else { self.storage.remove(&name) };
+                done.map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
                 removed = true;
             }
         }
