@@ -69,10 +69,8 @@ pub(crate) struct Committed<M: StateMachine> {
 /// A command that was applied and appended.
 pub(crate) struct Applied<M: StateMachine> {
     pub(crate) reply: M::Reply,
-    /// Made where it is kept.
-    pub(crate) inverse: Option<M::Command>,
-    /// Of the inverse's encoding; only known where the inverse is kept.
-    pub(crate) inverse_bytes: u64,
+    /// The inverse and the length of its encoding, where it is kept.
+    pub(crate) undo: Option<(M::Command, u64)>,
     pub(crate) position: Position,
 }
 
@@ -218,18 +216,20 @@ impl<M: StateMachine> Shared<M> {
         let outcome = outcome.map_err(|_| self.poison())?;
         self.meter.stop(timed, &*self.storage);
         let (reply, inverse) = outcome.map_err(super::ExecuteError::Rejected)?;
-        let mut inverse_bytes = 0;
+        let mut bytes = 0;
         if let (Some(room), Some(inverse)) = (undo_room, &inverse) {
             // from here on the state has changed: a panic must not leave that behind unlogged
-            inverse_bytes = guarded(|| M::encoded_len(inverse)).map_err(|_| self.poison())? as u64;
-            if inverse_bytes > room {
+            bytes = guarded(|| M::encoded_len(inverse)).map_err(|_| self.poison())? as u64;
+            if bytes > room {
                 self.take_back(core, command, &reply, Some(inverse))?;
-                let (size, limit) = (inverse_bytes, self.options.max_txn_undo_bytes);
+                let (size, limit) = (bytes, self.options.max_txn_undo_bytes);
                 return Err(Error::TooLarge { what: "a transaction's inverses", size, limit }.into());
             }
         }
         match log.append_record(body, wanted, head) {
-            Ok(position) => Ok(Applied { reply, inverse, inverse_bytes, position }),
+            Ok(position) => {
+                Ok(Applied { reply, undo: undo_room.and(inverse).map(|inverse| (inverse, bytes)), position })
+            }
             Err(error) => {
                 self.take_back(core, command, &reply, inverse.as_ref())?;
                 Err(error.into())
@@ -261,10 +261,11 @@ impl<M: StateMachine> Shared<M> {
     pub(crate) fn execute(&self, command: &M::Command, durability: Durability) -> ExecuteResult<M, Committed<M>> {
         let mut scratch = Scratch::of::<M>(command)?;
         let mut held: Option<Held<'_>> = None;
-        if !self.locks.are_free() {
-            scratch.make_footprint::<M>(command)?;
-        }
         loop {
+            // asked for without the lock under which it is looked at
+            if held.is_none() && !self.locks.are_free() {
+                scratch.make_footprint::<M>(command)?;
+            }
             let (mut core, log) = self.enter(scratch.body().len(), 0)?;
             if held.is_none() && !self.locks.are_free() {
                 match scratch.footprint() {
@@ -274,11 +275,7 @@ impl<M: StateMachine> Shared<M> {
                         held = Some(self.wait_for_locks(footprint)?);
                         continue;
                     }
-                    None => {
-                        drop(core);
-                        scratch.make_footprint::<M>(command)?;
-                        continue;
-                    }
+                    None => continue,
                 }
             }
             let seen = scratch.needed(&self.hardening);

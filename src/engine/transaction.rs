@@ -303,10 +303,9 @@ impl Tx {
         match shared.apply_and_append(&mut core, log, command, Some(room), None, (&body, head)) {
             Ok(applied) => {
                 let id = *self.id.get_or_insert(TxnId::from(applied.position.lsn));
-                let (lsn, bytes) = (applied.position.lsn, applied.inverse_bytes);
-                if let Some(inverse) = applied.inverse {
-                    core.table.push(id, UndoEntry { lsn, inverse, bytes });
-                }
+                // an effect that could not be undone must not stay in the transaction
+                let (inverse, bytes) = applied.undo.ok_or_else(|| shared.poison())?;
+                core.table.push(id, UndoEntry { lsn: applied.position.lsn, inverse, bytes });
                 drop(core);
                 self.promised = self.promised.saturating_add(promise);
                 self.wrote = std::mem::take(&mut self.wrote).and(footprint);

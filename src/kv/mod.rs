@@ -23,7 +23,7 @@ pub(crate) use tree::End;
 
 use crate::machine::{Access, Applied, DecodeError, Footprint, Parts, RedoFault, StateMachine};
 use codec::Part;
-use read::{borrowed, composite, is_table, prefix_bounds, range_bounds, with_composite};
+use read::{borrowed, is_table, prefix_bounds, range_bounds, with_composite};
 use snapshot::Saver;
 use std::fmt;
 use std::io;
@@ -274,18 +274,7 @@ fn check_value(value: &[u8]) -> Result<(), KvRejection> {
     if len > limit { Err(KvRejection::ValueTooLong { len, limit }) } else { Ok(()) }
 }
 
-/// Adds every key that a command names. What is nested too deeply is rejected anyway.
-fn add_keys(command: &KvCommand, depth: usize, footprint: Footprint) -> Footprint {
-    match command {
-        KvCommand::Put { table, key, .. }
-        | KvCommand::Delete { table, key }
-        | KvCommand::CompareAndSet { table, key, .. } => footprint.and_key(Access::Exclusive, &composite(table, key)),
-        KvCommand::Batch(_) if depth >= MAX_BATCH_DEPTH => footprint,
-        KvCommand::Batch(commands) => commands.iter().fold(footprint, |all, c| add_keys(c, depth + 1, all)),
-    }
-}
-
-/// Shows every key that a command names, as [`add_keys`] adds them.
+/// Shows every key that a command names. What is nested too deeply is rejected anyway.
 fn show_keys(command: &KvCommand, depth: usize, see: &mut dyn FnMut(&[u8])) {
     match command {
         KvCommand::Put { table, key, .. }
@@ -319,7 +308,9 @@ impl StateMachine for Kv {
     }
 
     fn footprint(command: &KvCommand) -> Footprint {
-        add_keys(command, 0, Footprint::none())
+        let mut all = Footprint::none();
+        show_keys(command, 0, &mut |key| all = std::mem::take(&mut all).and_key(Access::Exclusive, key));
+        all
     }
 
     fn each_key(command: &KvCommand, see: &mut dyn FnMut(&[u8])) -> bool {

@@ -14,7 +14,7 @@ use crate::format::snapshot::{
 };
 use crate::format::{Lsn, StoreId, names};
 use crate::machine::StateMachine;
-use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, write_all_at};
+use crate::storage::{AlignedBuf, Storage, StorageFile, create_anew, write_all_at};
 use crate::sync::{Arc, mpsc, thread};
 use crate::txn::{Table, guarded};
 use std::io::{self, Write};
@@ -94,13 +94,7 @@ fn write_temp<M: StateMachine>(
     pace: &mut dyn Pace,
 ) -> Result<SnapshotEntry> {
     let fail = |operation, e| failed(storage, temp, operation, e);
-    let file = match storage.open(temp, OpenMode::CreateNew) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            storage.remove(temp).map_err(|e| fail("remove", e))?;
-            storage.open(temp, OpenMode::CreateNew).map_err(|e| fail("create", e))?
-        }
-        other => other.map_err(|e| fail("create", e))?,
-    };
+    let file = create_anew(storage, temp).map_err(|(operation, e)| fail(operation, e))?;
     let target = Target { file: &*file, block_bytes: storage.block_bytes() as usize, fail: &fail };
     let gentle = pace.is_gentle();
     let strokes = if gentle { Strokes::GENTLE } else { Strokes::WHOLE };

@@ -162,6 +162,22 @@ pub trait StorageFile: Send + Sync {
     fn write_path(&self) -> WritePath;
 }
 
+/// Creates a file, in place of one that an earlier attempt may have left unfinished. On failure it says what failed.
+pub(crate) fn create_anew(
+    storage: &dyn Storage,
+    name: &str,
+) -> Result<Arc<dyn StorageFile>, (&'static str, io::Error)> {
+    let create = || storage.open(name, OpenMode::CreateNew);
+    match create() {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            storage.remove(name).map_err(|e| ("remove", e))?;
+            create()
+        }
+        other => other,
+    }
+    .map_err(|e| ("create", e))
+}
+
 /// Writes all of `buf` at `offset` through the page cache, looping over short writes and interrupts.
 ///
 /// Survives what [`StorageFile::write_at`] survives. A write that makes no progress is an error.

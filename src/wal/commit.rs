@@ -11,7 +11,8 @@
 //! Lock order: writer, then queue. No I/O happens under the queue lock.
 
 use super::Level;
-use super::queue::{FlightState, Forming, NoRoom, Progress, Queue, Wake, Work};
+use super::queue::{FlightState, Forming, NoRoom, Progress, Queue, Work};
+use super::waiters::Wake;
 use super::writer::{Active, SegmentInfo, Writer};
 use crate::error::{Error, Result};
 use crate::format::Lsn;
@@ -83,7 +84,7 @@ impl Commit {
     /// Stops the log for good and tells every waiter. No lock may be held: wakers are strangers' code.
     pub(super) fn latch(&self, error: Error) -> Error {
         let stored = self.latch_silently(error);
-        let waiters = self.queue.lock().take_all_waiters();
+        let waiters = self.queue.lock().waiters.take_all();
         self.landed.notify_all();
         waiters.into_iter().for_each(Wake::wake);
         stored
@@ -200,7 +201,7 @@ impl Commit {
                 self.lead()?;
                 continue;
             }
-            queue.add_waiter(lsn, level, Wake::Thread(thread::current()));
+            queue.waiters.add(lsn, level, Wake::Thread(thread::current()));
             drop(queue);
             // a failure between the check above and the registration would wake nobody
             self.check_latch()?;
@@ -240,8 +241,8 @@ impl Commit {
                 return Poll::Ready(Ok(()));
             }
             queue.want(lsn, level);
-            if !registration.is_some_and(|id| queue.renew_waiter(id, cx.waker())) {
-                *registration = Some(queue.add_waiter(lsn, level, Wake::Task(cx.waker().clone())));
+            if !registration.is_some_and(|id| queue.waiters.renew(id, cx.waker())) {
+                *registration = Some(queue.waiters.add(lsn, level, Wake::Task(cx.waker().clone())));
             }
             if queue.may_lead(&self.progress) { queue.flusher.take() } else { None }
         };
@@ -500,7 +501,7 @@ impl Leader<'_> {
             let mut queue = commit.queue.lock();
             let flusher = landed.and_then(|landed| commit.note_landed(&mut queue, landed));
             queue.leaders = queue.leaders.saturating_sub(1);
-            let reached = queue.take_reached(&commit.progress);
+            let reached = queue.waiters.take_reached(|lsn, level| commit.progress.reached(lsn, level));
             let failed = commit.latched.load(Ordering::Acquire);
             (flusher, if failed { None } else { queue.take_successor(&commit.progress) }, reached)
         };

@@ -35,6 +35,7 @@ pub(crate) mod segments;
 mod spares;
 mod start;
 mod ticket;
+mod waiters;
 mod writer;
 
 pub use background::LogStep;

@@ -1,4 +1,4 @@
-//! The state under the append lock: the forming frame, the frames in flight, who waits for what.
+//! The state under the append lock: the forming frame, the frames in flight, and through [`super::waiters`] who waits for what.
 //!
 //! Invariants:
 //! - LSNs are handed out in order and are contiguous within an open, across segments too;
@@ -15,6 +15,7 @@
 use super::Level;
 use super::attach::Spare;
 use super::groups::Groups;
+use super::waiters::{Waiters, Wake};
 use crate::error::{Error, Result};
 use crate::format::bytes::{Head, round_up};
 use crate::format::frame::{self, FrameKind};
@@ -22,7 +23,6 @@ use crate::format::{Lsn, frame::HEADER_BYTES};
 use crate::storage::AlignedBuf;
 use crate::sync::{AtomicU64, Ordering, thread};
 use std::collections::VecDeque;
-use std::task::Waker;
 use std::time::Duration;
 
 /// Buffers kept for reuse, and the size above which one is given back to the system instead.
@@ -77,29 +77,6 @@ struct Flight {
     state: FlightState,
     /// The end of its last frame with records, if any has some.
     records_end: Lsn,
-}
-
-/// Whom to wake when a position is reached.
-pub(super) enum Wake {
-    Thread(thread::Thread),
-    Task(Waker),
-}
-
-impl Wake {
-    pub(super) fn wake(self) {
-        match self {
-            Wake::Thread(thread) => thread.unpark(),
-            // a waker is a stranger's code: its panic must not keep the others asleep
-            Wake::Task(waker) => drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()))),
-        }
-    }
-}
-
-struct Waiter {
-    id: u64,
-    lsn: Lsn,
-    level: Level,
-    wake: Wake,
 }
 
 /// How a watermark reaches the device.
@@ -179,8 +156,7 @@ pub(super) struct Queue {
     pub(super) leaders: usize,
     /// How many have waited at once of late.
     committers: usize,
-    waiters: Vec<Waiter>,
-    next_waiter: u64,
+    pub(super) waiters: Waiters,
     /// No record is taken any more.
     closed: bool,
     /// None is taken yet: the epoch that it would carry is not durable.
@@ -237,8 +213,7 @@ impl Queue {
             flights: VecDeque::new(),
             leaders: 0,
             committers: 0,
-            waiters: Vec::new(),
-            next_waiter: 0,
+            waiters: Waiters::default(),
             closed: false,
             barred: false,
             pool,
@@ -709,56 +684,13 @@ impl Queue {
         }
     }
 
-    /// Registers someone to be woken. Returns the number to renew the registration by.
-    pub(super) fn add_waiter(&mut self, lsn: Lsn, level: Level, wake: Wake) -> u64 {
-        let id = self.next_waiter;
-        self.next_waiter = id.wrapping_add(1);
-        self.waiters.push(Waiter { id, lsn, level, wake });
-        id
-    }
-
-    /// Puts another waker in place of a registered one. `false` if that was woken already.
-    pub(super) fn renew_waiter(&mut self, id: u64, waker: &Waker) -> bool {
-        let Some(waiter) = self.waiters.iter_mut().find(|w| w.id == id) else { return false };
-        waiter.wake = Wake::Task(waker.clone());
-        true
-    }
-
-    /// Forgets a registration.
-    pub(super) fn remove_waiter(&mut self, id: u64) {
-        self.waiters.retain(|w| w.id != id);
-    }
-
-    /// Takes out those whose position was reached.
-    pub(super) fn take_reached(&mut self, progress: &Progress) -> Vec<Wake> {
-        let mut reached = Vec::new();
-        let mut at = 0usize;
-        while let Some(waiter) = self.waiters.get(at) {
-            if progress.reached(waiter.lsn, waiter.level) {
-                reached.push(self.waiters.swap_remove(at).wake);
-            } else {
-                at = at.saturating_add(1);
-            }
-        }
-        reached
-    }
-
-    /// Takes out everyone: the log has failed or was closed.
-    pub(super) fn take_all_waiters(&mut self) -> Vec<Wake> {
-        self.waiters.drain(..).map(|w| w.wake).collect()
-    }
-
     /// Takes out one who could lead now: a blocked thread, else the flusher.
     pub(super) fn take_successor(&mut self, progress: &Progress) -> Option<Wake> {
         if !self.may_lead(progress) {
             return None;
         }
-        let own = self.untaken_start();
-        let can = |w: &Waiter| matches!(w.wake, Wake::Thread(_)) && (self.leaders == 0 || w.lsn > own);
-        let at = self.waiters.iter().position(can);
-        match at {
-            Some(at) => Some(self.waiters.swap_remove(at).wake),
-            None => self.flusher.take().map(Wake::Thread),
-        }
+        // who leads has taken what comes before that
+        let above = (self.leaders > 0).then(|| self.untaken_start());
+        self.waiters.take_thread(above).or_else(|| self.flusher.take().map(Wake::Thread))
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, out_of_space};
 use crate::format::HeaderFault;
 use crate::format::manifest::{MANIFEST_BYTES, Manifest};
 use crate::format::names;
-use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full, write_all_at};
+use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, create_anew, read_device_full, write_all_at};
 use crate::sync::Arc;
 use std::io;
 
@@ -96,13 +96,7 @@ impl Root {
         let temp = names::temp(name);
         let fail = |operation, e| full_or_io(storage, operation, name, e);
         let written = (|| {
-            let file = match storage.open(&temp, OpenMode::CreateNew) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    storage.remove(&temp).map_err(|e| fail("remove", e))?;
-                    storage.open(&temp, OpenMode::CreateNew).map_err(|e| fail("create", e))?
-                }
-                other => other.map_err(|e| fail("create", e))?,
-            };
+            let file = create_anew(storage, &temp).map_err(|(operation, e)| fail(operation, e))?;
             let block = encode(storage, manifest)?;
             write_all_at(&*file, &block, 0).map_err(|e| fail("write", e))?;
             file.sync_all().map_err(|e| fail("sync", e))?;

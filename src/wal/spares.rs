@@ -13,7 +13,7 @@ use crate::error::{Error, Result, out_of_space};
 use crate::format::Lsn;
 use crate::format::bytes::round_up;
 use crate::format::names;
-use crate::storage::{AlignedBuf, OpenMode, Storage, WritePath, write_all_at};
+use crate::storage::{AlignedBuf, Storage, WritePath, create_anew, write_all_at};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
 use std::time::Duration;
 
@@ -154,13 +154,7 @@ impl Spares {
                 Error::io(operation, self.storage.path(temp), e)
             }
         };
-        let file = match self.storage.open(temp, OpenMode::CreateNew) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                self.storage.remove(temp).map_err(|e| fail("remove", e))?;
-                self.storage.open(temp, OpenMode::CreateNew).map_err(|e| fail("create", e))?
-            }
-            other => other.map_err(|e| fail("create", e))?,
-        };
+        let file = create_anew(&*self.storage, temp).map_err(|(operation, e)| fail(operation, e))?;
         file.allocate(file_bytes).map_err(|e| fail("allocate", e))?;
         let most = match pace {
             Pace::Full => PIECE_BYTES,

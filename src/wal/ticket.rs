@@ -59,7 +59,7 @@ impl Future for LogTicket {
 impl Drop for LogTicket {
     fn drop(&mut self) {
         if let Some(id) = self.registration {
-            self.inner.commit.queue.lock().remove_waiter(id);
+            self.inner.commit.queue.lock().waiters.remove(id);
         }
     }
 }

@@ -178,12 +178,13 @@ fn sort_words(bytes: &[u8], words: &mut [u128], prefix: usize, depth: usize) {
         if run.len() > SHORT && depth < MAX_DEPTH {
             let head = run[0] >> 64;
             let shared = renew_words(bytes, run);
-            let deeper = shared >= prefix + 8;
-            if deeper {
+            let goes_on = shared >= prefix + 8;
+            if goes_on {
                 sort_words(bytes, run, shared, depth + 1);
             }
+            // all heads are of what lies behind one prefix again
             run.iter_mut().for_each(|word| *word = head << 64 | *word & u128::from(u64::MAX));
-            if deeper {
+            if goes_on {
                 continue;
             }
         }

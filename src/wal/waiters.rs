@@ -1,0 +1,90 @@
+//! Who sleeps until the log has reached a position, and how each is woken.
+//!
+//! It knows nothing of frames. The list wakes nobody: who takes someone out of it does so, once he has let go of the lock.
+
+use super::Level;
+use crate::format::Lsn;
+use crate::sync::thread;
+use std::task::Waker;
+
+/// Whom to wake when a position is reached.
+pub(super) enum Wake {
+    Thread(thread::Thread),
+    Task(Waker),
+}
+
+impl Wake {
+    pub(super) fn wake(self) {
+        match self {
+            Wake::Thread(thread) => thread.unpark(),
+            // a waker is a stranger's code: its panic must not keep the others asleep
+            Wake::Task(waker) => drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()))),
+        }
+    }
+}
+
+struct Waiter {
+    id: u64,
+    lsn: Lsn,
+    level: Level,
+    wake: Wake,
+}
+
+/// All who wait.
+#[derive(Default)]
+pub(super) struct Waiters {
+    waiting: Vec<Waiter>,
+    next_id: u64,
+}
+
+impl Waiters {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Registers someone to be woken. Returns the number to renew the registration by.
+    pub(super) fn add(&mut self, lsn: Lsn, level: Level, wake: Wake) -> u64 {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        self.waiting.push(Waiter { id, lsn, level, wake });
+        id
+    }
+
+    /// Puts another waker in place of a registered one. `false` if that was woken already.
+    pub(super) fn renew(&mut self, id: u64, waker: &Waker) -> bool {
+        let Some(waiter) = self.waiting.iter_mut().find(|w| w.id == id) else { return false };
+        waiter.wake = Wake::Task(waker.clone());
+        true
+    }
+
+    /// Forgets a registration.
+    pub(super) fn remove(&mut self, id: u64) {
+        self.waiting.retain(|w| w.id != id);
+    }
+
+    /// Takes out those whose position was reached.
+    pub(super) fn take_reached(&mut self, reached: impl Fn(Lsn, Level) -> bool) -> Vec<Wake> {
+        let mut out = Vec::new();
+        let mut at = 0usize;
+        while let Some(waiter) = self.waiting.get(at) {
+            if reached(waiter.lsn, waiter.level) {
+                out.push(self.waiting.swap_remove(at).wake);
+            } else {
+                at = at.saturating_add(1);
+            }
+        }
+        out
+    }
+
+    /// Takes out everyone: the log has failed or was closed.
+    pub(super) fn take_all(&mut self) -> Vec<Wake> {
+        self.waiting.drain(..).map(|w| w.wake).collect()
+    }
+
+    /// Takes out a blocked thread, one that waits for something behind `above` if that is given.
+    pub(super) fn take_thread(&mut self, above: Option<Lsn>) -> Option<Wake> {
+        let can = |w: &Waiter| matches!(w.wake, Wake::Thread(_)) && above.is_none_or(|above| w.lsn > above);
+        let at = self.waiting.iter().position(can)?;
+        Some(self.waiting.swap_remove(at).wake)
+    }
+}
