@@ -1,11 +1,12 @@
 //! Digests in the log: a machine that breaks its law is found out at the next open, and one that keeps it notices nothing.
 
 use crate::common::{Cmd, Stacks, files, manual, names, open, open_on, scale, stacks, state};
+use crate::like_stacks::as_the_stacks;
 use seawal::kv::{Kv, KvCommand};
-use seawal::machine::{DecodeError, Footprint, StateMachine};
+use seawal::machine::{DecodeError, StateMachine};
 use seawal::sim::{Crash, SimDisk};
 use seawal::{Engine, Error, Options, RecoveryPolicy, Step};
-use std::io::{self, BufRead, Write};
+use std::io::BufRead;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The stacks, but for what `$apply` does to a command first and `$load` to a state that was loaded.
@@ -16,24 +17,10 @@ macro_rules! breaks_its_law {
         impl StateMachine for $machine {
             const NAME: &'static str = "stacks";
             const VERSION: u32 = $version;
-            type Command = Cmd;
-            type Reply = u32;
-            type Rejection = crate::common::Empty;
+            as_the_stacks!(commands decode save);
             fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
                 let change: fn(Cmd) -> Cmd = $apply;
                 self.0.apply(&change(command.clone()))
-            }
-            fn footprint(command: &Cmd) -> Footprint {
-                Stacks::footprint(command)
-            }
-            fn encode(command: &Cmd, out: &mut Vec<u8>) {
-                Stacks::encode(command, out);
-            }
-            fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
-                Stacks::decode(bytes, version)
-            }
-            fn save(&self, out: &mut dyn Write) -> io::Result<()> {
-                self.0.save(out)
             }
             fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
                 let change: fn(Stacks) -> Stacks = $load;

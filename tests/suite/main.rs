@@ -18,6 +18,7 @@ mod handles;
 mod interleaved;
 mod large_values;
 mod leftovers;
+mod like_stacks;
 mod log;
 mod lost_writes;
 mod model;

@@ -1,11 +1,12 @@
 //! When a checkpoint is due, and what commits meet where the log nears its bound.
 
-use crate::common::{Cmd, Empty, Stacks, manual, names, open_on, state};
-use seawal::machine::{DecodeError, Footprint, StateMachine};
+use crate::common::{Cmd, Stacks, manual, names, open_on, state};
+use crate::like_stacks::as_the_stacks;
+use seawal::machine::StateMachine;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::{Background, LogStep};
 use seawal::{Durability, Engine, ExecuteError, Step};
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -90,26 +91,9 @@ struct Unwilling(Stacks);
 impl StateMachine for Unwilling {
     const NAME: &'static str = "unwilling";
     const VERSION: u32 = 1;
-    type Command = Cmd;
-    type Reply = u32;
-    type Rejection = Empty;
-    fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), Empty> {
-        self.0.apply(command)
-    }
-    fn footprint(command: &Cmd) -> Footprint {
-        Stacks::footprint(command)
-    }
-    fn encode(command: &Cmd, out: &mut Vec<u8>) {
-        Stacks::encode(command, out);
-    }
-    fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
-        Stacks::decode(bytes, version)
-    }
+    as_the_stacks!(commands apply decode load);
     fn save(&self, out: &mut dyn Write) -> io::Result<()> {
         if UNWILLING.load(Ordering::SeqCst) { Err(io::Error::other("not now")) } else { self.0.save(out) }
-    }
-    fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
-        Stacks::load(input, version).map(Unwilling)
     }
 }
 

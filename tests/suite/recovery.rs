@@ -1,13 +1,13 @@
 //! What recovery does about damage, other machines, other openers, read-only use, and files that are none of its business.
 
 use crate::common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, scale, state};
+use crate::like_stacks::as_the_stacks;
 use seawal::kv::{Kv, KvCommand};
-use seawal::machine::{DecodeError, Footprint, StateMachine};
+use seawal::machine::{DecodeError, StateMachine};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::storage::{Create, Storage};
 use seawal::wal::LogStep;
 use seawal::{Engine, Error, ExecuteError, Options, RecoveryPolicy, Step, Verdict};
-use std::io::{self, BufRead, Write};
 
 /// Behaves as the stacks do, under another name or version.
 macro_rules! other_machine {
@@ -17,27 +17,10 @@ macro_rules! other_machine {
         impl StateMachine for $machine {
             const NAME: &'static str = $name;
             const VERSION: u32 = $version;
-            type Command = Cmd;
-            type Reply = u32;
-            type Rejection = crate::common::Empty;
-            fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
-                self.0.apply(command)
-            }
-            fn footprint(command: &Cmd) -> Footprint {
-                Stacks::footprint(command)
-            }
-            fn encode(command: &Cmd, out: &mut Vec<u8>) {
-                Stacks::encode(command, out);
-            }
+            as_the_stacks!(commands apply save load);
             fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
                 assert_eq!(version, 3, "it is told who wrote the record");
                 Stacks::decode(bytes, version)
-            }
-            fn save(&self, out: &mut dyn Write) -> io::Result<()> {
-                self.0.save(out)
-            }
-            fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
-                Stacks::load(input, version).map($machine)
             }
             fn supports(version: u32) -> bool {
                 $supports.contains(&version)
@@ -278,24 +261,10 @@ fn a_log_of_two_versions_tells_decode_who_wrote_each_record() {
     impl StateMachine for Mixed {
         const NAME: &'static str = "stacks";
         const VERSION: u32 = 4;
-        type Command = Cmd;
-        type Reply = u32;
-        type Rejection = crate::common::Empty;
-        fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
-            self.0.apply(command)
-        }
-        fn encode(command: &Cmd, out: &mut Vec<u8>) {
-            Stacks::encode(command, out);
-        }
+        as_the_stacks!(commands apply save load);
         fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
             SEEN.with_borrow_mut(|seen| seen.push(version));
             Stacks::decode(bytes, version)
-        }
-        fn save(&self, out: &mut dyn Write) -> io::Result<()> {
-            self.0.save(out)
-        }
-        fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
-            Stacks::load(input, version).map(Mixed)
         }
         fn supports(version: u32) -> bool {
             version == 3 || version == 4
@@ -320,26 +289,9 @@ fn what_redo_puts_off_is_carried_out_once_however_long_the_log_is() {
     impl StateMachine for PutsOff {
         const NAME: &'static str = "stacks";
         const VERSION: u32 = 3;
-        type Command = Cmd;
-        type Reply = u32;
-        type Rejection = crate::common::Empty;
-        fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
-            self.0.apply(command)
-        }
-        fn encode(command: &Cmd, out: &mut Vec<u8>) {
-            Stacks::encode(command, out);
-        }
-        fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
-            Stacks::decode(bytes, version)
-        }
+        as_the_stacks!(all);
         fn finish_redo(&mut self) {
             self.1 += 1;
-        }
-        fn save(&self, out: &mut dyn Write) -> io::Result<()> {
-            self.0.save(out)
-        }
-        fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
-            Stacks::load(input, version).map(|stacks| PutsOff(stacks, 0))
         }
     }
     // more than two of the groups that are redone at once
@@ -643,27 +595,13 @@ fn a_command_that_rejects_in_replay_is_corruption_with_its_lsn() {
     impl StateMachine for Picky {
         const NAME: &'static str = "stacks";
         const VERSION: u32 = 3;
-        type Command = Cmd;
-        type Reply = u32;
-        type Rejection = crate::common::Empty;
+        as_the_stacks!(commands decode save load);
         fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
             if matches!(command, Cmd::Push { value: 4, .. }) {
                 Err(crate::common::Empty(0))
             } else {
                 self.0.apply(command)
             }
-        }
-        fn encode(command: &Cmd, out: &mut Vec<u8>) {
-            Stacks::encode(command, out);
-        }
-        fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
-            Stacks::decode(bytes, version)
-        }
-        fn save(&self, out: &mut dyn Write) -> io::Result<()> {
-            self.0.save(out)
-        }
-        fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
-            Stacks::load(input, version).map(Picky)
         }
     }
     let (disk, _) = store(10);

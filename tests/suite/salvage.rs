@@ -2,13 +2,14 @@
 //! written to what is damaged.
 
 use crate::common::{Cmd, Rng, Stacks, files, manual, names, open_on, scale};
-use seawal::machine::{DecodeError, Footprint, StateMachine};
+use crate::like_stacks::as_the_stacks;
+use seawal::machine::StateMachine;
 use seawal::salvage::{Base, Outcome, Reach, SalvageReport, Severity, salvage};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
 use seawal::wal::LogStep;
 use seawal::{Engine, Error, Step, Transaction, inspect};
-use std::io::{self, BufRead, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -307,23 +308,9 @@ impl StateMachine for Careless {
     type Command = Cmd;
     type Reply = ();
     type Rejection = ();
+    as_the_stacks!(coding decode save load);
     fn apply(&mut self, command: &Cmd) -> Result<((), Cmd), ()> {
         Ok(((), if *command == Cmd::Panic { Cmd::Panic } else { self.0.apply(command).map_or(Cmd::Panic, |(_, c)| c) }))
-    }
-    fn footprint(command: &Cmd) -> Footprint {
-        Stacks::footprint(command)
-    }
-    fn encode(command: &Cmd, out: &mut Vec<u8>) {
-        Stacks::encode(command, out);
-    }
-    fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
-        Stacks::decode(bytes, version)
-    }
-    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.0.save(out)
-    }
-    fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
-        Stacks::load(input, version).map(Careless)
     }
 }
 
