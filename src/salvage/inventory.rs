@@ -79,11 +79,10 @@ impl Inventory {
         self.segments.iter().map(|s| s.header.watermark).fold(manifest, Lsn::max)
     }
 
-    /// Where the log ended, if the store was closed and nothing is there of a later time.
+    /// Where the log ended, if the store was closed. Segments of a later time begin behind it.
     pub(super) fn clean_end(&self) -> Option<Lsn> {
-        let manifest =
-            self.attached.manifest.as_ref().filter(|m| self.manifest_is_known && m.clean_end != Lsn::ZERO)?;
-        self.segments.iter().all(|s| s.header.epoch <= manifest.epoch).then_some(manifest.clean_end)
+        let manifest = self.attached.manifest.as_ref().filter(|_| self.manifest_is_known)?;
+        Some(manifest.clean_end).filter(|end| *end != Lsn::ZERO)
     }
 
     /// Where the log begins with the empty state, if its first segment is there.

@@ -44,11 +44,8 @@ impl Inner {
     fn sync_due(&self) -> Result<bool> {
         let now = self.storage.monotonic();
         let upto = {
-            let mut queue = self.commit.queue.lock();
-            if queue.due.is_some_and(|(_, upto)| self.commit.progress.reached(upto, Level::Durable)) {
-                queue.due = None;
-            }
-            match queue.due {
+            // what others have made durable meanwhile is not due any more
+            match self.commit.queue.lock().due {
                 Some((time, upto)) if time <= now => upto,
                 _ => return Ok(false),
             }

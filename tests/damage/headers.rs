@@ -38,6 +38,7 @@ fn a_header_that_goes_back_behind_its_predecessor_is_refused() {
     assert!(before.epoch > 0 && before.epoch <= last.epoch);
     is_damage(&forged(&put(40, before.epoch - 1)), &last.name, "goes back");
     is_damage(&forged(&put(56, before.base - last.block as u64)), &last.name, "cannot have ended where");
+    is_damage(&forged(&put(56, before.base + (1 << 40))), &last.name, "cannot have ended where");
     is_damage(&forged(&put(24, last.store ^ 1)), &last.name, "another store");
     is_damage(&forged(&put(32, last.id + 1)), &last.name, "another segment");
 }

@@ -44,6 +44,7 @@ fn a_store_that_is_only_opened_again_and_again_gives_its_segments_back_when_they
     assert!(is_due(&engine), "{} bytes", bytes());
     disk.advance(Duration::from_millis(999));
     assert!(!is_due(&engine), "not one right after the other");
+    assert_eq!(engine.stats().checkpoints, 1);
     disk.advance(Duration::from_secs(1));
     is_due(&engine);
     assert!(bytes() <= 192 << 10, "{:?}", names(&disk, ".seg"));

@@ -61,6 +61,24 @@ fn where_a_store_was_closed_the_report_says_up_to_where_the_end_is_missing() {
     let report = salvaged(&disk).0;
     let [gap] = report.gaps[..] else { panic!("{report}") };
     assert_eq!(gap.to, None, "{report}");
+    // not even if the manifest still says so: segments that follow begin behind that end
+    let disk = SimDisk::new(1);
+    let (engine, _) = open(&disk);
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    let manifests = ["MANIFEST-0", "MANIFEST-1"].map(|name| (name, disk.read_file(name).unwrap()));
+    let (engine, report) = open(&disk);
+    let end = report.end;
+    engine.execute(Cmd::push(1, 2)).unwrap();
+    drop(engine);
+    manifests.iter().for_each(|(name, bytes)| disk.write_file(name, bytes));
+    for segment in names(&disk, ".seg") {
+        let len = disk.read_file(&segment).unwrap().len();
+        disk.overwrite(&segment, 4096, &vec![0; len - 4096]).unwrap();
+    }
+    let report = salvaged(&disk).0;
+    assert!(!report.gaps.is_empty() && report.gaps.iter().all(|gap| gap.to != Some(end)), "{report}");
 }
 
 #[test]
