@@ -5,11 +5,18 @@
 //! `--cfg shuttle`. Without these flags they are `parking_lot`'s and the standard library's, and nothing else.
 //! It knows nothing of what is being guarded.
 
+#[cfg(not(any(loom, shuttle)))]
+mod brief;
 #[cfg(any(loom, shuttle))]
 mod model;
 
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use brief::{BriefMutex, write_soon};
 #[cfg(any(loom, shuttle))]
-pub(crate) use model::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, RwLock, RwLockWriteGuard, mpsc, thread};
+pub(crate) use model::{
+    AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Mutex as BriefMutex, RwLock, RwLockWriteGuard, mpsc, thread,
+    write_soon,
+};
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
 #[cfg(not(any(loom, shuttle)))]

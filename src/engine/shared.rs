@@ -15,7 +15,7 @@ use crate::machine::{Access, Footprint, StateMachine};
 use crate::options::{Durability, Options};
 use crate::recovery::{Owed, Recovered, RecoveryReport};
 use crate::storage::Storage;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, RwLockWriteGuard};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, RwLockWriteGuard, write_soon};
 use crate::txn::{Hardening, Locks, Needed, Owner, Table, guarded};
 use crate::wal::{Level, Log, Position};
 use std::collections::BTreeMap;
@@ -141,7 +141,7 @@ impl<M: StateMachine> Shared<M> {
         log.check_record(len)?;
         self.hold_back(log)?;
         loop {
-            let core = self.core.write();
+            let core = write_soon(&self.core);
             self.check()?;
             if core.owed.is_some() {
                 drop(core);

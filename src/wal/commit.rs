@@ -11,6 +11,7 @@
 //! Lock order: writer, then queue. No I/O happens under the queue lock.
 
 use super::Level;
+use super::pace::Pace;
 use super::queue::{FlightState, Forming, NoRoom, Progress, Queue, Work};
 use super::waiters::Wake;
 use super::writer::{Active, SegmentInfo, Writer};
@@ -18,13 +19,13 @@ use crate::error::{Error, Result};
 use crate::format::Lsn;
 use crate::format::bytes::Head;
 use crate::storage::AlignedBuf;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, OnceLock, Ordering, thread};
+use crate::sync::{Arc, AtomicBool, AtomicU64, BriefMutex, Condvar, Mutex, OnceLock, Ordering, thread};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The pipeline from append to stable storage.
 pub(super) struct Commit {
-    pub(super) queue: Mutex<Queue>,
+    pub(super) queue: BriefMutex<Queue>,
     writer: Mutex<Writer>,
     pub(super) progress: Progress,
     /// Signalled when a frame has landed or a leader steps down, and when the log has failed: for those who need others out of
@@ -40,14 +41,15 @@ pub(super) struct Commit {
     preparer: OnceLock<thread::Thread>,
     pub(super) syncs: AtomicU64,
     pub(super) direct_writes: AtomicU64,
-    /// What a write straight to the device takes, as a moving average: a leader waits for company no longer than half of it.
-    write_nanos: AtomicU64,
+    pace: Pace,
+    /// How often one who waits awake was chosen to lead.
+    turns: AtomicU64,
 }
 
 impl Commit {
-    pub(super) fn new(queue: Queue, writer: Writer, segments: Vec<SegmentInfo>, durable: Lsn) -> Commit {
+    pub(super) fn new(queue: Queue, writer: Writer, segments: Vec<SegmentInfo>, durable: Lsn, pace: Pace) -> Commit {
         Commit {
-            queue: Mutex::new(queue),
+            queue: BriefMutex::new(queue),
             writer: Mutex::new(writer),
             progress: Progress { durable: AtomicU64::new(durable.get()), written: AtomicU64::new(durable.get()) },
             landed: Condvar::new(),
@@ -58,7 +60,8 @@ impl Commit {
             preparer: OnceLock::new(),
             syncs: AtomicU64::new(0),
             direct_writes: AtomicU64::new(0),
-            write_nanos: AtomicU64::new(0),
+            pace,
+            turns: AtomicU64::new(0),
         }
     }
 
@@ -191,7 +194,7 @@ impl Commit {
                 return Ok(());
             }
             queue.want(lsn, level);
-            if queue.may_lead_for(lsn, &self.progress) {
+            if queue.may_lead(&self.progress) {
                 queue.leaders = queue.leaders.saturating_add(1);
                 let is_forming = queue.is_forming();
                 drop(queue);
@@ -201,26 +204,38 @@ impl Commit {
                 self.lead()?;
                 continue;
             }
-            queue.waiters.add(lsn, level, Wake::Thread(thread::current()));
+            let awake = self.pace.awake(queue.committers);
+            let wake = if awake.is_zero() { Wake::Thread(thread::current()) } else { Wake::Awake };
+            let id = queue.waiters.add(lsn, level, wake);
+            // before anybody can choose this one
+            let turns = self.turns.load(Ordering::Acquire);
             drop(queue);
             // a failure between the check above and the registration would wake nobody
             self.check_latch()?;
-            thread::park();
+            if awake.is_zero() || !self.stay_awake(id, turns, (lsn, level), awake) {
+                thread::park();
+            }
         }
+    }
+
+    /// Waits without sleeping, as one who is registered so. Returns whether there is something to look at; if not, the caller is
+    /// registered as one who sleeps.
+    fn stay_awake(&self, id: u64, mut turns: u64, (lsn, level): (Lsn, Level), limit: Duration) -> bool {
+        let done = || {
+            if self.progress.reached(lsn, level) || self.is_latched() {
+                return true;
+            }
+            let before = std::mem::replace(&mut turns, self.turns.load(Ordering::Acquire));
+            before != turns && !self.queue.lock().waiters.contains(id)
+        };
+        self.pace.give_way(limit, done) || !self.queue.lock().waiters.renew(id, Wake::Thread(thread::current()))
     }
 
     /// Lets others run and join the frame that forms, for a while: those that were woken by the frame before.
     fn gather(&self) {
-        // time does not pass in a model
-        let limit = if cfg!(any(loom, shuttle)) { 0 } else { self.write_nanos.load(Ordering::Relaxed) / 2 };
-        let began = Instant::now();
-        while began.elapsed().as_nanos() < u128::from(limit) {
-            thread::yield_now();
-            if !self.queue.lock().is_forming() {
-                return;
-            }
+        if !self.pace.give_way(self.pace.gathering(), || !self.queue.lock().is_forming()) {
+            self.queue.lock().expect_no_more();
         }
-        self.queue.lock().expect_no_more();
     }
 
     /// The same without blocking and without I/O, for a future.
@@ -241,7 +256,7 @@ impl Commit {
                 return Poll::Ready(Ok(()));
             }
             queue.want(lsn, level);
-            if !registration.is_some_and(|id| queue.waiters.renew(id, cx.waker())) {
+            if !registration.is_some_and(|id| queue.waiters.renew(id, Wake::Task(cx.waker().clone()))) {
                 *registration = Some(queue.waiters.add(lsn, level, Wake::Task(cx.waker().clone())));
             }
             if queue.may_lead(&self.progress) { queue.flusher.take() } else { None }
@@ -294,11 +309,8 @@ impl Commit {
         drop(writer);
         let mut landed = None;
         if let Some(Direct { active, buf, start, watermark }) = direct {
-            let began = Instant::now();
-            active.write_durable(&buf, start).map_err(|error| self.latch_silently(error))?;
-            let taken = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let before = self.write_nanos.load(Ordering::Relaxed);
-            self.write_nanos.store((before / 8).saturating_mul(7).saturating_add(taken / 8), Ordering::Relaxed);
+            let written = self.pace.timed(|| active.write_durable(&buf, start));
+            written.map_err(|error| self.latch_silently(error))?;
             self.direct_writes.fetch_add(1, Ordering::Relaxed);
             landed = Some(Landed { end: start.plus(buf.len() as u64), state: FlightState::Completed, watermark, buf });
         }
@@ -346,7 +358,8 @@ impl Commit {
         if !writer.unsynced {
             return Ok(());
         }
-        self.active(writer)?.sync()?;
+        let active = self.active(writer)?;
+        self.pace.timed(|| active.sync())?;
         writer.unsynced = false;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.queue.lock().synced(&self.progress);
@@ -506,6 +519,9 @@ impl Leader<'_> {
             (flusher, if failed { None } else { queue.take_successor(&commit.progress) }, reached)
         };
         commit.landed.notify_all();
+        if matches!(successor, Some(Wake::Awake)) {
+            commit.turns.fetch_add(1, Ordering::Release);
+        }
         // the next leader first: its write can begin while the others are being woken
         successor.into_iter().chain(reached).for_each(Wake::wake);
         if let Some(flusher) = flusher {

@@ -38,9 +38,12 @@ pub struct LogOptions {
     pub max_frame_bytes: u64,
     /// How much may wait in memory to be written before an append has to wait, in bytes.
     pub max_pending_bytes: u64,
-    /// How many frames may be on their way to the device at once. `None` leaves it to the load: one frame at a time, which those join who
-    /// were woken by the one before, and two where very many commit at once.
+    /// How many frames may be on their way to the device at once, each begun as soon as there is something to write. `None` is one, which
+    /// those join who were woken by the one before.
     pub max_in_flight: Option<usize>,
+    /// For how long one of four or more that wait for the device lets others run before it sleeps. Where a durable write takes more
+    /// than half of it, everybody sleeps at once.
+    pub most_awake: Duration,
     /// How many segments are kept ready ahead of need; one of them is the reserve that lets a full disk be opened.
     pub ready_spares: usize,
     /// How many segments are kept for use again at the most.
@@ -59,6 +62,7 @@ impl Default for LogOptions {
             max_frame_bytes: 1 << 20,
             max_pending_bytes: 64 << 20,
             max_in_flight: None,
+            most_awake: Duration::from_micros(500),
             ready_spares: 2,
             most_spares: 4,
             background: Background::Threads,

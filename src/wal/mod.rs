@@ -27,6 +27,7 @@ mod later;
 mod log;
 #[cfg(all(test, loom))]
 mod models;
+mod pace;
 mod queue;
 pub(crate) mod reader;
 pub(crate) mod root;

@@ -11,6 +11,7 @@
 use super::Level;
 use super::attach::Spare;
 use super::commit::Commit;
+use super::pace::Pace;
 use super::queue::{Bounds, Queue};
 use super::root::Root;
 use super::writer::{Identity, Writer};
@@ -231,7 +232,8 @@ fn pipeline(paper: &Paper, max_in_flight: usize) -> Arc<Commit> {
     let spare = Spare { name: "1.spare".into(), number: 1, file_bytes: 1 << 20 };
     let queue = Queue::new(bounds, BASE, BASE, vec![spare]).unwrap();
     let writer = Writer::new(storage, identity, root, BASE, 0, SegmentId::new(0));
-    let commit = Commit::new(queue, writer, Vec::new(), BASE);
+    let pace = Pace::new(Arc::new(paper.clone()), Duration::from_secs(1));
+    let commit = Commit::new(queue, writer, Vec::new(), BASE, pace);
     commit.enter_first(BASE).unwrap();
     Arc::new(commit)
 }

@@ -28,9 +28,6 @@ use std::time::Duration;
 /// Buffers kept for reuse, and the size above which one is given back to the system instead.
 const POOLED_BUFFERS: usize = 4;
 const POOLED_BUFFER_BYTES: usize = 4 << 20;
-/// From so many committers at once on, two frames are on their way by turns. (Measured on two cores: at 8 threads one frame that all join
-/// gives a third more than two halves, at 64 two halves give a third more than one.)
-const CROWD: usize = 16;
 /// Room that must be left in spares beyond what is promised to open transactions, in bytes.
 const RESERVE_BYTES: u64 = 64 << 10;
 
@@ -132,7 +129,7 @@ pub(super) struct Bounds {
     pub(super) block_bytes: u32,
     pub(super) max_frame_bytes: u64,
     pub(super) max_pending_bytes: u64,
-    /// Frames that may be on their way at once; as many as pay where nothing is said.
+    /// Frames that may be on their way at once; one, which all join, where nothing is said.
     pub(super) max_in_flight: Option<usize>,
 }
 
@@ -155,7 +152,7 @@ pub(super) struct Queue {
     flights: VecDeque<Flight>,
     pub(super) leaders: usize,
     /// How many have waited at once of late.
-    committers: usize,
+    pub(super) committers: usize,
     pub(super) waiters: Waiters,
     /// No record is taken any more.
     closed: bool,
@@ -526,27 +523,7 @@ impl Queue {
 
     /// Whether one more leader may begin now.
     pub(super) fn may_lead(&self, progress: &Progress) -> bool {
-        let may = match self.bounds.max_in_flight {
-            None => self.leaders == 0 || self.is_group(),
-            Some(most) => self.leaders < most,
-        };
-        may && self.has_work(progress)
-    }
-
-    /// The same for one who waits for a position: beside another's frame it leads only that which it waits for itself.
-    pub(super) fn may_lead_for(&self, lsn: Lsn, progress: &Progress) -> bool {
-        let is_own = self.leaders == 0 || self.bounds.max_in_flight.is_some() || self.untaken_start() < lsn;
-        is_own && self.may_lead(progress)
-    }
-
-    /// How many frames pay at once: one that all join, but where waking so many takes as long as writing.
-    fn lanes(&self) -> usize {
-        if self.committers < CROWD { 1 } else { 2 }
-    }
-
-    /// Whether the frame that forms is worth writing beside one that is on its way.
-    fn is_group(&self) -> bool {
-        self.leaders < self.lanes() && self.goes_directly() && self.has_gathered()
+        self.leaders < self.bounds.max_in_flight.unwrap_or(1) && self.has_work(progress)
     }
 
     /// Whether the next frame is to be durable and nothing before it waits for a sync.
@@ -554,10 +531,9 @@ impl Queue {
         self.want_durable > self.untaken_start() && !self.holds_written()
     }
 
-    /// Whether the share of those who commit at the time is in what is written next.
+    /// Whether all who commit at the time are in what is written next.
     fn has_gathered(&self) -> bool {
-        let share = self.committers.div_ceil(self.lanes());
-        !self.sealed.is_empty() || self.forming.records as usize >= share
+        !self.sealed.is_empty() || self.forming.records as usize >= self.committers
     }
 
     /// Whether a leader should let others join that were woken just now.

@@ -3,6 +3,7 @@
 use super::attach::{Access, Attached};
 use super::commit::Commit;
 use super::log::{Inner, Log, LogOptions};
+use super::pace::Pace;
 use super::queue::{Bounds, Queue};
 use super::root::Root;
 use super::scan::{ScanEnd, Scanner, Tail};
@@ -126,7 +127,8 @@ impl OpenLog {
         let writer = Writer::new(storage.clone(), identity.clone(), root.clone(), end.end, end.last_checksum, last_id);
         let segments = known_segments(&*storage, &attached)?;
         // between the end of what was recovered and the base there is nothing that could be lost
-        let commit = Commit::new(queue, writer, segments, base);
+        let pace = Pace::new(storage.clone(), options.most_awake);
+        let commit = Commit::new(queue, writer, segments, base, pace);
         let inner = Arc::new(Inner {
             storage,
             commit,

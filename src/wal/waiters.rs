@@ -10,6 +10,8 @@ use std::task::Waker;
 /// Whom to wake when a position is reached.
 pub(super) enum Wake {
     Thread(thread::Thread),
+    /// A thread that does not sleep: it looks at the progress, and whether it was taken out.
+    Awake,
     Task(Waker),
 }
 
@@ -17,6 +19,7 @@ impl Wake {
     pub(super) fn wake(self) {
         match self {
             Wake::Thread(thread) => thread.unpark(),
+            Wake::Awake => {}
             // a waker is a stranger's code: its panic must not keep the others asleep
             Wake::Task(waker) => drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()))),
         }
@@ -50,11 +53,16 @@ impl Waiters {
         id
     }
 
-    /// Puts another waker in place of a registered one. `false` if that was woken already.
-    pub(super) fn renew(&mut self, id: u64, waker: &Waker) -> bool {
+    /// Changes how a registered one is woken. `false` if it was taken out already.
+    pub(super) fn renew(&mut self, id: u64, wake: Wake) -> bool {
         let Some(waiter) = self.waiting.iter_mut().find(|w| w.id == id) else { return false };
-        waiter.wake = Wake::Task(waker.clone());
+        waiter.wake = wake;
         true
+    }
+
+    /// Whether one who registered was not taken out yet.
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.waiting.iter().any(|w| w.id == id)
     }
 
     /// Forgets a registration.
@@ -81,9 +89,9 @@ impl Waiters {
         self.waiting.drain(..).map(|w| w.wake).collect()
     }
 
-    /// Takes out a blocked thread, one that waits for something behind `above` if that is given.
+    /// Takes out a thread that waits, one that waits for something behind `above` if that is given.
     pub(super) fn take_thread(&mut self, above: Option<Lsn>) -> Option<Wake> {
-        let can = |w: &Waiter| matches!(w.wake, Wake::Thread(_)) && above.is_none_or(|above| w.lsn > above);
+        let can = |w: &Waiter| !matches!(w.wake, Wake::Task(_)) && above.is_none_or(|above| w.lsn > above);
         let at = self.waiting.iter().position(can)?;
         Some(self.waiting.swap_remove(at).wake)
     }
