@@ -121,7 +121,7 @@ fn load_state<M: StateMachine>(
     }
 }
 
-/// Reads the open transactions, and what there is behind them.
+/// Reads the open transactions. Nothing but the end comes behind them, and that has been reached then.
 fn load_table<M: StateMachine>(
     feed: &mut Feed<'_>,
     version: u32,
@@ -134,9 +134,6 @@ fn load_table<M: StateMachine>(
         return Err(error);
     }
     read.map_err(|e| damage(0, e.to_string()))?;
-    while feed.peek()?.is_some() {
-        feed.piece = None;
-    }
     guarded(|| read_table::<M>(&bytes, version))?
         .map_err(|e| damage(feed.offset, format!("the open transactions cannot be read: {e}")))
 }
