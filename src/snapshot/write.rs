@@ -425,3 +425,89 @@ fn write_table<M: StateMachine>(table: &Table<M::Command>, out: &mut dyn Write) 
     }
     out.write_all(&bytes)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+mod tests {
+    use super::*;
+    use crate::format::{Epoch, MachineTag};
+    use crate::kv::{Kv, KvCommand};
+    use crate::sim::SimDisk;
+
+    /// Does something to the file once all of it has been written, and before it is read back.
+    struct Written<'a>(&'a SimDisk, &'a str, &'a dyn Fn(&SimDisk, &str, u64));
+
+    impl Pace for Written<'_> {
+        fn is_gentle(&self) -> bool {
+            false
+        }
+
+        fn keep(&mut self, bytes: u64) -> Result<()> {
+            let Written(disk, temp, change) = self;
+            if disk.read_file(temp).unwrap().len() as u64 == bytes {
+                change(disk, temp, bytes);
+            }
+            Ok(())
+        }
+    }
+
+    fn header(lsn: u64) -> SnapshotHeader {
+        let machine = MachineTag { name: Kv::NAME.into(), version: Kv::VERSION };
+        SnapshotHeader { store: StoreId::new(2), lsn: Lsn::new(lsn), epoch: Epoch::new(4), wall_micros: 5, machine }
+    }
+
+    #[test]
+    fn what_somebody_else_has_written_over_a_snapshot_meanwhile_keeps_it_from_its_name() {
+        let mut kv = Kv::default();
+        (0..100u8).for_each(|n| drop(kv.apply(&KvCommand::put("", [n], vec![n; 100])).unwrap()));
+        let ours = header(8192);
+        let other = |lsn| {
+            let mut block = [0; HEADER_BYTES];
+            header(lsn).encode(&mut block).unwrap();
+            block
+        };
+        let not_as_written = "the snapshot does not read back as written";
+        type Change<'a> = &'a dyn Fn(&SimDisk, &str, u64);
+        let cases: [(&str, Change<'_>, Option<&str>); 6] = [
+            ("nothing", &|_, _, _| {}, None),
+            (
+                "another one's header",
+                &|disk, temp, _| disk.overwrite(temp, 0, &other(4096)).unwrap(),
+                Some(not_as_written),
+            ),
+            ("a byte behind it", &|disk, temp, bytes| disk.overwrite(temp, bytes, &[0]).unwrap(), Some(not_as_written)),
+            (
+                "a block behind it",
+                &|disk, temp, _| disk.overwrite(temp, 1 << 20, &[1; 512]).unwrap(),
+                Some(not_as_written),
+            ),
+            (
+                "its end is gone",
+                &|disk, temp, bytes| disk.truncate_file(temp, bytes - 1).unwrap(),
+                Some("the chunk is cut short"),
+            ),
+            (
+                "all of it is gone",
+                &|disk, temp, _| disk.truncate_file(temp, 0).unwrap(),
+                Some("the header is cut short"),
+            ),
+        ];
+        for (what, change, wanted) in cases {
+            let disk = SimDisk::new(1);
+            let (name, temp) = (names::snapshot(ours.lsn), names::temp(&names::snapshot(ours.lsn)));
+            let mut pace = Written(&disk, &temp, change);
+            let written = write(&disk, &ours, kv.clone(), &Table::default(), Help::None, &mut pace);
+            match (written, wanted) {
+                (Ok(entry), None) => {
+                    let bytes = disk.read_file(&name).unwrap().len() as u64;
+                    assert_eq!(entry, SnapshotEntry { lsn: ours.lsn, file_bytes: bytes });
+                }
+                (Err(Error::Corrupt { path, reason, .. }), Some(wanted)) => {
+                    assert!(path.ends_with(&temp) && reason == wanted, "{what}: {reason}");
+                    assert_eq!(disk.file_names(), Vec::<String>::new(), "{what}");
+                }
+                (other, _) => unreachable!("{what}: {other:?}"),
+            }
+        }
+    }
+}

@@ -156,3 +156,33 @@ fn is_whole(storage: &dyn Storage, segment: &OpenSegment, bytes: &[u8], position
 fn blocks(buf: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::successors(Some(buf), |rest| rest.get(MIN_BLOCK_BYTES as usize..)).take_while(|rest| !rest.is_empty())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+mod tests {
+    use super::*;
+    use crate::format::names::{self, FileName};
+    use crate::sim::SimDisk;
+    use crate::sync::Arc;
+    use crate::wal::attach::SegmentFile;
+    use crate::wal::{Background, Log, LogOptions};
+
+    #[test]
+    fn a_search_ends_where_the_file_does_though_that_was_longer_when_it_was_opened() {
+        let disk = SimDisk::new(1);
+        let options = LogOptions { background: Background::Manual, ..LogOptions::default() };
+        let (log, _) = Log::open_on(Arc::new(disk.clone()), options).unwrap();
+        (0..6u8).for_each(|n| log.append(&[n; 100]).unwrap().wait().unwrap());
+        let name = disk.file_names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+        let FileName::Segment { id, base } = names::parse(&name) else { unreachable!("{name}") };
+        let segment = OpenSegment::open(&disk, &SegmentFile { name, id, base }).unwrap();
+        // the header, then a frame in each block, of which the first is the one that is damaged
+        for blocks in (0..10).rev() {
+            disk.truncate_file(&segment.file.name, blocks * 4096).unwrap();
+            let found = search(&disk, &segment, 4096).unwrap().frames;
+            assert_eq!(found, blocks.saturating_sub(2).min(5), "{blocks} blocks are left");
+            let next = next_whole(&disk, &segment, base, segment.capacity_end()).unwrap();
+            assert_eq!(next, (found > 0).then(|| base.plus(4096)), "{blocks} blocks are left");
+        }
+    }
+}

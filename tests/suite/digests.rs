@@ -5,6 +5,7 @@ use crate::like_stacks::as_the_stacks;
 use seawal::kv::{Kv, KvCommand};
 use seawal::machine::{DecodeError, StateMachine};
 use seawal::sim::{Crash, SimDisk};
+use seawal::wal::LogStep;
 use seawal::{Engine, Error, Options, RecoveryPolicy, Step};
 use std::io::BufRead;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -235,6 +236,43 @@ fn a_full_disk_takes_no_digests_and_goes_on() {
     assert_eq!(state(&engine).at(1).len(), n as usize);
     assert_eq!(report.digests, taken);
     assert!(!names(&disk, ".seg").is_empty());
+}
+
+#[test]
+fn no_digest_comes_before_the_undo_that_is_owed_to_the_log() {
+    let disk = SimDisk::new(9);
+    // any two segments have room for all that is set aside
+    let options = digesting(1).segment_bytes(128 << 10).first_segment_bytes(128 << 10);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    let mut tx = engine.begin().unwrap();
+    for n in 0..6000 {
+        tx.execute(Cmd::push(2, n)).unwrap();
+    }
+    engine.sync().unwrap();
+    std::mem::forget(tx);
+    std::mem::forget(engine);
+    // a full disk, with a spare that takes a part of the undo
+    let disk = disk.crash(Crash::Nothing);
+    let spares: Vec<_> = disk.file_names().into_iter().filter(|name| name.starts_with("spare-")).collect();
+    disk.truncate_file(&spares[0], 16 << 10).unwrap();
+    spares[1..].iter().for_each(|name| disk.remove_file(name).unwrap());
+    disk.set_free_bytes(Some(0));
+    let (engine, report) = open_on::<Stacks>(&disk, &options).unwrap();
+    assert!(report.undone == 1 && report.warnings.iter().any(|w| w.contains("in memory")), "{report:?}");
+    assert!(engine.stats().log.unwrap().records > 0, "a part of it is in the log");
+    // there is space again, and room in the log before anybody has paid: the state as it is now is not yet what the log tells
+    disk.set_free_bytes(None);
+    while engine.step(Step::Log(LogStep::PrepareSegment)).unwrap() {}
+    assert!(!engine.step(Step::Digest).unwrap());
+    engine.execute(Cmd::push(1, 3)).unwrap();
+    digest(&engine);
+    engine.sync().unwrap();
+    let taken = engine.stats().digests;
+    assert!(taken > 0);
+    drop(engine);
+    let (engine, report) = open(&disk.crash(Crash::Nothing));
+    assert_eq!((report.digests, state(&engine).at(1), state(&engine).at(2)), (taken, vec![1, 3], vec![]), "{report:?}");
 }
 
 #[test]
