@@ -451,30 +451,29 @@ mod tests {
         }
     }
 
-    fn header(lsn: u64) -> SnapshotHeader {
+    fn header(lsn: u64, epoch: u64) -> SnapshotHeader {
+        let (store, lsn, epoch) = (StoreId::new(2), Lsn::new(lsn), Epoch::new(epoch));
         let machine = MachineTag { name: Kv::NAME.into(), version: Kv::VERSION };
-        SnapshotHeader { store: StoreId::new(2), lsn: Lsn::new(lsn), epoch: Epoch::new(4), wall_micros: 5, machine }
+        SnapshotHeader { store, lsn, epoch, wall_micros: 5, machine }
     }
 
     #[test]
     fn what_somebody_else_has_written_over_a_snapshot_meanwhile_keeps_it_from_its_name() {
         let mut kv = Kv::default();
         (0..100u8).for_each(|n| drop(kv.apply(&KvCommand::put("", [n], vec![n; 100])).unwrap()));
-        let ours = header(8192);
-        let other = |lsn| {
+        let ours = header(8192, 4);
+        let put_header = |disk: &SimDisk, temp: &str, header: SnapshotHeader| {
             let mut block = [0; HEADER_BYTES];
-            header(lsn).encode(&mut block).unwrap();
-            block
+            header.encode(&mut block).unwrap();
+            disk.overwrite(temp, 0, &block).unwrap();
         };
         let not_as_written = "the snapshot does not read back as written";
         type Change<'a> = &'a dyn Fn(&SimDisk, &str, u64);
-        let cases: [(&str, Change<'_>, Option<&str>); 6] = [
+        let cases: [(&str, Change<'_>, Option<&str>); 7] = [
             ("nothing", &|_, _, _| {}, None),
-            (
-                "another one's header",
-                &|disk, temp, _| disk.overwrite(temp, 0, &other(4096)).unwrap(),
-                Some(not_as_written),
-            ),
+            ("another one's header", &|disk, temp, _| put_header(disk, temp, header(4096, 4)), Some(not_as_written)),
+            // of which no chunk tells
+            ("an older one's header", &|disk, temp, _| put_header(disk, temp, header(8192, 3)), Some(not_as_written)),
             ("a byte behind it", &|disk, temp, bytes| disk.overwrite(temp, bytes, &[0]).unwrap(), Some(not_as_written)),
             (
                 "a block behind it",
