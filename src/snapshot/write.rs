@@ -430,9 +430,11 @@ fn write_table<M: StateMachine>(table: &Table<M::Command>, out: &mut dyn Write) 
 #[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 mod tests {
     use super::*;
+    use crate::format::snapshot::decode_chunk_header;
     use crate::format::{Epoch, MachineTag};
     use crate::kv::{Kv, KvCommand};
     use crate::sim::SimDisk;
+    use crate::storage::OpenMode;
 
     /// Does something to the file once all of it has been written, and before it is read back.
     struct Written<'a>(&'a SimDisk, &'a str, &'a dyn Fn(&SimDisk, &str, u64));
@@ -508,5 +510,39 @@ mod tests {
                 (other, _) => unreachable!("{what}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_part_begins_behind_each_flush_and_nothing_makes_none() {
+        let disk = SimDisk::new(1);
+        let file = disk.open("f", OpenMode::CreateNew).unwrap();
+        let fail = |operation, e| failed(&disk, "f", operation, e);
+        let target = Target { file: &*file, block_bytes: 4096, fail: &fail };
+        let mut put = |bytes: &[u8], offset| target.write(bytes, offset);
+        let mut pieces = Pieces::new(Out::Here(&mut put), false, &target).unwrap();
+        let mut pace = Unpaced;
+        let mut chunks = ChunkWriter::new(&mut pieces, StoreId::new(2), Lsn::new(8192), &mut pace).unwrap();
+        chunks.flush().unwrap();
+        for part in [b"a".to_vec(), vec![b'b'; CHUNK_BYTES + 1], b"c".to_vec()] {
+            chunks.write_all(&part).unwrap();
+            chunks.flush().unwrap();
+            chunks.flush().unwrap();
+        }
+        chunks.kind = ChunkKind::Transactions;
+        chunks.write_all(b"t").unwrap();
+        chunks.finish_kind().unwrap();
+        let file_bytes = chunks.finish().unwrap();
+        let bytes = disk.read_file("f").unwrap();
+        assert_eq!(bytes.len() as u64, file_bytes);
+        let (mut rest, mut found) = (&bytes[..], Vec::new());
+        while let Some(header) = decode_chunk_header(rest) {
+            let whole = CHUNK_HEADER_BYTES + header.content_bytes as usize;
+            found.push((header.kind, rest[CHUNK_HEADER_BYTES], header.content_bytes as usize));
+            rest = &rest[whole..];
+        }
+        let (part, state) = (ChunkKind::Part, ChunkKind::State);
+        let mut wanted = vec![(part, b'a', 1), (part, b'b', CHUNK_BYTES), (state, b'b', 1), (part, b'c', 1)];
+        wanted.extend([(ChunkKind::Transactions, b't', 1), (ChunkKind::End, found.last().unwrap().1, END_BYTES)]);
+        assert_eq!((found, rest.len()), (wanted, 0));
     }
 }

@@ -4,6 +4,7 @@ use crate::common::{Cmd, Stacks, files, manual, names, open, open_on, scale, sta
 use crate::like_stacks::as_the_stacks;
 use seawal::kv::{Kv, KvCommand};
 use seawal::machine::{DecodeError, StateMachine};
+use seawal::salvage::{Outcome, Reach, SalvageReport, salvage};
 use seawal::sim::{Crash, SimDisk};
 use seawal::wal::LogStep;
 use seawal::{Engine, Error, Options, RecoveryPolicy, Step};
@@ -174,6 +175,33 @@ fn a_digest_is_compared_only_by_the_version_that_wrote_it() {
     let (engine, report) = open_on::<NewerDrifting>(&disk, &manual()).unwrap();
     assert_eq!((report.redone, report.digests), (5, 0));
     drop(engine);
+}
+
+#[test]
+fn salvage_compares_digests_with_the_version_that_wrote_them_only() {
+    let disk = SimDisk::new(7);
+    let (engine, _) = open_on::<Drifting>(&disk, &digesting(1)).unwrap();
+    let mut ends = Vec::new();
+    for _ in 0..8 {
+        engine.execute(Cmd::push(1, 1000)).unwrap();
+        digest(&engine);
+        engine.sync().unwrap();
+        ends.push(engine.stats().log.unwrap().durable);
+    }
+    drop(engine);
+    // the frame behind the fifth commit's digest is damaged, and what comes behind it proves that
+    let disk = disk.crash(Crash::Nothing);
+    let base_of = |name: &String| u64::from_str_radix(&name[9..25], 16).unwrap();
+    let segment = names(&disk, ".seg").into_iter().rfind(|name| base_of(name) <= ends[4].get()).unwrap();
+    disk.flip_bit(&segment, 4096 + ends[4].get() - base_of(&segment) + 70, 0).unwrap();
+    let salvaged = |report: seawal::Result<SalvageReport>| {
+        let report = report.unwrap();
+        assert_eq!(report.outcome, Outcome::Partial, "{report}");
+        (report.transactions, report.to_string().contains("is not the one that was logged"))
+    };
+    let (source, target) = (|| std::sync::Arc::new(disk.clone()), || std::sync::Arc::new(SimDisk::new(1)));
+    assert_eq!(salvaged(salvage::<NewerDrifting>(source(), target(), Reach::Proven)), (5, false));
+    assert_eq!(salvaged(salvage::<Drifting>(source(), target(), Reach::Proven)), (1, true));
 }
 
 #[test]
