@@ -295,7 +295,7 @@ mod tests {
         let (whole, all) = reads(Help::Threads);
         let (state, file_bytes) = whole.unwrap();
         assert_eq!(file_bytes, disk.read_file(&name).unwrap().len() as u64);
-        assert_eq!(state.get("", &[47]), kv.get("", &[47]));
+        assert_eq!(state.get("", [47]), kv.get("", [47]));
         // the first chunk's checksum holds, and the machine can make nothing of it
         let mut bytes = disk.read_file(&name).unwrap();
         let first = &mut bytes[HEADER_BYTES..];

@@ -225,4 +225,31 @@ mod tests {
         put(8192 + 128, first);
         assert_eq!(search(&disk, &segment, 4096).unwrap().frames, 1);
     }
+
+    #[test]
+    fn a_frame_that_goes_on_behind_the_end_of_the_file_is_none() {
+        let (disk, segment) = with_frames(1);
+        let place = segment.place(segment.lsn_at(8192));
+        let Place { store, epoch, lsn, .. } = place;
+        let put = |bytes: usize| {
+            let payload_bytes = (bytes - frame::HEADER_BYTES) as u32;
+            let (kind, watermark, records, previous_checksum) = (frame::FrameKind::Watermark, lsn, 0, 7);
+            let header = FrameHeader { kind, store, epoch, lsn, watermark, payload_bytes, records, previous_checksum };
+            let mut bytes = vec![b'.'; bytes];
+            frame::seal(&mut bytes, &header).unwrap();
+            disk.overwrite(&segment.file.name, 8192, &bytes[..4096]).unwrap();
+        };
+        let nothing = || {
+            let found = search(&disk, &segment, 4096).unwrap().frames;
+            let next = next_whole(&disk, &segment, segment.header.base, segment.capacity_end()).unwrap();
+            (found, next) == (0, None)
+        };
+        // behind what the header says that the file has, and behind what is left of that
+        put(usize::try_from(segment.header.file_bytes).unwrap());
+        assert!(nothing());
+        put(3 * 4096);
+        assert!(nothing());
+        disk.truncate_file(&segment.file.name, 3 * 4096).unwrap();
+        assert!(nothing());
+    }
 }

@@ -231,6 +231,11 @@ fn what_was_recovered_on_a_full_disk_is_proven_as_soon_as_there_is_space() {
         assert!(!is_missed(&disk, &segment));
     }
     disk.clear_faults();
+    // any other failure is told, and tried again the next time
+    disk.fail_next(OpKind::WriteAt, Fault::Eio, Persistence::Once);
+    let error = engine.step(Step::Log(LogStep::Watermark)).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error:?}");
+    assert!(!is_missed(&disk, &segment));
     assert!(engine.step(Step::Log(LogStep::Watermark)).unwrap());
     while engine.step(Step::Log(LogStep::Watermark)).unwrap() {}
     assert!(is_missed(&disk, &segment), "by a step");

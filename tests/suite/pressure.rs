@@ -2,10 +2,11 @@
 
 use crate::common::{Cmd, Stacks, manual, names, open_on, state};
 use crate::like_stacks::as_the_stacks;
+use seawal::kv::{Kv, KvCommand};
 use seawal::machine::StateMachine;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::{Background, LogStep};
-use seawal::{Durability, Engine, Error, ExecuteError, Step};
+use seawal::{Durability, Engine, Error, ExecuteError, Options, Step};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -192,6 +193,27 @@ fn who_waits_at_the_bound_goes_on_as_soon_as_a_checkpoint_has_made_room() {
     }
     pusher.join().unwrap();
     assert_eq!(engine.read(|state| state.0.at(1)).unwrap(), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_checkpoint_under_way_is_given_up_when_the_last_handle_is_gone() {
+    let disk = SimDisk::new(8);
+    // so slow that it would take as many tenths of a second as there are mebibytes
+    let options = Options::new().checkpoint_log_bytes(8 << 20).checkpoint_bytes_per_second(Some(1));
+    let (engine, _) = open_on::<Kv>(&disk, &options).unwrap();
+    for n in 0..64u8 {
+        engine.execute_with(KvCommand::put("", [n], vec![n; 1 << 20]), Durability::Os).unwrap();
+    }
+    engine.sync().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !disk.file_names().iter().any(|name| name.ends_with(".snap.tmp")) {
+        assert!(Instant::now() < deadline, "{:?}", engine.stats());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(engine);
+    assert!(!disk.file_names().iter().any(|name| name.contains(".snap")), "{:?}", disk.file_names());
+    let (engine, report) = open_on::<Kv>(&disk, &options).unwrap();
+    assert_eq!((report.redone, engine.get([63]).unwrap().map(|value| value.len())), (64, Some(1 << 20)), "{report:?}");
 }
 
 #[test]
