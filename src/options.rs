@@ -141,7 +141,8 @@ impl Options {
         self
     }
 
-    /// How fast a checkpoint writes unless a bound nears; `None` lets it go as fast as it can. 256 MiB a second by default.
+    /// How many bytes a second a checkpoint writes unless a bound nears; `None` lets it go as fast as it can. 256 MiB by default. A rate of
+    /// nothing is refused when the store is opened.
     ///
     /// A bound is also what the frozen state may take beside the one that goes on, where the machine
     /// [tells](crate::machine::StateMachine::copied_share): from an eighth on the checkpoint hurries, and from three sixteenths on commits
@@ -275,6 +276,11 @@ impl Options {
         }
         if log.segment_bytes > u64::from(u32::MAX / 2) {
             return Err(Error::invalid("a segment is at most 2 GiB"));
+        }
+        if self.checkpoint_bytes_per_second == Some(0) {
+            return Err(Error::invalid(
+                "a checkpoint that writes nothing a second never ends; without a rate it goes as fast as it can",
+            ));
         }
         if self.max_log_bytes < log.segment_bytes.saturating_mul(4) {
             return Err(Error::invalid("max_log_bytes must hold at least four segments"));

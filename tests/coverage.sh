@@ -39,9 +39,21 @@ awk -v listing="${1:-/dev/null}" '
         }
         return ""
     }
-    /^SF:/ { file = substr($0, 4); sub(/.*\/src\//, "src/", file); where = area(file) }
+    # where the tests within a file begin: what those assert is not counted
+    function tests_of(path,    line, n, at) {
+        while ((getline line <path) > 0) { n++; if (!at && line ~ /^#\[cfg\(test\)\]/) at = n }
+        close(path)
+        return at ? at : n + 1
+    }
+    /^SF:/ {
+        path = file = substr($0, 4)
+        sub(/.*\/src\//, "src/", file)
+        where = area(file)
+        if (where != "") tests = tests_of(path)
+    }
     /^BRDA:/ && where != "" {
         split(substr($0, 6), part, ",")
+        if (part[1] + 0 >= tests) next
         branch = file ":" part[1] ":" part[2] ":" part[3]
         if (!(branch in all)) { all[branch] = where; hit[branch] = 0 }
         if (part[4] != "-" && part[4] + 0 > 0) hit[branch] = 1

@@ -21,7 +21,7 @@ use common::{Rng, scale};
 use history::{Did, End, History, List};
 use seawal::kv::{Kv, KvRejection};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::{Background, Engine, Error, ExecuteError, Options, Ticket};
+use seawal::{Background, Engine, Error, ExecuteError, Options, Ticket, Verdict};
 use shuttle::rand::RngCore;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, Runner, thread};
@@ -295,6 +295,29 @@ fn closing_answers_everybody_and_nothing_that_was_told_is_lost() {
             assert!(matches!(error, None | Some(Error::Closed)), "{error:?}");
         }
         world.lose_power();
+    });
+}
+
+#[test]
+fn a_publication_that_is_owed_since_a_full_disk_leaves_the_mark_of_a_close_alone() {
+    explore(800, || {
+        let disk = SimDisk::new(shuttle::rand::thread_rng().next_u64());
+        let open = |background| options(background).open_on::<Kv>(Arc::new(disk.clone())).unwrap();
+        open(Background::Manual).0.insert("a", "1").unwrap();
+        // of what recovery writes the manifest is the first; there is space again at once
+        disk.fail_next(OpKind::WriteAt, Fault::NoSpace, Persistence::Once);
+        let engine = open(Background::Manual).0;
+        let stepper = {
+            let engine = engine.clone();
+            thread::spawn(move || engine.step(seawal::Step::Log(seawal::wal::LogStep::Watermark)))
+        };
+        engine.close().unwrap();
+        let stepped = stepper.join().unwrap();
+        assert!(matches!(stepped, Ok(_) | Err(Error::Closed)), "{stepped:?}");
+        drop(engine);
+        let (engine, report) = open(Background::Manual);
+        assert_eq!((report.verdict, report.records), (Verdict::Clean, 0), "{report:?}");
+        assert_eq!(engine.get("a").unwrap().as_deref(), Some(&b"1"[..]));
     });
 }
 

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::Lsn;
 use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::format::names::{self, FileName};
+use crate::format::record::Record;
 use crate::format::snapshot::SnapshotHeader;
 use crate::machine::StateMachine;
 use crate::snapshot::{self, Pace};
@@ -349,12 +350,10 @@ impl<M: StateMachine> Shared<M> {
         log.check_latch()?;
         match self.pay_owed(log) {
             // the snapshot then holds the state as the log tells it, and recovery undoes the losers once more
-            Err(error) if error.is_full() => {}
+            Err(error) if error.is_full() && log.has_entered() => {}
             other => other?,
         }
-        if !log.has_entered() {
-            return Err(Error::Full { what: "the first segment", source: None });
-        }
+        self.begin_log(log)?;
         let core = self.core.write();
         let began = self.storage.monotonic();
         self.check_not_poisoned()?;
@@ -378,6 +377,31 @@ impl<M: StateMachine> Shared<M> {
             machine: identity.machine.clone(),
         };
         *job = Some(Job { header, stage: Stage::Write { state, table, point }, mark: Mark { records, lsn }, began });
+        Ok(())
+    }
+
+    /// Sees to it that a snapshot's LSN comes to stand on disk: a store that was opened without space has no segment of this opening until
+    /// something is appended. Does nothing elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Full`] while the disk has no space for a segment.
+    fn begin_log(&self, log: &Log) -> Result<()> {
+        while !log.has_entered() {
+            let core = self.core.write();
+            self.check_not_poisoned()?;
+            // a record that is not written yet will be, before the snapshot counts
+            if log.appended().0 > 0 {
+                break;
+            }
+            match log.lacks_room(0)? {
+                Some(lack) => {
+                    drop(core);
+                    log.make_room(lack, 0)?;
+                }
+                // one that says nothing by itself
+                None => drop(log.append_record(&[], None, |lsn| Record::Point.head(lsn))?),
+            }
+        }
         Ok(())
     }
 
@@ -464,7 +488,7 @@ impl<M: StateMachine> Shared<M> {
     /// Keeps a checkpoint to its rate, unless a bound is near.
     fn pacer<'a>(&'a self, log: &'a Log) -> Pacer<'a, M> {
         let threads = self.options.log.background == crate::wal::Background::Threads;
-        let bytes_per_second = self.options.checkpoint_bytes_per_second.filter(|rate| *rate > 0 && threads);
+        let bytes_per_second = self.options.checkpoint_bytes_per_second.filter(|_| threads);
         Pacer { shared: self, log, began: self.storage.monotonic(), bytes_per_second }
     }
 

@@ -15,7 +15,7 @@
 //!     52    1 machine name length
 //!     53    … machine name      UTF-8
 //!
-//! chunks, one behind the other, the last one of kind 3:
+//! chunks, one behind the other: first those of kinds 4 and 1, then at least one of kind 2, then one of kind 3, which ends the file:
 //!      0    1 kind              1 state, 2 open transactions, 3 end, 4 state of which a part begins here
 //!      1    3 zeros
 //!      4    4 index             from 0
@@ -110,6 +110,15 @@ impl ChunkKind {
             ChunkKind::Part => 4,
         }
     }
+
+    /// Whether a chunk of this kind stands in its place: behind one of that kind, or first in the file.
+    pub(crate) const fn may_follow(self, before: Option<ChunkKind>) -> bool {
+        match self {
+            ChunkKind::State | ChunkKind::Part => matches!(before, None | Some(ChunkKind::State | ChunkKind::Part)),
+            ChunkKind::Transactions => !matches!(before, Some(ChunkKind::End)),
+            ChunkKind::End => matches!(before, Some(ChunkKind::Transactions)),
+        }
+    }
 }
 
 /// A chunk's header as it stands in the file; its checksum is not yet compared.
@@ -188,6 +197,22 @@ impl SnapshotEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunks_come_as_state_then_transactions_then_one_end() {
+        use ChunkKind::{End, Part, State, Transactions};
+        for (before, followers) in [
+            (None, &[State, Part, Transactions][..]),
+            (Some(State), &[State, Part, Transactions]),
+            (Some(Part), &[State, Part, Transactions]),
+            (Some(Transactions), &[Transactions, End]),
+            (Some(End), &[]),
+        ] {
+            for kind in [State, Part, Transactions, End] {
+                assert_eq!(kind.may_follow(before), followers.contains(&kind), "{kind:?} behind {before:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_header_and_a_chunk_come_back_and_flipped_bits_are_noticed() {

@@ -10,7 +10,7 @@ use crate::inspect::{self, Depth, Detail, Soundness, VerifyReport};
 use crate::kv::{Kv, KvCommand};
 use crate::options::Options;
 use crate::sim::{Crash, SimDisk};
-use crate::storage::{AlignedBuf, Create, Storage};
+use crate::storage::{Create, Storage};
 use crate::sync::Arc;
 use crate::wal::attach::{Access, Attached};
 use crate::wal::reader::records_of;
@@ -52,15 +52,14 @@ fn scanned(attached: &Attached, start: Lsn) -> Result<(Vec<Scanned>, Lsn)> {
     let ahead = scanner.bytes_ahead();
     let mut frames = Vec::new();
     let mut read = 0;
-    let mut buf = AlignedBuf::with_capacity(0).unwrap();
-    while let Some(chunk) = scanner.next_chunk(buf)? {
+    while let Some(chunk) = scanner.next_chunk()? {
         for frame in chunk.frames() {
             let records = frame.records().map_while(|record| record.ok().map(|(lsn, bytes)| (lsn, bytes.to_vec())));
             frames.push((frame.header.lsn, frame.end(), records.collect()));
         }
         let _ = records_of(&chunk).count();
         read += chunk.bytes();
-        buf = chunk.into_buf();
+        scanner.reuse(chunk);
     }
     assert!(read <= ahead, "{read} bytes of {ahead}");
     Ok((frames, scanner.take_end()?.end))

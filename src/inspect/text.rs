@@ -11,7 +11,7 @@ use crate::format::{Lsn, names};
 use crate::kv::{Kv, KvCommand};
 use crate::machine::StateMachine;
 use crate::recovery::torn_tail;
-use crate::storage::{AlignedBuf, Storage};
+use crate::storage::Storage;
 use crate::sync::Arc;
 use crate::wal::attach::Attached;
 use crate::wal::reader::records_of;
@@ -162,9 +162,7 @@ impl Text<'_> {
         // a later segment's header may be damaged, and then there is no telling where this one ends
         let mut scanner = Scanner::new(attached, start)?;
         let mut shown = first;
-        let mut buf = AlignedBuf::with_capacity(0)
-            .map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })?;
-        while let Some(chunk) = scanner.next_chunk(buf)? {
+        while let Some(chunk) = scanner.next_chunk()? {
             while attached.segments.get(shown).is_some_and(|file| file.id < chunk.segment().id) {
                 shown = shown.saturating_add(1);
                 if let Some(file) = attached.segments.get(shown) {
@@ -173,7 +171,7 @@ impl Text<'_> {
             }
             *reached = shown;
             self.chunk(&chunk, &*attached.storage)?;
-            buf = chunk.into_buf();
+            scanner.reuse(chunk);
         }
         for at in shown.saturating_add(1)..attached.segments.len() {
             if let Some(file) = attached.segments.get(at) {

@@ -14,7 +14,7 @@ use crate::machine::StateMachine;
 use crate::options::Options;
 use crate::recovery::candidates::{self, Candidate};
 use crate::recovery::{RecoveryPolicy, recover, rehearse, torn_tail};
-use crate::storage::{AlignedBuf, Storage};
+use crate::storage::Storage;
 use crate::sync::Arc;
 use crate::wal::Tail;
 use crate::wal::attach::Attached;
@@ -357,9 +357,8 @@ fn check_log<M: StateMachine>(
     let mut opaque = 0u64;
     let mut scan = || -> Result<()> {
         let mut scanner = Scanner::new(attached, start)?;
-        let mut buf = buffer()?;
         report.log = Some((start, start));
-        while let Some(chunk) = scanner.next_chunk(buf)? {
+        while let Some(chunk) = scanner.next_chunk()? {
             let path = || attached.storage.path(&chunk.segment().name);
             for frame in chunk.frames() {
                 report.frames = report.frames.saturating_add(1);
@@ -375,7 +374,7 @@ fn check_log<M: StateMachine>(
                     Err(reason) => return Err(damage(lsn, reason)),
                 }
             }
-            buf = chunk.into_buf();
+            scanner.reuse(chunk);
         }
         let end = scanner.take_end()?;
         report.log = Some((start, end.end));
@@ -448,17 +447,12 @@ fn foretell(attached: &Attached, best: Option<&Candidate>, report: &mut VerifyRe
     };
     let read = || -> Result<()> {
         let mut scanner = Scanner::new(attached, best.start())?;
-        let mut buf = buffer()?;
-        while let Some(chunk) = scanner.next_chunk(buf)? {
-            buf = chunk.into_buf();
+        while let Some(chunk) = scanner.next_chunk()? {
+            scanner.reuse(chunk);
         }
         Ok(())
     };
     read().or_else(|error| report.refuse(error))
-}
-
-fn buffer() -> Result<AlignedBuf> {
-    AlignedBuf::with_capacity(0).map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })
 }
 
 /// A short name of a state, equal for equal states.

@@ -6,7 +6,6 @@ use crate::format::names;
 use crate::format::snapshot::{HEADER_BYTES, SnapshotHeader};
 use crate::format::{Epoch, Lsn};
 use crate::storage::{AlignedBuf, OpenMode, read_device_full};
-use crate::sync::Arc;
 use crate::wal::attach::Attached;
 use crate::wal::scan::Scanner;
 use crate::wal::segments::OpenSegment;
@@ -78,11 +77,9 @@ fn passed(attached: &Attached, start: Lsn) -> Result<Vec<Lsn>> {
         }
     };
     let mut scanner = Scanner::new(attached, start)?;
-    let fail = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };
-    let mut buf = AlignedBuf::with_capacity(0).map_err(fail)?;
-    while let Some(chunk) = scanner.next_chunk(buf)? {
+    while let Some(chunk) = scanner.next_chunk()? {
         chunk.frames().for_each(|frame| pass(frame.end(), frame.header.epoch));
-        buf = chunk.into_buf();
+        scanner.reuse(chunk);
     }
     scanner.take_end()?;
     for file in attached.segments.iter().filter(|file| file.base >= start) {

@@ -23,7 +23,7 @@ use crate::format::{Epoch, Lsn, MachineTag, StoreId};
 use crate::machine::StateMachine;
 use crate::options::{Options, ProgressFn};
 use crate::snapshot::Help;
-use crate::storage::{AlignedBuf, Storage, ahead};
+use crate::storage::{Storage, ahead};
 use crate::sync::{Arc, mpsc, thread};
 use crate::txn::{Table, guarded};
 use crate::wal::attach::{Access, Attached};
@@ -284,27 +284,27 @@ fn redo<M: StateMachine>(
         Ok(())
     };
     if help == Help::None {
-        let (mut bufs, mut read) = (Vec::new(), 0);
+        let mut read = 0;
         loop {
-            let group = next_group(&mut scanner, &mut bufs, &mut read)?;
+            let group = next_group(&mut scanner, &mut read)?;
             if group.is_empty() {
                 replay.finish()?;
                 return scanner.take_end();
             }
             take(&group, report)?;
-            bufs.extend(group.into_iter().map(Chunk::into_buf));
+            group.into_iter().for_each(|chunk| scanner.reuse(chunk));
         }
     }
     let (groups_out, groups_in) = mpsc::sync_channel::<Vec<Chunk>>(1);
-    let (bufs_out, bufs_in) = mpsc::channel::<AlignedBuf>();
+    let (used_out, used_in) = mpsc::channel::<Chunk>();
     let (ahead, fetcher) = ahead::pair();
     scanner.read_ahead(ahead);
     let end = thread::scope(|scope| {
         scope.spawn(move || fetcher.run());
         let reader = scope.spawn(move || -> Result<ScanEnd> {
-            let (mut bufs, mut read) = (Vec::new(), 0);
+            let mut read = 0;
             loop {
-                let group = next_group(&mut scanner, &mut bufs, &mut read)?;
+                let group = next_group(&mut scanner, &mut read)?;
                 if group.is_empty() {
                     return scanner.take_end();
                 }
@@ -312,7 +312,7 @@ fn redo<M: StateMachine>(
                     // the other side has failed, and its error is the one that counts
                     return Err(Error::Closed);
                 }
-                bufs.extend(bufs_in.try_iter());
+                used_in.try_iter().for_each(|chunk| scanner.reuse(chunk));
             }
         });
         let mut result = Ok(());
@@ -321,9 +321,9 @@ fn redo<M: StateMachine>(
             if result.is_err() {
                 break;
             }
-            group.into_iter().for_each(|chunk| drop(bufs_out.send(chunk.into_buf())));
+            group.into_iter().for_each(|chunk| drop(used_out.send(chunk)));
         }
-        drop((groups_in, bufs_out));
+        drop((groups_in, used_out));
         let end = reader.join().map_err(|_| Error::Poisoned)?;
         result?;
         end
@@ -338,14 +338,13 @@ fn group_bytes(read: u64) -> u64 {
 }
 
 /// Reads on until there is a group, or the log ends. Nothing is left where it has ended already.
-fn next_group(scanner: &mut Scanner, bufs: &mut Vec<AlignedBuf>, total: &mut u64) -> Result<Vec<Chunk>> {
+fn next_group(scanner: &mut Scanner, total: &mut u64) -> Result<Vec<Chunk>> {
     let (mut group, mut bytes) = (Vec::new(), 0u64);
     let wanted = group_bytes(*total);
     while bytes < wanted {
-        let buf = bufs.pop().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
-        let buf = buf.map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })?;
-        let Some(chunk) = scanner.next_chunk(buf)? else { break };
+        let Some(mut chunk) = scanner.next_chunk()? else { break };
         bytes = bytes.saturating_add(chunk.bytes());
+        scanner.pack(&mut chunk);
         group.push(chunk);
     }
     *total = total.saturating_add(bytes);

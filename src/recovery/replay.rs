@@ -307,7 +307,6 @@ mod tests {
     use crate::recovery::new_report;
     use crate::sim::Rng;
     use crate::sim::SimDisk;
-    use crate::storage::AlignedBuf;
     use crate::sync::Arc;
     use crate::wal::Background;
     use crate::wal::attach::{Access, Attached};
@@ -387,7 +386,7 @@ mod tests {
         let attached = Attached::new(Arc::new(disk), Access::ReadOnly).unwrap();
         let start = candidates::list(&attached).unwrap()[0].start();
         let mut scanner = Scanner::new(&attached, start).unwrap();
-        std::iter::from_fn(|| scanner.next_chunk(AlignedBuf::with_capacity(0).unwrap()).unwrap()).collect()
+        std::iter::from_fn(|| scanner.next_chunk().unwrap()).collect()
     }
 
     /// The state, the open transactions with their inverses, and what was counted.

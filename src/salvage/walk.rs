@@ -6,8 +6,6 @@
 use super::inventory::Inventory;
 use crate::error::{Error, Result};
 use crate::format::{Lsn, SegmentId};
-use crate::storage::AlignedBuf;
-use crate::sync::Arc;
 use crate::wal::scan::{Chunk, Scanner};
 use crate::wal::segments::{OpenSegment, check_sequence};
 use std::collections::VecDeque;
@@ -76,8 +74,7 @@ impl<'a> Walker<'a> {
             return Ok(None);
         }
         let Some(mut scanner) = self.scanner.take() else { return self.cross_runs(None).map(Some) };
-        let memory = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };
-        match scanner.next_chunk(AlignedBuf::with_capacity(0).map_err(memory)?) {
+        match scanner.next_chunk() {
             Ok(Some(chunk)) => {
                 self.at = scanner.position();
                 self.scanner = Some(scanner);

@@ -121,7 +121,7 @@ fn load_state<M: StateMachine>(
     }
 }
 
-/// Reads the open transactions, and what there is behind them.
+/// Reads the open transactions. Nothing but the end comes behind them, and that has been reached then.
 fn load_table<M: StateMachine>(
     feed: &mut Feed<'_>,
     version: u32,
@@ -134,9 +134,6 @@ fn load_table<M: StateMachine>(
         return Err(error);
     }
     read.map_err(|e| damage(0, e.to_string()))?;
-    while feed.peek()?.is_some() {
-        feed.piece = None;
-    }
     guarded(|| read_table::<M>(&bytes, version))?
         .map_err(|e| damage(feed.offset, format!("the open transactions cannot be read: {e}")))
 }
@@ -265,5 +262,53 @@ impl PartSource for &mut Feed<'_> {
             self.piece = None;
         }
         Ok(Some(Box::new(whole)))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here fails the test")]
+mod tests {
+    use super::*;
+    use crate::format::snapshot::{CHUNK_HEADER_BYTES, HEADER_BYTES, decode_chunk_header, seal_chunk};
+    use crate::format::{Epoch, MachineTag};
+    use crate::kv::{Kv, KvCommand};
+    use crate::sim::SimDisk;
+    use crate::snapshot::{Unpaced, write};
+
+    #[test]
+    fn a_state_that_cannot_be_decoded_ends_the_reading_ahead_of_it() {
+        let mut kv = Kv::default();
+        for n in 0..48u8 {
+            kv.apply(&KvCommand::put("", [n], vec![n; 1 << 20])).unwrap();
+        }
+        let (store, lsn) = (StoreId::new(2), Lsn::new(8192));
+        let machine = MachineTag { name: Kv::NAME.into(), version: Kv::VERSION };
+        let header = SnapshotHeader { store, lsn, epoch: Epoch::new(4), wall_micros: 5, machine };
+        let disk = SimDisk::new(1);
+        write(&disk, &header, kv.clone(), &Table::default(), Help::None, &mut Unpaced).unwrap();
+        let name = names::snapshot(lsn);
+        let reads = |help| {
+            let before = disk.op_count();
+            let loaded = load::<Kv>(&disk, Some(store), lsn, help, &|_, _| {});
+            (loaded.map(|loaded| (loaded.state, loaded.file_bytes)), disk.op_count() - before)
+        };
+        let (whole, all) = reads(Help::Threads);
+        let (state, file_bytes) = whole.unwrap();
+        assert_eq!(file_bytes, disk.read_file(&name).unwrap().len() as u64);
+        assert_eq!(state.get("", [47]), kv.get("", [47]));
+        // the first chunk's checksum holds, and the machine can make nothing of it
+        let mut bytes = disk.read_file(&name).unwrap();
+        let first = &mut bytes[HEADER_BYTES..];
+        let found = decode_chunk_header(first).unwrap();
+        let first = &mut first[..CHUNK_HEADER_BYTES + found.content_bytes as usize];
+        first[CHUNK_HEADER_BYTES..].fill(0xff);
+        seal_chunk(first, found.kind, 0, store, lsn).unwrap();
+        disk.write_file(&name, &bytes);
+        for help in [Help::None, Help::Threads] {
+            let (loaded, some) = reads(help);
+            let error = loaded.map(|_| ()).unwrap_err();
+            assert!(error.is_corrupt() && error.to_string().contains("the state cannot be read"), "{error}");
+            assert!(some < all, "{help:?}: {some} operations, and {all} for all of it");
+        }
     }
 }

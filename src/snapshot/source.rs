@@ -43,7 +43,8 @@ pub(super) struct Chunks {
     index: u32,
     checksums: crc32fast::Hasher,
     totals: SnapshotEnd,
-    ended: bool,
+    /// The kind of the chunk before; once that is the end, the file was whole.
+    before: Option<ChunkKind>,
 }
 
 type Pool = Arc<Mutex<Vec<AlignedBuf>>>;
@@ -164,7 +165,7 @@ impl Source {
             index: 0,
             checksums: crc32fast::Hasher::new(),
             totals: SnapshotEnd::default(),
-            ended: false,
+            before: None,
         };
         chunks.fill(HEADER_BYTES)?;
         let header = SnapshotHeader::decode(chunks.window.bytes()).map_err(|fault| match fault {
@@ -252,9 +253,10 @@ impl Chunks {
         }
     }
 
-    /// Reads and checks the next chunk. Nothing comes behind the end chunk, and where that was reached the file is whole.
+    /// Reads and checks the next chunk, its place among the others included. Nothing comes behind the end chunk, and where that was
+    /// reached the file is whole.
     pub(super) fn next_chunk(&mut self) -> Result<Option<Piece>> {
-        if self.ended {
+        if self.before == Some(ChunkKind::End) {
             return Ok(None);
         }
         let at = self.fill(CHUNK_HEADER_BYTES)?;
@@ -268,6 +270,9 @@ impl Chunks {
         if header.index != self.index {
             return Err(self.damage("the chunk is not the one that belongs here"));
         }
+        if !header.kind.may_follow(self.before) {
+            return Err(self.damage("the chunk is out of its order"));
+        }
         if chunk_checksum(chunk, self.store, self.lsn) != Some(header.checksum) {
             return Err(self.damage("the chunk's checksum does not match its content"));
         }
@@ -277,7 +282,7 @@ impl Chunks {
                 // waits for the end of what is being written
                 self.written.wait_for(u64::MAX);
                 self.check_end(at, content)?;
-                self.ended = true;
+                self.before = Some(ChunkKind::End);
                 return Ok(None);
             }
             ChunkKind::State | ChunkKind::Part => {
@@ -287,6 +292,7 @@ impl Chunks {
                 self.totals.transaction_bytes = self.totals.transaction_bytes.saturating_add(content as u64);
             }
         }
+        self.before = Some(header.kind);
         self.checksums.update(&header.checksum.to_le_bytes());
         self.index = self.index.saturating_add(1);
         self.offset = self.offset.saturating_add(whole as u64);

@@ -425,3 +425,124 @@ fn write_table<M: StateMachine>(table: &Table<M::Command>, out: &mut dyn Write) 
     }
     out.write_all(&bytes)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+mod tests {
+    use super::*;
+    use crate::format::snapshot::decode_chunk_header;
+    use crate::format::{Epoch, MachineTag};
+    use crate::kv::{Kv, KvCommand};
+    use crate::sim::SimDisk;
+    use crate::storage::OpenMode;
+
+    /// Does something to the file once all of it has been written, and before it is read back.
+    struct Written<'a>(&'a SimDisk, &'a str, &'a dyn Fn(&SimDisk, &str, u64));
+
+    impl Pace for Written<'_> {
+        fn is_gentle(&self) -> bool {
+            false
+        }
+
+        fn keep(&mut self, bytes: u64) -> Result<()> {
+            let Written(disk, temp, change) = self;
+            if disk.read_file(temp).unwrap().len() as u64 == bytes {
+                change(disk, temp, bytes);
+            }
+            Ok(())
+        }
+    }
+
+    fn header(lsn: u64, epoch: u64) -> SnapshotHeader {
+        let (store, lsn, epoch) = (StoreId::new(2), Lsn::new(lsn), Epoch::new(epoch));
+        let machine = MachineTag { name: Kv::NAME.into(), version: Kv::VERSION };
+        SnapshotHeader { store, lsn, epoch, wall_micros: 5, machine }
+    }
+
+    #[test]
+    fn what_somebody_else_has_written_over_a_snapshot_meanwhile_keeps_it_from_its_name() {
+        let mut kv = Kv::default();
+        (0..100u8).for_each(|n| drop(kv.apply(&KvCommand::put("", [n], vec![n; 100])).unwrap()));
+        let ours = header(8192, 4);
+        let put_header = |disk: &SimDisk, temp: &str, header: SnapshotHeader| {
+            let mut block = [0; HEADER_BYTES];
+            header.encode(&mut block).unwrap();
+            disk.overwrite(temp, 0, &block).unwrap();
+        };
+        let not_as_written = "the snapshot does not read back as written";
+        type Change<'a> = &'a dyn Fn(&SimDisk, &str, u64);
+        let cases: [(&str, Change<'_>, Option<&str>); 7] = [
+            ("nothing", &|_, _, _| {}, None),
+            ("another one's header", &|disk, temp, _| put_header(disk, temp, header(4096, 4)), Some(not_as_written)),
+            // of which no chunk tells
+            ("an older one's header", &|disk, temp, _| put_header(disk, temp, header(8192, 3)), Some(not_as_written)),
+            ("a byte behind it", &|disk, temp, bytes| disk.overwrite(temp, bytes, &[0]).unwrap(), Some(not_as_written)),
+            (
+                "a block behind it",
+                &|disk, temp, _| disk.overwrite(temp, 1 << 20, &[1; 512]).unwrap(),
+                Some(not_as_written),
+            ),
+            (
+                "its end is gone",
+                &|disk, temp, bytes| disk.truncate_file(temp, bytes - 1).unwrap(),
+                Some("the chunk is cut short"),
+            ),
+            (
+                "all of it is gone",
+                &|disk, temp, _| disk.truncate_file(temp, 0).unwrap(),
+                Some("the header is cut short"),
+            ),
+        ];
+        for (what, change, wanted) in cases {
+            let disk = SimDisk::new(1);
+            let (name, temp) = (names::snapshot(ours.lsn), names::temp(&names::snapshot(ours.lsn)));
+            let mut pace = Written(&disk, &temp, change);
+            let written = write(&disk, &ours, kv.clone(), &Table::default(), Help::None, &mut pace);
+            match (written, wanted) {
+                (Ok(entry), None) => {
+                    let bytes = disk.read_file(&name).unwrap().len() as u64;
+                    assert_eq!(entry, SnapshotEntry { lsn: ours.lsn, file_bytes: bytes });
+                }
+                (Err(Error::Corrupt { path, reason, .. }), Some(wanted)) => {
+                    assert!(path.ends_with(&temp) && reason == wanted, "{what}: {reason}");
+                    assert_eq!(disk.file_names(), Vec::<String>::new(), "{what}");
+                }
+                (other, _) => unreachable!("{what}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_begins_behind_each_flush_and_nothing_makes_none() {
+        let disk = SimDisk::new(1);
+        let file = disk.open("f", OpenMode::CreateNew).unwrap();
+        let fail = |operation, e| failed(&disk, "f", operation, e);
+        let target = Target { file: &*file, block_bytes: 4096, fail: &fail };
+        let mut put = |bytes: &[u8], offset| target.write(bytes, offset);
+        let mut pieces = Pieces::new(Out::Here(&mut put), false, &target).unwrap();
+        let mut pace = Unpaced;
+        let mut chunks = ChunkWriter::new(&mut pieces, StoreId::new(2), Lsn::new(8192), &mut pace).unwrap();
+        chunks.flush().unwrap();
+        for part in [b"a".to_vec(), vec![b'b'; CHUNK_BYTES + 1], b"c".to_vec()] {
+            chunks.write_all(&part).unwrap();
+            chunks.flush().unwrap();
+            chunks.flush().unwrap();
+        }
+        chunks.kind = ChunkKind::Transactions;
+        chunks.write_all(b"t").unwrap();
+        chunks.finish_kind().unwrap();
+        let file_bytes = chunks.finish().unwrap();
+        let bytes = disk.read_file("f").unwrap();
+        assert_eq!(bytes.len() as u64, file_bytes);
+        let (mut rest, mut found) = (&bytes[..], Vec::new());
+        while let Some(header) = decode_chunk_header(rest) {
+            let whole = CHUNK_HEADER_BYTES + header.content_bytes as usize;
+            found.push((header.kind, rest[CHUNK_HEADER_BYTES], header.content_bytes as usize));
+            rest = &rest[whole..];
+        }
+        let (part, state) = (ChunkKind::Part, ChunkKind::State);
+        let mut wanted = vec![(part, b'a', 1), (part, b'b', CHUNK_BYTES), (state, b'b', 1), (part, b'c', 1)];
+        wanted.extend([(ChunkKind::Transactions, b't', 1), (ChunkKind::End, found.last().unwrap().1, END_BYTES)]);
+        assert_eq!((found, rest.len()), (wanted, 0));
+    }
+}

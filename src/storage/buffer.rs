@@ -12,8 +12,10 @@ use std::ops::{Deref, DerefMut};
 const ALIGN_BYTES: usize = 4096;
 /// Up to here a buffer lies within the heap.
 const SMALL_BYTES: usize = 64 << 10;
-/// Where large pages begin to pay: twice the size of one.
-const LARGE_BYTES: usize = 4 << 20;
+/// The size of a large page on the most common processors.
+const LARGE_PAGE_BYTES: usize = 2 << 20;
+/// Where large pages begin to pay.
+const LARGE_BYTES: usize = 2 * LARGE_PAGE_BYTES;
 
 /// A growable buffer whose first byte's address is a multiple of 4096.
 ///
@@ -57,11 +59,14 @@ impl Memory {
     }
 }
 
-/// Memory that is zero. A large one is asked for in large pages: to fault it in by small ones costs more than to read into it.
+/// Memory that is zero. A large one is asked for in large pages, and in whole ones, for only then the kernel aligns it to them: to fault
+/// it in by small ones costs more than to read into it, and a device reads into them in fewer pieces.
 fn map(bytes: usize) -> io::Result<MmapMut> {
-    let map = MmapMut::map_anon(bytes)?;
+    let large = bytes >= LARGE_BYTES;
+    let whole = if large { bytes.checked_next_multiple_of(LARGE_PAGE_BYTES) } else { Some(bytes) };
+    let map = MmapMut::map_anon(whole.ok_or(io::ErrorKind::OutOfMemory)?)?;
     #[cfg(target_os = "linux")]
-    if bytes >= LARGE_BYTES {
+    if large {
         // only advice: where it is not taken the pages are small
         let _ = map.advise(memmap2::Advice::HugePage);
     }

@@ -156,3 +156,100 @@ fn is_whole(storage: &dyn Storage, segment: &OpenSegment, bytes: &[u8], position
 fn blocks(buf: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::successors(Some(buf), |rest| rest.get(MIN_BLOCK_BYTES as usize..)).take_while(|rest| !rest.is_empty())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+mod tests {
+    use super::*;
+    use crate::format::frame::FrameHeader;
+    use crate::format::names::{self, FileName};
+    use crate::sim::SimDisk;
+    use crate::sync::Arc;
+    use crate::wal::attach::SegmentFile;
+    use crate::wal::{Background, Log, LogOptions};
+
+    /// A log with so many frames, each in a block of its own, and its segment.
+    fn with_frames(count: u8) -> (SimDisk, OpenSegment) {
+        let disk = SimDisk::new(1);
+        let options = LogOptions { background: Background::Manual, ..LogOptions::default() };
+        let (log, _) = Log::open_on(Arc::new(disk.clone()), options).unwrap();
+        (0..count).for_each(|n| log.append(&[n; 100]).unwrap().wait().unwrap());
+        let name = disk.file_names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+        let FileName::Segment { id, base } = names::parse(&name) else { unreachable!("{name}") };
+        let segment = OpenSegment::open(&disk, &SegmentFile { name, id, base }).unwrap();
+        (disk, segment)
+    }
+
+    #[test]
+    fn a_search_ends_where_the_file_does_though_that_was_longer_when_it_was_opened() {
+        let (disk, segment) = with_frames(6);
+        // the header, then a frame in each block, of which the first is the one that is damaged
+        for blocks in (0..10).rev() {
+            disk.truncate_file(&segment.file.name, blocks * 4096).unwrap();
+            let found = search(&disk, &segment, 4096).unwrap().frames;
+            assert_eq!(found, blocks.saturating_sub(2).min(5), "{blocks} blocks are left");
+            let next = next_whole(&disk, &segment, segment.header.base, segment.capacity_end()).unwrap();
+            assert_eq!(next, (found > 0).then(|| segment.lsn_at(2 * 4096)), "{blocks} blocks are left");
+        }
+    }
+
+    #[test]
+    fn inside_a_block_a_frame_counts_only_behind_the_one_that_it_follows() {
+        let (disk, segment) = with_frames(1);
+        // a block that begins with a frame, and another frame behind it in the same block
+        let put = |offset: u64, previous_checksum: u32| {
+            let Place { store, epoch, lsn, .. } = segment.place(segment.lsn_at(offset));
+            let (kind, watermark) = (frame::FrameKind::Watermark, lsn);
+            let (payload_bytes, records) = (0, 0);
+            let header = FrameHeader { kind, store, epoch, lsn, watermark, payload_bytes, records, previous_checksum };
+            let mut bytes = vec![0; 128];
+            let checksum = frame::seal(&mut bytes, &header).unwrap();
+            disk.overwrite(&segment.file.name, offset, &bytes).unwrap();
+            checksum
+        };
+        let first = put(8192, 7);
+        assert_eq!(search(&disk, &segment, 4096).unwrap().frames, 1);
+        put(8192 + 128, first);
+        let later = search(&disk, &segment, 4096).unwrap();
+        assert_eq!((later.frames, later.watermark), (2, segment.lsn_at(8192 + 128)));
+        put(8192 + 128, first ^ 1);
+        let later = search(&disk, &segment, 4096).unwrap();
+        assert_eq!((later.frames, later.watermark), (1, segment.lsn_at(8192)));
+        // nor is what follows such a one
+        put(8192 + 256, 7);
+        put(3 * 4096, 9);
+        let later = search(&disk, &segment, 4096).unwrap();
+        assert_eq!((later.frames, later.watermark), (2, segment.lsn_at(3 * 4096)));
+        // where the block does not begin with a frame, none in it counts
+        disk.overwrite(&segment.file.name, 8192, &[b'.'; 128]).unwrap();
+        put(8192 + 128, first);
+        assert_eq!(search(&disk, &segment, 4096).unwrap().frames, 1);
+    }
+
+    #[test]
+    fn a_frame_that_goes_on_behind_the_end_of_the_file_is_none() {
+        let (disk, segment) = with_frames(1);
+        let place = segment.place(segment.lsn_at(8192));
+        let Place { store, epoch, lsn, .. } = place;
+        let put = |bytes: usize| {
+            let payload_bytes = (bytes - frame::HEADER_BYTES) as u32;
+            let (kind, watermark, records, previous_checksum) = (frame::FrameKind::Watermark, lsn, 0, 7);
+            let header = FrameHeader { kind, store, epoch, lsn, watermark, payload_bytes, records, previous_checksum };
+            let mut bytes = vec![b'.'; bytes];
+            frame::seal(&mut bytes, &header).unwrap();
+            disk.overwrite(&segment.file.name, 8192, &bytes[..4096]).unwrap();
+        };
+        let nothing = || {
+            let found = search(&disk, &segment, 4096).unwrap().frames;
+            let next = next_whole(&disk, &segment, segment.header.base, segment.capacity_end()).unwrap();
+            (found, next) == (0, None)
+        };
+        // behind what the header says that the file has, and behind what is left of that
+        put(usize::try_from(segment.header.file_bytes).unwrap());
+        assert!(nothing());
+        put(3 * 4096);
+        assert!(nothing());
+        disk.truncate_file(&segment.file.name, 3 * 4096).unwrap();
+        assert!(nothing());
+    }
+}

@@ -4,7 +4,6 @@ use super::attach::SegmentFile;
 use super::scan::{Chunk, Scanner};
 use crate::error::{Error, Result};
 use crate::format::Lsn;
-use crate::storage::AlignedBuf;
 
 /// The records of a log from an LSN up to what was durable when it was made, in order.
 ///
@@ -24,9 +23,7 @@ impl Records {
 
     fn read_chunk(&mut self) -> Result<bool> {
         let Some(scanner) = self.scanner.as_mut() else { return Ok(false) };
-        let buf = AlignedBuf::with_capacity(0)
-            .map_err(|e| Error::Full { what: "a read buffer", source: Some(std::sync::Arc::new(e)) })?;
-        let Some(chunk) = scanner.next_chunk(buf)? else { return Ok(false) };
+        let Some(chunk) = scanner.next_chunk()? else { return Ok(false) };
         let path = |file: &SegmentFile| scanner.path(&file.name);
         for record in records_of(&chunk) {
             let (lsn, bytes) = record.map_err(|(lsn, reason)| {
@@ -41,6 +38,9 @@ impl Records {
             }
         }
         self.ready.reverse();
+        if let Some(scanner) = self.scanner.as_mut() {
+            scanner.reuse(chunk);
+        }
         Ok(true)
     }
 }

@@ -17,9 +17,12 @@ use crate::storage::ahead::{self, Ahead};
 use crate::storage::{AlignedBuf, Storage, read_device_full};
 use crate::sync::Arc;
 
+/// A chunk is packed where its frames hold less than this part of it.
+const PACKED_BELOW: u64 = 4;
+
 /// Verified frames, and the bytes they lie in.
 pub(crate) struct Chunk {
-    buf: AlignedBuf,
+    bytes: Bytes,
     frames: Vec<FrameAt>,
     segment: SegmentFile,
     /// The version of the machine that wrote them.
@@ -27,13 +30,19 @@ pub(crate) struct Chunk {
     pub(crate) machine_name: Arc<str>,
 }
 
+enum Bytes {
+    /// As they were read.
+    Read(AlignedBuf),
+    /// Only what the frames hold, one behind the other.
+    Packed(Vec<u8>),
+}
+
 #[derive(Clone, Copy)]
 struct FrameAt {
     header: FrameHeader,
     checksum: u32,
-    /// In the buffer.
-    start: usize,
-    payload_end: usize,
+    /// In the bytes of the chunk.
+    payload: (usize, usize),
     total_bytes: u64,
     file_offset: u64,
 }
@@ -41,10 +50,14 @@ struct FrameAt {
 impl Chunk {
     /// The frames in order.
     pub(crate) fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        self.frames.iter().map(|at| Frame {
+        let bytes: &[u8] = match &self.bytes {
+            Bytes::Read(buf) => buf,
+            Bytes::Packed(bytes) => bytes,
+        };
+        self.frames.iter().map(move |at| Frame {
             header: at.header,
             checksum: at.checksum,
-            payload: self.buf.get(at.start.saturating_add(frame::HEADER_BYTES)..at.payload_end).unwrap_or_default(),
+            payload: bytes.get(at.payload.0..at.payload.1).unwrap_or_default(),
             total_bytes: at.total_bytes,
         })
     }
@@ -70,9 +83,24 @@ impl Chunk {
         self.frames.iter().map(|f| f.total_bytes).fold(0, u64::saturating_add)
     }
 
-    /// Its memory, to be read into again.
-    pub(crate) fn into_buf(self) -> AlignedBuf {
-        self.buf
+    /// Where most of it is padding, copies what its frames hold, and gives back what it was read into.
+    fn pack(&mut self) -> Option<AlignedBuf> {
+        let held = self.frames().map(|frame| frame.payload.len()).fold(0, usize::saturating_add);
+        let most = usize::try_from(self.bytes().checked_div(PACKED_BELOW)?).ok()?;
+        let mut packed = Vec::new();
+        // without memory for it, it stays as it is
+        packed.try_reserve_exact(Some(held).filter(|held| *held <= most)?).ok()?;
+        self.frames().for_each(|frame| packed.extend_from_slice(frame.payload));
+        let mut end = 0usize;
+        for at in &mut self.frames {
+            let bytes = at.payload.1.saturating_sub(at.payload.0);
+            at.payload = (end, end.saturating_add(bytes));
+            end = at.payload.1;
+        }
+        match std::mem::replace(&mut self.bytes, Bytes::Packed(packed)) {
+            Bytes::Read(buf) => Some(buf),
+            Bytes::Packed(_) => None,
+        }
     }
 }
 
@@ -119,6 +147,8 @@ pub(crate) struct Scanner {
     end: Option<ScanEnd>,
     /// What was read behind the last whole frame: in which segment, where in it, and the bytes.
     carry: (usize, u64, Vec<u8>),
+    /// Buffers to read into.
+    spare: Vec<AlignedBuf>,
     /// Reads ahead, if there is a thread for it.
     ahead: Option<Ahead>,
 }
@@ -146,9 +176,11 @@ impl Scanner {
     ) -> Scanner {
         let watermark = segments.iter().map(|s| s.header.watermark).fold(watermark, Lsn::max);
         let (lsn, previous_checksum) = (start, None);
-        let (at, upto, end, carry, ahead) = (0, None, None, <_>::default(), None);
-        let mut scanner =
-            Scanner { storage, segments, at, lsn, previous_checksum, watermark, clean_end, upto, end, carry, ahead };
+        let (at, upto, end, carry, spare, ahead) = (0, None, None, <_>::default(), Vec::new(), None);
+        #[rustfmt::skip]
+        let mut scanner = Scanner {
+            storage, segments, at, lsn, previous_checksum, watermark, clean_end, upto, end, carry, spare, ahead,
+        };
         match scanner.segments.first() {
             Some(first) if scanner.lsn <= first.header.base => scanner.enter(0),
             Some(_) => {}
@@ -243,11 +275,26 @@ impl Scanner {
         self.segments.get(at.saturating_add(1)).map(|next| next.header.previous_end)
     }
 
-    /// The next verified frames, read into `buf`; `None` at the end of the log.
+    /// Takes a chunk's memory, to read into it again.
+    pub(crate) fn reuse(&mut self, chunk: Chunk) {
+        if let Bytes::Read(buf) = chunk.bytes {
+            self.spare.push(buf);
+        }
+    }
+
+    /// Makes a chunk that is kept for a while smaller, where most of it is padding. So the same few buffers are read into in turn and
+    /// stay in the processor's cache, where what a device reads arrives sooner.
+    pub(crate) fn pack(&mut self, chunk: &mut Chunk) {
+        self.spare.extend(chunk.pack());
+    }
+
+    /// The next verified frames; `None` at the end of the log.
     ///
     /// # Errors
-    /// Damage, an unknown version, or an I/O error: never the end of the log by mistake.
-    pub(crate) fn next_chunk(&mut self, mut buf: AlignedBuf) -> Result<Option<Chunk>> {
+    /// Damage, an unknown version, or an I/O error: never the end of the log by mistake. [`Error::Full`] without memory to read into.
+    pub(crate) fn next_chunk(&mut self) -> Result<Option<Chunk>> {
+        let buf = self.spare.pop().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
+        let mut buf = buf.map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })?;
         let mut want = CHUNK_BYTES;
         while self.end.is_none() {
             let Some(segment) = self.segments.get(self.at).cloned() else { break };
@@ -281,7 +328,8 @@ impl Scanner {
                 self.carry = (self.at, next, buf.get(kept..).unwrap_or_default().to_vec());
                 let machine_version = segment.header.machine.version;
                 let machine_name = segment.machine_name.clone();
-                return Ok(Some(Chunk { buf, frames, segment: segment.file, machine_version, machine_name }));
+                let bytes = Bytes::Read(buf);
+                return Ok(Some(Chunk { bytes, frames, segment: segment.file, machine_version, machine_name }));
             }
             let into = usize::try_from(offset.saturating_sub(from)).unwrap_or(usize::MAX);
             let first = buf.get(base.saturating_add(into)..).unwrap_or_default();
@@ -377,12 +425,11 @@ impl Scanner {
             if self.previous_checksum.is_some_and(|previous| previous != frame.header.previous_checksum) {
                 return (frames, FrameFault::Chain);
             }
-            let payload_end = start.saturating_add(frame::HEADER_BYTES).saturating_add(frame.payload.len());
+            let payload = start.saturating_add(frame::HEADER_BYTES);
             frames.push(FrameAt {
                 header: frame.header,
                 checksum: frame.checksum,
-                start,
-                payload_end,
+                payload: (payload, payload.saturating_add(frame.payload.len())),
                 total_bytes: frame.total_bytes,
                 file_offset: offset.saturating_add(start.saturating_sub(base) as u64),
             });

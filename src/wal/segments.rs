@@ -14,7 +14,7 @@ use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_ful
 use crate::sync::Arc;
 
 /// How much of a segment is read at once, unless a frame is larger.
-pub(super) const CHUNK_BYTES: u64 = 4 << 20;
+pub(super) const CHUNK_BYTES: u64 = 2 << 20;
 const MAX_BLOCK_BYTES: u64 = 64 << 10;
 
 /// A segment whose header was read and checked.

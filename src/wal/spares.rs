@@ -245,7 +245,11 @@ impl Spares {
         recycled: usize,
         newest: &mut u64,
     ) -> Result<Option<Spare>> {
-        let io = |operation, e| Error::io(operation, self.storage.path(&segment.name), e);
+        let is_there = |operation, done: std::io::Result<()>| match done {
+            // somebody else has removed it: there is nothing left to give up
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|()| true).map_err(|e| Error::io(operation, self.storage.path(&segment.name), e)),
+        };
         let (kept, current) = {
             let queue = commit.queue.lock();
             (queue.spares().len().saturating_add(recycled), queue.segment_bytes)
@@ -254,13 +258,12 @@ impl Spares {
         if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
             let number = newest.saturating_add(1);
             let name = names::spare(number);
-            self.storage.rename(&segment.name, &name).map_err(|e| io("rename", e))?;
+            if !is_there("rename", self.storage.rename(&segment.name, &name))? {
+                return Ok(None);
+            }
             *newest = number;
             return Ok(Some(Spare { name, number, file_bytes: segment.file_bytes }));
         }
-        match self.storage.remove(&segment.name) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            other => other.map(|()| None).map_err(|e| io("remove", e)),
-        }
+        is_there("remove", self.storage.remove(&segment.name)).map(|_| None)
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
 use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::format::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
-use crate::storage::{AlignedBuf, OpenMode, Storage};
+use crate::storage::{OpenMode, Storage};
 use crate::sync::{Arc, AtomicBool, Mutex};
 
 /// A segment holds at least so many blocks, its header's included.
@@ -171,10 +171,8 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     let start = start_alone(&attached, &machine)?;
     // nothing on disk changes before all of it was verified
     let mut scanner = Scanner::new(&attached, start)?;
-    let out_of_memory = |e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) };
-    let mut buf = AlignedBuf::with_capacity(0).map_err(out_of_memory)?;
-    while let Some(chunk) = scanner.next_chunk(buf)? {
-        buf = chunk.into_buf();
+    while let Some(chunk) = scanner.next_chunk()? {
+        scanner.reuse(chunk);
     }
     let end = scanner.take_end()?;
     let root = prepare_root(&attached, &machine, &[], attached.origin()?)?;

@@ -41,6 +41,24 @@ fn a_header_that_goes_back_behind_its_predecessor_is_refused() {
     is_damage(&forged(&put(56, before.base + (1 << 40))), &last.name, "cannot have ended where");
     is_damage(&forged(&put(24, last.store ^ 1)), &last.name, "another store");
     is_damage(&forged(&put(32, last.id + 1)), &last.name, "another segment");
+
+    // of one opening, so that a segment begins where the one before ended: that is made longer, and to have ended in what it gained
+    let store = crate::stores::recycled();
+    let [.., before, last] = &store.segments[..] else { panic!("segments") };
+    let mut files: Files = store.files.clone();
+    let longer = files.get_mut(&before.name).unwrap();
+    longer.resize(longer.len() + 4 * before.block, 0);
+    put(72, longer.len() as u64)(&mut longer[..]);
+    fix_block(&mut longer[..before.block]);
+    assert_eq!(
+        open_on::<Stacks>(&on_disk(&files), &options()).map(|(engine, _)| state(&engine)).unwrap(),
+        *store.whole()
+    );
+    let header = &mut files.get_mut(&last.name).unwrap()[..last.block];
+    assert_eq!(u64_at(header, 56), last.base);
+    put(56, last.base + last.block as u64)(header);
+    fix_block(header);
+    is_damage(&on_disk(&files), &last.name, "goes back");
 }
 
 #[test]

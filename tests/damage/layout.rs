@@ -221,3 +221,36 @@ pub(crate) fn fix_snapshot(bytes: &mut [u8]) {
         at = end;
     }
 }
+
+/// A snapshot's chunks, each its kind and its content.
+pub(crate) fn chunks_of(snapshot: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let (mut at, mut chunks) = (512, Vec::new());
+    while at < snapshot.len() {
+        let end = at + 16 + u32_at(snapshot, at + 8) as usize;
+        chunks.push((snapshot[at], snapshot[at + 16..end].to_vec()));
+        at = end;
+    }
+    chunks
+}
+
+/// The snapshot with these chunks in place of its own. All that a reader can add up fits: numbers, totals, checksums.
+pub(crate) fn with_chunks(snapshot: &[u8], chunks: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    let (mut bytes, mut totals) = (snapshot[..512].to_vec(), [0u64; 2]);
+    for (index, (kind, content)) in chunks.iter().enumerate() {
+        bytes.extend_from_slice(&[*kind, 0, 0, 0]);
+        bytes.extend_from_slice(&(index as u32).to_le_bytes());
+        bytes.extend_from_slice(&(content.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        let at = bytes.len();
+        bytes.extend_from_slice(content);
+        match kind {
+            2 => totals[1] += content.len() as u64,
+            3 => totals.iter().zip([0, 8]).for_each(|(total, to)| {
+                bytes[at + to..at + to + 8].copy_from_slice(&total.to_le_bytes());
+            }),
+            _ => totals[0] += content.len() as u64,
+        }
+    }
+    fix_snapshot(&mut bytes);
+    bytes
+}

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod at_rest;
+mod chunks;
 #[path = "../suite/common/mod.rs"]
 mod common;
 mod forged;

@@ -4,7 +4,9 @@ use crate::common::{Cmd, Stacks, files, manual, names, open, open_on, scale, sta
 use crate::like_stacks::as_the_stacks;
 use seawal::kv::{Kv, KvCommand};
 use seawal::machine::{DecodeError, StateMachine};
+use seawal::salvage::{Outcome, Reach, SalvageReport, salvage};
 use seawal::sim::{Crash, SimDisk};
+use seawal::wal::LogStep;
 use seawal::{Engine, Error, Options, RecoveryPolicy, Step};
 use std::io::BufRead;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -176,6 +178,33 @@ fn a_digest_is_compared_only_by_the_version_that_wrote_it() {
 }
 
 #[test]
+fn salvage_compares_digests_with_the_version_that_wrote_them_only() {
+    let disk = SimDisk::new(7);
+    let (engine, _) = open_on::<Drifting>(&disk, &digesting(1)).unwrap();
+    let mut ends = Vec::new();
+    for _ in 0..8 {
+        engine.execute(Cmd::push(1, 1000)).unwrap();
+        digest(&engine);
+        engine.sync().unwrap();
+        ends.push(engine.stats().log.unwrap().durable);
+    }
+    drop(engine);
+    // the frame behind the fifth commit's digest is damaged, and what comes behind it proves that
+    let disk = disk.crash(Crash::Nothing);
+    let base_of = |name: &String| u64::from_str_radix(&name[9..25], 16).unwrap();
+    let segment = names(&disk, ".seg").into_iter().rfind(|name| base_of(name) <= ends[4].get()).unwrap();
+    disk.flip_bit(&segment, 4096 + ends[4].get() - base_of(&segment) + 70, 0).unwrap();
+    let salvaged = |report: seawal::Result<SalvageReport>| {
+        let report = report.unwrap();
+        assert_eq!(report.outcome, Outcome::Partial, "{report}");
+        (report.transactions, report.to_string().contains("is not the one that was logged"))
+    };
+    let (source, target) = (|| std::sync::Arc::new(disk.clone()), || std::sync::Arc::new(SimDisk::new(1)));
+    assert_eq!(salvaged(salvage::<NewerDrifting>(source(), target(), Reach::Proven)), (5, false));
+    assert_eq!(salvaged(salvage::<Drifting>(source(), target(), Reach::Proven)), (1, true));
+}
+
+#[test]
 fn a_store_with_digests_opens_without_the_option_and_shows_them() {
     let disk = SimDisk::new(6);
     let (engine, _) = open_on::<Kv>(&disk, &digesting(3)).unwrap();
@@ -235,6 +264,43 @@ fn a_full_disk_takes_no_digests_and_goes_on() {
     assert_eq!(state(&engine).at(1).len(), n as usize);
     assert_eq!(report.digests, taken);
     assert!(!names(&disk, ".seg").is_empty());
+}
+
+#[test]
+fn no_digest_comes_before_the_undo_that_is_owed_to_the_log() {
+    let disk = SimDisk::new(9);
+    // any two segments have room for all that is set aside
+    let options = digesting(1).segment_bytes(128 << 10).first_segment_bytes(128 << 10);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    let mut tx = engine.begin().unwrap();
+    for n in 0..6000 {
+        tx.execute(Cmd::push(2, n)).unwrap();
+    }
+    engine.sync().unwrap();
+    std::mem::forget(tx);
+    std::mem::forget(engine);
+    // a full disk, with a spare that takes a part of the undo
+    let disk = disk.crash(Crash::Nothing);
+    let spares: Vec<_> = disk.file_names().into_iter().filter(|name| name.starts_with("spare-")).collect();
+    disk.truncate_file(&spares[0], 16 << 10).unwrap();
+    spares[1..].iter().for_each(|name| disk.remove_file(name).unwrap());
+    disk.set_free_bytes(Some(0));
+    let (engine, report) = open_on::<Stacks>(&disk, &options).unwrap();
+    assert!(report.undone == 1 && report.warnings.iter().any(|w| w.contains("in memory")), "{report:?}");
+    assert!(engine.stats().log.unwrap().records > 0, "a part of it is in the log");
+    // there is space again, and room in the log before anybody has paid: the state as it is now is not yet what the log tells
+    disk.set_free_bytes(None);
+    while engine.step(Step::Log(LogStep::PrepareSegment)).unwrap() {}
+    assert!(!engine.step(Step::Digest).unwrap());
+    engine.execute(Cmd::push(1, 3)).unwrap();
+    digest(&engine);
+    engine.sync().unwrap();
+    let taken = engine.stats().digests;
+    assert!(taken > 0);
+    drop(engine);
+    let (engine, report) = open(&disk.crash(Crash::Nothing));
+    assert_eq!((report.digests, state(&engine).at(1), state(&engine).at(2)), (taken, vec![1, 3], vec![]), "{report:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::common::{Cmd, Rng, Stacks, manual, names, open, open_on, scale, state};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::{Background, LogStep};
-use seawal::{Engine, Error, ExecuteError, Options, Step};
+use seawal::{Engine, Error, ExecuteError, Options, Step, Verdict};
 use std::time::{Duration, Instant};
 
 fn is_full(result: Result<u32, ExecuteError<crate::common::Empty>>) -> bool {
@@ -223,6 +223,20 @@ fn is_missed(disk: &SimDisk, segment: &str) -> bool {
 fn what_was_recovered_on_a_full_disk_is_proven_as_soon_as_there_is_space() {
     let (disk, engine, segment) = opened_without_space(&manual());
     assert!(!is_missed(&disk, &segment), "a torn write cannot be told from it yet");
+    // there still is none, be it a commit or a step that tries
+    disk.fail_next(OpKind::WriteAt, Fault::NoSpace, Persistence::ForEver);
+    for _ in 0..3 {
+        assert!(!has_room(&engine));
+        assert!(!engine.step(Step::Log(LogStep::Watermark)).unwrap());
+        assert!(!is_missed(&disk, &segment));
+    }
+    disk.clear_faults();
+    // any other failure is told, and tried again the next time
+    disk.fail_next(OpKind::WriteAt, Fault::Eio, Persistence::Once);
+    let error = engine.step(Step::Log(LogStep::Watermark)).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error:?}");
+    assert!(!is_missed(&disk, &segment));
+    assert!(engine.step(Step::Log(LogStep::Watermark)).unwrap());
     while engine.step(Step::Log(LogStep::Watermark)).unwrap() {}
     assert!(is_missed(&disk, &segment), "by a step");
     let (disk, _engine, segment) = opened_without_space(&manual().background(Background::Threads));
@@ -230,6 +244,33 @@ fn what_was_recovered_on_a_full_disk_is_proven_as_soon_as_there_is_space() {
     while !is_missed(&disk, &segment) {
         assert!(Instant::now() < deadline, "by the threads");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_store_that_was_opened_on_a_full_disk_is_closed_as_any_other_once_there_is_space() {
+    for losers in [false, true] {
+        let (disk, wanted) = if losers {
+            full_with_losers(2)
+        } else {
+            let (disk, engine, _) = opened_without_space(&manual());
+            let wanted = state(&engine);
+            std::mem::forget(engine);
+            (disk, wanted)
+        };
+        let disk = disk.crash(Crash::Nothing);
+        names(&disk, "").iter().filter(|n| n.starts_with("spare-")).for_each(|n| disk.remove_file(n).unwrap());
+        disk.set_free_bytes(Some(0));
+        let (engine, report) = open(&disk);
+        assert_eq!((state(&engine), report.undone), (wanted.clone(), if losers { 4 } else { 0 }), "{report:?}");
+        // neither has anything been written since it was opened, nor is there space
+        assert!(engine.checkpoint().unwrap_err().is_full());
+        disk.set_free_bytes(None);
+        engine.close().unwrap_or_else(|error| panic!("losers: {losers}: {error:?}"));
+        drop(engine);
+        let (engine, report) = open(&disk.crash(Crash::Nothing));
+        assert_eq!((report.verdict, report.records, report.undone), (Verdict::Clean, 0, 0), "{report:?}");
+        assert_eq!(state(&engine), wanted);
     }
 }
 

@@ -147,6 +147,35 @@ fn truncation_gives_space_back_and_keeps_the_rest() {
 }
 
 #[test]
+fn truncation_is_not_held_up_by_segments_that_somebody_else_has_removed() {
+    // what is given up is used again as far as there may be spares, and removed beyond that
+    for most_spares in [0, 8] {
+        let disk = SimDisk::new(4);
+        let mut options = options();
+        options.most_spares = most_spares;
+        let (log, _) = Log::open_on(Arc::new(disk.clone()), options).unwrap();
+        for n in 0..100u8 {
+            log.append(&[n; 3000]).unwrap().wait().unwrap();
+        }
+        let segments = || disk.file_names().into_iter().filter(|name| name.ends_with(".seg")).collect::<Vec<_>>();
+        let before = segments();
+        assert!(before.len() > 5);
+        let gone = before[..before.len() - 2].iter().step_by(2);
+        gone.clone().for_each(|name| disk.remove_file(name).unwrap());
+        log.truncate_before(log.durable_lsn()).unwrap();
+        assert_eq!(segments(), before[before.len() - 1..], "{most_spares} spares");
+        let bytes = disk.read_file(&before[before.len() - 1]).unwrap().len() as u64;
+        let stats = log.stats();
+        assert_eq!((stats.segments, stats.segment_bytes), (1, bytes));
+        // whoever had been removed is no spare
+        assert!((0..100).all(|n| log.append(&[n; 3000]).unwrap().wait().is_ok()));
+        log.close().unwrap();
+        let (log, _) = open(&disk).unwrap();
+        assert_eq!(contents(&log).last().unwrap()[..], [99; 3000]);
+    }
+}
+
+#[test]
 fn a_crash_at_any_operation_of_a_truncation_leaves_every_record_that_was_to_be_kept() {
     let disk = SimDisk::new(5);
     let (log, _) = open(&disk).unwrap();

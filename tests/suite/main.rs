@@ -27,6 +27,7 @@ mod pressure;
 mod promises;
 mod recovery;
 mod regressions;
+mod rejects;
 mod salvage;
 mod salvage_gaps;
 #[cfg(feature = "serde")]

@@ -2,10 +2,11 @@
 
 use crate::common::{Cmd, Stacks, manual, names, open_on, state};
 use crate::like_stacks::as_the_stacks;
+use seawal::kv::{Kv, KvCommand};
 use seawal::machine::StateMachine;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::{Background, LogStep};
-use seawal::{Durability, Engine, ExecuteError, Step};
+use seawal::{Durability, Engine, Error, ExecuteError, Options, Step};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -83,20 +84,27 @@ fn a_budget_that_cannot_be_met_still_takes_checkpoints_after_some_rest() {
     assert!(!is_due(&engine), "nothing is new");
 }
 
-/// As the stacks, but they cannot be saved while this says so.
-static UNWILLING: AtomicBool = AtomicBool::new(false);
+/// As the stacks, but they cannot be saved while that says so.
+macro_rules! cannot_be_saved {
+    ($machine:ident while $says_so:ident) => {
+        static $says_so: AtomicBool = AtomicBool::new(false);
 
-#[derive(Clone, Default)]
-struct Unwilling(Stacks);
+        #[derive(Clone, Default)]
+        struct $machine(Stacks);
 
-impl StateMachine for Unwilling {
-    const NAME: &'static str = "unwilling";
-    const VERSION: u32 = 1;
-    as_the_stacks!(commands apply decode load);
-    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
-        if UNWILLING.load(Ordering::SeqCst) { Err(io::Error::other("not now")) } else { self.0.save(out) }
-    }
+        impl StateMachine for $machine {
+            const NAME: &'static str = "stacks";
+            const VERSION: u32 = 1;
+            as_the_stacks!(commands apply decode load);
+            fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+                if $says_so.load(Ordering::SeqCst) { Err(io::Error::other("not now")) } else { self.0.save(out) }
+            }
+        }
+    };
 }
+
+cannot_be_saved!(Unwilling while UNWILLING);
+cannot_be_saved!(Reluctant while RELUCTANT);
 
 #[test]
 fn at_its_bound_the_log_refuses_commits_after_a_wait_and_takes_them_once_a_checkpoint_has_made_room() {
@@ -140,6 +148,92 @@ fn at_its_bound_the_log_refuses_commits_after_a_wait_and_takes_them_once_a_check
     drop(engine);
     let (engine, _) = open_on::<Unwilling>(&disk.crash(Crash::Nothing), &manual()).unwrap();
     assert_eq!(engine.read(|state| state.0.at(1)).unwrap(), done);
+}
+
+#[test]
+fn who_waits_at_the_bound_goes_on_as_soon_as_a_checkpoint_has_made_room() {
+    let disk = SimDisk::new(6);
+    // nobody's patience ends within the test
+    let options = manual()
+        .background(Background::Threads)
+        .lock_timeout(Duration::from_secs(600))
+        .max_log_bytes(256 << 10)
+        .checkpoint_log_bytes(1 << 30);
+    let (engine, _) = open_on::<Reluctant>(&disk, &options).unwrap();
+    let engine = Arc::new(engine);
+    RELUCTANT.store(true, Ordering::SeqCst);
+    let (begun, done) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let pusher = {
+        let (engine, begun, done) = (engine.clone(), begun.clone(), done.clone());
+        std::thread::spawn(move || {
+            for value in 0..100 {
+                begun.store(value + 1, Ordering::SeqCst);
+                engine.execute(Cmd::Push { key: 1, value, pad: 3000 }).unwrap();
+                done.store(value + 1, Ordering::SeqCst);
+            }
+        })
+    };
+    // no checkpoint succeeds: the bound is passed, and from then on nothing is done that was not begun before
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut still = 0;
+    while still < 20 {
+        assert!(Instant::now() < deadline, "{:?}", engine.stats());
+        let before = (begun.load(Ordering::SeqCst), done.load(Ordering::SeqCst));
+        std::thread::sleep(Duration::from_millis(10));
+        let is_at_bound = engine.stats().log.unwrap().segment_bytes > 256 << 10;
+        let waits = before.0 > before.1 && before == (begun.load(Ordering::SeqCst), done.load(Ordering::SeqCst));
+        still = if is_at_bound && waits { still + 1 } else { 0 };
+    }
+    assert!(done.load(Ordering::SeqCst) < 100);
+    RELUCTANT.store(false, Ordering::SeqCst);
+    while !pusher.is_finished() {
+        assert!(Instant::now() < deadline, "{:?}", engine.stats());
+        disk.advance(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    pusher.join().unwrap();
+    assert_eq!(engine.read(|state| state.0.at(1)).unwrap(), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_checkpoint_under_way_is_given_up_when_the_last_handle_is_gone() {
+    let disk = SimDisk::new(8);
+    // so slow that it would take as many tenths of a second as there are mebibytes
+    let options = Options::new().checkpoint_log_bytes(8 << 20).checkpoint_bytes_per_second(Some(1));
+    let (engine, _) = open_on::<Kv>(&disk, &options).unwrap();
+    for n in 0..64u8 {
+        engine.execute_with(KvCommand::put("", [n], vec![n; 1 << 20]), Durability::Os).unwrap();
+    }
+    engine.sync().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !disk.file_names().iter().any(|name| name.ends_with(".snap.tmp")) {
+        assert!(Instant::now() < deadline, "{:?}", engine.stats());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(engine);
+    assert!(!disk.file_names().iter().any(|name| name.contains(".snap")), "{:?}", disk.file_names());
+    let (engine, report) = open_on::<Kv>(&disk, &options).unwrap();
+    assert_eq!((report.redone, engine.get([63]).unwrap().map(|value| value.len())), (64, Some(1 << 20)), "{report:?}");
+}
+
+#[test]
+fn a_rate_of_nothing_is_refused_and_no_rate_or_any_other_is_not() {
+    for (rate, is_refused) in [(None, false), (Some(0), true), (Some(1), false), (Some(u64::MAX), false)] {
+        let disk = SimDisk::new(7);
+        // a state so small that at any rate it is written at once: nobody waits where nobody works behind the scenes
+        let opened = open_on::<Stacks>(&disk, &manual().checkpoint_bytes_per_second(rate));
+        match opened {
+            Ok((engine, _)) => {
+                engine.execute(Cmd::push(1, 1)).unwrap();
+                engine.close().unwrap();
+                assert!(!is_refused, "{rate:?}");
+            }
+            Err(error) => {
+                assert!(is_refused && matches!(error, Error::InvalidArgument { .. }), "{rate:?}: {error:?}");
+                assert!(disk.file_names().is_empty());
+            }
+        }
+    }
 }
 
 #[test]

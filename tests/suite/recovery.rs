@@ -588,30 +588,6 @@ fn foreign_and_unfinished_files_are_no_hindrance() {
 }
 
 #[test]
-fn a_command_that_rejects_in_replay_is_corruption_with_its_lsn() {
-    // the same records, under a machine that now refuses one of them
-    #[derive(Clone, Default)]
-    struct Picky(Stacks);
-    impl StateMachine for Picky {
-        const NAME: &'static str = "stacks";
-        const VERSION: u32 = 3;
-        as_the_stacks!(commands decode save load);
-        fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
-            if matches!(command, Cmd::Push { value: 4, .. }) {
-                Err(crate::common::Empty(0))
-            } else {
-                self.0.apply(command)
-            }
-        }
-    }
-    let (disk, _) = store(10);
-    let before = files(&disk);
-    let error = open_on::<Picky>(&disk, &manual()).map(|_| ()).unwrap_err();
-    assert!(matches!(error, Error::Corrupt { lsn: Some(_), .. }), "{error:?}");
-    assert_eq!(files(&disk), before);
-}
-
-#[test]
 fn the_clock_may_jump() {
     let (disk, wanted) = store(10);
     disk.advance(std::time::Duration::from_secs(1 << 40));

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Instant;
 
 pub const SIZES: [u64; 3] = [100_000, 1_000_000, 10_000_000];
-pub const SINGLES: u64 = 50_000;
+pub const SINGLES: u64 = 200_000;
 pub const DEVICE: &str = "the device";
 
 pub fn replay_row(entries: u64) -> String {
