@@ -143,6 +143,10 @@ impl Options {
 
     /// How many bytes a second a checkpoint writes unless a bound nears; `None` lets it go as fast as it can. 256 MiB by default. A rate of
     /// nothing is refused when the store is opened.
+    ///
+    /// A bound is also what the frozen state may take beside the one that goes on, where the machine
+    /// [tells](crate::machine::StateMachine::copied_share): from an eighth on the checkpoint hurries, and from three sixteenths on commits
+    /// wait for it, each for ten milliseconds at the most.
     #[must_use]
     pub fn checkpoint_bytes_per_second(mut self, rate: Option<u64>) -> Self {
         self.checkpoint_bytes_per_second = rate;

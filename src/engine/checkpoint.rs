@@ -28,6 +28,12 @@ const RETRY: Duration = Duration::from_secs(1);
 const HOLD_BACK: Duration = Duration::from_millis(10);
 /// Pressure is looked at once in so many commands.
 const PRESSURE_SAMPLE: u64 = 64;
+/// A checkpoint goes as fast as it can from where what changed beside it takes this share of the state's memory.
+const COPIED_HURRY: f64 = 1.0 / 8.0;
+/// From here on commits wait for it. Buffers and what an allocator makes of it come on top, and all of it is to stay below a third.
+const COPIED_MOST: f64 = 3.0 / 16.0;
+/// Where memory is short, what is looked at so often is how much of it was given back.
+const COPIED_LOOK: Duration = Duration::from_micros(500);
 
 enum Stage<M: StateMachine> {
     /// With the point in the log that marks this state for a digest, if digests are wanted.
@@ -67,6 +73,8 @@ pub(crate) struct Checkpoints<M: StateMachine> {
     job: Mutex<Option<Job<M>>>,
     published: Mutex<Published>,
     pressed: AtomicBool,
+    /// Whether a state is being written.
+    writing: AtomicBool,
     commands: AtomicU64,
     /// Signalled when a checkpoint has ended.
     ended: (Mutex<()>, Condvar),
@@ -91,6 +99,7 @@ impl<M: StateMachine> Checkpoints<M> {
             job: Mutex::new(None),
             published: Mutex::new(published),
             pressed: AtomicBool::new(false),
+            writing: AtomicBool::new(false),
             commands: AtomicU64::new(0),
             ended: (Mutex::new(()), Condvar::new()),
             freeze_nanos: AtomicU64::new(0),
@@ -144,7 +153,8 @@ impl<M: StateMachine> Pace for Pacer<'_, M> {
         let nanos = u128::from(bytes).saturating_mul(1_000_000_000) / u128::from(rate);
         let due = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let early = due.saturating_sub(shared.storage.monotonic().saturating_sub(self.began));
-        if !early.is_zero() && !shared.is_pressed(self.log) && shared.check().is_ok() {
+        let pressed = || shared.is_pressed(self.log) || shared.copied_share() > COPIED_HURRY;
+        if !early.is_zero() && !pressed() && shared.check().is_ok() {
             thread::park_timeout(early.min(Duration::from_millis(100)));
         }
         Ok(())
@@ -238,6 +248,16 @@ impl<M: StateMachine> Shared<M> {
         least <= budget && self.estimated_recovery() > near
     }
 
+    /// How much of the state's memory the frozen one holds beside it.
+    fn copied_share(&self) -> f64 {
+        let threads = self.options.log.background == crate::wal::Background::Threads;
+        if !threads || !self.checkpoints.writing.load(Ordering::Relaxed) {
+            return 0.0;
+        }
+        let core = self.core.read();
+        guarded(|| core.state.copied_share()).unwrap_or(0.0)
+    }
+
     /// Slows a command down where a bound is near, so that the checkpoint catches up.
     ///
     /// # Errors
@@ -249,6 +269,7 @@ impl<M: StateMachine> Shared<M> {
         let near = log.segment_bytes() > self.options.max_log_bytes / 4 * 3;
         if near || count.is_multiple_of(PRESSURE_SAMPLE) || checkpoints.pressed.load(Ordering::Relaxed) {
             checkpoints.pressed.store(self.is_pressed(log), Ordering::Relaxed);
+            self.await_copies();
         }
         if !checkpoints.pressed.load(Ordering::Relaxed) || self.options.log.background == crate::wal::Background::Manual
         {
@@ -259,6 +280,15 @@ impl<M: StateMachine> Shared<M> {
             checkpoints.ended.1.wait_for(&mut guard, HOLD_BACK);
         }
         self.refuse_over_bound(log)
+    }
+
+    /// Waits, not for long, until the checkpoint has given memory back.
+    fn await_copies(&self) {
+        let deadline = Instant::now().checked_add(HOLD_BACK);
+        while self.copied_share() > COPIED_MOST && deadline.is_some_and(|deadline| Instant::now() < deadline) {
+            let mut guard = self.checkpoints.ended.0.lock();
+            self.checkpoints.ended.1.wait_for(&mut guard, COPIED_LOOK);
+        }
     }
 
     fn refuse_over_bound(&self, log: &Log) -> Result<()> {
@@ -430,8 +460,10 @@ impl<M: StateMachine> Shared<M> {
                 // a digest that cannot be had is no reason to let the log grow
                 let digest = point.and_then(|point| Some((point, self.digest_of(&state).ok()?)));
                 let help = self.options.log.background.into();
-                let entry = snapshot::write(&*self.storage, &header, state, &table, help, &mut pace)?;
-                Stage::Publish { entry, digest }
+                self.checkpoints.writing.store(true, Ordering::Relaxed);
+                let written = snapshot::write(&*self.storage, &header, state, &table, help, &mut pace);
+                self.checkpoints.writing.store(false, Ordering::Relaxed);
+                Stage::Publish { entry: written?, digest }
             }
             Stage::Publish { entry, digest } => {
                 log.wait(header.lsn, Level::Durable)?;

@@ -7,7 +7,7 @@
 
 use super::codec::{put_varint, split_varint};
 use super::snapshot::{Entries, PART_BYTES};
-use super::tree::{DetachedLeaf, Tree};
+use super::tree::{DetachedLeaf, Drain, Tree};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::mpsc;
@@ -45,6 +45,8 @@ pub(super) fn threads_for(tree: &Tree) -> usize {
 /// Writes a state, and lets go of its leaves as they have been encoded.
 pub(super) fn save(tree: Tree, threads: usize, out: &mut dyn Write) -> io::Result<()> {
     let mut joiner = Joiner::new(out, tree.len())?;
+    let drain = tree.drain();
+    let drain = &drain;
     thread::scope(|scope| {
         let mut helpers = Vec::new();
         for _ in 0..threads {
@@ -52,7 +54,7 @@ pub(super) fn save(tree: Tree, threads: usize, out: &mut dyn Write) -> io::Resul
             let (encoded_out, encoded) = mpsc::channel::<Encoded>();
             let encode_all = move || {
                 for batch in batches_in {
-                    if encoded_out.send(encode(batch)).is_err() {
+                    if encoded_out.send(encode(batch, drain)).is_err() {
                         break;
                     }
                 }
@@ -102,14 +104,15 @@ fn batches(tree: Tree) -> impl Iterator<Item = Batch> {
     })
 }
 
-fn encode(batch: Batch) -> Encoded {
+fn encode(batch: Batch, drain: &Drain) -> Encoded {
     let mut entries = Entries::after(&batch.before, Vec::with_capacity(BATCH_BYTES.saturating_mul(5) / 4));
-    for leaf in batch.leaves {
+    for leaf in &batch.leaves {
         leaf.for_each(|key, value| {
             entries.push_head(key, value.len());
             entries.bytes.extend_from_slice(value);
         });
     }
+    drain.pass(batch.leaves);
     Encoded { before: batch.before, bytes: entries.bytes }
 }
 

@@ -355,6 +355,10 @@ impl StateMachine for Kv {
         self.save_and_drop(out)
     }
 
+    fn copied_share(&self) -> f64 {
+        self.tree.copied_share()
+    }
+
     fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {
         Ok(Kv { tree: snapshot::load(input)?, gathered: None })
     }

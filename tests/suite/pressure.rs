@@ -9,7 +9,7 @@ use seawal::wal::{Background, LogStep};
 use seawal::{Durability, Engine, Error, ExecuteError, Options, Step};
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Whether a trigger began a checkpoint; it is carried through then.
@@ -253,4 +253,85 @@ fn what_another_commit_has_made_durable_is_not_synced_when_it_is_due() {
     disk.advance(Duration::from_millis(10));
     assert!(engine.step(Step::Log(LogStep::SyncDue)).unwrap());
     assert_eq!(state(&open_on::<Stacks>(&disk.crash(Crash::Nothing), &manual()).unwrap().0).at(1), [1, 2, 3]);
+}
+
+/// As the stacks, but they are saved in many parts, wait at the last for this to be set, and have frozen copies that take much memory
+/// for so many more times that somebody asks.
+static SAVED: AtomicBool = AtomicBool::new(false);
+static SAVING: AtomicBool = AtomicBool::new(false);
+static MUCH: AtomicU32 = AtomicU32::new(0);
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Clone, Default)]
+struct Copied(Stacks);
+
+impl StateMachine for Copied {
+    const NAME: &'static str = "copied";
+    const VERSION: u32 = 1;
+    as_the_stacks!(commands apply decode load);
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        for _ in 0..15 {
+            out.write_all(b"part")?;
+            out.flush()?;
+        }
+        SAVING.store(true, Ordering::SeqCst);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !SAVED.load(Ordering::SeqCst) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+    fn copied_share(&self) -> f64 {
+        ASKED.fetch_add(1, Ordering::SeqCst);
+        let more = MUCH.try_update(Ordering::SeqCst, Ordering::SeqCst, |more| more.checked_sub(1));
+        if more.is_ok() { 0.25 } else { 0.0 }
+    }
+}
+
+#[test]
+fn where_copies_beside_a_checkpoint_take_much_memory_it_hurries_and_commits_wait_for_it() {
+    let disk = SimDisk::new(6);
+    let options = manual().max_log_bytes(1 << 30).checkpoint_log_bytes(1 << 30);
+    let options = options.background(Background::Threads).checkpoint_bytes_per_second(Some(1));
+    let (engine, _) = open_on::<Copied>(&disk, &options).unwrap();
+    let push = |n: u32| _ = engine.execute(Cmd::push(1, n)).unwrap();
+    let asked = || ASKED.swap(0, Ordering::SeqCst);
+    let checkpoint = || {
+        let began = Instant::now();
+        engine.checkpoint().unwrap();
+        began.elapsed()
+    };
+    (0..200).for_each(push);
+    assert_eq!(asked(), 0, "without a checkpoint nobody asks");
+    // at one byte a second it rests as long as it may after each part, unless memory is short
+    SAVED.store(true, Ordering::SeqCst);
+    let slow = checkpoint();
+    assert!(slow >= Duration::from_millis(1500), "{slow:?}");
+    push(200);
+    MUCH.store(u32::MAX, Ordering::SeqCst);
+    let hurried = checkpoint();
+    assert!(hurried < slow / 2, "{hurried:?} and {slow:?}");
+    // a commit waits until there is less
+    std::thread::scope(|scope| {
+        [&SAVED, &SAVING].into_iter().for_each(|said| said.store(false, Ordering::SeqCst));
+        push(201);
+        scope.spawn(checkpoint);
+        while !SAVING.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        MUCH.store(4, Ordering::SeqCst);
+        asked();
+        (202..202 + 64).for_each(push);
+        assert_eq!(asked(), 5, "once, and until there was less");
+        // and not for ever
+        MUCH.store(u32::MAX, Ordering::SeqCst);
+        (266..266 + 64).for_each(push);
+        assert!(asked() > 1);
+        MUCH.store(0, Ordering::SeqCst);
+        SAVED.store(true, Ordering::SeqCst);
+    });
+    asked();
+    (330..530).for_each(push);
+    assert_eq!((asked(), engine.stats().checkpoints), (0, 3));
+    assert_eq!(engine.read(|state| state.0.at(1)).unwrap(), (0..530).collect::<Vec<_>>());
 }

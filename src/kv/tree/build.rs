@@ -122,7 +122,8 @@ impl Tree {
             all.len += run.len;
             all.payload_bytes += run.payload_bytes;
         }
-        Ok(Tree { root: root_of(all.leaves), len: all.len, payload_bytes: all.payload_bytes })
+        let (root, spares) = (root_of(all.leaves), Arc::default());
+        Ok(Tree { root, len: all.len, payload_bytes: all.payload_bytes, spares })
     }
 }
 

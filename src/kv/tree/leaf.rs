@@ -14,11 +14,15 @@
 //! of the keys behind the prefix; each index into `large` occurs once; words and entries fit into
 //! `data`, whose size is one of [`Leaf::zeroed`]'s.
 
+mod memory;
 mod stretch;
 
+pub(super) use memory::{CLASSES, class_of};
 pub(super) use stretch::Stretch;
 
 use super::head::{common_prefix, equal_heads, head, search_ties, separator};
+use super::spares::Spares;
+use memory::{build, fill};
 use std::cmp::Ordering;
 use std::hint::black_box;
 use std::ops::Range;
@@ -31,11 +35,7 @@ pub(super) const INLINE_KEY: usize = 512;
 /// A leaf whose words and entries take more is split, if it has two.
 pub(super) const LEAF_BYTES: usize = 4096;
 
-/// The largest leaf: after a lopsided split one side may be half an entry over the limit, and then gets one more.
-const MAX_DATA: usize = 26 * 256 - 56;
-const _: () = assert!(LEAF_BYTES + (INLINE_KEY + INLINE_VALUE + WORD) * 3 / 2 <= MAX_DATA);
-
-const WORD: usize = 8;
+pub(super) const WORD: usize = 8;
 /// What memory is fetched in.
 const LINE: usize = 64;
 /// How much of each end is fetched ahead.
@@ -80,25 +80,6 @@ impl Word {
 }
 
 impl Leaf {
-    /// An empty leaf that holds at least `size` bytes of words and entries.
-    ///
-    /// The sizes are few, so that the allocator finds a use for what was freed; with header, counts and the
-    /// allocator's own word they are multiples of 256.
-    pub(super) fn zeroed(size: usize) -> Arc<Leaf> {
-        macro_rules! sizes {
-            ($($blocks:literal)*) => {
-                match (size + 56).div_ceil(256) {
-                    $($blocks => empty::<{ $blocks * 256 - 56 }>(),)*
-                    _ => empty::<MAX_DATA>(),
-                }
-            };
-        }
-        if size <= 72 {
-            return empty::<72>();
-        }
-        sizes!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25)
-    }
-
     pub(super) fn len(&self) -> usize {
         usize::from(self.len)
     }
@@ -243,18 +224,21 @@ impl Leaf {
         this: &mut Arc<Leaf>,
         key: &[u8],
         value: &[u8],
+        spares: &Spares,
         seen: impl FnOnce(&[u8]) -> R,
     ) -> (Option<R>, Option<Arc<Leaf>>) {
         let (at, previous) = match this.search(key) {
             Ok(at) => {
                 let previous = seen(this.value(at));
-                let size = this.size() + Self::size_of(&[], value);
-                Self::with_room(this, size, |leaf| leaf.replace(at, value));
+                spares.note_replaced(Self::shared_value(this, at));
+                let (old, new) = (this.size_at(at), Self::size_of(key, value));
+                let size = this.size() + new.saturating_sub(old);
+                Self::with_room(this, size, spares, |leaf| leaf.replace(at, value));
                 (at, Some(previous))
             }
             Err(at) => {
                 let size = this.size() + Self::size_of(key, value);
-                Self::with_room(this, size, |leaf| leaf.insert_at(at, key, value));
+                Self::with_room(this, size, spares, |leaf| leaf.insert_at(at, key, value));
                 (at, None)
             }
         };
@@ -262,11 +246,17 @@ impl Leaf {
     }
 
     /// Removes `key`. Returns what `seen` makes of its value.
-    pub(super) fn remove<R>(this: &mut Arc<Leaf>, key: &[u8], seen: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    pub(super) fn remove<R>(
+        this: &mut Arc<Leaf>,
+        key: &[u8],
+        spares: &Spares,
+        seen: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
         let at = this.search(key).ok()?;
         let previous = seen(this.value(at));
+        spares.note_replaced(Self::shared_value(this, at));
         let size = this.size();
-        Self::with_room(this, size, |leaf| leaf.remove_at(at));
+        Self::with_room(this, size, spares, |leaf| leaf.remove_at(at));
         if this.size() < this.data.len() / 3 * 2 {
             *this = this.copy(this.size());
         }
@@ -274,11 +264,13 @@ impl Leaf {
     }
 
     /// Changes the leaf in place if nobody else holds it and it has `size` bytes, else a copy that has.
-    fn with_room(this: &mut Arc<Leaf>, size: usize, change: impl FnOnce(&mut Leaf)) {
+    fn with_room(this: &mut Arc<Leaf>, size: usize, spares: &Spares, change: impl FnOnce(&mut Leaf)) {
         match Arc::get_mut(this) {
             Some(leaf) if leaf.data.len() >= size => return change(leaf),
-            _ => *this = this.copy(size),
+            Some(_) => {}
+            None => spares.note_replaced(this.size()),
         }
+        *this = this.copy_into(spares.take(size).unwrap_or_else(|| Self::zeroed(size)));
         if let Some(leaf) = Arc::get_mut(this) {
             change(leaf);
         }
@@ -286,7 +278,12 @@ impl Leaf {
 
     /// A copy with at least `size` bytes of space.
     fn copy(&self, size: usize) -> Arc<Leaf> {
-        build(size, |copy| {
+        self.copy_into(Self::zeroed(size))
+    }
+
+    /// A copy in the place of a leaf that nobody else holds and that is large enough.
+    fn copy_into(&self, place: Arc<Leaf>) -> Arc<Leaf> {
+        fill(place, |copy| {
             copy.large.clone_from(&self.large);
             (copy.prefix, copy.len, copy.used) = (self.prefix, self.len, self.used);
             let (words, used) = (self.len() * WORD, usize::from(self.used));
@@ -348,10 +345,11 @@ impl Leaf {
         leaf
     }
 
-    /// Forgets all entries.
-    pub(super) fn clear(&mut self) {
-        self.large.clear();
+    /// Forgets all entries. Returns how many bytes of what lies outside nobody else held.
+    pub(super) fn clear(&mut self) -> usize {
         (self.prefix, self.len, self.used) = (0, 0, 0);
+        let alone = |part: Arc<[u8]>| if Arc::strong_count(&part) == 1 { part.len() } else { 0 };
+        self.large.drain(..).map(alone).sum()
     }
 
     /// Appends an entry without a head. There must be room, and [`seal`](Self::seal) must follow.
@@ -561,19 +559,6 @@ impl Leaf {
         named.sort_unstable();
         assert_eq!(named, (0..self.large.len()).collect::<Vec<_>>(), "each large part is named once");
     }
-}
-
-fn empty<const N: usize>() -> Arc<Leaf> {
-    Arc::new(Leaf { large: Vec::new(), prefix: 0, len: 0, used: 0, data: [0; N] })
-}
-
-/// A new leaf of at least `size` bytes, filled in by `fill`.
-fn build(size: usize, fill: impl FnOnce(&mut Leaf)) -> Arc<Leaf> {
-    let mut leaf = Leaf::zeroed(size);
-    if let Some(leaf) = Arc::get_mut(&mut leaf) {
-        fill(leaf);
-    }
-    leaf
 }
 
 /// The index that stands for a large part.

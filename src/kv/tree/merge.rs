@@ -10,6 +10,7 @@ use super::build::{Builder, LEAF_FILL, Placed, parents_of, root_of};
 use super::deal::deal;
 use super::leaf::{LEAF_BYTES, Leaf};
 use super::node::{Inner, Link};
+use super::spares::Spares;
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
@@ -33,7 +34,7 @@ impl Tree {
         let threads = (batch.len() / PER_THREAD).clamp(1, most);
         let writes = batch.sort(threads);
         if self.is_empty() {
-            *self = built(writes, threads);
+            *self = Tree { spares: Arc::clone(&self.spares), ..built(writes, threads) };
         } else if writes.len() < FEW {
             for (key, value) in writes.iter() {
                 match value {
@@ -52,8 +53,9 @@ impl Tree {
         while nodes.len() < SUBTREES && nodes.iter().any(|(_, node)| matches!(node, Link::Inner(_))) {
             nodes = nodes.into_iter().flat_map(children_of).collect();
         }
+        let spares = Arc::clone(&self.spares);
         let done = deal(share_out(nodes, writes), threads, |(node, writes)| {
-            let mut merger = Merger::default();
+            let mut merger = Merger { spares: Arc::clone(&spares), ..Merger::default() };
             merger.node(node, writes);
             merger
         });
@@ -140,6 +142,7 @@ struct Merger {
     spots: Vec<Result<usize, usize>>,
     /// An empty leaf with room for the most, to be used again.
     spare: Option<Arc<Leaf>>,
+    spares: Arc<Spares>,
 }
 
 impl Merger {
@@ -170,8 +173,8 @@ impl Merger {
     fn change_leaf(&mut self, before: Vec<u8>, mut leaf: Arc<Leaf>, writes: Sorted<'_>) {
         for (key, value) in writes.iter() {
             let previous = match value {
-                Some(value) => Leaf::insert(&mut leaf, key, value, <[u8]>::len).0,
-                None => Leaf::remove(&mut leaf, key, <[u8]>::len),
+                Some(value) => Leaf::insert(&mut leaf, key, value, &self.spares, <[u8]>::len).0,
+                None => Leaf::remove(&mut leaf, key, &self.spares, <[u8]>::len),
             };
             self.count(key, value, previous);
         }
@@ -293,6 +296,6 @@ impl Pieces<'_> {
             (before, _) => before.unwrap_or_default(),
         };
         push(self.nodes, (before, Link::Leaf(leaf)));
-        self.add(Leaf::clear);
+        self.add(|leaf| _ = leaf.clear());
     }
 }

@@ -18,15 +18,18 @@ mod leaf;
 mod merge;
 mod node;
 mod separators;
+mod spares;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use batch::Batch;
 pub(crate) use build::{Builder, OutOfOrder, Run};
 pub(crate) use iter::{End, Piece, Range};
+pub(crate) use spares::Drain;
 
 use leaf::Leaf;
 use node::{Inner, Link};
+use spares::Spares;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -37,6 +40,7 @@ pub(crate) struct Tree {
     root: Option<Link>,
     len: usize,
     payload_bytes: u64,
+    spares: Arc<Spares>,
 }
 
 impl Tree {
@@ -64,7 +68,7 @@ impl Tree {
     /// Gives `key` a value and returns what `seen` makes of the previous one.
     pub(crate) fn insert_seeing<R>(&mut self, key: &[u8], value: &[u8], seen: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let root = self.root.get_or_insert_with(|| Link::Leaf(Leaf::zeroed(0)));
-        let (previous, split) = root.insert(key, value, |previous| (previous.len(), seen(previous)));
+        let (previous, split) = root.insert(key, value, &self.spares, |previous| (previous.len(), seen(previous)));
         if let Some((separator, right)) = split {
             let mut inner = Inner { children: vec![root.clone()], ..Inner::default() };
             inner.insert_split(0, &separator, right);
@@ -88,7 +92,7 @@ impl Tree {
             return None;
         }
         let root = self.root.as_mut()?;
-        let previous = root.remove(key, <[u8]>::to_vec)?;
+        let previous = root.remove(key, &self.spares, <[u8]>::to_vec)?;
         self.len -= 1;
         self.payload_bytes -= (key.len() + previous.len()) as u64;
         self.drop_lone_roots();
@@ -125,6 +129,21 @@ impl Tree {
         self.payload_bytes
     }
 
+    /// How many bytes the entries take in the leaves.
+    fn bytes(&self) -> u64 {
+        self.payload_bytes + (self.len * leaf::WORD) as u64
+    }
+
+    /// How much of its size a copy that is being written out holds alone: what has changed since, and was not passed yet.
+    pub(crate) fn copied_share(&self) -> f64 {
+        self.spares.held() as f64 / self.bytes().max(1) as f64
+    }
+
+    /// Is told of leaves that were written out, as the tree goes on.
+    pub(crate) fn drain(&self) -> Drain {
+        Drain::of(self)
+    }
+
     /// The entries between two bounds, in order, from both ends. Inverted bounds have nothing between them.
     pub(crate) fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> Range<'_> {
         Range::new(self, bounds)
@@ -132,7 +151,12 @@ impl Tree {
 
     /// Hands every entry to `f`, in order, and lets go of each node once it has been passed.
     pub(crate) fn drain_sorted(self, mut f: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
-        self.into_leaves().try_for_each(|leaf| each_item(&leaf.0, &mut f))
+        let drain = self.drain();
+        self.into_leaves().try_for_each(|leaf| {
+            each_item(&leaf.0, &mut f)?;
+            drain.pass([leaf]);
+            Ok(())
+        })
     }
 
     /// All leaves in order. Each node is let go of once it has been passed.

@@ -7,6 +7,7 @@
 
 use super::leaf::{LEAF_BYTES, Leaf};
 use super::separators::Separators;
+use super::spares::Spares;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -77,29 +78,35 @@ impl Link {
     }
 
     /// Inserts or replaces. Returns what `seen` makes of the previous value.
-    pub(super) fn insert<R>(&mut self, key: &[u8], value: &[u8], seen: impl FnOnce(&[u8]) -> R) -> (Option<R>, Split) {
+    pub(super) fn insert<R>(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        spares: &Spares,
+        seen: impl FnOnce(&[u8]) -> R,
+    ) -> (Option<R>, Split) {
         match self {
             Link::Leaf(leaf) => {
-                let (previous, right) = Leaf::insert(leaf, key, value, seen);
+                let (previous, right) = Leaf::insert(leaf, key, value, spares, seen);
                 (previous, right.map(|right| (leaf.separator_before(&right), Link::Leaf(right))))
             }
             Link::Inner(inner) => {
                 let inner = Arc::make_mut(inner);
                 let at = inner.child_of(key);
-                let (previous, split) = inner.children[at].insert(key, value, seen);
+                let (previous, split) = inner.children[at].insert(key, value, spares, seen);
                 (previous, split.and_then(|(separator, right)| inner.insert_split(at, &separator, right)))
             }
         }
     }
 
     /// Removes `key`. Returns what `seen` makes of its value.
-    pub(super) fn remove<R>(&mut self, key: &[u8], seen: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    pub(super) fn remove<R>(&mut self, key: &[u8], spares: &Spares, seen: impl FnOnce(&[u8]) -> R) -> Option<R> {
         match self {
-            Link::Leaf(leaf) => Leaf::remove(leaf, key, seen),
+            Link::Leaf(leaf) => Leaf::remove(leaf, key, spares, seen),
             Link::Inner(inner) => {
                 let inner = Arc::make_mut(inner);
                 let at = inner.child_of(key);
-                let previous = inner.children[at].remove(key, seen)?;
+                let previous = inner.children[at].remove(key, spares, seen)?;
                 inner.settle(at);
                 Some(previous)
             }

@@ -1,4 +1,5 @@
 mod bulk;
+mod spares;
 
 use super::*;
 use proptest::collection::vec;

@@ -1,0 +1,107 @@
+//! Leaves that only a frozen copy still held, handed on to the tree that goes on, and how much such leaves come to.
+//!
+//! While a frozen copy is written out, the tree goes on and copies leaves, and what the copy has passed is freed by the threads that
+//! write it. Allocators keep memory apart by threads, so that what those free is of no use to the thread that copies; and so
+//! the leaves go from the ones to the other directly, by size. Nothing is kept once the copy has been written.
+
+use super::leaf::{self, Leaf};
+use super::{DetachedLeaf, Tree};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A leaf of so many size classes serves where it fits: its own, and the next.
+const NEAR: usize = 2;
+
+/// What a tree and its clones have in common.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    /// Whether a copy is being written out; only the first of several counts.
+    draining: AtomicBool,
+    /// The bytes of its entries that it has not passed.
+    left: AtomicI64,
+    /// About how many bytes of them nobody else holds any more.
+    held: AtomicI64,
+    /// Leaves by their size class.
+    pool: Mutex<[Vec<Arc<Leaf>>; leaf::CLASSES]>,
+}
+
+impl Spares {
+    /// Notes that the tree has replaced so many bytes that a clone still holds.
+    pub(super) fn note_replaced(&self, bytes: usize) {
+        if self.draining.load(Ordering::Relaxed) {
+            self.held.fetch_add(bytes as i64, Ordering::Relaxed);
+        }
+    }
+
+    /// A leaf that nobody else holds, of the size class that `size` bytes need. What it holds is of no use.
+    pub(super) fn take(&self, size: usize) -> Option<Arc<Leaf>> {
+        if !self.draining.load(Ordering::Relaxed) {
+            return None;
+        }
+        // whoever is there gives leaves back: it is not worth a wait
+        let mut pool = self.pool.try_lock().ok()?;
+        let class = leaf::class_of(size);
+        pool.get_mut(class..leaf::CLASSES.min(class + NEAR))?.iter_mut().find_map(Vec::pop)
+    }
+
+    /// How many bytes a copy that is being written out holds alone.
+    pub(super) fn held(&self) -> u64 {
+        // clones that are not written out hold leaves too, and so there is no more than what is left to pass
+        let (held, left) = (self.held.load(Ordering::Relaxed), self.left.load(Ordering::Relaxed));
+        held.min(left).max(0) as u64
+    }
+
+    #[cfg(test)]
+    pub(super) fn pooled(&self) -> usize {
+        self.pool.lock().map_or(usize::MAX, |pool| pool.iter().map(Vec::len).sum())
+    }
+}
+
+/// Sees a frozen tree being written out.
+#[derive(Debug)]
+pub(crate) struct Drain(Option<Arc<Spares>>);
+
+impl Drain {
+    pub(super) fn of(tree: &Tree) -> Drain {
+        let spares = &tree.spares;
+        // a tree without clones has nobody to hand on to
+        let first = Arc::strong_count(spares) > 1 && !spares.draining.swap(true, Ordering::AcqRel);
+        if first {
+            spares.left.store(tree.bytes() as i64, Ordering::Relaxed);
+        }
+        Drain(first.then(|| Arc::clone(spares)))
+    }
+
+    /// Takes in leaves that have been written out.
+    pub(crate) fn pass(&self, leaves: impl IntoIterator<Item = DetachedLeaf>) {
+        let Some(spares) = &self.0 else { return leaves.into_iter().for_each(drop) };
+        let (mut passed, mut alone) = (0, 0);
+        let mut lone = Vec::new();
+        for DetachedLeaf(mut leaf) in leaves {
+            passed += leaf.full_size();
+            if let Some(only) = Arc::get_mut(&mut leaf) {
+                alone += only.size() + only.clear();
+                lone.push(leaf);
+            }
+        }
+        spares.left.fetch_sub(passed as i64, Ordering::Relaxed);
+        spares.held.fetch_sub(alone as i64, Ordering::Relaxed);
+        let mut pool = spares.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        for leaf in lone {
+            if let Some(class) = pool.get_mut(leaf.class()) {
+                class.push(leaf);
+            }
+        }
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        let Some(spares) = &self.0 else { return };
+        spares.left.store(0, Ordering::Relaxed);
+        spares.held.store(0, Ordering::Relaxed);
+        spares.draining.store(false, Ordering::Release);
+        let rest = std::mem::take(&mut *spares.pool.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(rest);
+    }
+}

@@ -1,0 +1,150 @@
+//! A tree that goes on while a frozen copy of it is written out.
+
+use super::*;
+use std::collections::BTreeSet;
+
+fn spread(n: u64) -> [u8; 8] {
+    n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()
+}
+
+fn leaves(tree: &Tree) -> BTreeSet<*const u8> {
+    fn collect(link: &Link, into: &mut BTreeSet<*const u8>) {
+        match link {
+            Link::Leaf(leaf) => drop(into.insert(Arc::as_ptr(leaf).cast())),
+            Link::Inner(inner) => inner.children.iter().for_each(|child| collect(child, into)),
+        }
+    }
+    let mut found = BTreeSet::new();
+    tree.root.iter().for_each(|root| collect(root, &mut found));
+    found
+}
+
+fn nothing_is_kept(tree: &Tree) {
+    assert_eq!((tree.spares.held(), tree.spares.pooled()), (0, 0));
+    assert_eq!(tree.copied_share(), 0.0);
+}
+
+#[test]
+fn what_a_copy_has_passed_serves_the_tree_that_goes_on() {
+    let mut tree = Tree::default();
+    (0..4_000).for_each(|n| drop(tree.insert(&spread(n), &[0; 100])));
+    let frozen = tree.clone();
+    let of_frozen = leaves(&frozen);
+    (0..2_000).for_each(|n| drop(tree.insert(&spread(n), &[1; 100])));
+    nothing_is_kept(&tree);
+    let (mut passed, mut most) = (0, 0.0f64);
+    // when it is half way, all leaves are replaced; the second half of them lies in those of the first
+    frozen
+        .drain_sorted(|_, value| {
+            assert_eq!(value, [0; 100]);
+            passed += 1;
+            if passed == 1 || passed == 2_000 {
+                (0..4_000).for_each(|n| drop(tree.insert(&spread(n), &[2; 100])));
+                let copy = tree.clone();
+                (0..4_000).for_each(|n| drop(tree.insert(&spread(n), &[passed as u8; 100])));
+                drop(copy);
+            }
+            most = most.max(tree.copied_share());
+            Ok(())
+        })
+        .unwrap();
+    assert!(most > 0.5 && most <= 1.0, "{most}");
+    let again = leaves(&tree).intersection(&of_frozen).count();
+    assert!(again * 3 > of_frozen.len(), "{again} of {}", of_frozen.len());
+    nothing_is_kept(&tree);
+    tree.check_invariants();
+    assert!(tree.range((Bound::Unbounded, Bound::Unbounded)).all(|(_, value)| value == [2_000u16 as u8; 100]));
+}
+
+#[test]
+fn what_is_copied_counts_until_it_was_passed() {
+    // with values that lie within the leaves, and outside of them
+    for size in [100, 5_000] {
+        let mut tree = Tree::default();
+        let key = |n: u64| n.to_be_bytes();
+        (0..2_000).for_each(|n| drop(tree.insert(&key(n), &vec![0; size])));
+        let frozen = tree.clone();
+        let (mut passed, mut shares) = (0, Vec::new());
+        frozen
+            .drain_sorted(|_, _| {
+                match passed {
+                    // nothing yet; then a quarter that lies far behind; then what was passed long ago
+                    0 => shares.push(tree.copied_share()),
+                    100 => (1_500..2_000).for_each(|n| drop(tree.insert(&key(n), &vec![1; size]))),
+                    101 => shares.push(tree.copied_share()),
+                    1_400 => (0..1_000).for_each(|n| drop(tree.insert(&key(n), &vec![1; size]))),
+                    1_401 => shares.push(tree.copied_share()),
+                    1_750 => shares.push(tree.copied_share()),
+                    _ => {}
+                }
+                passed += 1;
+                Ok(())
+            })
+            .unwrap();
+        let near = |share: f64, expected: f64| assert!((share - expected).abs() < 0.08, "{size}: {shares:?}");
+        [0.0, 0.25, 0.25, 0.125].into_iter().zip(shares.clone()).for_each(|(expected, share)| near(share, expected));
+        nothing_is_kept(&tree);
+    }
+}
+
+#[test]
+fn only_the_first_of_two_copies_hands_on() {
+    let mut tree = Tree::default();
+    (0..1_000).for_each(|n| drop(tree.insert(&spread(n), &[0; 100])));
+    let (one, other) = (tree.clone(), tree.clone());
+    let mut other = Some(other);
+    one.drain_sorted(|_, _| {
+        if let Some(other) = other.take() {
+            (0..1_000).for_each(|n| drop(tree.insert(&spread(n), &[1; 100])));
+            let held = tree.copied_share();
+            other.drain_sorted(|_, value| {
+                assert_eq!(value, [0; 100]);
+                Ok(())
+            })?;
+            assert_eq!(tree.copied_share(), held, "the second says nothing");
+        }
+        Ok(())
+    })
+    .unwrap();
+    nothing_is_kept(&tree);
+    assert!(tree.clone().drain_sorted(|_, _| Err(io::Error::other("full"))).is_err());
+    nothing_is_kept(&tree);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_tree_goes_on_while_a_copy_is_written_out(
+        entries in vec((key(), value()), 1..400),
+        writes in vec((key(), prop::option::weighted(0.7, value()), 0u8..3), 0..400),
+    ) {
+        let mut model: Model = entries.into_iter().collect();
+        let mut tree = tree_of(&model);
+        let (frozen, as_frozen) = (tree.clone(), model.clone());
+        let mut writes = writes.into_iter();
+        let (mut drained, mut view) = (Model::new(), None);
+        frozen.drain_sorted(|key, value| {
+            drained.insert(key.to_vec(), value.to_vec());
+            // some writes between two entries, of new keys and of those that are there
+            for (new, value, kind) in writes.by_ref() {
+                let key = if kind == 0 { new } else { key_at(&model, (new.len() as u16).wrapping_mul(331)).unwrap_or(new) };
+                match value {
+                    Some(value) => assert_eq!(tree.insert(&key, &value), model.insert(key, value)),
+                    None => assert_eq!(tree.remove(&key), model.remove(&key)),
+                }
+                if kind == 2 {
+                    view = Some((tree.clone(), model.clone()));
+                    break;
+                }
+            }
+            Ok(())
+        }).unwrap();
+        prop_assert_eq!(drained, as_frozen);
+        for (tree, model) in [Some((tree, model)), view].iter().flatten() {
+            tree.check_invariants();
+            assert_same(tree, model);
+            nothing_is_kept(tree);
+        }
+    }
+}
