@@ -1,8 +1,10 @@
 //! The simulated disk under the engine: what it promises to those who explore with it.
 
 use crate::common::{Cmd, Stacks, files, manual, open, open_on, scale, stacks, state};
-use seawal::sim::{Crash, Fault, Persistence, SimDisk};
+use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::storage::{Storage, WritePath};
+use std::sync::mpsc;
+use std::time::Duration;
 
 fn disk(seed: u64) -> SimDisk {
     let path = if seed % 2 == 1 { WritePath::BufferedSync } else { WritePath::Direct };
@@ -75,6 +77,44 @@ fn a_later_frame_that_completes_first_is_promised_only_with_the_earlier_one() {
         second.join().unwrap();
     });
     assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1, 2, 3]);
+}
+
+/// Four and more who wait for a device that has been quick stay awake, and no longer than it pays: here the clock stands still, and so they
+/// look so and so often. Then they sleep, and must be woken: to lead, to be answered, or to hear that the device has failed.
+#[test]
+fn who_has_waited_awake_for_long_sleeps_and_is_woken_all_the_same() {
+    let disk = SimDisk::new(5);
+    let (engine, _) = open_on::<Stacks>(&disk, &manual()).unwrap();
+    let (answer, answers) = mpsc::channel();
+    let commit_beside = |threads: usize| {
+        disk.hold_writes();
+        for _ in 0..threads {
+            let (engine, answer) = (engine.clone(), answer.clone());
+            std::thread::spawn(move || answer.send(engine.execute(Cmd::push(1, 0)).map(drop)));
+        }
+        // far longer than anybody stays awake
+        std::thread::sleep(Duration::from_millis(150));
+    };
+    let next = || answers.recv_timeout(Duration::from_secs(20)).expect("one who waits was not woken");
+    let mut all = 0;
+    for threads in [4, 9, 9] {
+        commit_beside(threads);
+        let mut answered = 0;
+        while answered < threads {
+            assert!(answers.try_recv().is_err(), "nothing is promised yet");
+            assert!(disk.complete_write(0), "nobody leads");
+            next().unwrap();
+            answered += 1;
+            std::thread::sleep(Duration::from_millis(150));
+            answered += answers.try_iter().map(Result::unwrap).count();
+        }
+        all += threads;
+        assert_eq!(state(&engine).at(1).len(), all);
+    }
+    commit_beside(8);
+    disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::ForEver);
+    disk.release_writes();
+    assert!((0..8).filter(|_| next().is_err()).count() >= 7, "who had not been written was refused");
 }
 
 /// Lets go of the writes that a disk holds.
