@@ -145,8 +145,8 @@ impl Options {
     /// nothing is refused when the store is opened.
     ///
     /// A bound is also what the frozen state may take beside the one that goes on, where the machine
-    /// [tells](crate::machine::StateMachine::copied_share): from an eighth on the checkpoint hurries, and from three sixteenths on commits
-    /// wait for it, each for ten milliseconds at the most.
+    /// [tells](crate::machine::StateMachine::copied_share): from an eighth on the checkpoint hurries, and from three sixteenths on
+    /// one commit in 64 waits for it, for ten milliseconds at the most.
     #[must_use]
     pub fn checkpoint_bytes_per_second(mut self, rate: Option<u64>) -> Self {
         self.checkpoint_bytes_per_second = rate;

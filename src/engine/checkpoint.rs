@@ -346,6 +346,18 @@ impl<M: StateMachine> Shared<M> {
     }
 
     fn freeze(&self, job: &mut Option<Job<M>>) -> Result<()> {
+        self.freeze_now(job).inspect_err(|error| self.note_failure(error))
+    }
+
+    /// That a checkpoint has failed is kept for the stats, and for a while no other is begun by itself.
+    fn note_failure(&self, error: &Error) {
+        let mut published = self.checkpoints.published.lock();
+        published.took = Duration::ZERO;
+        published.ended_at = self.storage.monotonic();
+        published.last_error = Some(error.clone());
+    }
+
+    fn freeze_now(&self, job: &mut Option<Job<M>>) -> Result<()> {
         let log = self.log()?;
         log.check_latch()?;
         match self.pay_owed(log) {
@@ -423,11 +435,9 @@ impl<M: StateMachine> Shared<M> {
                 self.end_checkpoint();
             }
             Err(error) => {
-                published.took = Duration::ZERO;
-                published.ended_at = now;
-                published.last_error = Some(error.clone());
-                crate::events::event!(warn, %error, "a checkpoint failed; the log is kept");
                 drop(published);
+                self.note_failure(&error);
+                crate::events::event!(warn, %error, "a checkpoint failed; the log is kept");
                 self.end_checkpoint();
                 return Err(error);
             }
@@ -460,7 +470,9 @@ impl<M: StateMachine> Shared<M> {
                 // a digest that cannot be had is no reason to let the log grow
                 let digest = point.and_then(|point| Some((point, self.digest_of(&state).ok()?)));
                 let help = self.options.log.background.into();
-                self.checkpoints.writing.store(true, Ordering::Relaxed);
+                // what another copy holds that is being saved, a backup say, this one cannot give back
+                let is_first = guarded(|| self.core.read().state.copied_share()).is_ok_and(|share| share <= 0.0);
+                self.checkpoints.writing.store(is_first, Ordering::Relaxed);
                 let written = snapshot::write(&*self.storage, &header, state, &table, help, &mut pace);
                 self.checkpoints.writing.store(false, Ordering::Relaxed);
                 Stage::Publish { entry: written?, digest }

@@ -187,6 +187,8 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// How much memory a frozen copy that is being [saved](Self::save_frozen) holds beside this state, as a share of what the state
     /// takes: what has changed since it was frozen and was not written yet. Where that becomes much, a checkpoint
     /// hurries, and commits wait for it. The default, nothing, leaves both alone.
+    ///
+    /// It is asked often, under the lock that commits need, and so looks at what was counted before. While no copy is being saved it is 0.
     fn copied_share(&self) -> f64 {
         0.0
     }

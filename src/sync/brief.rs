@@ -13,7 +13,7 @@ const LOOKS: u32 = 1000;
 /// Fewer: what is done under that lock is the user's.
 const LOOKS_TO_WRITE: u32 = 100;
 
-/// A mutex under which a few words are changed.
+/// A mutex under which a few words are changed, or a record is copied.
 pub(crate) struct BriefMutex<T>(Mutex<T>);
 
 impl<T> BriefMutex<T> {

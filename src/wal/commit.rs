@@ -198,10 +198,7 @@ impl Commit {
                 queue.leaders = queue.leaders.saturating_add(1);
                 let is_forming = queue.is_forming();
                 drop(queue);
-                if is_forming {
-                    self.gather();
-                }
-                self.lead()?;
+                self.lead(is_forming)?;
                 continue;
             }
             let awake = self.pace.awake(queue.committers);
@@ -228,7 +225,7 @@ impl Commit {
             let before = std::mem::replace(&mut turns, self.turns.load(Ordering::Acquire));
             before != turns && !self.queue.lock().waiters.contains(id)
         };
-        self.pace.give_way(limit, done) || !self.queue.lock().waiters.renew(id, Wake::Thread(thread::current()))
+        self.pace.give_way(limit, done) || self.queue.lock().waiters.renew(id, Wake::Thread(thread::current())).is_err()
     }
 
     /// Lets others run and join the frame that forms, for a while: those that were woken by the frame before.
@@ -250,16 +247,27 @@ impl Commit {
         if self.progress.reached(lsn, level) {
             return Poll::Ready(Ok(()));
         }
-        let successor = {
+        // wakers are strangers' code, also where they are cloned or dropped: that is done without the lock
+        let wake = Wake::Task(cx.waker().clone());
+        let (successor, _before) = {
             let mut queue = self.queue.lock();
             if self.progress.reached(lsn, level) {
+                drop(queue);
                 return Poll::Ready(Ok(()));
             }
             queue.want(lsn, level);
-            if !registration.is_some_and(|id| queue.waiters.renew(id, Wake::Task(cx.waker().clone()))) {
-                *registration = Some(queue.waiters.add(lsn, level, Wake::Task(cx.waker().clone())));
-            }
-            if queue.may_lead(&self.progress) { queue.flusher.take() } else { None }
+            let renewed = match *registration {
+                Some(id) => queue.waiters.renew(id, wake),
+                None => Err(wake),
+            };
+            let before = match renewed {
+                Ok(before) => Some(before),
+                Err(wake) => {
+                    *registration = Some(queue.waiters.add(lsn, level, wake));
+                    None
+                }
+            };
+            (if queue.may_lead(&self.progress) { queue.flusher.take() } else { None }, before)
         };
         if let Some(flusher) = successor {
             flusher.unpark();
@@ -280,13 +288,16 @@ impl Commit {
             }
             queue.leaders = queue.leaders.saturating_add(1);
         }
-        self.lead()?;
+        self.lead(false)?;
         Ok(true)
     }
 
-    /// Does one piece of work. The caller has counted itself among the leaders.
-    fn lead(&self) -> Result<()> {
+    /// Does one piece of work, once others have joined where that is to be waited for. The caller has counted itself among the leaders.
+    fn lead(&self, is_forming: bool) -> Result<()> {
         let leader = Leader { commit: self, done: false };
+        if is_forming {
+            self.gather();
+        }
         let result = self.lead_inner();
         leader.finish(result)
     }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Nobody lets others run more often than so, for the storage's clock may stand still. In a model it does.
 const MOST_ROUNDS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 10_000 };
+/// Who was woken is there by then, however long a sync of much took.
+const MOST_GATHERING: Duration = Duration::from_millis(1);
 /// From so many committers at once on they stay awake. (Measured on two cores: two threads lose a fifth by it, eight gain two fifths.)
 const COMPANY: usize = if cfg!(any(loom, shuttle)) { 2 } else { 4 };
 
@@ -40,12 +42,16 @@ impl Pace {
 
     /// How long one who leads waits for others to join.
     pub(super) fn gathering(&self) -> Duration {
+        self.half_a_write().min(MOST_GATHERING)
+    }
+
+    fn half_a_write(&self) -> Duration {
         Duration::from_nanos(self.write_nanos.load(Ordering::Relaxed) / 2)
     }
 
     /// How long one stays awake who waits beside so many.
     pub(super) fn awake(&self, committers: usize) -> Duration {
-        let pays = committers >= COMPANY && self.gathering().saturating_mul(4) <= self.most_awake;
+        let pays = committers >= COMPANY && self.half_a_write().saturating_mul(4) <= self.most_awake;
         if pays { self.most_awake } else { Duration::ZERO }
     }
 
@@ -107,6 +113,8 @@ mod tests {
             pace.timed(|| disk.advance(Duration::from_millis(1)));
         }
         assert!(pace.gathering() > Duration::from_micros(400), "{:?}", pace.gathering());
+        pace.timed(|| disk.advance(Duration::from_secs(2)));
+        assert_eq!(pace.gathering(), MOST_GATHERING);
         assert_eq!(pace.awake(64), Duration::ZERO);
     }
 }

@@ -660,7 +660,7 @@ impl Queue {
         }
     }
 
-    /// Takes out one who could lead now: a blocked thread, else the flusher.
+    /// Takes out one who could lead now: a thread that waits, asleep or awake, else the flusher.
     pub(super) fn take_successor(&mut self, progress: &Progress) -> Option<Wake> {
         if !self.may_lead(progress) {
             return None;

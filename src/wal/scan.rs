@@ -17,6 +17,8 @@ use crate::storage::ahead::{self, Ahead};
 use crate::storage::{AlignedBuf, Storage, read_device_full};
 use crate::sync::Arc;
 
+/// A buffer that is larger is not kept.
+const SPARE_BYTES: usize = ahead::FRONT_BYTES + 4 * CHUNK_BYTES as usize;
 /// A chunk is packed where its frames hold less than this part of it.
 const PACKED_BELOW: u64 = 4;
 
@@ -278,6 +280,13 @@ impl Scanner {
     /// Takes a chunk's memory, to read into it again.
     pub(crate) fn reuse(&mut self, chunk: Chunk) {
         if let Bytes::Read(buf) = chunk.bytes {
+            self.keep(buf);
+        }
+    }
+
+    /// Keeps a buffer to read into, unless a very large frame made it so large that all that are kept could come to gigabytes.
+    fn keep(&mut self, buf: AlignedBuf) {
+        if buf.capacity() <= SPARE_BYTES {
             self.spare.push(buf);
         }
     }
@@ -285,7 +294,9 @@ impl Scanner {
     /// Makes a chunk that is kept for a while smaller, where most of it is padding. So the same few buffers are read into in turn and
     /// stay in the processor's cache, where what a device reads arrives sooner.
     pub(crate) fn pack(&mut self, chunk: &mut Chunk) {
-        self.spare.extend(chunk.pack());
+        if let Some(buf) = chunk.pack() {
+            self.keep(buf);
+        }
     }
 
     /// The next verified frames; `None` at the end of the log.

@@ -9,13 +9,12 @@ use crate::format::bytes::round_up;
 use crate::format::frame::{self, FrameFault, Place};
 use crate::format::manifest::Manifest;
 use crate::format::segment::{self, SegmentHeader};
-use crate::format::{Lsn, MachineTag, SegmentId, StoreId};
+use crate::format::{Lsn, MAX_BLOCK_BYTES, MachineTag, SegmentId, StoreId};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full};
 use crate::sync::Arc;
 
 /// How much of a segment is read at once, unless a frame is larger.
 pub(super) const CHUNK_BYTES: u64 = 2 << 20;
-const MAX_BLOCK_BYTES: u64 = 64 << 10;
 
 /// A segment whose header was read and checked.
 #[derive(Clone)]
@@ -53,7 +52,7 @@ impl OpenSegment {
         let block = storage.block_bytes();
         let mut header = decode(u64::from(block))?;
         if header.is_err() {
-            let most = u64::from(block).max(MAX_BLOCK_BYTES).min(found_bytes);
+            let most = u64::from(block.max(MAX_BLOCK_BYTES)).min(found_bytes);
             header = decode(frame::frame_bytes(most.saturating_sub(frame::HEADER_BYTES as u64), block))?;
         }
         let (header, header_checksum) = header.map_err(|fault| header_error(storage, &file.name, fault))?;

@@ -59,7 +59,9 @@ impl Future for LogTicket {
 impl Drop for LogTicket {
     fn drop(&mut self) {
         if let Some(id) = self.registration {
-            self.inner.commit.queue.lock().waiters.remove(id);
+            let forgotten = self.inner.commit.queue.lock().waiters.remove(id);
+            // a waker is a stranger's code
+            drop(forgotten);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who sleeps until the log has reached a position, and how each is woken.
+//! Who waits until the log has reached a position, and how each is woken.
 //!
 //! It knows nothing of frames. The list wakes nobody: who takes someone out of it does so, once he has let go of the lock.
 
@@ -53,11 +53,13 @@ impl Waiters {
         id
     }
 
-    /// Changes how a registered one is woken. `false` if it was taken out already.
-    pub(super) fn renew(&mut self, id: u64, wake: Wake) -> bool {
-        let Some(waiter) = self.waiting.iter_mut().find(|w| w.id == id) else { return false };
-        waiter.wake = wake;
-        true
+    /// Changes how a registered one is woken, and hands back how it was, to be dropped without a lock; the new one, if it was taken
+    /// out already.
+    pub(super) fn renew(&mut self, id: u64, wake: Wake) -> Result<Wake, Wake> {
+        match self.waiting.iter_mut().find(|w| w.id == id) {
+            Some(waiter) => Ok(std::mem::replace(&mut waiter.wake, wake)),
+            None => Err(wake),
+        }
     }
 
     /// Whether one who registered was not taken out yet.
@@ -65,9 +67,11 @@ impl Waiters {
         self.waiting.iter().any(|w| w.id == id)
     }
 
-    /// Forgets a registration.
-    pub(super) fn remove(&mut self, id: u64) {
-        self.waiting.retain(|w| w.id != id);
+    /// Forgets a registration, and hands back what is to be dropped without a lock.
+    #[must_use]
+    pub(super) fn remove(&mut self, id: u64) -> Option<Wake> {
+        let at = self.waiting.iter().position(|w| w.id == id)?;
+        Some(self.waiting.remove(at).wake)
     }
 
     /// Takes out those whose position was reached.

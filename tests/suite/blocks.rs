@@ -1,6 +1,6 @@
 //! A store that moves to a device with larger blocks keeps what is durable apart from what is written.
 
-use crate::common::{Cmd, Stacks, names, open, scale, stacks, state};
+use crate::common::{Cmd, Stacks, names, open, open_on, scale, stacks, state};
 use seawal::sim::{Crash, SimDisk};
 use std::sync::Arc;
 
@@ -90,4 +90,21 @@ fn a_store_of_small_segments_opens_on_large_blocks() {
     engine.close().unwrap();
     drop(engine);
     assert_eq!(state(&open(&disk).0).at(1), [1]);
+}
+
+#[test]
+fn a_store_of_blocks_larger_than_any_device_has_opens_on_small_ones() {
+    for block in [128 << 10, 1 << 20] {
+        let disk = SimDisk::builder().block_bytes(block).build();
+        let options = seawal::Options::default().background(seawal::Background::Manual);
+        let open = |disk: &SimDisk| open_on::<Stacks>(disk, &options).unwrap().0;
+        open(&disk).execute(Cmd::push(1, 1)).unwrap();
+        let disk = moved(&disk.crash(Crash::Nothing), 2, 4096);
+        assert_eq!(block_bytes(&disk), Some(block));
+        let engine = open(&disk);
+        engine.execute(Cmd::push(1, 2)).unwrap();
+        engine.close().unwrap();
+        drop(engine);
+        assert_eq!(state(&open(&disk)).at(1), [1, 2]);
+    }
 }

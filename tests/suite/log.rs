@@ -3,7 +3,7 @@
 use seawal::Error;
 use seawal::format::Lsn;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::wal::{Background, Log, LogOptions, LogStep};
+use seawal::wal::{Background, Log, LogOptions, LogStep, LogTicket};
 use std::sync::Arc;
 
 fn options() -> LogOptions {
@@ -348,4 +348,36 @@ fn a_reader_under_which_durable_records_vanish_is_told() {
     disk.overwrite(&segment, kept, &vec![0; bytes.len() - kept as usize]).unwrap();
     let read: Vec<_> = reading.collect();
     assert!(matches!(read.last(), Some(Err(Error::Corrupt { .. }))), "{} records and then the end", read.len());
+}
+
+/// A waker that owns a ticket, as that of a task does which waits for several.
+struct Owner {
+    _ticket: LogTicket,
+}
+
+impl std::task::Wake for Owner {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_waker_that_owns_a_ticket_is_let_go_of_without_a_lock_that_the_ticket_needs() {
+    let (finished_out, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (log, _) = open(&SimDisk::new(1)).unwrap();
+        let noop = std::task::Waker::noop();
+        let polled = |waker: &std::task::Waker| {
+            let mut ticket = log.append(b"a record").unwrap();
+            let cx = &mut std::task::Context::from_waker(waker);
+            assert!(std::pin::Pin::new(&mut ticket).poll(cx).is_pending());
+            ticket
+        };
+        let owning = || std::task::Waker::from(Arc::new(Owner { _ticket: polled(noop) }));
+        // once where a ticket is polled by another task, once where it is dropped
+        let mut ticket = polled(&owning());
+        assert!(std::pin::Pin::new(&mut ticket).poll(&mut std::task::Context::from_waker(noop)).is_pending());
+        drop(polled(&owning()));
+        ticket.wait().unwrap();
+        finished_out.send(()).unwrap();
+    });
+    finished.recv_timeout(std::time::Duration::from_secs(20)).expect("a ticket waits for itself");
 }

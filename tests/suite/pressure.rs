@@ -255,10 +255,11 @@ fn what_another_commit_has_made_durable_is_not_synced_when_it_is_due() {
     assert_eq!(state(&open_on::<Stacks>(&disk.crash(Crash::Nothing), &manual()).unwrap().0).at(1), [1, 2, 3]);
 }
 
-/// As the stacks, but they are saved in many parts, wait at the last for this to be set, and have frozen copies that take much memory
-/// for so many more times that somebody asks.
+/// As the stacks, but they are saved in many parts, wait at the last for this to be set, and while any are being saved have frozen copies
+/// that take much memory for so many more times that somebody asks.
 static SAVED: AtomicBool = AtomicBool::new(false);
 static SAVING: AtomicBool = AtomicBool::new(false);
+static SAVES: AtomicU32 = AtomicU32::new(0);
 static MUCH: AtomicU32 = AtomicU32::new(0);
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
@@ -270,6 +271,7 @@ impl StateMachine for Copied {
     const VERSION: u32 = 1;
     as_the_stacks!(commands apply decode load);
     fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        SAVES.fetch_add(1, Ordering::SeqCst);
         for _ in 0..15 {
             out.write_all(b"part")?;
             out.flush()?;
@@ -279,10 +281,14 @@ impl StateMachine for Copied {
         while !SAVED.load(Ordering::SeqCst) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
+        SAVES.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     }
     fn copied_share(&self) -> f64 {
         ASKED.fetch_add(1, Ordering::SeqCst);
+        if SAVES.load(Ordering::SeqCst) == 0 {
+            return 0.0;
+        }
         let more = MUCH.try_update(Ordering::SeqCst, Ordering::SeqCst, |more| more.checked_sub(1));
         if more.is_ok() { 0.25 } else { 0.0 }
     }
@@ -303,12 +309,14 @@ fn where_copies_beside_a_checkpoint_take_much_memory_it_hurries_and_commits_wait
     };
     (0..200).for_each(push);
     assert_eq!(asked(), 0, "without a checkpoint nobody asks");
-    // at one byte a second it rests as long as it may after each part, unless memory is short
+    // at one byte a second it rests as long as it may after each part, unless memory is short; not for another copy's sake, though
     SAVED.store(true, Ordering::SeqCst);
+    MUCH.store(u32::MAX, Ordering::SeqCst);
+    SAVES.store(1, Ordering::SeqCst);
     let slow = checkpoint();
     assert!(slow >= Duration::from_millis(1500), "{slow:?}");
+    SAVES.store(0, Ordering::SeqCst);
     push(200);
-    MUCH.store(u32::MAX, Ordering::SeqCst);
     let hurried = checkpoint();
     assert!(hurried < slow / 2, "{hurried:?} and {slow:?}");
     // a commit waits until there is less

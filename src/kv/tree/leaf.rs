@@ -349,7 +349,7 @@ impl Leaf {
     pub(super) fn clear(&mut self) -> usize {
         (self.prefix, self.len, self.used) = (0, 0, 0);
         let alone = |part: Arc<[u8]>| if Arc::strong_count(&part) == 1 { part.len() } else { 0 };
-        self.large.drain(..).map(alone).sum()
+        std::mem::take(&mut self.large).into_iter().map(alone).sum()
     }
 
     /// Appends an entry without a head. There must be room, and [`seal`](Self::seal) must follow.

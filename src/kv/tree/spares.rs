@@ -5,6 +5,7 @@
 //! the leaves go from the ones to the other directly, by size. Nothing is kept once the copy has been written.
 
 use super::leaf::{self, Leaf};
+use super::node::Link;
 use super::{DetachedLeaf, Tree};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,6 +58,15 @@ impl Spares {
     }
 }
 
+/// How many bytes lie in leaves that nobody else holds. Looks at no more nodes than have been replaced, and their children.
+fn bytes_alone(link: &Link) -> usize {
+    match link {
+        Link::Leaf(leaf) if Arc::strong_count(leaf) == 1 => leaf.size_alone(),
+        Link::Inner(inner) if Arc::strong_count(inner) == 1 => inner.children.iter().map(bytes_alone).sum(),
+        Link::Leaf(_) | Link::Inner(_) => 0,
+    }
+}
+
 /// Sees a frozen tree being written out.
 #[derive(Debug)]
 pub(crate) struct Drain(Option<Arc<Spares>>);
@@ -68,6 +78,8 @@ impl Drain {
         let first = Arc::strong_count(spares) > 1 && !spares.draining.swap(true, Ordering::AcqRel);
         if first {
             spares.left.store(tree.bytes() as i64, Ordering::Relaxed);
+            // what was replaced since it was frozen, and nothing that came too late for the copy before
+            spares.held.store(tree.root.as_ref().map_or(0, bytes_alone) as i64, Ordering::Relaxed);
         }
         Drain(first.then(|| Arc::clone(spares)))
     }
@@ -85,7 +97,9 @@ impl Drain {
             }
         }
         spares.left.fetch_sub(passed as i64, Ordering::Relaxed);
-        spares.held.fetch_sub(alone as i64, Ordering::Relaxed);
+        // it is counted by and by and not exactly: what is given back must not hide what comes later
+        let less = |held: i64| Some(held.saturating_sub(alone as i64).max(0));
+        let _ = spares.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         let mut pool = spares.pool.lock().unwrap_or_else(PoisonError::into_inner);
         for leaf in lone {
             if let Some(class) = pool.get_mut(leaf.class()) {

@@ -39,6 +39,12 @@ impl Leaf {
         self.size() + self.large.iter().map(|part| part.len()).sum::<usize>()
     }
 
+    /// The same without what lies outside and others hold too.
+    pub(in super::super) fn size_alone(&self) -> usize {
+        let alone = self.large.iter().filter(|part| Arc::strong_count(part) == 1);
+        self.size() + alone.map(|part| part.len()).sum::<usize>()
+    }
+
     /// How many bytes of the value at `at` lie outside, where others hold them too.
     pub(super) fn shared_value(this: &Arc<Leaf>, at: usize) -> usize {
         let word = this.word(at);

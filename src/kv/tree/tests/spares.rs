@@ -88,6 +88,30 @@ fn what_is_copied_counts_until_it_was_passed() {
 }
 
 #[test]
+fn what_was_copied_before_a_copy_is_written_out_counts_too() {
+    for size in [100, 5_000] {
+        let mut tree = Tree::default();
+        let key = |n: u64| n.to_be_bytes();
+        (0..1_000).for_each(|n| drop(tree.insert(&key(n), &vec![0; size])));
+        let frozen = tree.clone();
+        (0..500).for_each(|n| drop(tree.insert(&key(n), &vec![1; size])));
+        let (mut passed, mut shares) = (0, Vec::new());
+        frozen
+            .drain_sorted(|_, _| {
+                if passed % 250 == 0 {
+                    shares.push(tree.copied_share());
+                }
+                passed += 1;
+                Ok(())
+            })
+            .unwrap();
+        let near = |(share, expected): (&f64, f64)| (share - expected).abs() < 0.12;
+        assert!(shares.iter().zip([0.5, 0.25, 0.0, 0.0]).all(near), "{size}: {shares:?}");
+        nothing_is_kept(&tree);
+    }
+}
+
+#[test]
 fn only_the_first_of_two_copies_hands_on() {
     let mut tree = Tree::default();
     (0..1_000).for_each(|n| drop(tree.insert(&spread(n), &[0; 100])));
