@@ -73,8 +73,8 @@ pub(crate) struct Checkpoints<M: StateMachine> {
     job: Mutex<Option<Job<M>>>,
     published: Mutex<Published>,
     pressed: AtomicBool,
-    /// Whether a state is being written.
-    writing: AtomicBool,
+    /// Whether what copies there are belong to the state that is being written.
+    counts_copies: AtomicBool,
     commands: AtomicU64,
     /// Signalled when a checkpoint has ended.
     ended: (Mutex<()>, Condvar),
@@ -99,7 +99,7 @@ impl<M: StateMachine> Checkpoints<M> {
             job: Mutex::new(None),
             published: Mutex::new(published),
             pressed: AtomicBool::new(false),
-            writing: AtomicBool::new(false),
+            counts_copies: AtomicBool::new(false),
             commands: AtomicU64::new(0),
             ended: (Mutex::new(()), Condvar::new()),
             freeze_nanos: AtomicU64::new(0),
@@ -250,10 +250,10 @@ impl<M: StateMachine> Shared<M> {
 
     /// How much of the state's memory the frozen one holds beside it.
     fn copied_share(&self) -> f64 {
-        let threads = self.options.log.background == crate::wal::Background::Threads;
-        if !threads || !self.checkpoints.writing.load(Ordering::Relaxed) {
-            return 0.0;
-        }
+        if self.checkpoints.counts_copies.load(Ordering::Relaxed) { self.share_of_copies() } else { 0.0 }
+    }
+
+    fn share_of_copies(&self) -> f64 {
         let core = self.core.read();
         guarded(|| core.state.copied_share()).unwrap_or(0.0)
     }
@@ -355,6 +355,8 @@ impl<M: StateMachine> Shared<M> {
         published.took = Duration::ZERO;
         published.ended_at = self.storage.monotonic();
         published.last_error = Some(error.clone());
+        drop(published);
+        crate::events::event!(warn, %error, "a checkpoint failed; the log is kept");
     }
 
     fn freeze_now(&self, job: &mut Option<Job<M>>) -> Result<()> {
@@ -437,7 +439,6 @@ impl<M: StateMachine> Shared<M> {
             Err(error) => {
                 drop(published);
                 self.note_failure(&error);
-                crate::events::event!(warn, %error, "a checkpoint failed; the log is kept");
                 self.end_checkpoint();
                 return Err(error);
             }
@@ -471,10 +472,10 @@ impl<M: StateMachine> Shared<M> {
                 let digest = point.and_then(|point| Some((point, self.digest_of(&state).ok()?)));
                 let help = self.options.log.background.into();
                 // what another copy holds that is being saved, a backup say, this one cannot give back
-                let is_first = guarded(|| self.core.read().state.copied_share()).is_ok_and(|share| share <= 0.0);
-                self.checkpoints.writing.store(is_first, Ordering::Relaxed);
+                let threads = self.options.log.background == crate::wal::Background::Threads;
+                self.checkpoints.counts_copies.store(threads && self.share_of_copies() <= 0.0, Ordering::Relaxed);
                 let written = snapshot::write(&*self.storage, &header, state, &table, help, &mut pace);
-                self.checkpoints.writing.store(false, Ordering::Relaxed);
+                self.checkpoints.counts_copies.store(false, Ordering::Relaxed);
                 Stage::Publish { entry: written?, digest }
             }
             Stage::Publish { entry, digest } => {

@@ -149,6 +149,8 @@ pub(crate) struct Scanner {
     end: Option<ScanEnd>,
     /// What was read behind the last whole frame: in which segment, where in it, and the bytes.
     carry: (usize, u64, Vec<u8>),
+    /// How much is read at once: so much that a frame as large as those before comes whole.
+    want: u64,
     /// Buffers to read into.
     spare: Vec<AlignedBuf>,
     /// Reads ahead, if there is a thread for it.
@@ -179,9 +181,10 @@ impl Scanner {
         let watermark = segments.iter().map(|s| s.header.watermark).fold(watermark, Lsn::max);
         let (lsn, previous_checksum) = (start, None);
         let (at, upto, end, carry, spare, ahead) = (0, None, None, <_>::default(), Vec::new(), None);
+        let want = CHUNK_BYTES;
         #[rustfmt::skip]
         let mut scanner = Scanner {
-            storage, segments, at, lsn, previous_checksum, watermark, clean_end, upto, end, carry, spare, ahead,
+            storage, segments, at, lsn, previous_checksum, watermark, clean_end, upto, end, carry, want, spare, ahead,
         };
         match scanner.segments.first() {
             Some(first) if scanner.lsn <= first.header.base => scanner.enter(0),
@@ -306,7 +309,7 @@ impl Scanner {
     pub(crate) fn next_chunk(&mut self) -> Result<Option<Chunk>> {
         let buf = self.spare.pop().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
         let mut buf = buf.map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })?;
-        let mut want = CHUNK_BYTES;
+        let mut want = self.want;
         while self.end.is_none() {
             let Some(segment) = self.segments.get(self.at).cloned() else { break };
             let recorded_end = self.recorded_end(self.at);
@@ -347,6 +350,8 @@ impl Scanner {
             let needed = frame::stated_bytes(first).unwrap_or(0).saturating_add(into as u64);
             if fault == FrameFault::Length && needed > want && needed <= left {
                 want = needed;
+                // what is left over of such a frame still goes in front of what is read ahead
+                self.want = self.want.max(needed.min(ahead::FRONT_BYTES as u64));
                 continue;
             }
             self.judge(&segment, recorded_end, offset, fault)?;
@@ -408,7 +413,7 @@ impl Scanner {
             }
             _ => (self.at, &segment.handle, next, more),
         };
-        let bytes = usize::try_from(bytes.min(CHUNK_BYTES)).unwrap_or(0);
+        let bytes = usize::try_from(bytes.min(self.want)).unwrap_or(0);
         if let Some(ahead) = self.ahead.as_mut().filter(|_| bytes > 0) {
             ahead.ask(at, handle, offset, bytes);
         }
