@@ -265,6 +265,18 @@ fn a_store_that_was_opened_on_a_full_disk_is_closed_as_any_other_once_there_is_s
         assert_eq!((state(&engine), report.undone), (wanted.clone(), if losers { 4 } else { 0 }), "{report:?}");
         // neither has anything been written since it was opened, nor is there space
         assert!(engine.checkpoint().unwrap_err().is_full());
+        // which is told, and tried again by itself a second later, not at once
+        assert!(engine.stats().checkpoint_error.is_some_and(|error| error.is_full()));
+        let due = manual().checkpoint_log_bytes(1);
+        drop(engine);
+        let (engine, _) = open_on::<Stacks>(&disk, &due).unwrap();
+        assert!(engine.step(Step::Checkpoint).unwrap_err().is_full());
+        assert!(engine.stats().checkpoint_error.is_some_and(|error| error.is_full()));
+        let before = disk.op_count();
+        assert!(!engine.step(Step::Checkpoint).unwrap());
+        assert_eq!(disk.op_count(), before, "no file is touched for it");
+        disk.advance(Duration::from_secs(1));
+        assert!(engine.step(Step::Checkpoint).unwrap_err().is_full());
         disk.set_free_bytes(None);
         engine.close().unwrap_or_else(|error| panic!("losers: {losers}: {error:?}"));
         drop(engine);

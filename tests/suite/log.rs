@@ -381,3 +381,26 @@ fn a_waker_that_owns_a_ticket_is_let_go_of_without_a_lock_that_the_ticket_needs(
     });
     finished.recv_timeout(std::time::Duration::from_secs(20)).expect("a ticket waits for itself");
 }
+
+#[test]
+fn records_of_some_mebibytes_are_read_once() {
+    let disk = SimDisk::new(3);
+    let mut options = options();
+    (options.segment_bytes, options.first_segment_bytes) = (64 << 20, 64 << 20);
+    let (log, _) = Log::open_on(Arc::new(disk.clone()), options.clone()).unwrap();
+    (0..12u8).for_each(|n| log.append(&vec![n; 3 << 20]).unwrap().wait().unwrap());
+    drop(log);
+    let disk = disk.crash(Crash::Nothing);
+    disk.enable_trace();
+    let (log, report) = Log::open_on(Arc::new(disk.clone()), options).unwrap();
+    let read = |line: &String| {
+        let bytes = line.contains(" ReadDeviceAt ").then(|| line.rsplit('+').next().unwrap().parse::<u64>().unwrap());
+        bytes.unwrap_or(0)
+    };
+    let bytes: u64 = disk.trace().iter().map(read).sum();
+    assert_eq!(log.read_from(report.start).unwrap().count(), 12);
+    // all that was written, what looked for the end behind it, and the first of them once more; not two thirds more of each
+    let written = report.end.get() - report.start.get();
+    let behind = (64 << 20) - written;
+    assert!(bytes < written + behind + (12 << 20), "{bytes} for {written}");
+}
