@@ -1,6 +1,7 @@
 //! Digests in the log: a machine that breaks its law is found out at the next open, and one that keeps it notices nothing.
 
 use crate::common::{Cmd, Stacks, files, manual, names, open, open_on, scale, stacks, state};
+use crate::full_disk::full_with_room_for_a_part_of_the_undo;
 use crate::like_stacks::as_the_stacks;
 use seawal::kv::{Kv, KvCommand};
 use seawal::machine::{DecodeError, StateMachine};
@@ -273,19 +274,7 @@ fn no_digest_comes_before_the_undo_that_is_owed_to_the_log() {
     let options = digesting(1).segment_bytes(128 << 10).first_segment_bytes(128 << 10);
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     engine.execute(Cmd::push(1, 1)).unwrap();
-    let mut tx = engine.begin().unwrap();
-    for n in 0..6000 {
-        tx.execute(Cmd::push(2, n)).unwrap();
-    }
-    engine.sync().unwrap();
-    std::mem::forget(tx);
-    std::mem::forget(engine);
-    // a full disk, with a spare that takes a part of the undo
-    let disk = disk.crash(Crash::Nothing);
-    let spares: Vec<_> = disk.file_names().into_iter().filter(|name| name.starts_with("spare-")).collect();
-    disk.truncate_file(&spares[0], 16 << 10).unwrap();
-    spares[1..].iter().for_each(|name| disk.remove_file(name).unwrap());
-    disk.set_free_bytes(Some(0));
+    let disk = full_with_room_for_a_part_of_the_undo(&disk, engine);
     let (engine, report) = open_on::<Stacks>(&disk, &options).unwrap();
     assert!(report.undone == 1 && report.warnings.iter().any(|w| w.contains("in memory")), "{report:?}");
     assert!(engine.stats().log.unwrap().records > 0, "a part of it is in the log");

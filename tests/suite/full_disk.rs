@@ -121,6 +121,23 @@ fn a_disk_that_stays_full_opens_a_hundred_times_and_more_with_losers_to_undo() {
     assert!(opened > 300 && cut_off > 100 && in_memory > 100 && refused > 100);
 }
 
+/// Kills a store with a transaction of 6,000 commands open, on a disk that is full then but for one small spare.
+pub fn full_with_room_for_a_part_of_the_undo(disk: &SimDisk, engine: Engine<Stacks>) -> SimDisk {
+    let mut tx = engine.begin().unwrap();
+    for n in 0..6000 {
+        tx.execute(Cmd::push(2, n)).unwrap();
+    }
+    engine.sync().unwrap();
+    std::mem::forget(tx);
+    std::mem::forget(engine);
+    let disk = disk.crash(Crash::Nothing);
+    let spares: Vec<_> = disk.file_names().into_iter().filter(|name| name.starts_with("spare-")).collect();
+    disk.truncate_file(&spares[0], 16 << 10).unwrap();
+    spares[1..].iter().for_each(|name| disk.remove_file(name).unwrap());
+    disk.set_free_bytes(Some(0));
+    disk
+}
+
 #[test]
 fn a_snapshot_taken_while_the_undo_is_owed_to_the_log_is_of_what_the_log_tells() {
     for reopened in [false, true] {
@@ -128,20 +145,7 @@ fn a_snapshot_taken_while_the_undo_is_owed_to_the_log_is_of_what_the_log_tells()
         let (engine, _) = open(&disk);
         engine.execute(Cmd::push(1, 1)).unwrap();
         let wanted = state(&engine);
-        let mut tx = engine.begin().unwrap();
-        for n in 0..6000 {
-            tx.execute(Cmd::push(2, n)).unwrap();
-        }
-        engine.sync().unwrap();
-        std::mem::forget(tx);
-        std::mem::forget(engine);
-        disk.set_free_bytes(Some(0));
-        let disk = disk.crash(Crash::Nothing);
-        // of the spares one is left, a small one: it takes a part of the undo
-        let spares: Vec<_> = disk.file_names().into_iter().filter(|name| name.starts_with("spare-")).collect();
-        disk.truncate_file(&spares[0], 16 << 10).unwrap();
-        spares[1..].iter().for_each(|name| disk.remove_file(name).unwrap());
-        disk.set_free_bytes(Some(0));
+        let disk = full_with_room_for_a_part_of_the_undo(&disk, engine);
         let (engine, report) = open(&disk);
         assert_eq!((state(&engine), report.undone, report.undo_steps), (wanted.clone(), 1, 6000), "{report:?}");
         assert!(report.warnings.iter().any(|warning| warning.contains("in memory")), "{report:?}");

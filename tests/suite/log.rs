@@ -375,7 +375,8 @@ fn a_waker_that_owns_a_ticket_is_let_go_of_without_a_lock_that_the_ticket_needs(
         // once where a ticket is polled by another task, once where it is dropped
         let mut ticket = polled(&owning());
         assert!(std::pin::Pin::new(&mut ticket).poll(&mut std::task::Context::from_waker(noop)).is_pending());
-        drop(polled(&owning()));
+        let dropped = polled(&owning());
+        drop(dropped);
         ticket.wait().unwrap();
         finished_out.send(()).unwrap();
     });
