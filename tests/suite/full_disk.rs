@@ -122,7 +122,7 @@ fn a_disk_that_stays_full_opens_a_hundred_times_and_more_with_losers_to_undo() {
 }
 
 /// Kills a store with a transaction of 6,000 commands open, on a disk that is full then but for one small spare.
-pub fn full_with_room_for_a_part_of_the_undo(disk: &SimDisk, engine: Engine<Stacks>) -> SimDisk {
+pub(crate) fn full_with_room_for_a_part_of_the_undo(disk: &SimDisk, engine: Engine<Stacks>) -> SimDisk {
     let mut tx = engine.begin().unwrap();
     for n in 0..6000 {
         tx.execute(Cmd::push(2, n)).unwrap();
