@@ -138,6 +138,13 @@ impl Sweep {
     }
 }
 
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        let Sweep { store, cases, cuts, refusals, .. } = self;
+        println!("{}: {cases} times damaged, {refusals} times refused, {cuts} times cut", store.name);
+    }
+}
+
 /// Whether the byte is gone through in the usual run: all of every header, some of what they head, few of the zeros.
 fn is_taken(bytes: &[u8], at: usize) -> bool {
     scale() > 1
