@@ -16,6 +16,7 @@ pub fn peer() -> Peer {
         note: "the first segment is made 64 MiB large at once, so that a short run does not see it grow",
         reads: true,
         scans: true,
+        held: false,
         open,
     }
 }
@@ -30,7 +31,8 @@ pub fn view() -> Peer {
         note: "reads of one `view()`: as LMDB with one transaction held",
         reads: true,
         scans: true,
-        open: |dir, level| Box::new(Viewed(engine(dir, level))),
+        held: true,
+        open,
     }
 }
 
@@ -42,12 +44,8 @@ pub fn options(level: Level) -> Options {
     Options::new().first_segment_bytes(64 << 20).durability(durability)
 }
 
-fn engine(dir: &Path, level: Level) -> Engine<Kv> {
-    options(level).open(dir).expect("a store to measure")
-}
-
 fn open(dir: &Path, level: Level) -> Box<dyn Store> {
-    Box::new(Opened(engine(dir, level)))
+    Box::new(Opened(options(level).open(dir).expect("a store to measure")))
 }
 
 struct Opened(Engine<Kv>);
@@ -55,6 +53,10 @@ struct Opened(Engine<Kv>);
 impl Store for Opened {
     fn session(&self) -> Box<dyn Session + '_> {
         Box::new(Direct(&self.0))
+    }
+
+    fn held(&self) -> Box<dyn Session + '_> {
+        Box::new(Looking { engine: &self.0, view: None })
     }
 
     fn sync(&self) {
@@ -88,14 +90,6 @@ impl Session for Direct<'_> {
     fn scan(&mut self, n: u64, entries: usize) -> usize {
         let all = |found: KvRange<'_>| found.take(entries).map(|(key, value)| look(key) + look(value)).sum();
         self.0.range_with(&key(n)[..].., all).expect("a scan")
-    }
-}
-
-struct Viewed(Engine<Kv>);
-
-impl Store for Viewed {
-    fn session(&self) -> Box<dyn Session + '_> {
-        Box::new(Looking { engine: &self.0, view: None })
     }
 }
 
