@@ -40,8 +40,13 @@ awk -v listing="${1:-/dev/null}" '
         return ""
     }
     # where the tests within a file begin: what those assert is not counted
-    function tests_of(path,    line, n, at) {
-        while ((getline line <path) > 0) { n++; if (!at && line ~ /^#\[cfg\(test\)\]/) at = n }
+    function tests_of(path,    line, n, at, tests) {
+        while ((getline line <path) > 0) {
+            n++
+            # a test module of its own file is none of this one
+            if (!at && tests && line !~ /^mod [a-z_]+;/) at = n - 1
+            tests = line ~ /^#\[cfg\((test\)|all\(test, not)/
+        }
         close(path)
         return at ? at : n + 1
     }

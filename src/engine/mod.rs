@@ -15,6 +15,8 @@ mod checkpoint;
 mod digest;
 mod estimate;
 mod kv;
+#[cfg(test)]
+mod memory_tests;
 mod scratch;
 mod shared;
 mod stats;

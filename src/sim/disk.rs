@@ -5,7 +5,7 @@
 
 use super::fault::{Fault, OpKind, Persistence, When};
 use super::inode::Inode;
-use super::state::{Config, EntryChange, Image, Ino, State, down, eio, no_space, open_kind};
+use super::state::{Config, EntryChange, Image, Ino, Names, State, down, eio, no_space, open_kind};
 use super::trace::Op;
 use super::write::sync_error;
 use crate::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
@@ -169,6 +169,16 @@ impl SimDisk {
     /// The names of all files. Not an operation.
     pub fn file_names(&self) -> Vec<String> {
         self.state.lock().image.names()
+    }
+
+    /// The operation that a fault struck first, and the file that it was about.
+    pub(super) fn struck(&self) -> Option<(OpKind, String)> {
+        self.state.lock().struck.clone()
+    }
+
+    /// The names with what they name.
+    pub(super) fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.state.lock().image.dir)
     }
 
     /// A file's bytes as the page cache shows them. Not an operation.

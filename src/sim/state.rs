@@ -101,6 +101,8 @@ pub(super) struct State {
     pub(super) trace: Trace,
     pub(super) locks: Locks,
     pub(super) points: Points,
+    /// The first operation that a fault struck.
+    pub(super) struck: Option<(OpKind, String)>,
     /// Wakes those whose durable writes are held.
     pub(super) completed: Arc<Condvar>,
 }
@@ -114,6 +116,7 @@ impl State {
             trace: Trace::default(),
             locks: Locks::default(),
             points: Points::default(),
+            struck: None,
             completed: Arc::default(),
         }
     }
@@ -133,6 +136,9 @@ impl State {
         self.image.clock += Duration::from_micros(1);
         let fault = self.plan.strike(index, op.kind);
         self.trace.add(index, op, fault);
+        if fault.is_some() && self.struck.is_none() {
+            self.struck = Some((op.kind, op.name.to_owned()));
+        }
         if self.points.wants(index) {
             let mut image = self.image.clone();
             let _ = act(&mut image, Some(Fault::Crash));

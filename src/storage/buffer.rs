@@ -45,6 +45,8 @@ enum Memory {
 
 impl Memory {
     fn with_capacity(capacity: usize) -> io::Result<Memory> {
+        #[cfg(test)]
+        failing::allocate()?;
         if capacity <= SMALL_BYTES {
             let mut bytes = Vec::<u8>::new();
             bytes.try_reserve_exact(capacity + ALIGN_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
@@ -215,5 +217,32 @@ mod tests {
             AlignedBuf::with_capacity(usize::MAX).is_err()
                 && AlignedBuf::zeroed(0).unwrap().reserve(usize::MAX).is_err()
         );
+    }
+}
+
+/// For tests of what happens where there is no memory: one buffer of this thread is not to be had.
+#[cfg(test)]
+pub(crate) mod failing {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        static COMING: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// Fails the buffer behind so many others.
+    pub(crate) fn at(nth: u64) {
+        COMING.set(Some(nth));
+    }
+
+    /// Whether it has failed. None fails from now on.
+    pub(crate) fn stop() -> bool {
+        COMING.take().is_none()
+    }
+
+    pub(super) fn allocate() -> io::Result<()> {
+        let coming = COMING.get();
+        COMING.set(coming.and_then(|left| left.checked_sub(1)));
+        if coming == Some(0) { Err(io::ErrorKind::OutOfMemory.into()) } else { Ok(()) }
     }
 }

@@ -18,6 +18,8 @@ mod pace;
 mod probe;
 
 pub use buffer::AlignedBuf;
+#[cfg(test)]
+pub(crate) use buffer::failing;
 pub use disk::{Create, DiskStorage};
 
 use std::io;

@@ -670,3 +670,21 @@ impl Queue {
         self.waiters.take_thread(above).or_else(|| self.flusher.take().map(Wake::Thread))
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_few_frames_is_kept_and_of_a_very_large_one_none() {
+        let bounds =
+            Bounds { block_bytes: 4096, max_frame_bytes: 1 << 20, max_pending_bytes: 1 << 20, max_in_flight: None };
+        let mut queue = Queue::new(bounds, Lsn::new(4096), Lsn::new(1 << 20), Vec::new()).unwrap();
+        queue.recycle(AlignedBuf::with_capacity(POOLED_BUFFER_BYTES + 1).unwrap());
+        assert!(queue.pool.is_empty());
+        for _ in 0..POOLED_BUFFERS + 1 {
+            queue.recycle(AlignedBuf::with_capacity(POOLED_BUFFER_BYTES).unwrap());
+        }
+        assert_eq!(queue.pool.len(), POOLED_BUFFERS);
+    }
+}

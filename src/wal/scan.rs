@@ -166,6 +166,13 @@ impl Scanner {
         let segments: Vec<OpenSegment> =
             needed.iter().map(|file| OpenSegment::open(&*storage, file)).collect::<Result<_>>()?;
         check_sequence(&*storage, &segments, manifest)?;
+        if let Some(first) = segments.first()
+            && start > first.capacity_end()
+        {
+            let reason = "the log is to begin behind all that this segment can hold";
+            let path = storage.path(&first.file.name);
+            return Err(Error::corrupt(path, first.header.file_bytes, Some(start), reason));
+        }
         let watermark = manifest.map_or(Lsn::ZERO, |m| m.watermark.max(m.clean_end));
         Ok(Self::over(storage, segments, start, watermark, manifest.map(|m| m.clean_end)))
     }

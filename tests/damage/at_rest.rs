@@ -15,10 +15,17 @@ const ALLOWANCE: u64 = 1 << 20;
 /// How closely a damaged store is looked at.
 #[derive(Clone, Copy, PartialEq)]
 enum Look {
-    /// Opened to read.
+    /// Opened to read, and verified.
     Read,
-    /// Verified too, and opened for good.
+    /// Opened for good too.
     Close,
+}
+
+impl Look {
+    /// A close look at one in so many, or at every one where there is time.
+    fn one_in(n: u64, rng: &mut Rng) -> Look {
+        if scale() > 1 || rng.one_in(n) { Look::Close } else { Look::Read }
+    }
 }
 
 /// Goes over one store, damage by damage.
@@ -88,12 +95,12 @@ impl Sweep {
         let (read, bytes) = measured(|| read_only(disk));
         self.agrees(read.as_ref(), &outcome, &what());
         assert!(bytes < self.intact_bytes + ALLOWANCE, "{}: {}: {bytes} bytes", self.store.name, what());
-        if look == Look::Read {
-            return;
-        }
         let soundness = verified(disk).unwrap_or_else(|e| panic!("{}: {e:?}", what()));
         let refused = matches!(outcome, Outcome::Refused(..));
         assert_eq!(soundness == Soundness::Damaged, refused, "{}: {}: {soundness:?}", self.store.name, what());
+        if look == Look::Read {
+            return;
+        }
         let copy = disk.crash(Crash::Nothing);
         let opened = open_on::<Stacks>(&copy, &options());
         let answer = opened.map(|(engine, _)| {
@@ -131,6 +138,13 @@ impl Sweep {
     }
 }
 
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        let Sweep { store, cases, cuts, refusals, .. } = self;
+        println!("{}: {cases} times damaged, {refusals} times refused, {cuts} times cut", store.name);
+    }
+}
+
 /// Whether the byte is gone through in the usual run: all of every header, some of what they head, few of the zeros.
 fn is_taken(bytes: &[u8], at: usize) -> bool {
     scale() > 1
@@ -149,7 +163,7 @@ fn flip_every_byte(store: Store) -> Sweep {
             let bit = rng.below(8) as u32;
             disk.flip_bit(&name, at as u64, bit).unwrap();
             after.get_mut(&name).unwrap()[at] ^= 1 << bit;
-            let look = if rng.one_in(16) { Look::Close } else { Look::Read };
+            let look = Look::one_in(16, &mut rng);
             sweep.look(&disk, &after, look, &|| format!("bit {bit} of byte {at} of {name} flipped"));
             disk.flip_bit(&name, at as u64, bit).unwrap();
             after.get_mut(&name).unwrap()[at] ^= 1 << bit;
@@ -199,7 +213,7 @@ fn a_file_cut_short_anywhere_is_refused_or_does_no_harm() {
             let near = |len: &usize| matches!(len % 512, 0 | 1 | 511) && ((len / 512).is_multiple_of(3) || *len < 2048);
             let lens = (0..bytes.len()).filter(|len| scale() > 1 || near(len));
             for len in lens {
-                let look = if rng.one_in(8) { Look::Close } else { Look::Read };
+                let look = Look::one_in(8, &mut rng);
                 sweep.replace(&name, bytes[..len].to_vec(), look, &|| format!("{name} cut to {len} bytes"));
             }
         }
@@ -218,12 +232,12 @@ fn overwrite(store: Store) {
         let blocks = (0..sectors).step_by(8).map(|n| (n, 8));
         let ranges: Vec<_> = (0..4 * scale()).map(|_| rng.below(sectors as u64) as usize).collect();
         let ranges = ranges.into_iter().map(|from| (from, 1 + sectors * 37 % (sectors - from)));
-        for (round, (from, count)) in each.chain(blocks).chain(ranges).enumerate() {
+        for (from, count) in each.chain(blocks).chain(ranges) {
             for garbage in [false, true] {
                 let mut broken = bytes.clone();
                 let end = ((from + count) * 512).min(bytes.len());
                 broken[from * 512..end].fill_with(|| if garbage { rng.next() as u8 } else { 0 });
-                let look = if round % 5 == 0 { Look::Close } else { Look::Read };
+                let look = Look::one_in(5, &mut rng);
                 let with = if garbage { "garbage" } else { "zeros" };
                 sweep.replace(&name, broken, look, &|| format!("{with} over {count} sectors of {name} from {from}"));
             }
@@ -249,7 +263,7 @@ fn blocks_of_other_places_and_of_other_times_are_refused_or_foretold() {
         let mut sweep = Sweep::over(store);
         let mut rng = Rng::new(10);
         let targets = sweep.targets();
-        for round in 0..250 * scale() {
+        for _ in 0..250 * scale() {
             let (name, bytes) = &targets[rng.below(targets.len() as u64) as usize];
             let (from, source) = &targets[rng.below(targets.len() as u64) as usize];
             let blocks = |bytes: &[u8]| (bytes.len() / 512) as u64;
@@ -262,7 +276,7 @@ fn blocks_of_other_places_and_of_other_times_are_refused_or_foretold() {
             let block = &source[from_at..][..count.min(source.len() - from_at).min(bytes.len() - at)];
             let mut broken = bytes.clone();
             broken[at..at + block.len()].copy_from_slice(block);
-            let look = if round % 4 == 0 { Look::Close } else { Look::Read };
+            let look = Look::one_in(4, &mut rng);
             sweep.replace(name, broken, look, &|| format!("{name} at {at} holds {from} at {from_at}"));
         }
         assert!(sweep.refusals > 3, "{}", sweep.store.name);

@@ -3,8 +3,10 @@
 use crate::common::{Stacks, files, open_on, state};
 use crate::layout::{fix_block, u64_at};
 use crate::stores::{Files, on_disk, options};
-use seawal::Error;
-use seawal::sim::SimDisk;
+use seawal::sim::{Crash, SimDisk};
+use seawal::wal::{Log, LogOptions};
+use seawal::{Background, Error};
+use std::sync::Arc;
 
 /// Opening is refused for that segment, and changes nothing.
 fn is_damage(disk: &SimDisk, name: &str, reason: &str) {
@@ -73,4 +75,37 @@ fn without_a_manifest_two_files_that_claim_to_be_one_segment_are_refused() {
     assert_ne!(twin, last.name);
     files.insert(twin, files[&last.name].clone());
     is_damage(&on_disk(&files), &last.name, "two files claim to be this segment");
+}
+
+#[test]
+fn a_manifest_whose_log_starts_behind_all_that_its_segment_can_hold_is_refused() {
+    let disk = SimDisk::new(1);
+    let mut log_options = LogOptions::default();
+    log_options.background = Background::Manual;
+    let open = |disk: &SimDisk| Log::open_on(Arc::new(disk.clone()), log_options.clone());
+    let (log, _) = open(&disk).unwrap();
+    log.append(b"one").unwrap().wait().unwrap();
+    drop(log);
+    let [segment] = &files(&disk).into_keys().filter(|name| name.ends_with(".seg")).collect::<Vec<_>>()[..] else {
+        panic!("one segment")
+    };
+    let bytes = disk.read_file(segment).unwrap();
+    let capacity_end = u64_at(&bytes, 48) + u64_at(&bytes, 72) - 4096;
+    let starting_at = |start: u64| {
+        let forged = disk.crash(Crash::Nothing);
+        for name in ["MANIFEST-0", "MANIFEST-1"] {
+            let mut bytes = forged.read_file(name).unwrap();
+            // where the log starts, what is proven, and the origin
+            for at in [40, 48, 72] {
+                bytes[at..at + 8].copy_from_slice(&start.to_le_bytes());
+            }
+            fix_block(&mut bytes[..4096]);
+            forged.write_file(name, &bytes);
+        }
+        forged
+    };
+    open(&starting_at(capacity_end)).unwrap();
+    let error = open(&starting_at(capacity_end + 4096)).map(|_| ()).unwrap_err();
+    let Error::Corrupt { path, reason, .. } = &error else { panic!("{error:?}") };
+    assert!(path.ends_with(segment) && reason.contains("behind all that this segment can hold"), "{error:?}");
 }

@@ -1,7 +1,7 @@
 //! System calls that fail, stop half-way or end the process, by strace's hand.
 
 use crate::child::{Running, command, started, tell};
-use crate::common::{Cmd, Rng, Stacks, scale, state};
+use crate::common::{Cmd, Rng, Stacks, scale, skipped, state};
 use crate::workload::{Ended, LOSERS, Model, WITNESS, open_with, options, perform};
 use seawal::machine::{Access, Footprint};
 use seawal::storage::WritePath;
@@ -280,8 +280,7 @@ fn baselines(template: &Template) -> BTreeMap<Scene, Heard> {
 #[test]
 fn system_calls_that_fail_or_kill_are_answered_truly_and_lose_nothing_acknowledged() {
     if let Some(why) = impossible() {
-        println!("skipped: {why}");
-        return;
+        return skipped(why);
     }
     let template = Template::new();
     let baselines = baselines(&template);
@@ -359,8 +358,7 @@ fn inject(template: &Template, call: &str, action: &str, scene: Scene, when: &st
 #[test]
 fn a_short_write_of_the_kernel_is_gone_on_with_where_it_stopped() {
     if let Some(why) = impossible() {
-        println!("skipped: {why}");
-        return;
+        return skipped(why);
     }
     let template = Template::new();
     let scene = SCENES[0];

@@ -4,6 +4,7 @@
 //! a test ends; a loop device goes with its mount.
 
 use crate::child::{Running, command};
+use crate::common::skipped;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,11 +25,16 @@ pub(crate) fn privately(name: &str) -> Option<Vec<String>> {
         tool(wrapper[0], &[&wrapper[1..], &trial].concat())
     };
     let Some(wrapper) = wrappers.iter().find(can) else {
-        println!("skipped: nothing can be mounted, neither as root nor in a namespace");
+        skipped("nothing can be mounted, neither as root nor in a namespace");
         return None;
     };
     let (status, lines) = Running::start(command(wrapper, name, dir.path(), &[])).finish();
-    lines.iter().for_each(|line| println!("{line}"));
+    for line in &lines {
+        match line.strip_prefix("skipped: ") {
+            Some(why) => skipped(why),
+            None => println!("{line}"),
+        }
+    }
     assert!(status.success(), "{name}: {status}\n{}", lines.join("\n"));
     Some(lines)
 }

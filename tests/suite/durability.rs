@@ -26,6 +26,11 @@ fn the_workload_does_what_it_is_for() {
         "expired",
         "losers undone",
         "snapshot loaded",
+        "rotated",
+        "recycled",
+        "rotated into a recycled segment",
+        "segment removed",
+        "closed",
     ] {
         assert!(explored.did.contains_key(what), "{what}: {explored:?}");
     }
@@ -45,4 +50,12 @@ fn every_crash_of_the_built_in_machine_leaves_a_prefix_too() {
 #[test]
 fn crashes_in_long_workloads_with_many_segments_leave_a_prefix_too() {
     explored(&stacks().seed(2_000).seeds(3 * scale()).steps(800).one_in(300));
+}
+
+#[test]
+fn crashes_around_a_checkpoint_that_recycles_a_segment_and_a_rotation_into_it_leave_a_prefix_too() {
+    let explored = explored(&stacks().seed(15).steps(70));
+    for what in ["checkpoint", "rotated", "recycled", "rotated into a recycled segment", "closed"] {
+        assert!(explored.did.contains_key(what), "{what}: {explored:?}");
+    }
 }

@@ -25,10 +25,9 @@ fn what_a_storage_may_not_keep_is_in_every_report() {
 }
 
 #[test]
-fn a_store_in_memory_is_warned_of_by_its_kind_and_by_its_speed() {
+fn a_store_in_memory_is_warned_of_by_its_kind() {
     let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
-        eprintln!("skipped: /dev/shm cannot be written");
-        return;
+        return crate::common::skipped("/dev/shm cannot be written");
     };
     let (engine, report) = Options::new().open_reporting::<Kv>(dir.path()).unwrap();
     assert!(report.warnings.iter().any(|w| w.contains("nothing survives power loss")), "{report:?}");

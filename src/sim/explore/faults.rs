@@ -8,9 +8,10 @@ use super::work::Step;
 use super::{Explore, Explored, Limits};
 use crate::engine::{ExecuteError, ReadLevel};
 use crate::error::Error;
+use crate::format::names::{FileName, parse};
 use crate::machine::{Access, Footprint};
 use crate::sim::rng::{Rng, mix};
-use crate::sim::{Crash, Fault, Persistence, SimDisk};
+use crate::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 
 /// How often a run goes on after failures.
 const GO_ON: usize = 3;
@@ -21,6 +22,53 @@ struct Planned {
     op: u64,
     fault: Fault,
     persistence: Persistence,
+}
+
+/// What an operation that fails once may come to, where an engine is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is tried again, and nobody hears of it.
+    Unnoticed,
+    /// Whoever asked gets an error, and the engine goes on.
+    GoesOn,
+    /// The log writes no more.
+    Latches,
+    /// One of the two: it depends on what was to be published.
+    Either,
+}
+
+impl Outcome {
+    fn of(fault: Fault, kind: OpKind, name: &str) -> Outcome {
+        use OpKind::{Open, ReadAt, ReadDeviceAt, Rename, SyncAll, SyncData, SyncDir, WriteAt, WriteDurableAt};
+        match (fault, kind, parse(name)) {
+            (Fault::ShortWrite, ..) | (Fault::Interrupted, WriteAt | ReadAt | ReadDeviceAt, _) => Outcome::Unnoticed,
+            // an open file keeps the name that it was opened under, and so most segments are spares here
+            (_, WriteAt | WriteDurableAt | SyncData | SyncAll, FileName::Spare { .. } | FileName::Segment { .. }) => {
+                Outcome::Latches
+            }
+            (_, Open | Rename, FileName::Spare { .. }) => Outcome::Latches,
+            (_, _, FileName::Manifest) | (_, SyncDir, _) => Outcome::Either,
+            _ => Outcome::GoesOn,
+        }
+    }
+
+    fn allows(self, after: After) -> bool {
+        match self {
+            Outcome::Unnoticed => false,
+            Outcome::GoesOn => after != After::Latched,
+            Outcome::Latches => after != After::GoesOn,
+            Outcome::Either => true,
+        }
+    }
+}
+
+/// What has become of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    GoesOn,
+    Latched,
+    /// It did not open, or was being closed.
+    Gone,
 }
 
 pub(super) fn fail_each<M: Known>(
@@ -86,7 +134,7 @@ fn fail<M: Known>(
     disk.fail_at(planned.op, planned.fault, planned.persistence);
     let judge = match Run::start(plan, &disk, Some((found, Lost::Power)), diary) {
         Err(Stop::Failed(error)) => {
-            typed(planned, error)?;
+            typed(planned, &disk, error)?;
             diary.count("open failed");
             found.clone()
         }
@@ -98,9 +146,11 @@ fn fail<M: Known>(
                 match run.step(step) {
                     Ok(()) => {}
                     Err(Stop::Failed(error)) => {
-                        typed(planned, error)?;
+                        typed(planned, &disk, error)?;
                         failures += 1;
-                        if failures > GO_ON || !run.goes_on()? {
+                        let after = run.after_a_failure()?;
+                        judge_outcome(planned, &disk, after)?;
+                        if failures > GO_ON || after != After::GoesOn {
                             break;
                         }
                     }
@@ -124,28 +174,45 @@ fn fail<M: Known>(
 }
 
 /// Whether an error is one that this failure may give.
-fn typed(planned: Planned, error: Error) -> Stopped {
+fn typed(planned: Planned, disk: &SimDisk, error: Error) -> Stopped {
     let typed = matches!(error, Error::Io { .. } | Error::Full { .. } | Error::Latched { .. } | Error::Closed);
     if !typed {
         return Err(error.into());
     }
-    if planned.fault == Fault::ShortWrite {
-        return wrong(format!("a short transfer is not gone on with: {error}"));
+    let Some((kind, name)) = disk.struck() else { return wrong(format!("nothing failed: {error}")) };
+    // a sync that is interrupted fails, and so does what is interrupted again and again
+    if planned.persistence == Persistence::Once && Outcome::of(planned.fault, kind, &name) == Outcome::Unnoticed {
+        return wrong(format!("{kind} of {name:?} is not gone on with: {error}"));
+    }
+    if planned.fault != Fault::NoSpace && error.is_out_of_space() {
+        return wrong(format!("there is space, and {kind} of {name:?} failed for another reason: {error}"));
+    }
+    Ok(())
+}
+
+/// Whether the engine may have gone on, or not.
+fn judge_outcome(planned: Planned, disk: &SimDisk, after: After) -> Stopped {
+    let Some((kind, name)) = disk.struck() else { return Ok(()) };
+    let outcome = Outcome::of(planned.fault, kind, &name);
+    if planned.persistence == Persistence::Once && !outcome.allows(after) {
+        return wrong(format!(
+            "{kind} of {name:?} failed, and the engine is {after:?}: {outcome:?} is what is promised"
+        ));
     }
     Ok(())
 }
 
 impl<M: Known> Run<'_, M> {
     /// After a failure: either the log is latched, and all that is promised of that holds, or the engine goes on as if
-    /// nothing had been. Whether it goes on.
-    fn goes_on(&mut self) -> Stopped<bool> {
-        let Some(engine) = &self.engine else { return Ok(false) };
+    /// nothing had been.
+    fn after_a_failure(&mut self) -> Stopped<After> {
+        let Some(engine) = &self.engine else { return Ok(After::Gone) };
         match engine.begin() {
             Ok(tx) => drop(tx),
-            Err(Error::Closed) => return Ok(false),
+            Err(Error::Closed) => return Ok(After::Gone),
             Err(error) if error.is_latched() => {
                 self.diary.count("latched");
-                return self.check_latched().map(|()| false);
+                return self.check_latched().map(|()| After::Latched);
             }
             Err(error) => return wrong(format!("begin after a failure: {error:?}")),
         }
@@ -156,7 +223,7 @@ impl<M: Known> Run<'_, M> {
             return wrong("after a failure the state is another one");
         }
         self.live = found;
-        Ok(true)
+        Ok(After::GoesOn)
     }
 
     /// Nothing is written any more, and nothing is shown that may vanish.

@@ -3,6 +3,7 @@
 //! One thread, several open transactions: where a lock is in the way the engine must say so at once.
 
 use super::Explore;
+use super::files::Files;
 use super::oracle::{Judge, Lost, Oracle, digest};
 use super::slot::Slot;
 use super::work::{By, Leave, Look, SLOTS, Step};
@@ -81,6 +82,7 @@ pub(super) struct Run<'a, M: Known> {
     pub(super) listed: usize,
     /// Whether operations may fail for want of space although there is some.
     pub(super) refusals: Refusals,
+    files: Files,
     pub(super) diary: &'a mut Diary,
 }
 
@@ -133,6 +135,7 @@ impl<'a, M: Known> Run<'a, M> {
             commits: Vec::new(),
             listed: 0,
             refusals: Refusals::WithoutSpace,
+            files: Files::of(disk),
             diary,
         })
     }
@@ -177,6 +180,7 @@ impl<'a, M: Known> Run<'a, M> {
             }
             Step::Reopen(leave) => self.reopen(*leave),
         }?;
+        self.files.count(&self.disk, self.diary);
         self.take_done()?;
         // with no effects in flight, what was undone must have left no trace
         if self.engine.is_some() && !self.slots.iter().flatten().any(|slot| !slot.effects.is_empty()) {
@@ -412,7 +416,10 @@ impl<'a, M: Known> Run<'a, M> {
             let done = self.engine()?.close();
             self.diary.note(|| format!("close: {done:?}"));
             match done {
-                Ok(()) => self.oracle.ack_all(),
+                Ok(()) => {
+                    self.oracle.ack_all();
+                    self.diary.count("closed");
+                }
                 Err(error) if is_ordinary(&error) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -438,6 +445,7 @@ impl<'a, M: Known> Run<'a, M> {
         }
         self.oracle.judge().check(digest(&found), Lost::Process).map_err(Stop::Wrong)?;
         self.engine = Some(engine);
+        self.files.look_anew(&self.disk);
         self.oracle = Oracle::new(found.clone());
         self.live = found;
         self.diary.count("reopened");

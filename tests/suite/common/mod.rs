@@ -15,6 +15,12 @@ pub(crate) fn scale() -> u64 {
     std::env::var("SEAWAL_LONG").ok().and_then(|s| s.parse().ok()).unwrap_or(1).max(1)
 }
 
+/// Says that a test was skipped, and why, also where the harness keeps what a test that passes prints.
+pub(crate) fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let _ = writeln!(io::stderr(), "skipped: {}: {why}", thread.name().unwrap_or("a test"));
+}
+
 /// Splitmix64.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
