@@ -112,7 +112,8 @@ fn rows(part: &str) -> Vec<Vec<String>> {
         "recovery" => vec![vec![recovery::KILLED.into(), recovery::CLOSED.into()]],
         "checkpoint" => vec![
             commit::PERCENTILES.map(|(name, _)| checkpoint::latency_row(name)).to_vec(),
-            vec![checkpoint::RATE.into(), checkpoint::FREEZE.into(), checkpoint::VIEW.into()],
+            vec![checkpoint::RATE.into(), checkpoint::VIEW.into()],
+            [checkpoint::ENTRIES, checkpoint::LARGE].map(checkpoint::freeze_row).to_vec(),
         ],
         "space" => vec![
             [1_000_000, 10_000_000].map(space::inserted_row).to_vec(),
