@@ -1,7 +1,7 @@
 //! What was aimed at, row by row, and what the figures say to it.
 
 use crate::figures::{Figures, Part};
-use crate::parts::{checkpoint, commit, growth, reads, recovery, space};
+use crate::parts::{checkpoint, commit, growth, reads, recovery, segments, space};
 use crate::peer::OURS;
 use crate::report::short;
 use std::fmt::Write;
@@ -87,8 +87,10 @@ fn targets() -> Vec<Target> {
         t("commit with `Os`, 1 thread", "1.3 × the best peer", "buffered", commit::SINGLE.into(), AtLeast(1.3), BestPeer, None, true),
         t("the same in batches of 100", "1,000,000 entries a second", "buffered", commit::BATCHED.into(), AtLeast(1e6), Itself, None, true),
         t("p99 of a commit at 8 threads, µs", "2 × the device's own p99 at the most", "commit", commit::latency_row("p99"), AtMost(2.0), Named(commit::FLOOR), floor, true),
+        t("p99.9 of the same, each MiB a new segment, µs", "2 × that within one segment, at the most", "segments", segments::row("p99.9"), AtMost(2.0), Named(segments::ONE), Some(segments::ONE), false),
         t("log replay, a million, records a second", "3,000,000", "growth", growth::replay_row(1_000_000), AtLeast(3e6), Itself, device, false),
         large(t("log replay, ten million", "3,000,000: linear", "growth", growth::replay_row(10_000_000), AtLeast(3e6), Itself, device, false)),
+        large(t("log replay, twenty million", "3,000,000: linear", "growth", growth::replay_row(20_000_000), AtLeast(3e6), Itself, device, false)),
         t("replay of single commits, bytes a second", "0.8 of the disk", "growth", growth::SINGLES_ROW.into(), AtLeast(0.8), Named(growth::DEVICE), device, false),
         t("a million killed, then opened, seconds", "a fifth of Redis's, which replays too", "recovery", recovery::KILLED.into(), AtMost(0.2), Named("Redis"), None, true),
         t("the same", "a tenth of raft-engine's", "recovery", recovery::KILLED.into(), AtMost(0.1), Named("raft-engine"), None, true),
