@@ -1,13 +1,15 @@
 //! Checkpoints: writing, syncing and reading back a snapshot, unpaced, beside the rate at which the disk writes as much; and the
 //! freeze that a view takes.
 //!
+//! At the end, a figure that is no rate: the percentiles of commits beside a checkpoint at the default pace, and without one.
+//!
 //! `SEAWAL_BENCH_ENTRIES=1000000` sets the largest number of entries.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 #![allow(clippy::print_stdout, reason = "it is what a benchmark is for")]
 
 mod common;
 
-use common::{batch, dir, sequential};
+use common::{batch, dir, latencies_beside, most_entries, percentiles, sequential};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::kv::Kv;
 use seawal::{Engine, Options};
@@ -21,17 +23,23 @@ fn snapshot_bytes(dir: &Path) -> u64 {
     snapshots.map(|file| file.metadata().expect("a length").len()).max().expect("a snapshot")
 }
 
+fn fill(engine: &Engine<Kv>, entries: u64) {
+    let tickets: Vec<_> = (0..entries / 100).map(|n| engine.submit(batch(n)).expect("a commit")).collect();
+    tickets.into_iter().for_each(|ticket| drop(ticket.wait().expect("durability")));
+}
+
 fn checkpoint(c: &mut Criterion) {
     let mut group = c.benchmark_group("checkpoint");
     group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(2));
-    let most = std::env::var("SEAWAL_BENCH_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000);
+    let most = most_entries(10_000_000);
     for entries in [100_000, 1_000_000, 10_000_000].into_iter().filter(|n| *n <= most) {
         group.throughput(Throughput::Elements(entries));
         let place = dir();
         let engine: Engine<Kv> =
             Options::new().checkpoint_bytes_per_second(None).open(place.path()).expect("a store to measure");
-        let tickets: Vec<_> = (0..entries / 100).map(|n| engine.submit(batch(n)).expect("a commit")).collect();
-        tickets.into_iter().for_each(|ticket| drop(ticket.wait().expect("durability")));
+        fill(&engine, entries);
+        // a run of one of the following alone has a snapshot too
+        engine.checkpoint().expect("a checkpoint");
         group.bench_function(format!("unpaced, {entries}"), |b| {
             b.iter_custom(|times| {
                 let mut taken = Duration::ZERO;
@@ -57,5 +65,22 @@ fn checkpoint(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, checkpoint);
+/// No rate: how late the latest commits of two threads are beside a paced checkpoint, in turn with as long without.
+fn beside(_: &mut Criterion) {
+    let (place, entries) = (dir(), most_entries(1_000_000).min(1_000_000));
+    let options = Options::new().first_segment_bytes(64 << 20).checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40);
+    let engine: Engine<Kv> = options.open(place.path()).expect("a store to measure");
+    fill(&engine, entries);
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let began = Instant::now();
+        with.extend(latencies_beside(&engine, 2, entries, || engine.checkpoint().map(drop).expect("a checkpoint")));
+        let took = began.elapsed();
+        without.extend(latencies_beside(&engine, 2, entries, || std::thread::sleep(took)));
+    }
+    percentiles("latency of sync commits, 2 threads, beside a paced checkpoint", with);
+    percentiles("latency of sync commits, 2 threads, without", without);
+}
+
+criterion_group!(benches, checkpoint, beside);
 criterion_main!(benches);

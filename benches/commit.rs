@@ -1,11 +1,15 @@
 //! Commits: durable ones of one record each, at 1, 8 and 64 threads, beside the floor; in batches; with 1,024 tickets outstanding; those
-//! that survive a kill only. At the end, the percentiles of latency at 8 threads beside the device's own.
+//! that survive a kill only; and how many could sleep and be woken if nothing were written.
+//!
+//! At the end, figures that are no rates: the percentiles of latency at 8 threads, beside the device's own, and where a new segment is
+//! begun each MiB, beside those within one.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 #![allow(clippy::print_stdout, reason = "percentiles")]
 
 mod common;
 
-use common::{batch, dir, floor, floor_latencies, open, put};
+use common::wake_ups::wake_ups;
+use common::{batch, dir, floor, floor_latencies, latencies_beside, open, percentiles, put};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::kv::Kv;
 use seawal::{Durability, Engine, Options};
@@ -14,6 +18,8 @@ use std::time::{Duration, Instant};
 
 const KEYS: u64 = 100_000;
 const OUTSTANDING: usize = 1_024;
+/// For figures that are no rates.
+const SAMPLE: Duration = Duration::from_millis(500);
 
 /// The time that `commits` commits take, spread over threads, each waiting for its own.
 fn threaded(engine: &Engine<Kv>, threads: u64, commits: u64) -> Duration {
@@ -35,29 +41,6 @@ fn batches(engine: &Engine<Kv>, batches: u64) -> Duration {
     let began = Instant::now();
     (0..batches).for_each(|n| drop(engine.execute(batch(n % (KEYS / 100))).expect("a commit")));
     began.elapsed()
-}
-
-/// How long each of some commits takes, of threads that wait for their own.
-fn latencies(engine: &Engine<Kv>, threads: u64, commits: u64) -> Vec<Duration> {
-    let one = |thread| {
-        let timed = |n| {
-            let before = Instant::now();
-            engine.execute(put((n * threads + thread) % KEYS)).expect("a commit");
-            before.elapsed()
-        };
-        (0..commits / threads).map(timed).collect::<Vec<_>>()
-    };
-    std::thread::scope(|scope| {
-        let one = &one;
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
-        running.into_iter().flat_map(|thread| thread.join().expect("a thread that commits")).collect()
-    })
-}
-
-fn percentiles(name: &str, mut taken: Vec<Duration>) {
-    taken.sort_unstable();
-    let at = |of_1000: usize| taken[(taken.len() * of_1000 / 1000).min(taken.len() - 1)];
-    println!("{name}: p50 {:?}, p99 {:?}, p99.9 {:?}", at(500), at(990), at(999));
 }
 
 fn with_tickets(engine: &Engine<Kv>, keys: u64, commits: u64) -> Duration {
@@ -87,6 +70,14 @@ fn commit(c: &mut Criterion) {
         let engine = open(place.path());
         group.bench_function(format!("sync, {threads} threads"), |b| b.iter_custom(|n| threaded(&engine, threads, n)));
     }
+    for (threads, size) in [(8, 8), (8, 4), (64, 64), (64, 32)] {
+        group.bench_function(format!("wake-ups without I/O, {threads} threads in groups of {size}"), |b| {
+            b.iter_custom(|n| {
+                let (woken, took) = wake_ups(threads, size, |woken, _| woken >= n);
+                took.mul_f64(n as f64 / woken as f64)
+            });
+        });
+    }
     for keys in [KEYS, 10 * KEYS] {
         let place = dir();
         let engine = open(place.path());
@@ -115,7 +106,7 @@ fn latency(_: &mut Criterion) {
     let (mut commits, mut writes) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         writes.extend(floor_latencies(floor_place.path(), 2_000, 4096));
-        commits.extend(latencies(&engine, 8, 8_000));
+        commits.extend(latencies_beside(&engine, 8, KEYS, || std::thread::sleep(SAMPLE)));
     }
     percentiles("latency of the device, 4 KiB writes, one in flight", writes);
     percentiles("latency of sync commits, 8 threads", commits);
@@ -123,5 +114,28 @@ fn latency(_: &mut Criterion) {
     println!("records a frame: {:.1} on average, {} at the most", groups.mean(), groups.most());
 }
 
-criterion_group!(benches, commit, latency);
+/// No rate: whether commits wait for a segment to be created, in turn with commits within one.
+fn segments(_: &mut Criterion) {
+    let of_bytes = |bytes: u64| {
+        let place = dir();
+        let options = Options::new().segment_bytes(bytes).first_segment_bytes(bytes).checkpoint_log_bytes(1 << 40);
+        let engine: Engine<Kv> = options.max_log_bytes(1 << 40).open(place.path()).expect("a store to measure");
+        // the spares are made first, so that only what is needed on the way is made on the way
+        while engine.stats().log.expect("a log").spares < 2 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        (engine, place)
+    };
+    let (small, large) = (of_bytes(1 << 20), of_bytes(256 << 20));
+    let (mut many, mut one) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        many.extend(latencies_beside(&small.0, 8, KEYS, || std::thread::sleep(SAMPLE)));
+        one.extend(latencies_beside(&large.0, 8, KEYS, || std::thread::sleep(SAMPLE)));
+    }
+    percentiles("latency of sync commits, 8 threads, within one segment", one);
+    percentiles("latency of sync commits, 8 threads, a new segment each MiB", many);
+    println!("segments begun: {}", small.0.stats().log.expect("a log").segments);
+}
+
+criterion_group!(benches, commit, latency, segments);
 criterion_main!(benches);

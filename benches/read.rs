@@ -5,16 +5,12 @@
 
 mod common;
 
-use common::{batch, dir, key, open};
+use common::{batch, dir, key, most_entries, open};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::Engine;
 use seawal::kv::{Kv, KvRange};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
-
-fn entries() -> u64 {
-    std::env::var("SEAWAL_BENCH_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000)
-}
 
 fn threaded(threads: u64, reads: u64, read: impl Fn(u64) + Sync) -> Duration {
     let began = Instant::now();
@@ -32,7 +28,7 @@ fn read(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1)).sample_size(10).measurement_time(Duration::from_secs(3));
     let place = dir();
     let engine: Engine<Kv> = open(place.path());
-    let entries = entries();
+    let entries = most_entries(1_000_000);
     let tickets: Vec<_> = (0..entries / 100).map(|n| engine.submit(batch(n)).expect("a commit")).collect();
     tickets.into_iter().for_each(|ticket| drop(ticket.wait().expect("durability")));
     let random = |n: u64| key(n.wrapping_mul(7_919) % entries);

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{batch, dir, put, sequential};
+use common::{batch, dir, most_entries, put, sequential};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::kv::{Kv, KvCommand};
 use seawal::sim::KilledStore;
@@ -54,7 +54,7 @@ fn tell_phases(dir: &Path, entries: u64) {
 }
 
 fn sizes() -> Vec<u64> {
-    let most = std::env::var("SEAWAL_BENCH_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000);
+    let most = most_entries(10_000_000);
     [100_000, 1_000_000, 10_000_000].into_iter().filter(|n| *n <= most).collect()
 }
 

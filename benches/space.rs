@@ -1,4 +1,5 @@
-//! What an entry takes: of memory, inserted at random; and of the log, in batches. Figures, not times.
+//! What an entry takes: of memory, inserted at random, recovered, and in a checkpoint under full write load; and of the log, in batches.
+//! Figures, not times. Memory is looked at in processes of their own.
 //!
 //! `SEAWAL_BENCH_ENTRIES=10000000` is for ten million instead of a million.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
@@ -6,9 +7,15 @@
 
 mod common;
 
-use common::{VALUE, batch, dir, put};
+use common::{VALUE, batch, dir, most_entries, put};
 use seawal::kv::Kv;
 use seawal::{Durability, Engine, Options};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+const PAYLOAD: u64 = 16 + VALUE.len() as u64;
 
 /// The memory that this process has.
 fn resident_bytes() -> u64 {
@@ -16,23 +23,79 @@ fn resident_bytes() -> u64 {
     text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages") * 4096
 }
 
-fn main() {
-    let entries: u64 = std::env::var("SEAWAL_BENCH_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
-    let payload = (16 + VALUE.len()) as u64;
-    let place = dir();
+/// Nothing is checkpointed by itself.
+fn open(place: &Path) -> Engine<Kv> {
     let options = Options::new().durability(Durability::Os).checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40);
-    let before = resident_bytes();
-    let engine: Engine<Kv> = options.open(place.path()).expect("a store to measure");
-    (0..entries).for_each(|n| drop(engine.execute(put(n)).expect("a commit")));
-    let grown = resident_bytes().saturating_sub(before) as f64 / entries as f64;
-    println!("memory of an entry, {entries} inserted at random: {grown:.1} bytes, of which {payload} are data");
+    options.open(place).expect("a store to measure")
+}
 
-    let (batches, place) = (entries / 100, dir());
-    let logged: Engine<Kv> = options.open(place.path()).expect("a store to measure");
+fn inserted(place: &Path, entries: u64) -> Engine<Kv> {
+    let engine = open(place);
+    (0..entries).for_each(|n| drop(engine.execute(put(n)).expect("a commit")));
+    engine.sync().expect("a sync");
+    engine
+}
+
+fn tell_grown(what: &str, entries: u64, before: u64) {
+    let grown = resident_bytes().saturating_sub(before) as f64 / entries as f64;
+    println!("memory of an entry, {entries} {what}: {grown:.1} bytes, of which {PAYLOAD} are data");
+}
+
+/// The most memory while all is overwritten during a checkpoint at the default pace, of that before.
+fn checkpoint(engine: &Engine<Kv>, entries: u64) {
+    let before = resident_bytes();
+    let (stop, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in (0..entries).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                engine.execute(put(n)).expect("a commit");
+                if n % 1_000 == 0 {
+                    most.fetch_max(resident_bytes(), Ordering::Relaxed);
+                }
+            }
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        engine.checkpoint().expect("a checkpoint");
+        stop.store(true, Ordering::Relaxed);
+    });
+    let ratio = most.into_inner() as f64 / before as f64;
+    println!("memory in a checkpoint of {entries} under full write load: {ratio:.2} of that before");
+}
+
+fn log_volume(place: &Path, batches: u64) {
+    let logged = open(place);
     let durable = || logged.stats().log.expect("a log").durable.get();
     let start = durable();
     (0..batches).for_each(|n| drop(logged.execute(batch(n)).expect("a commit")));
     logged.sync().expect("a sync");
-    let ratio = (durable() - start) as f64 / (batches * 100 * payload) as f64;
+    let ratio = (durable() - start) as f64 / (batches * 100 * PAYLOAD) as f64;
     println!("log volume in batches of 100: {ratio:.3} bytes for each byte of payload");
+}
+
+fn main() {
+    let entries = most_entries(1_000_000);
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let before = resident_bytes();
+    let (Some(task), Some(place)) = (arguments.next(), arguments.next()) else {
+        let (first, second, third) = (dir(), dir(), dir());
+        for (task, place) in [("inserted", &first), ("recovered", &first), ("checkpoint", &second), ("log", &third)] {
+            let mut command = Command::new(std::env::current_exe().expect("this program"));
+            let ended = command.arg(task).arg(place.path()).status().expect("a process");
+            assert!(ended.success(), "{task} failed");
+        }
+        return;
+    };
+    let place = Path::new(&place);
+    match task.as_str() {
+        "inserted" => {
+            let _store = inserted(place, entries);
+            tell_grown("inserted at random", entries, before);
+        }
+        "recovered" => {
+            let _store = open(place);
+            tell_grown("recovered", entries, before);
+        }
+        "checkpoint" => checkpoint(&inserted(place, entries), entries),
+        _ => log_volume(place, entries / 100),
+    }
 }

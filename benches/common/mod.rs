@@ -1,10 +1,14 @@
 //! What the benchmarks share: keys, stores, and the floor that the device sets.
 #![allow(dead_code, reason = "each benchmark uses its own part")]
+#![allow(clippy::print_stdout, reason = "figures that are no rates")]
+
+pub(crate) mod wake_ups;
 
 use seawal::kv::{Kv, KvCommand};
 use seawal::storage::{AlignedBuf, Create, DiskStorage, OpenMode, Storage};
 use seawal::{Engine, Options};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) const VALUE: [u8; 100] = [7; 100];
@@ -95,4 +99,38 @@ pub(crate) fn sequential(dir: &Path, bytes: u64) -> Sequential {
     let read = began.elapsed();
     storage.remove("file").expect("a removal");
     Sequential { write, read }
+}
+
+/// How many entries there are at the most: `SEAWAL_BENCH_ENTRIES`, or as many as are given.
+pub(crate) fn most_entries(usual: u64) -> u64 {
+    std::env::var("SEAWAL_BENCH_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
+/// How long each of the commits takes that some threads do while something else is done, each waiting for its own.
+pub(crate) fn latencies_beside(engine: &Engine<Kv>, threads: u64, keys: u64, work: impl FnOnce()) -> Vec<Duration> {
+    let stop = AtomicBool::new(false);
+    let one = |thread| {
+        let (mut taken, mut n) = (Vec::new(), thread);
+        while !stop.load(Ordering::Relaxed) {
+            let before = Instant::now();
+            engine.execute(put(n % keys)).expect("a commit");
+            taken.push(before.elapsed());
+            n += threads;
+        }
+        taken
+    };
+    std::thread::scope(|scope| {
+        let one = &one;
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
+        work();
+        stop.store(true, Ordering::Relaxed);
+        running.into_iter().flat_map(|thread| thread.join().expect("a thread that commits")).collect()
+    })
+}
+
+/// Says how late the latest were.
+pub(crate) fn percentiles(name: &str, mut taken: Vec<Duration>) {
+    taken.sort_unstable();
+    let at = |of_1000: usize| taken[(taken.len() * of_1000 / 1000).min(taken.len() - 1)];
+    println!("{name}: p50 {:?}, p99 {:?}, p99.9 {:?}, the worst {:?}", at(500), at(990), at(999), at(1000));
 }

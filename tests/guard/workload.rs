@@ -3,11 +3,26 @@
 #![allow(clippy::expect_used, reason = "a workload that cannot run counts nothing")]
 
 use seawal::kv::{Kv, KvCommand};
-use seawal::{Background, Durability, Engine, Options, View};
+use seawal::{Background, Durability, Engine, Options, RecoveryReport, View};
+use std::path::Path;
 
 /// What there is to be counted.
-pub(crate) const WORKLOADS: [&str; 8] =
-    ["batch", "execute", "get", "range", "submit", "transaction", "view", "view-get"];
+pub(crate) const WORKLOADS: [&str; 12] = [
+    "batch",
+    "checkpoint",
+    "execute",
+    "get",
+    "load",
+    "range",
+    "replay",
+    "submit",
+    "sync",
+    "transaction",
+    "view",
+    "view-get",
+];
+/// Those that handle the whole store. They are done a hundredth as often, so that an operation is that of a hundred entries.
+const WHOLE: [&str; 3] = ["checkpoint", "load", "replay"];
 
 const ENTRIES: u64 = 10_000;
 const BATCH: u64 = 100;
@@ -18,6 +33,10 @@ pub(crate) struct Workload {
     view: View<Kv>,
     once: fn(&Workload, u64),
     n: u64,
+    /// So many operations are done at once.
+    at_once: u64,
+    /// Holds a store of the same entries that nobody has open.
+    left: tempfile::TempDir,
     /// Goes after the store.
     _dir: tempfile::TempDir,
 }
@@ -35,6 +54,18 @@ fn batch(n: u64) -> KvCommand {
     KvCommand::batch((n * BATCH..(n + 1) * BATCH).map(put))
 }
 
+/// Nobody waits for a device who did not ask for it, no checkpoint comes in between, and no other thread does part of the work.
+fn options(segment_bytes: u64) -> Options {
+    let options = Options::new().durability(Durability::Os).first_segment_bytes(segment_bytes);
+    options.background(Background::Manual).checkpoint_bytes_per_second(None)
+}
+
+fn filled(dir: &Path, segment_bytes: u64) -> Engine<Kv> {
+    let engine: Engine<Kv> = options(segment_bytes).open(dir).expect("a store");
+    (0..ENTRIES / BATCH).for_each(|n| drop(engine.execute(batch(n)).expect("a commit")));
+    engine
+}
+
 impl Workload {
     /// The one of that name.
     pub(crate) fn new(name: &str) -> Option<Workload> {
@@ -42,6 +73,14 @@ impl Workload {
             "batch" => |w, n| drop(w.engine.execute(batch(n)).expect("a commit")),
             "execute" => |w, n| drop(w.engine.execute(put(n)).expect("a commit")),
             "get" => |w, n| drop(w.engine.get(key(n)).expect("a read")),
+            // the log is as it was left by a kill, and the snapshot by a close, or there would be nothing to do
+            "replay" => |w, _| assert!(w.reopened().records >= ENTRIES / BATCH),
+            "load" => |w, _| assert!(w.reopened().snapshot_bytes > ENTRIES * 116),
+            "checkpoint" => |w, n| {
+                w.engine.execute(put(n)).expect("a commit");
+                w.engine.checkpoint().expect("a checkpoint");
+            },
+            "sync" => |w, n| drop(w.engine.execute_with(put(n), Durability::Sync).expect("a commit")),
             "range" => |w, n| {
                 let start = key(n);
                 let found = w.engine.range(start.as_slice()..).expect("a scan").take(100).count();
@@ -61,20 +100,32 @@ impl Workload {
             "view-get" => |w, n| assert!(w.view.get("", key(n)).is_some()),
             _ => return None,
         };
-        let dir = tempfile::tempdir().expect("a directory");
-        // nobody waits for a device, no checkpoint comes in between, and no other thread does part of the work
-        let options = Options::new().durability(Durability::Os).first_segment_bytes(64 << 20);
-        let options = options.background(Background::Manual);
-        let engine: Engine<Kv> = options.open(dir.path()).expect("a store");
-        (0..ENTRIES / BATCH).for_each(|n| drop(engine.execute(batch(n)).expect("a commit")));
+        let (dir, left) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let engine = filled(dir.path(), 64 << 20);
         let view = engine.view().expect("a view");
-        Some(Workload { engine, view, once, n: 0, _dir: dir })
+        let other = filled(left.path(), 4 << 20);
+        if name == "load" {
+            other.close().expect("a clean close");
+        } else {
+            other.sync().expect("a sync");
+        }
+        let at_once = if WHOLE.contains(&name) { ENTRIES / BATCH } else { 1 };
+        Some(Workload { engine, view, once, n: 0, at_once, left, _dir: dir })
+    }
+
+    /// Opens a copy of the store that was left, for an open changes what it finds.
+    fn reopened(&self) -> RecoveryReport {
+        let copy = tempfile::tempdir().expect("a directory");
+        for file in std::fs::read_dir(self.left.path()).expect("a directory").map(|file| file.expect("a file")) {
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).expect("a copy");
+        }
+        options(4 << 20).open_reporting::<Kv>(copy.path()).expect("recovery").1
     }
 
     /// Does it so often. Under this name its instructions are counted.
     #[inline(never)]
     pub(crate) fn run(&mut self, times: u64) {
-        for _ in 0..times {
+        for _ in 0..times.div_ceil(self.at_once) {
             (self.once)(self, self.n);
             self.n = self.n.wrapping_add(1);
         }

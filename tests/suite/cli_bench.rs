@@ -45,7 +45,8 @@ fn every_measurement_tells_rate_floor_and_ratio_and_leaves_nothing_behind() {
         if args[0] == "recover" {
             let [secs, snapshot_secs, ..] = positive(&told, ["secs", "snapshot_secs", "snapshot_rate", "log_bytes"]);
             assert!(secs < 60.0 && snapshot_secs < 60.0, "{told}");
-            assert_eq!((told["records"].as_u64(), told["entries"].as_u64()), (Some(2050), Some(2050)), "{told}");
+            // what the log holds are batches of a hundred
+            assert_eq!((told["records"].as_u64(), told["entries"].as_u64()), (Some(21), Some(2050)), "{told}");
         } else {
             let [p50, p99, p999] = positive(&told, ["p50_us", "p99_us", "p999_us"]);
             assert!(p50 <= p99 && p99 <= p999, "{told}");

@@ -3,6 +3,7 @@
 use seawal::Error;
 use seawal::format::Lsn;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
+use seawal::storage::WritePath;
 use seawal::wal::{Background, Log, LogOptions, LogStep, LogTicket};
 use std::sync::Arc;
 
@@ -296,6 +297,19 @@ fn the_stats_say_what_a_group_held() {
     let groups = log.stats().groups;
     assert_eq!((groups.frames(), groups.records(), groups.most()), (3, 8, 5));
     assert_eq!(groups.by_size().collect::<Vec<_>>(), [(1, 1), (2, 1), (4, 1)]);
+}
+
+#[test]
+fn the_stats_say_which_path_writes_take_and_count_what_takes_it() {
+    for (path, direct) in [(WritePath::Direct, true), (WritePath::BufferedSync, false)] {
+        let (log, _) = open(&SimDisk::builder().seed(5).write_path(path).build()).unwrap();
+        let before = log.stats();
+        (0..10u8).for_each(|n| log.append(&[n]).unwrap().wait().unwrap());
+        let stats = log.stats();
+        assert_eq!((before.write_path, stats.write_path), (Some(path), Some(path)));
+        let written = (stats.direct_writes - before.direct_writes, stats.syncs - before.syncs);
+        assert_eq!(written, if direct { (10, 0) } else { (0, 10) }, "{path:?}");
+    }
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! What the device and the scheduler allow: nothing here knows of any store.
 
+#[path = "../../common/wake_ups.rs"]
+mod shared;
+
 use crate::work::Latencies;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 const SPACE: usize = 64 << 20;
@@ -58,51 +58,11 @@ impl Floor {
 /// one `unpark`, instead of writing. Groups are all of the threads, or a half, so that some work while others are woken; the better
 /// of the two counts.
 pub fn wake_ups(threads: usize, time: Duration) -> f64 {
-    let of = |part: usize| wake_ups_in_groups(threads, (threads / part).max(2), time / 2);
-    of(1).max(of(2))
-}
-
-fn wake_ups_in_groups(threads: usize, size: usize, time: Duration) -> f64 {
-    let waiting: Mutex<Vec<(Thread, Arc<AtomicBool>)>> = Mutex::new(Vec::new());
-    let (stop, woken) = (AtomicBool::new(false), AtomicU64::new(0));
-    let began = Instant::now();
-    let one = || {
-        let flag = Arc::new(AtomicBool::new(false));
-        while !stop.load(Ordering::Acquire) {
-            flag.store(false, Ordering::Relaxed);
-            let mut group = waiting.lock().expect("a group");
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-            if group.len() + 1 < size {
-                group.push((std::thread::current(), flag.clone()));
-                drop(group);
-                while !flag.load(Ordering::Acquire) {
-                    std::thread::park();
-                }
-                continue;
-            }
-            let ready = std::mem::take(&mut *group);
-            drop(group);
-            woken.fetch_add(size as u64, Ordering::Relaxed);
-            if began.elapsed() > time {
-                // under the lock that those who come now take, or they would wait for a group that does not fill
-                let mut left = waiting.lock().expect("a group");
-                stop.store(true, Ordering::Release);
-                left.drain(..).for_each(|(thread, flag)| wake(&thread, &flag));
-            }
-            for (thread, flag) in ready {
-                wake(&thread, &flag);
-            }
-        }
+    let of = |part: usize| {
+        let (woken, took) = shared::wake_ups(threads, (threads / part).max(2), |_, took| took > time / 2);
+        woken as f64 / took.as_secs_f64()
     };
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(one))));
-    woken.into_inner() as f64 / began.elapsed().as_secs_f64()
-}
-
-fn wake(thread: &Thread, flag: &AtomicBool) {
-    flag.store(true, Ordering::Release);
-    thread.unpark();
+    of(1).max(of(2))
 }
 
 /// The sequential rate of the disk, in bytes a second: a new file of so many bytes, written in large direct pieces, and synced.

@@ -38,6 +38,11 @@ pub trait Session {
 pub trait Store: Send + Sync {
     fn session(&self) -> Box<dyn Session + '_>;
 
+    /// One that reads what it saw at first and nothing newer.
+    fn held(&self) -> Box<dyn Session + '_> {
+        unreachable!("nothing is held of a store without")
+    }
+
     /// Makes everything so far survive power loss.
     fn sync(&self) {}
 
@@ -67,6 +72,8 @@ pub struct Peer {
     pub reads: bool,
     /// Whether it reads in the order of keys.
     pub scans: bool,
+    /// Whether it holds one view or transaction of a store of the same package, and reads that.
+    pub held: bool,
     pub open: fn(&Path, Level) -> Box<dyn Store>,
 }
 

@@ -1,7 +1,7 @@
 //! Tables and plots from figures.
 
 use crate::figures::{Figures, Part};
-use crate::parts::{Effort, Which, checkpoint, commit, growth, reads, recovery, space};
+use crate::parts::{Which, checkpoint, commit, growth, reads, recovery, segments, space};
 use crate::peer::OURS;
 use crate::work::Spread;
 use crate::{peers, plot};
@@ -29,21 +29,14 @@ pub fn short(number: f64) -> String {
     out
 }
 
-/// When and on what this is measured.
-pub fn about(effort: &Effort) -> String {
+/// When and on what this is measured, and what was taken.
+pub fn about(taken: &str) -> String {
     let days = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs() / 86_400);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let kernel = read("/proc/sys/kernel/osrelease");
     let memory = read("/proc/meminfo").split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
-    let Effort { repetitions, time, .. } = effort;
-    format!(
-        "{}, {cores} cores, {} GiB, Linux {}; medians of {repetitions} samples of {} s each, taken in turn",
-        date(days),
-        (memory + (1 << 19)) >> 20,
-        kernel.trim(),
-        time.as_secs_f64()
-    )
+    format!("{}, {cores} cores, {} GiB, Linux {}; {taken}", date(days), (memory + (1 << 19)) >> 20, kernel.trim())
 }
 
 /// A day since 1970 as a date (Howard Hinnant's `civil_from_days`).
@@ -109,10 +102,14 @@ fn rows(part: &str) -> Vec<Vec<String>> {
         "reads" | "reads-large" => {
             vec![reads::THREADS.map(reads::point_row).to_vec(), reads::THREADS.map(reads::scan_row).to_vec()]
         }
+        "segments" => {
+            vec![segments::PERCENTILES.map(|(name, _)| segments::row(name)).to_vec(), vec![segments::BEGUN.into()]]
+        }
         "recovery" => vec![vec![recovery::KILLED.into(), recovery::CLOSED.into()]],
         "checkpoint" => vec![
             commit::PERCENTILES.map(|(name, _)| checkpoint::latency_row(name)).to_vec(),
-            vec![checkpoint::RATE.into(), checkpoint::FREEZE.into(), checkpoint::VIEW.into()],
+            vec![checkpoint::RATE.into(), checkpoint::VIEW.into()],
+            [checkpoint::ENTRIES, checkpoint::LARGE].map(checkpoint::freeze_row).to_vec(),
         ],
         "space" => vec![
             [1_000_000, 10_000_000].map(space::inserted_row).to_vec(),
@@ -142,11 +139,11 @@ pub fn part(name: &str, part: &Part) -> String {
     text
 }
 
-/// How each of them is set up.
+/// How each is set up.
 fn setups() -> String {
     let mut text =
         String::from("| | version | survives power loss | survives a kill | and |\n| --- | --- | --- | --- | --- |\n");
-    for peer in peers::all().iter().filter(|peer| peer.name != OURS) {
+    for peer in &peers::all() {
         let version = peer.version();
         let (durable, buffered) = (peer.durable.unwrap_or("–"), peer.buffered.unwrap_or("–"));
         let _ = writeln!(text, "| {} | {version} | {durable} | {buffered} | {} |", peer.name, peer.note);

@@ -1,7 +1,7 @@
 //! What was aimed at, row by row, and what the figures say to it.
 
 use crate::figures::{Figures, Part};
-use crate::parts::{checkpoint, commit, growth, reads, recovery, space};
+use crate::parts::{checkpoint, commit, growth, reads, recovery, segments, space};
 use crate::peer::OURS;
 use crate::report::short;
 use std::fmt::Write;
@@ -48,6 +48,8 @@ struct Target {
     limit: Option<&'static str>,
     /// Whether peers have this at all.
     peers: bool,
+    /// Whether only a run with `--large` has it.
+    large: bool,
 }
 
 const NO_PEERS: [&str; 5] = [commit::FLOOR, commit::WAKE_UPS, growth::DEVICE, checkpoint::QUIET, ""];
@@ -70,11 +72,12 @@ fn targets() -> Vec<Target> {
     use Against::{BestPeer, Itself, Named};
     use Goal::{AtLeast, AtMost};
     let t = |what, aim, part, row: String, goal, against, limit, peers| {
-        Target { what, aim, part, row, ours: OURS, goal, against, limit, peers }
+        Target { what, aim, part, row, ours: OURS, goal, against, limit, peers, large: false }
     };
     let floor = Some(commit::FLOOR);
     let device = Some(growth::DEVICE);
     let view = |target: Target| Target { ours: VIEW, ..target };
+    let large = |target: Target| Target { large: true, ..target };
     vec![
         t("durable commit, 1 thread", "0.95 of the floor, and no peer ahead", "commit", commit::row(1), AtLeast(0.95), Named(commit::FLOOR), floor, true),
         t("durable commit, 8 threads", "2 × the best peer", "commit", commit::row(8), AtLeast(2.0), BestPeer, floor, true),
@@ -84,36 +87,40 @@ fn targets() -> Vec<Target> {
         t("commit with `Os`, 1 thread", "1.3 × the best peer", "buffered", commit::SINGLE.into(), AtLeast(1.3), BestPeer, None, true),
         t("the same in batches of 100", "1,000,000 entries a second", "buffered", commit::BATCHED.into(), AtLeast(1e6), Itself, None, true),
         t("p99 of a commit at 8 threads, µs", "2 × the device's own p99 at the most", "commit", commit::latency_row("p99"), AtMost(2.0), Named(commit::FLOOR), floor, true),
+        t("p99.9 of the same, each MiB a new segment, µs", "2 × that within one segment, at the most", "segments", segments::row("p99.9"), AtMost(2.0), Named(segments::ONE), Some(segments::ONE), false),
         t("log replay, a million, records a second", "3,000,000", "growth", growth::replay_row(1_000_000), AtLeast(3e6), Itself, device, false),
-        t("log replay, ten million", "3,000,000: linear", "growth", growth::replay_row(10_000_000), AtLeast(3e6), Itself, device, false),
+        large(t("log replay, ten million", "3,000,000: linear", "growth", growth::replay_row(10_000_000), AtLeast(3e6), Itself, device, false)),
+        large(t("log replay, twenty million", "3,000,000: linear", "growth", growth::replay_row(20_000_000), AtLeast(3e6), Itself, device, false)),
         t("replay of single commits, bytes a second", "0.8 of the disk", "growth", growth::SINGLES_ROW.into(), AtLeast(0.8), Named(growth::DEVICE), device, false),
-        t("a million killed, then opened, seconds", "as quick as Redis, which replays too", "recovery", recovery::KILLED.into(), AtMost(1.0), Named("Redis"), None, true),
+        t("a million killed, then opened, seconds", "a fifth of Redis's, which replays too", "recovery", recovery::KILLED.into(), AtMost(0.2), Named("Redis"), None, true),
+        t("the same", "a tenth of raft-engine's", "recovery", recovery::KILLED.into(), AtMost(0.1), Named("raft-engine"), None, true),
         t("snapshot load, a million, entries a second", "8,000,000, or 0.8 of the disk", "growth", growth::load_row(1_000_000), AtLeast(8e6), Itself, device, false),
-        t("snapshot load, ten million", "8,000,000, or 0.8 of the disk", "growth", growth::load_row(10_000_000), AtLeast(8e6), Itself, device, false),
+        large(t("snapshot load, ten million", "8,000,000, or 0.8 of the disk", "growth", growth::load_row(10_000_000), AtLeast(8e6), Itself, device, false)),
         t("unpaced checkpoint, bytes a second", "0.8 of the disk", "checkpoint", checkpoint::RATE.into(), AtLeast(0.8), Named(commit::FLOOR), floor, false),
         t("p99.9 of commits beside a paced one, µs", "1.5 × that without, at the most", "checkpoint", checkpoint::latency_row("p99.9"), AtMost(1.5), Named(checkpoint::QUIET), Some(checkpoint::QUIET), false),
-        t("the freeze holds the lock, µs", "under 100", "checkpoint", checkpoint::FREEZE.into(), AtMost(100.0), Itself, None, false),
+        t("the freeze of a million holds the lock, µs", "under 100", "checkpoint", checkpoint::freeze_row(checkpoint::ENTRIES), AtMost(100.0), Itself, None, false),
+        large(t("the same, ten million", "under 100", "checkpoint", checkpoint::freeze_row(checkpoint::LARGE), AtMost(100.0), Itself, None, false)),
         t("points of a million, 1 thread", "1.5 × LMDB", "reads", reads::point_row(1), AtLeast(1.5), Named("LMDB"), None, true),
         t("points of a million, 2 threads", "1.5 × LMDB", "reads", reads::point_row(2), AtLeast(1.5), Named("LMDB"), None, true),
         view(t("the same of a view, 1 thread", "1.5 × LMDB with a transaction held", "reads", reads::point_row(1), AtLeast(1.5), Named(HELD), None, true)),
         view(t("the same of a view, 2 threads", "1.5 × LMDB with a transaction held", "reads", reads::point_row(2), AtLeast(1.5), Named(HELD), None, true)),
-        t("points of ten million, 1 thread", "1.5 × LMDB", "reads-large", reads::point_row(1), AtLeast(1.5), Named("LMDB"), None, true),
-        t("points of ten million, 2 threads", "1.5 × LMDB", "reads-large", reads::point_row(2), AtLeast(1.5), Named("LMDB"), None, true),
+        large(t("points of ten million, 1 thread", "1.5 × LMDB", "reads-large", reads::point_row(1), AtLeast(1.5), Named("LMDB"), None, true)),
+        large(t("points of ten million, 2 threads", "1.5 × LMDB", "reads-large", reads::point_row(2), AtLeast(1.5), Named("LMDB"), None, true)),
         t("scans of 100, 1 thread", "2 × the best peer", "reads", reads::scan_row(1), AtLeast(2.0), BestPeer, None, true),
         t("scans of 100, 2 threads", "2 × the best peer", "reads", reads::scan_row(2), AtLeast(2.0), BestPeer, None, true),
         t("bytes an entry, a million inserted", "150 (116 are data)", "space", space::inserted_row(1_000_000), AtMost(150.0), Itself, None, true),
-        t("the same, ten million", "150", "space", space::inserted_row(10_000_000), AtMost(150.0), Itself, None, true),
+        large(t("the same, ten million", "150", "space", space::inserted_row(10_000_000), AtMost(150.0), Itself, None, true)),
         t("bytes an entry, a million recovered", "150", "space", space::recovered_row(1_000_000), AtMost(150.0), Itself, None, false),
-        t("the same, ten million", "150", "space", space::recovered_row(10_000_000), AtMost(150.0), Itself, None, false),
+        large(t("the same, ten million", "150", "space", space::recovered_row(10_000_000), AtMost(150.0), Itself, None, false)),
         t("memory in a checkpoint under load", "4/3 of that before", "space", space::CHECKPOINT.into(), AtMost(4.0 / 3.0), Itself, None, false),
         t("log bytes for each byte of payload", "1.25", "space", space::LOG.into(), AtMost(1.25), Itself, None, true),
         t("a view, ns", "under 1,000", "checkpoint", checkpoint::VIEW.into(), AtMost(1000.0), Itself, None, false),
     ]
 }
 
-fn command(part: &str) -> String {
-    let large = if part == "reads-large" { " --large" } else { "" };
-    format!("`peers --only {part}{large}`")
+fn command(target: &Target) -> String {
+    let large = if target.large { " --large" } else { "" };
+    format!("`peers --only {}{large}`", target.part)
 }
 
 /// The verdict on a row, with the ratio that it rests on.
@@ -146,9 +153,9 @@ pub fn table(figures: &Figures, root: &Path) -> String {
     for target in targets() {
         let part = figures.part(target.part);
         let ours = part.and_then(|part| part.get(&target.row, target.ours));
-        let Target { what, aim, .. } = target;
+        let (Target { what, aim, .. }, command) = (&target, command(&target));
         let Some((part, ours)) = part.zip(ours) else {
-            let _ = writeln!(text, "| {what} | {aim} | not measured | | | | {} |", command(target.part));
+            let _ = writeln!(text, "| {what} | {aim} | not measured | | | | {command} |");
             continue;
         };
         let best = best(part, &target);
@@ -157,7 +164,7 @@ pub fn table(figures: &Figures, root: &Path) -> String {
         let limit = limit.map_or("–".into(), |(name, figure)| format!("{}, {name}", short(figure)));
         let verdict = verdict(part, &target, ours.median, best.as_ref());
         let ours = short(ours.median);
-        let _ = writeln!(text, "| {what} | {aim} | {ours} | {peer} | {limit} | {verdict} | {} |", command(target.part));
+        let _ = writeln!(text, "| {what} | {aim} | {ours} | {peer} | {limit} | {verdict} | {command} |");
     }
     if let Some(crates) = crates(root) {
         let met = if crates <= 15 { "met" } else { "**short**" };

@@ -39,6 +39,7 @@ enum What {
     /// another durability than sync, writes of one record to the page cache.
     Commit,
     /// Opening a store of --n entries that was killed, and one that was closed. Floor: reading its log from the device and nothing more.
+    /// Rates are of entries; records are those of the log that were replayed, each of which holds up to a hundred entries.
     Recover,
     /// Reads of random entries, of --n. Floor: a binary search in a sorted array of the keys in memory, and a copy of the value.
     Read,

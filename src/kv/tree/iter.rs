@@ -91,6 +91,7 @@ impl<'a> Range<'a> {
         }
         if front.at == 0 {
             front.touch_next();
+            front.leaf.touch_entries();
         }
         self.run_ahead();
         Some(item)

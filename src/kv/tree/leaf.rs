@@ -38,8 +38,9 @@ pub(super) const LEAF_BYTES: usize = 4096;
 pub(super) const WORD: usize = 8;
 /// What memory is fetched in.
 const LINE: usize = 64;
-/// How much of each end is fetched ahead.
-const TOUCHED: usize = 256;
+/// How much is fetched ahead of the front, and of the entries once they are walked.
+const TOUCHED: usize = 128;
+const TOUCHED_ENTRIES: usize = LEAF_BYTES / 4 * 3;
 const LARGE_KEY: u16 = 1 << 15;
 const LARGE_VALUE: u16 = 1 << 14;
 const INDEX: usize = 4;
@@ -164,13 +165,17 @@ impl Leaf {
         black_box(self.data.last().copied());
     }
 
-    /// Reads from each memory line near both ends, where header, words and first entries lie. It asks for nothing that is in the leaf,
-    /// its length included, so that all the lines are fetched at once while the processor goes on.
+    /// Reads from the lines where header and words lie, and the last byte, beside which the first entries lie. It asks for nothing that
+    /// is in the leaf, its length included, so that all are fetched at once while the processor goes on.
     pub(super) fn touch(&self) {
-        let near = TOUCHED.min(self.data.len());
-        let (front, back) = (&self.data[..near], &self.data[self.data.len() - near..]);
-        let bytes = front.iter().step_by(LINE).chain(back.iter().step_by(LINE));
-        black_box(bytes.fold(0u8, |sum, byte| sum.wrapping_add(*byte)));
+        read_lines(&self.data[..TOUCHED.min(self.data.len())]);
+        self.touch_end();
+    }
+
+    /// Reads from the lines of the entries, the first of them at least. So all are on their way at once. Where each comes when its
+    /// entry does, few are: what is done with a few entries fills the processor's window.
+    pub(super) fn touch_entries(&self) {
+        read_lines(&self.data[self.data.len().saturating_sub(TOUCHED_ENTRIES)..]);
     }
 
     pub(super) fn last_key(&self) -> Option<&[u8]> {
@@ -559,6 +564,13 @@ impl Leaf {
         named.sort_unstable();
         assert_eq!(named, (0..self.large.len()).collect::<Vec<_>>(), "each large part is named once");
     }
+}
+
+/// Reads from each memory line.
+#[inline]
+fn read_lines(bytes: &[u8]) {
+    let read = bytes.as_chunks::<LINE>().0.iter().fold(0, |all, line| all | line[0]);
+    black_box(read | bytes.last().copied().unwrap_or_default());
 }
 
 /// The index that stands for a large part.

@@ -1,4 +1,4 @@
-//! Checkpoints of a million entries, what commits notice of them, and views. This engine alone.
+//! Checkpoints of a million entries, what commits notice of them, and views; the freeze of ten million too. This engine alone.
 
 use super::Effort;
 use crate::figures::{Part, Samples};
@@ -13,12 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub const ENTRIES: u64 = 1_000_000;
+pub const LARGE: u64 = 10_000_000;
 pub const RATE: &str = "unpaced checkpoint, bytes a second";
-pub const FREEZE: &str = "the lock is held for, µs";
 pub const VIEW: &str = "a view, ns";
 
 pub fn latency_row(percentile: &str) -> String {
     format!("commits beside a paced checkpoint, {percentile}, µs")
+}
+
+pub fn freeze_row(entries: u64) -> String {
+    format!("the lock is held for, of {entries} entries, µs")
 }
 
 pub const QUIET: &str = "without a checkpoint";
@@ -73,9 +77,29 @@ pub fn measure(effort: &Effort) -> Part {
             samples.add(&latency_row(name), OURS, beside.percentile(of_1000));
             samples.add(&latency_row(name), QUIET, quiet.percentile(of_1000));
         }
-        samples.add(FREEZE, OURS, engine.stats().longest_freeze.as_secs_f64() * 1e6);
+    }
+    samples.add(&freeze_row(ENTRIES), OURS, longest_freeze_micros(&engine));
+    engine.close().expect("a clean close");
+    if effort.large {
+        samples.add(&freeze_row(LARGE), OURS, large_freeze(effort));
     }
     samples.into_part()
+}
+
+fn longest_freeze_micros(engine: &Engine<Kv>) -> f64 {
+    engine.stats().longest_freeze.as_secs_f64() * 1e6
+}
+
+/// The longest freeze of ten million entries, in microseconds, of unpaced checkpoints beside commits.
+fn large_freeze(effort: &Effort) -> f64 {
+    let dir = directory();
+    let engine: Engine<Kv> =
+        unbounded(Level::Buffered).checkpoint_bytes_per_second(None).open(dir.path()).expect("a store");
+    fill(&engine, LARGE);
+    for _ in 0..effort.repetitions.min(3) {
+        beside(&engine, || engine.checkpoint().expect("a checkpoint"));
+    }
+    longest_freeze_micros(&engine)
 }
 
 /// What durable commits of two threads take while something else is done.

@@ -52,7 +52,7 @@ fn opened(effort: &Effort, level: Level) -> Vec<Opened> {
 }
 
 /// Commits of one record each. Threads take keys in turn, so that no two write the same at once.
-fn commits(store: &dyn Store, threads: usize, time: Duration) -> (f64, Latencies) {
+pub fn commits(store: &dyn Store, threads: usize, time: Duration) -> (f64, Latencies) {
     run(threads, time, true, &|thread| {
         let mut session = store.session();
         let (mut n, seed) = (thread, new_seed());

@@ -2,7 +2,6 @@
 
 use super::Effort;
 use super::checkpoint::{checkpoint, unbounded};
-
 use crate::figures::{Part, Samples};
 use crate::floor::read_files;
 use crate::peer::{Level, OURS};
@@ -14,7 +13,7 @@ use seawal::sim::KilledStore;
 use std::path::Path;
 use std::time::Instant;
 
-pub const SIZES: [u64; 3] = [100_000, 1_000_000, 10_000_000];
+pub const SIZES: [u64; 4] = [100_000, 1_000_000, 10_000_000, 20_000_000];
 pub const SINGLES: u64 = 200_000;
 pub const DEVICE: &str = "the device";
 
@@ -47,7 +46,12 @@ fn open(dir: &Path) -> f64 {
 
 pub fn measure(effort: &Effort) -> Part {
     let mut samples = Samples::default();
-    for entries in SIZES.into_iter().filter(|entries| effort.large || *entries < 10_000_000) {
+    let most = match effort {
+        Effort { large: false, .. } => 1_000_000,
+        Effort { quick: true, .. } => 10_000_000,
+        _ => 20_000_000,
+    };
+    for entries in SIZES.into_iter().filter(|entries| *entries <= most) {
         of_size(effort, entries, &mut samples);
     }
     singles(effort, &mut samples);

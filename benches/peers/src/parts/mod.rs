@@ -5,6 +5,7 @@ pub mod commit;
 pub mod growth;
 pub mod reads;
 pub mod recovery;
+pub mod segments;
 pub mod space;
 
 use crate::figures::Part;
@@ -18,6 +19,8 @@ pub enum Which {
     Commit,
     /// Commits that survive a kill of the process.
     Buffered,
+    /// Latency of commits while many segments are begun.
+    Segments,
     /// Points and scans of a million entries.
     Reads,
     /// The same of ten million, this engine and LMDB; only with --large.
@@ -33,9 +36,10 @@ pub enum Which {
 }
 
 impl Which {
-    pub const ALL: [Which; 8] = [
+    pub const ALL: [Which; 9] = [
         Which::Commit,
         Which::Buffered,
+        Which::Segments,
         Which::Reads,
         Which::ReadsLarge,
         Which::Recovery,
@@ -48,6 +52,7 @@ impl Which {
         match self {
             Which::Commit => "commit",
             Which::Buffered => "buffered",
+            Which::Segments => "segments",
             Which::Reads => "reads",
             Which::ReadsLarge => "reads-large",
             Which::Recovery => "recovery",
@@ -66,6 +71,7 @@ impl Which {
         match self {
             Which::Commit => commit::durable(effort),
             Which::Buffered => commit::buffered(effort),
+            Which::Segments => segments::measure(effort),
             Which::Reads => reads::measure(effort, 1_000_000, |_| true),
             Which::ReadsLarge => {
                 reads::measure(effort, 10_000_000, |peer| peer.name.starts_with(OURS) || peer.name.starts_with("LMDB"))
@@ -74,6 +80,23 @@ impl Which {
             Which::Checkpoint => checkpoint::measure(effort),
             Which::Space => space::measure(effort),
             Which::Growth => growth::measure(effort),
+        }
+    }
+
+    /// How often, and for how long, in words.
+    pub fn taken(self, effort: &Effort) -> String {
+        let (times, secs) = (effort.repetitions, effort.time.as_secs_f64());
+        match self {
+            Which::Recovery => format!("medians of {times} opens each, taken in turn"),
+            Which::Checkpoint => format!(
+                "medians of {times} checkpoints each and of what was measured in turn with them; of the freezes the longest of all"
+            ),
+            Which::Space => "each measured once".into(),
+            Which::Growth => format!(
+                "medians of {times} opens or checkpoints each, of points {times} samples of {secs} s; from ten million on {} of each",
+                times.min(3)
+            ),
+            _ => format!("medians of {times} samples of {secs} s each, taken in turn"),
         }
     }
 }
@@ -86,7 +109,9 @@ pub struct Effort {
     pub time: Duration,
     /// Only these, if any are named.
     pub peers: Vec<String>,
-    /// Ten million entries too.
+    /// Only what takes no more than a minute.
+    pub quick: bool,
+    /// Ten million entries too, and more.
     pub large: bool,
 }
 

@@ -5,6 +5,7 @@ use crate::figures::{Part, Samples};
 use crate::peer::{Level, Peer, Store};
 use crate::peers;
 use crate::work::{counted, directory, mix, run};
+use std::rc::Rc;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -20,8 +21,9 @@ pub fn scan_row(threads: usize) -> String {
 
 /// Fills a store in batches, as fast as its durability allows.
 pub fn fill(peer: &Peer, store: &dyn Store, entries: u64) {
-    // a batch that is synced is to be a large one
-    let batch = if peer.supports(Level::Buffered) || peer.durable.is_none() { 100 } else { 10_000 };
+    // a batch that is synced is to be a large one, and so is one of millions: LMDB copies all pages that a batch changes
+    let buffered = peer.supports(Level::Buffered) || peer.durable.is_none();
+    let batch = if buffered && entries <= 1_000_000 { 100 } else { 10_000 };
     let mut session = store.session();
     for first in (0..entries).step_by(batch) {
         session.batch(first, batch as u64, 0);
@@ -34,17 +36,32 @@ pub fn fill_level(peer: &Peer) -> Level {
     if peer.durable.is_some() && peer.buffered.is_none() { Level::Durable } else { Level::Buffered }
 }
 
-fn filled(peer: Peer, entries: u64) -> (Peer, Box<dyn Store>, TempDir) {
-    eprintln!("  filling {}", peer.name);
-    let dir = directory();
-    let store = (peer.open)(dir.path(), fill_level(&peer));
-    fill(&peer, &*store, entries);
-    (peer, store, dir)
+/// A store, and the directory that it is in.
+struct Filled(Box<dyn Store>, #[expect(dead_code, reason = "it is removed after the store")] TempDir);
+
+/// The peers and their stores. One that holds a transaction reads the store of the peer before it, if that is of the same package.
+fn filled(peers: impl Iterator<Item = Peer>, entries: u64) -> Vec<(Peer, Rc<Filled>)> {
+    let mut all: Vec<(Peer, Rc<Filled>)> = Vec::new();
+    for peer in peers {
+        let shared = all.last().filter(|(other, _)| peer.held && other.package == peer.package);
+        let shared = shared.map(|(_, store)| Rc::clone(store));
+        let store = shared.unwrap_or_else(|| {
+            eprintln!("  filling {}", peer.name);
+            let dir = directory();
+            let store = (peer.open)(dir.path(), fill_level(&peer));
+            fill(&peer, &*store, entries);
+            Rc::new(Filled(store, dir))
+        });
+        all.push((peer, store));
+    }
+    all
 }
 
-fn reads(store: &dyn Store, entries: u64, threads: usize, time: Duration, scan: bool) -> f64 {
+fn reads(peer: &Peer, store: &Filled, entries: u64, threads: usize, time: Duration, scan: bool) -> f64 {
+    let store = &*store.0;
+    let held = peer.held;
     let work = |thread| {
-        let mut session = store.session();
+        let mut session = if held { store.held() } else { store.session() };
         let mut n = mix(thread + 1);
         let once: Box<dyn FnMut()> = Box::new(move || {
             n = mix(n);
@@ -62,14 +79,14 @@ fn reads(store: &dyn Store, entries: u64, threads: usize, time: Duration, scan: 
 pub fn measure(effort: &Effort, entries: u64, who: impl Fn(&Peer) -> bool) -> Part {
     let mut samples = Samples::default();
     let able = peers::all().into_iter().filter(|peer| peer.reads && effort.wants(peer.name) && who(peer));
-    let stores: Vec<_> = able.map(|peer| filled(peer, entries)).collect();
+    let stores = filled(able, entries);
     for _ in 0..effort.repetitions {
         for threads in THREADS {
-            for (peer, store, _) in &stores {
-                samples.add(&point_row(threads), peer.name, reads(&**store, entries, threads, effort.time, false));
+            for (peer, store) in &stores {
+                samples.add(&point_row(threads), peer.name, reads(peer, store, entries, threads, effort.time, false));
             }
-            for (peer, store, _) in stores.iter().filter(|(peer, ..)| peer.scans) {
-                samples.add(&scan_row(threads), peer.name, reads(&**store, entries, threads, effort.time, true));
+            for (peer, store) in stores.iter().filter(|(peer, _)| peer.scans) {
+                samples.add(&scan_row(threads), peer.name, reads(peer, store, entries, threads, effort.time, true));
             }
         }
     }

@@ -30,8 +30,8 @@ pub fn measure(effort: &Effort) -> Part {
             let dir = directory();
             let grown = child::run(Task::Memory, peer.name, dir.path(), entries)[0];
             samples.add(&inserted_row(entries), peer.name, grown / entries as f64);
-            let grown = child::run(Task::MemoryOpened, peer.name, dir.path(), entries)[0];
             if peer.name == OURS {
+                let grown = child::run(Task::MemoryOpened, peer.name, dir.path(), entries)[0];
                 samples.add(&recovered_row(entries), peer.name, grown / entries as f64);
             }
         }

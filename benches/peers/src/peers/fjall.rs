@@ -14,6 +14,7 @@ pub fn peer() -> Peer {
         note: "`cache_size` 1 GiB, so that all of it fits",
         reads: true,
         scans: true,
+        held: false,
         open,
     }
 }

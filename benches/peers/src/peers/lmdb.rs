@@ -16,6 +16,7 @@ pub fn peer() -> Peer {
         note: "through heed; a read transaction for each read, as every read of this engine sees the newest state",
         reads: true,
         scans: true,
+        held: false,
         open,
     }
 }
@@ -30,7 +31,8 @@ pub fn held() -> Peer {
         note: "one read transaction in each thread, which sees nothing newer",
         reads: true,
         scans: true,
-        open: |dir, level| Box::new(Held(store(dir, level))),
+        held: true,
+        open,
     }
 }
 
@@ -39,7 +41,7 @@ struct Opened {
     entries: Database<Bytes, Bytes>,
 }
 
-fn store(dir: &Path, level: Level) -> Opened {
+fn open(dir: &Path, level: Level) -> Box<dyn Store> {
     let mut options = EnvOpenOptions::new();
     options.map_size(16 << 30).max_readers(128);
     if level == Level::Buffered {
@@ -51,11 +53,7 @@ fn store(dir: &Path, level: Level) -> Opened {
     let mut tx = env.write_txn().expect("a transaction");
     let entries = env.create_database(&mut tx, None).expect("a table");
     tx.commit().expect("a commit");
-    Opened { env, entries }
-}
-
-fn open(dir: &Path, level: Level) -> Box<dyn Store> {
-    Box::new(store(dir, level))
+    Box::new(Opened { env, entries })
 }
 
 impl Opened {
@@ -74,6 +72,10 @@ impl Opened {
 impl Store for Opened {
     fn session(&self) -> Box<dyn Session + '_> {
         Box::new(Direct(self))
+    }
+
+    fn held(&self) -> Box<dyn Session + '_> {
+        Box::new(Looking { store: self, tx: None })
     }
 
     fn sync(&self) {
@@ -102,14 +104,6 @@ impl Session for Direct<'_> {
 
     fn scan(&mut self, n: u64, entries: usize) -> usize {
         self.0.scan(&self.0.env.read_txn().expect("a transaction"), n, entries)
-    }
-}
-
-struct Held(Opened);
-
-impl Store for Held {
-    fn session(&self) -> Box<dyn Session + '_> {
-        Box::new(Looking { store: &self.0, tx: None })
     }
 }
 

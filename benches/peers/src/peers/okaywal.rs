@@ -16,6 +16,7 @@ pub fn peer() -> Peer {
                would make it checkpoint all the time",
         reads: false,
         scans: false,
+        held: false,
         open,
     }
 }

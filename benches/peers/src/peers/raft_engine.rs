@@ -16,6 +16,7 @@ pub fn peer() -> Peer {
         note: "default configuration; it never purges here, so it keeps all it was given",
         reads: true,
         scans: true,
+        held: false,
         open,
     }
 }

@@ -17,6 +17,7 @@ pub fn peer() -> Peer {
                a read transaction for each read",
         reads: true,
         scans: true,
+        held: false,
         open,
     }
 }

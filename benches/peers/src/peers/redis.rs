@@ -28,6 +28,7 @@ pub fn peer() -> Peer {
                keys, so it has no scans; batches are `MULTI` and `EXEC`",
         reads: true,
         scans: false,
+        held: false,
         open,
     }
 }

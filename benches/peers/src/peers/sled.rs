@@ -17,6 +17,7 @@ pub fn peer() -> Peer {
         note: "an `insert` alone stays in the process's own buffer for up to `flush_every_ms`, so a kill loses it",
         reads: true,
         scans: true,
+        held: false,
         open,
     }
 }

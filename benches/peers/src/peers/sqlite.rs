@@ -16,6 +16,7 @@ pub fn peer() -> Peer {
                own with `cache_size` 512 MiB; version of the bindings",
         reads: true,
         scans: true,
+        held: false,
         open,
     }
 }
