@@ -510,3 +510,18 @@ impl Scanner {
         }
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::sim::SimDisk;
+
+    #[test]
+    fn the_memory_of_a_very_large_frame_is_not_kept() {
+        let mut scanner = Scanner::over(Arc::new(SimDisk::new(1)), Vec::new(), Lsn::ZERO, Lsn::ZERO, None);
+        scanner.keep(AlignedBuf::with_capacity(SPARE_BYTES + 1).unwrap());
+        assert!(scanner.spare.is_empty());
+        scanner.keep(AlignedBuf::with_capacity(CHUNK_BYTES as usize).unwrap());
+        assert_eq!(scanner.spare.len(), 1);
+    }
+}
