@@ -140,6 +140,8 @@ impl Latencies {
 pub fn directory() -> tempfile::TempDir {
     let base = std::env::var_os("TMPDIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+    // where it was built elsewhere it is not there yet
+    std::fs::create_dir_all(&base).expect("a directory to measure in");
     tempfile::Builder::new().prefix("peers-").tempdir_in(base).expect("a directory to measure in")
 }
 

@@ -140,7 +140,7 @@ fn fail<M: Known>(
         }
         Err(stop) => return Err(stop),
         Ok(mut run) => {
-            run.refusals = Refusals::AtAnyTime;
+            run.refusals = if planned.fault == Fault::NoSpace { Refusals::AtAnyTime } else { Refusals::WithoutSpace };
             let mut failures = 0;
             for step in steps {
                 match run.step(step) {
