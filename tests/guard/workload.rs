@@ -103,11 +103,10 @@ impl Workload {
         let (dir, left) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let engine = filled(dir.path(), 64 << 20);
         let view = engine.view().expect("a view");
-        let other = filled(left.path(), 4 << 20);
-        if name == "load" {
-            other.close().expect("a clean close");
-        } else {
-            other.sync().expect("a sync");
+        match name {
+            "load" => filled(left.path(), 4 << 20).close().expect("a clean close"),
+            "replay" => filled(left.path(), 4 << 20).sync().expect("a sync"),
+            _ => {}
         }
         let at_once = if WHOLE.contains(&name) { ENTRIES / BATCH } else { 1 };
         Some(Workload { engine, view, once, n: 0, at_once, left, _dir: dir })
