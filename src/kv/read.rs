@@ -7,6 +7,7 @@ use super::Kv;
 use super::command::MAX_TABLE_LEN;
 use super::tree::{End, Piece, Range, Tree};
 use crate::machine::{Access, Footprint};
+use smallvec::SmallVec;
 use std::iter::FusedIterator;
 use std::ops::{Bound, RangeBounds};
 
@@ -15,7 +16,10 @@ pub(super) fn is_table(name: &str) -> bool {
     name.len() <= MAX_TABLE_LEN && !name.as_bytes().contains(&0)
 }
 
-/// Hands the composite key to `f`, made on the stack if it is short.
+/// A composite key, or a bound on such; without an allocation if it is short.
+pub(super) type Composite = SmallVec<[u8; 48]>;
+
+/// Hands the composite key to `f`.
 #[inline]
 pub(super) fn with_composite<R>(table: &str, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> R {
     let mut short = [0; 128];
@@ -31,8 +35,9 @@ pub(super) fn with_composite<R>(table: &str, key: &[u8], f: impl FnOnce(&[u8]) -
 }
 
 /// The composite key.
-pub(super) fn composite(table: &str, key: &[u8]) -> Vec<u8> {
-    let mut composite = Vec::with_capacity(table.len() + 1 + key.len());
+#[inline]
+pub(super) fn composite(table: &str, key: &[u8]) -> Composite {
+    let mut composite = Composite::with_capacity(table.len() + 1 + key.len());
     composite.extend_from_slice(table.as_bytes());
     composite.push(0);
     composite.extend_from_slice(key);
@@ -40,7 +45,7 @@ pub(super) fn composite(table: &str, key: &[u8]) -> Vec<u8> {
 }
 
 /// Bounds on composite keys.
-pub(super) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+pub(super) type Bounds = (Bound<Composite>, Bound<Composite>);
 
 /// The composite bounds of a range within a table.
 pub(super) fn range_bounds<K: AsRef<[u8]> + ?Sized>(table: &str, range: &impl RangeBounds<K>) -> Bounds {
@@ -71,8 +76,10 @@ pub(super) fn prefix_bounds(table: &str, prefix: &[u8]) -> Bounds {
 }
 
 /// The first string behind every composite key of a table.
-fn behind_table(name: &[u8]) -> Vec<u8> {
-    [name, &[1]].concat()
+fn behind_table(name: &[u8]) -> Composite {
+    let mut behind = Composite::from_slice(name);
+    behind.push(1);
+    behind
 }
 
 pub(super) fn borrowed((start, end): &Bounds) -> (Bound<&[u8]>, Bound<&[u8]>) {
@@ -121,8 +128,8 @@ impl KvSpan {
         let skip = self.skip?;
         let piece = kv.tree.range(borrowed(&self.bounds)).piece(end)?;
         match end {
-            End::Front => self.bounds.0 = Bound::Excluded(piece.key(End::Back)?.to_vec()),
-            End::Back => self.bounds.1 = Bound::Excluded(piece.key(End::Front)?.to_vec()),
+            End::Front => self.bounds.0 = Bound::Excluded(Composite::from_slice(piece.key(End::Back)?)),
+            End::Back => self.bounds.1 = Bound::Excluded(Composite::from_slice(piece.key(End::Front)?)),
         }
         Some(KvPiece { piece, skip })
     }
@@ -180,12 +187,12 @@ impl FusedIterator for KvRange<'_> {}
 pub struct KvTables<'a> {
     tree: &'a Tree,
     /// Where the next table may start; nothing at the end.
-    from: Option<Vec<u8>>,
+    from: Option<Composite>,
 }
 
 impl<'a> KvTables<'a> {
     pub(super) fn new(tree: &'a Tree) -> Self {
-        KvTables { tree, from: Some(Vec::new()) }
+        KvTables { tree, from: Some(Composite::new()) }
     }
 }
 

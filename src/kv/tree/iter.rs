@@ -1,8 +1,8 @@
 //! Walking a key range from both ends.
 //!
-//! Each end is a cursor that stands on an entry and remembers the way down to it, so that a step costs no
-//! search. Invariant: until the walk is over, the front cursor stands at or before the back cursor,
-//! and both on entries within the bounds.
+//! Each end is a cursor that stands on an entry and remembers the leaf's parent, so that only the step from the last child of
+//! one parent to the next parent costs a search. Invariant: until the walk is over, the front cursor stands at or before the back
+//! cursor, and both on entries within the bounds.
 
 use super::Tree;
 use super::leaf::{Leaf, Stretch};
@@ -33,12 +33,19 @@ pub(crate) enum End {
     Back,
 }
 
-/// A place in the tree: an entry, and the way to it.
-#[derive(Clone, Debug)]
+/// A place in the tree: an entry.
+#[derive(Clone, Copy, Debug)]
 struct Cursor<'a> {
-    path: Vec<(&'a Inner, usize)>,
-    leaf: &'a Arc<Leaf>,
+    root: &'a Link,
+    place: Place<'a>,
     at: usize,
+}
+
+/// A leaf, and which child of which node it is, unless it is the root.
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    parent: Option<(&'a Inner, usize)>,
+    leaf: &'a Arc<Leaf>,
 }
 
 impl<'a> Range<'a> {
@@ -57,9 +64,10 @@ impl<'a> Range<'a> {
     /// Lets the front pass what lies before the last entry of its leaf, or before the back.
     fn run_ahead(&mut self) {
         let Some((front, back)) = &mut self.ends else { return };
-        let last = if std::ptr::eq(&**front.leaf, &**back.leaf) { back.at } else { front.leaf.len() - 1 };
+        let leaf = front.place.leaf;
+        let last = if front.shares_leaf(back) { back.at } else { leaf.len() - 1 };
         let from = std::mem::replace(&mut front.at, last);
-        self.clear = front.leaf.stretch(from..last);
+        self.clear = leaf.stretch(from..last);
     }
 
     /// Lets the front go back to what it has not yet given out.
@@ -75,9 +83,9 @@ impl<'a> Range<'a> {
         let (front, back) = self.ends.as_ref()?;
         let from = front.at - self.clear.len();
         let (leaf, entries) = match end {
-            _ if std::ptr::eq(&**front.leaf, &**back.leaf) => (front.leaf, from..back.at + 1),
-            End::Front => (front.leaf, from..front.leaf.len()),
-            End::Back => (back.leaf, 0..back.at + 1),
+            _ if front.shares_leaf(back) => (front.place.leaf, from..back.at + 1),
+            End::Front => (front.place.leaf, from..front.place.leaf.len()),
+            End::Back => (back.place.leaf, 0..back.at + 1),
         };
         Some(Piece { leaf: Arc::clone(leaf), entries })
     }
@@ -90,8 +98,10 @@ impl<'a> Range<'a> {
             return Some(item);
         }
         if front.at == 0 {
-            front.touch_next();
-            front.leaf.touch_entries();
+            if let Some(next) = front.place.beside(1) {
+                next.leaf.touch();
+            }
+            front.place.leaf.touch_entries();
         }
         self.run_ahead();
         Some(item)
@@ -157,13 +167,13 @@ impl<'a> Cursor<'a> {
             Bound::Excluded(key) => (key, true),
             Bound::Unbounded => (&[][..], false),
         };
-        let (path, leaf) = descend(root, |inner| inner.child_of(key));
-        let at = match leaf.search(key) {
+        let place = Place::under(root, |inner| inner.child_of(key));
+        let at = match place.leaf.search(key) {
             Ok(at) => at + usize::from(behind),
             Err(at) => at,
         };
-        let mut cursor = Cursor { path, leaf, at };
-        (at < leaf.len() || cursor.next_leaf()).then_some(cursor)
+        let mut cursor = Cursor { root, place, at };
+        (at < place.leaf.len() || cursor.next_leaf()).then_some(cursor)
     }
 
     /// The last entry that `end` admits.
@@ -172,32 +182,38 @@ impl<'a> Cursor<'a> {
             Bound::Included(key) => (key, true),
             Bound::Excluded(key) => (key, false),
             Bound::Unbounded => {
-                let (path, leaf) = descend(root, |inner| inner.children.len() - 1);
-                return leaf.len().checked_sub(1).map(|at| Cursor { path, leaf, at });
+                let place = Place::under(root, |inner| inner.children.len() - 1);
+                return place.leaf.len().checked_sub(1).map(|at| Cursor { root, place, at });
             }
         };
-        let (path, leaf) = descend(root, |inner| inner.child_of(key));
-        let count = match leaf.search(key) {
+        let place = Place::under(root, |inner| inner.child_of(key));
+        let count = match place.leaf.search(key) {
             Ok(at) => at + usize::from(with),
             Err(at) => at,
         };
-        let mut cursor = Cursor { path, leaf, at: count.saturating_sub(1) };
+        let mut cursor = Cursor { root, place, at: count.saturating_sub(1) };
         (count > 0 || cursor.previous_leaf()).then_some(cursor)
     }
 
     #[inline]
     fn item(&self) -> (&'a [u8], &'a [u8]) {
-        self.leaf.item(self.at)
+        self.place.leaf.item(self.at)
     }
 
+    #[inline]
     fn meets(&self, other: &Cursor<'a>) -> bool {
-        self.at == other.at && std::ptr::eq(&**self.leaf, &**other.leaf)
+        self.at == other.at && self.shares_leaf(other)
+    }
+
+    #[inline]
+    fn shares_leaf(&self, other: &Cursor<'a>) -> bool {
+        Arc::ptr_eq(self.place.leaf, other.place.leaf)
     }
 
     /// Steps to the next entry, if there is one.
     #[inline]
     fn forward(&mut self) -> bool {
-        if self.at + 1 < self.leaf.len() {
+        if self.at + 1 < self.place.leaf.len() {
             self.at += 1;
             return true;
         }
@@ -214,57 +230,61 @@ impl<'a> Cursor<'a> {
         self.previous_leaf()
     }
 
-    /// Has the next leaf on its way while this one is being read, if the two have a parent in common.
-    fn touch_next(&self) {
-        if let Some((inner, at)) = self.path.last()
-            && let Some(Link::Leaf(leaf)) = inner.children.get(at + 1)
-        {
-            leaf.touch();
-        }
-    }
-
+    #[inline]
     fn next_leaf(&mut self) -> bool {
-        while let Some((inner, at)) = self.path.pop() {
-            if let Some(child) = inner.children.get(at + 1) {
-                self.path.push((inner, at + 1));
-                self.leaf = descend_from(child, &mut self.path, |_| 0);
-                self.at = 0;
-                return true;
-            }
-        }
-        false
+        let next = self.place.beside(1).or_else(|| self.place.far_beside(self.root, 1, |_| 0));
+        let Some(place) = next else { return false };
+        (self.place, self.at) = (place, 0);
+        true
     }
 
     fn previous_leaf(&mut self) -> bool {
-        while let Some((inner, at)) = self.path.pop() {
-            if let Some(before) = at.checked_sub(1) {
-                self.path.push((inner, before));
-                self.leaf = descend_from(&inner.children[before], &mut self.path, |inner| inner.children.len() - 1);
-                self.at = self.leaf.len() - 1;
-                return true;
-            }
-        }
-        false
+        let last = |inner: &Inner| inner.children.len() - 1;
+        let before = self.place.beside(-1).or_else(|| self.place.far_beside(self.root, -1, last));
+        let Some(place) = before else { return false };
+        (self.place, self.at) = (place, place.leaf.len() - 1);
+        true
     }
 }
 
-type Path<'a> = Vec<(&'a Inner, usize)>;
-
-fn descend<'a>(root: &'a Link, choose: impl Fn(&Inner) -> usize) -> (Path<'a>, &'a Arc<Leaf>) {
-    let mut path = Vec::with_capacity(8);
-    let leaf = descend_from(root, &mut path, choose);
-    (path, leaf)
-}
-
-fn descend_from<'a>(mut node: &'a Link, path: &mut Path<'a>, choose: impl Fn(&Inner) -> usize) -> &'a Arc<Leaf> {
-    loop {
-        match node {
-            Link::Leaf(leaf) => return leaf,
-            Link::Inner(inner) => {
-                let at = choose(inner);
-                path.push((inner, at));
-                node = &inner.children[at];
+impl<'a> Place<'a> {
+    /// A leaf below `node`.
+    fn under(mut node: &'a Link, choose: impl Fn(&Inner) -> usize) -> Self {
+        let mut parent = None;
+        loop {
+            match node {
+                Link::Leaf(leaf) => return Place { parent, leaf },
+                Link::Inner(inner) => {
+                    let at = choose(inner);
+                    parent = Some((&**inner, at));
+                    node = &inner.children[at];
+                }
             }
         }
+    }
+
+    /// The leaf so far away among the children of the same parent.
+    #[inline]
+    fn beside(&self, step: isize) -> Option<Self> {
+        let (inner, at) = self.parent?;
+        let at = at.checked_add_signed(step)?;
+        match inner.children.get(at)? {
+            Link::Leaf(leaf) => Some(Place { parent: Some((inner, at)), leaf }),
+            Link::Inner(_) => None,
+        }
+    }
+
+    /// The leaf beside this one, which is at an end of its parent: beneath the lowest node on the way here that has a child on that side,
+    /// it is at that child's near end.
+    #[cold]
+    fn far_beside(&self, root: &'a Link, step: isize, near_end: impl Fn(&Inner) -> usize) -> Option<Self> {
+        let key = self.leaf.last_key()?;
+        let (mut node, mut beside) = (root, None);
+        while let Link::Inner(inner) = node {
+            let at = inner.child_of(key);
+            beside = at.checked_add_signed(step).and_then(|at| inner.children.get(at)).or(beside);
+            node = &inner.children[at];
+        }
+        beside.map(|node| Place::under(node, near_end))
     }
 }
