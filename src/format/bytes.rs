@@ -8,6 +8,13 @@ use byteorder::{ByteOrder, LittleEndian};
 /// The longest varint, in bytes.
 pub(crate) const MAX_VARINT_BYTES: usize = 10;
 
+/// Whether all bytes are zero. Many are looked at before the answer is: that goes through memory as fast as it can be read.
+pub(crate) fn are_zero(bytes: &[u8]) -> bool {
+    let (chunks, rest) = bytes.as_chunks::<64>();
+    let none = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all | byte) == 0;
+    chunks.iter().all(|chunk| none(chunk)) && none(rest)
+}
+
 /// Takes integers off the front of a slice. `None` where too few bytes are left.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Take<'a>(pub(crate) &'a [u8]);

@@ -29,7 +29,7 @@
 //! bytes of a block say whether a frame can begin in it, and what looks like a frame inside a record is never taken for one, however
 //! much of the frame around it was lost. It holds for every multiple of the smallest block size, as files are used again under others.
 
-use super::bytes::{Put, Take, round_up, varint_len};
+use super::bytes::{Put, Take, are_zero, round_up, varint_len};
 use super::segment::{checksum_but, put_checksum};
 use super::{Epoch, Lsn, MIN_BLOCK_BYTES, StoreId};
 use byteorder::{ByteOrder, LittleEndian};
@@ -303,7 +303,7 @@ pub(crate) fn check(bytes: &[u8], place: &Place) -> Result<Checked, FrameFault> 
     let total_bytes = stated_bytes(bytes).ok_or_else(|| {
         // what was never written of a block is all zeros; anything else is damage of the first bytes, or of another time
         let block = bytes.get(..place.rest_of_block()).unwrap_or(bytes);
-        if block.iter().all(|&b| b == 0) { FrameFault::NeverWritten } else { FrameFault::NoFrame }
+        if are_zero(block) { FrameFault::NeverWritten } else { FrameFault::NoFrame }
     })?;
     let total = usize::try_from(total_bytes).map_err(|_| FrameFault::Length)?;
     let magic = LittleEndian::read_u32(MAGIC);

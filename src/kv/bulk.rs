@@ -1,10 +1,10 @@
 //! Redoing many commands at once: their writes are gathered, sorted, and merged into the tree.
 //!
 //! Only blind writes are gathered, of which the last to a key counts. A compare-and-set looks at the state, so all
-//! before it is carried out first.
+//! before it is carried out first. Many commands at once are gathered by several threads, each with memory of its own.
 
 use super::codec::{Part, visit};
-use super::tree::{Batch, Tree};
+use super::tree::{Batch, Tree, deal, most_threads};
 use super::{Kv, KvRejection, check_key, check_value};
 use crate::machine::DecodeError;
 
@@ -13,6 +13,9 @@ const LEAST_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 256 << 20 };
 /// And no more than this beside a state, or for one that began empty.
 const MOST_BYTES: u64 = 1 << 30;
 const MOST_FOR_NEW_BYTES: u64 = 4 << 30;
+
+/// A thread more for so many bytes of commands.
+const PER_THREAD_BYTES: usize = if cfg!(test) { 64 } else { 1 << 20 };
 
 /// Writes that redo has put off.
 #[derive(Clone, Debug)]
@@ -34,6 +37,49 @@ impl Gathered {
         self.limit = limit_beside(tree);
     }
 
+    /// Gathers as many commands, from the first on, as are blind writes, if there are enough of them for several threads. Returns how many.
+    fn gather_at_once(&mut self, tree: &mut Tree, commands: &[&[u8]]) -> usize {
+        let bytes: usize = commands.iter().map(|command| command.len()).sum();
+        let threads = (bytes / PER_THREAD_BYTES).min(most_threads());
+        if threads < 2 {
+            return 0;
+        }
+        let (each, mut rest) = (bytes.div_ceil(threads), commands);
+        let mut parts = Vec::with_capacity(threads);
+        while !rest.is_empty() {
+            let mut before = 0;
+            let fits = |command: &&&[u8]| {
+                let fits = before < each;
+                before += command.len();
+                fits
+            };
+            let (part, behind) = rest.split_at(rest.iter().take_while(fits).count());
+            parts.push(part);
+            rest = behind;
+        }
+        // writes take more here than in the log, by a few bytes each
+        let room = |part: &&[&[u8]]| part.iter().map(|command| command.len()).sum::<usize>() / 8 * 9;
+        let helpers = self.writes.helpers(parts.iter().map(room));
+        let jobs = parts.iter().copied().zip(helpers).collect();
+        let gathered = deal(jobs, threads, |(part, writes)| gather(part, writes));
+        let mut taken = 0;
+        for ((count, writes), part) in gathered.into_iter().zip(parts) {
+            self.writes.adopt(writes);
+            taken += count;
+            if count < part.len() {
+                break;
+            }
+        }
+        self.check_room(tree);
+        taken
+    }
+
+    fn check_room(&mut self, tree: &mut Tree) {
+        if self.writes.size() as u64 > self.limit {
+            self.make_room(tree);
+        }
+    }
+
     /// Of a state that began empty nobody knows how large it will be. As long as hardly anything is overwritten it grows with what is
     /// gathered, and a tree is cheapest if it is built once.
     fn make_room(&mut self, tree: &mut Tree) {
@@ -50,29 +96,63 @@ fn limit_beside(tree: &Tree) -> u64 {
     tree.payload_bytes().clamp(LEAST_BYTES, MOST_BYTES)
 }
 
+/// What needs no look at the state.
+struct BlindWrite<'a> {
+    table: &'a str,
+    key: &'a [u8],
+    value: Option<&'a [u8]>,
+}
+
+impl<'a> BlindWrite<'a> {
+    fn of(part: &Part<'a>) -> Option<Self> {
+        match *part {
+            Part::Put { table, key, value } => Some(BlindWrite { table, key, value: Some(value) }),
+            Part::Delete { table, key } => Some(BlindWrite { table, key, value: None }),
+            Part::CompareAndSet { .. } | Part::Batch(_) => None,
+        }
+    }
+
+    fn put_off(self, writes: &mut Batch) -> Result<(), KvRejection> {
+        check_key(self.table, self.key)?;
+        self.value.map_or(Ok(()), check_value)?;
+        writes.push([self.table.as_bytes(), &[0], self.key], self.value);
+        Ok(())
+    }
+}
+
+/// Gathers the commands up to the first that is more than blind writes or is to be refused. Returns how many they are, and the writes.
+fn gather(commands: &[&[u8]], mut writes: Batch) -> (usize, Batch) {
+    let blind = |command: &&&[u8]| {
+        let before = writes.mark();
+        let put_off = |part| BlindWrite::of(&part).and_then(|write| write.put_off(&mut writes).ok()).ok_or(());
+        let all = matches!(visit(command, put_off), Ok(Ok(())));
+        if !all {
+            writes.go_back(before);
+        }
+        all
+    };
+    let count = commands.iter().take_while(blind).count();
+    (count, writes)
+}
+
 /// Why the command at an index was not redone.
 pub(super) type BulkFault = (usize, Result<KvRejection, DecodeError>);
 
 /// Redoes the commands in order, or as if in order. What they write is gathered in the machine, until that is enough or redo is over.
 pub(super) fn redo(kv: &mut Kv, commands: &[&[u8]]) -> Result<(), BulkFault> {
     let mut gathered = kv.gathered.take().unwrap_or_else(|| Box::new(Gathered::beside(&kv.tree)));
-    for (index, command) in commands.iter().enumerate() {
-        let visited = visit(command, |part| {
-            let (table, key, value) = match part {
-                Part::Put { table, key, value } => (table, key, Some(value)),
-                Part::Delete { table, key } => (table, key, None),
-                other => {
-                    gathered.merge_into(&mut kv.tree);
-                    return kv.redo_part(&other);
-                }
-            };
-            check_key(table, key)?;
-            value.map_or(Ok(()), check_value)?;
-            gathered.writes.push([table.as_bytes(), &[0], key], value);
-            if gathered.writes.size() as u64 > gathered.limit {
-                gathered.make_room(&mut kv.tree);
+    let taken = gathered.gather_at_once(&mut kv.tree, commands);
+    for (index, command) in commands.iter().enumerate().skip(taken) {
+        let visited = visit(command, |part| match BlindWrite::of(&part) {
+            Some(write) => {
+                write.put_off(&mut gathered.writes)?;
+                gathered.check_room(&mut kv.tree);
+                Ok(())
             }
-            Ok(())
+            None => {
+                gathered.merge_into(&mut kv.tree);
+                kv.redo_part(&part)
+            }
         });
         match visited {
             Ok(Ok(())) => {}

@@ -337,7 +337,8 @@ fn group_bytes(read: u64) -> u64 {
     (read / 3).clamp(FIRST_GROUP_BYTES, GROUP_BYTES)
 }
 
-/// Reads on until there is a group, or the log ends. Nothing is left where it has ended already.
+/// Reads on until there is a group, or the log seems to end: it is redone while the rest is searched. Nothing is left where it has
+/// ended already.
 fn next_group(scanner: &mut Scanner, total: &mut u64) -> Result<Vec<Chunk>> {
     let (mut group, mut bytes) = (Vec::new(), 0u64);
     let wanted = group_bytes(*total);
@@ -346,6 +347,9 @@ fn next_group(scanner: &mut Scanner, total: &mut u64) -> Result<Vec<Chunk>> {
         bytes = bytes.saturating_add(chunk.bytes());
         scanner.pack(&mut chunk);
         group.push(chunk);
+        if scanner.is_at_fault() {
+            break;
+        }
     }
     *total = total.saturating_add(bytes);
     Ok(group)

@@ -6,7 +6,7 @@
 
 use super::segments::{CHUNK_BYTES, OpenSegment, zeroed};
 use crate::error::Result;
-use crate::format::bytes::round_up;
+use crate::format::bytes::{are_zero, round_up};
 use crate::format::frame::{self, FrameFault, Place};
 use crate::format::{Lsn, MIN_BLOCK_BYTES};
 use crate::storage::Storage;
@@ -36,7 +36,7 @@ impl Later {
         let at_boundary = place.rest_of_block() == place.block_bytes as usize;
         if !frame::claims_place(bytes, place) {
             let rest = bytes.get(..place.rest_of_block()).unwrap_or(bytes);
-            self.written = self.written || rest.iter().any(|&byte| byte != 0);
+            self.written = self.written || !are_zero(rest);
             self.stale = self.stale || frame::stated_bytes(bytes).is_some();
             return Err(FrameFault::Elsewhere);
         }

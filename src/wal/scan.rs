@@ -155,6 +155,8 @@ pub(crate) struct Scanner {
     spare: Vec<AlignedBuf>,
     /// Reads ahead, if there is a thread for it.
     ahead: Option<Ahead>,
+    /// Whether what stands behind the last chunk is no frame.
+    at_fault: bool,
 }
 
 impl Scanner {
@@ -187,11 +189,11 @@ impl Scanner {
     ) -> Scanner {
         let watermark = segments.iter().map(|s| s.header.watermark).fold(watermark, Lsn::max);
         let (lsn, previous_checksum) = (start, None);
-        let (at, upto, end, carry, spare, ahead) = (0, None, None, <_>::default(), Vec::new(), None);
+        let (at, upto, end, carry, spare, ahead, at_fault) = (0, None, None, <_>::default(), Vec::new(), None, false);
         let want = CHUNK_BYTES;
         #[rustfmt::skip]
         let mut scanner = Scanner {
-            storage, segments, at, lsn, previous_checksum, watermark, clean_end, upto, end, carry, want, spare, ahead,
+            storage, segments, at, lsn, previous_checksum, watermark, clean_end, upto, end, carry, want, spare, ahead, at_fault,
         };
         match scanner.segments.first() {
             Some(first) if scanner.lsn <= first.header.base => scanner.enter(0),
@@ -232,6 +234,12 @@ impl Scanner {
     /// Where it stands.
     pub(crate) fn position(&self) -> Lsn {
         self.lsn
+    }
+
+    /// Whether it stands before what is no frame. The next call finds out what that means, for which it may have to read all that is
+    /// left of the segment: whoever has chunks to work on meanwhile can do so first.
+    pub(crate) fn is_at_fault(&self) -> bool {
+        self.at_fault
     }
 
     /// Whether a following segment says where this one ended.
@@ -342,6 +350,7 @@ impl Scanner {
                 self.fill_on(&segment, &mut buf, from, round_up(want.min(left), block), round_up(left, block))?;
             self.cut(&segment, &mut buf, base, left)?;
             let (frames, fault) = self.parse(&segment, &mut buf, base, from);
+            self.at_fault = fault != FrameFault::Length;
             if !frames.is_empty() {
                 // what is kept begins with a block, too
                 let next = segment.block_of(segment.offset_of(self.lsn));

@@ -1,6 +1,6 @@
 //! Many writes, gathered to be carried out at once, in the order of their keys.
 //!
-//! The writes lie one behind the other in one buffer, as they came:
+//! The writes lie as they came, each in one stretch:
 //!
 //! ```text
 //! write: key length (32 bits) | value length (32 bits), all ones where the key is removed | key | value
@@ -9,6 +9,7 @@
 //! Sorting moves words of 16 bytes: eight bytes of the key behind what all keys share, and the write's place. Most comparisons need
 //! no more. As places ascend in the order of arrival, equal keys keep that order, and only the last of them counts.
 
+use super::arena::{Arena, Place};
 use super::deal::deal;
 use super::head::common_prefix;
 use std::cmp::Ordering;
@@ -27,14 +28,22 @@ const MAX_DEPTH: usize = 16;
 /// Writes, to be given to [`Tree::merge`](super::Tree::merge).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Batch {
-    bytes: Vec<u8>,
+    bytes: Arena,
+    /// Of the keys behind what all share, but for the first `stale` ones, which are of longer prefixes.
     words: Vec<u128>,
+    stale: usize,
+    /// How many bytes all keys share.
+    prefix: usize,
 }
+
+/// Where a batch was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(usize);
 
 /// Writes in the order of their keys, each key once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sorted<'a> {
-    bytes: &'a [u8],
+    bytes: &'a Arena,
     words: &'a [u128],
     /// How many bytes all keys share: the heads are of what lies behind them.
     prefix: usize,
@@ -44,12 +53,69 @@ impl Batch {
     /// Adds a write. The key is given in parts; `None` removes it.
     #[inline]
     pub(crate) fn push(&mut self, key: [&[u8]; 3], value: Option<&[u8]>) {
-        self.words.push(self.bytes.len() as u128);
-        let key_len = key.iter().map(|part| part.len() as u64).sum::<u64>();
+        let key_len = key.iter().map(|part| part.len()).sum::<usize>();
         let value_len = value.map_or(REMOVED, |value| value.len() as u32);
-        self.bytes.extend_from_slice(&(key_len << 32 | u64::from(value_len)).to_le_bytes());
-        key.iter().for_each(|part| self.bytes.extend_from_slice(part));
-        self.bytes.extend_from_slice(value.unwrap_or_default());
+        let value = value.unwrap_or_default();
+        let (place, mut rest) = self.bytes.append(LENGTHS + key_len + value.len());
+        let lengths = ((key_len as u64) << 32 | u64::from(value_len)).to_le_bytes();
+        for part in [&lengths, key[0], key[1], key[2], value] {
+            let (place, behind) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = behind;
+        }
+        let key = key_at(&self.bytes, place);
+        (self.prefix, self.stale) = match self.first_key() {
+            None => (key.len(), 0),
+            Some(first) if key.get(..self.prefix) == Some(&first[..self.prefix]) => (self.prefix, self.stale),
+            Some(first) => (common_prefix(first, key), self.words.len()),
+        };
+        self.words.push(word(key, self.prefix, place));
+    }
+
+    fn first_key(&self) -> Option<&[u8]> {
+        self.words.first().map(|&first| key_at(&self.bytes, place(first)))
+    }
+
+    /// Where it is.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.words.len())
+    }
+
+    /// Forgets the writes since then. Their memory stays taken until the batch is emptied.
+    pub(crate) fn go_back(&mut self, Mark(len): Mark) {
+        self.words.truncate(len);
+        self.stale = self.stale.min(len);
+    }
+
+    /// Several empty ones that share the memory that this one has to spare, each with room for so many bytes.
+    pub(crate) fn helpers(&mut self, bytes: impl ExactSizeIterator<Item = usize>) -> Vec<Batch> {
+        let mut spare = self.bytes.take_spare();
+        let each = spare.len().div_ceil(bytes.len().max(1));
+        let over = |bytes| Arena::over(spare.split_off(spare.len().saturating_sub(each)), bytes);
+        bytes.map(over).map(|bytes| Batch { bytes, ..Batch::default() }).collect()
+    }
+
+    /// Adds the writes of another behind its own.
+    pub(crate) fn adopt(&mut self, mut other: Batch) {
+        let shared = match (self.first_key(), other.first_key()) {
+            (Some(first), Some(others)) => common_prefix(first, others).min(self.prefix).min(other.prefix),
+            (None, _) => other.prefix,
+            (_, None) => self.prefix,
+        };
+        other.refresh(shared);
+        if shared < self.prefix {
+            self.stale = self.words.len();
+        }
+        self.prefix = shared;
+        let base = u128::from(self.bytes.adopt(other.bytes));
+        self.words.extend(other.words.iter().map(|word| word + base));
+    }
+
+    /// Makes all words those of the keys behind so much, which all share.
+    pub(crate) fn refresh(&mut self, prefix: usize) {
+        let stale = if prefix == self.prefix { self.stale } else { self.words.len() };
+        renew_words(&self.bytes, &mut self.words[..stale], prefix);
+        (self.stale, self.prefix) = (0, prefix);
     }
 
     /// How much memory the writes take.
@@ -64,11 +130,12 @@ impl Batch {
     /// About how much memory the writes take that no later one overwrites, told from one key in many. For as long as they lie as they came.
     pub(crate) fn live_size(&self) -> usize {
         let mut sample = HashMap::new();
-        for (at, &word) in self.words.iter().enumerate() {
-            let hash = crc32fast::hash(key_at(&self.bytes, place(word)));
+        for &word in &self.words {
+            let (key, value) = write_at(&self.bytes, place(word));
+            let hash = crc32fast::hash(key);
             if hash.is_multiple_of(SAMPLED) {
-                let end = self.words.get(at + 1).map_or(self.bytes.len(), |&next| place(next));
-                sample.insert(hash, end - place(word) + size_of::<u128>());
+                let bytes = LENGTHS + key.len() + value.unwrap_or_default().len();
+                sample.insert(hash, bytes + size_of::<u128>());
             }
         }
         sample.values().sum::<usize>() * SAMPLED as usize
@@ -76,8 +143,8 @@ impl Batch {
 
     /// Sorts the writes and forgets those that others overwrite.
     pub(super) fn sort(&mut self, threads: usize) -> Sorted<'_> {
-        let bytes = &self.bytes[..];
-        let prefix = renew_words(bytes, &mut self.words);
+        self.refresh(self.prefix);
+        let (bytes, prefix) = (&self.bytes, self.prefix);
         let mut parts = vec![&mut self.words[..]];
         while parts.len() < threads {
             parts = parts.into_iter().flat_map(halves).collect();
@@ -102,6 +169,7 @@ impl Batch {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.words.clear();
+        (self.stale, self.prefix) = (0, 0);
     }
 }
 
@@ -122,8 +190,8 @@ fn halves(words: &mut [u128]) -> [&mut [u128]; 2] {
     words.split_at_mut(below).into()
 }
 
-fn place(word: u128) -> usize {
-    word as u64 as usize
+fn place(word: u128) -> Place {
+    word as Place
 }
 
 /// Whether the heads are the same.
@@ -131,14 +199,26 @@ fn is_same(a: u128, b: u128) -> bool {
     a >> 64 == b >> 64
 }
 
-fn lengths(bytes: &[u8], place: usize) -> (usize, u32) {
-    let lengths = bytes[place..].first_chunk().map_or(0, |lengths| u64::from_le_bytes(*lengths));
-    ((lengths >> 32) as usize, lengths as u32)
+/// The key at a place, and what lies behind it, of which the value is so much.
+#[inline]
+fn parts_at(bytes: &Arena, place: Place) -> (&[u8], &[u8], u32) {
+    let (lengths, parts) = bytes
+        .at(place)
+        .split_first_chunk()
+        .map_or((0, &[][..]), |(lengths, parts)| (u64::from_le_bytes(*lengths), parts));
+    let (key, behind) = parts.split_at((lengths >> 32) as usize);
+    (key, behind, lengths as u32)
 }
 
-fn key_at(bytes: &[u8], place: usize) -> &[u8] {
-    let (len, _) = lengths(bytes, place);
-    &bytes[place + LENGTHS..place + LENGTHS + len]
+#[inline]
+fn key_at(bytes: &Arena, place: Place) -> &[u8] {
+    parts_at(bytes, place).0
+}
+
+#[inline]
+fn write_at(bytes: &Arena, place: Place) -> (&[u8], Option<&[u8]>) {
+    let (key, behind, value) = parts_at(bytes, place);
+    (key, (value != REMOVED).then(|| &behind[..value as usize]))
 }
 
 /// The eight bytes behind `prefix`, padded with zeros, as a number.
@@ -154,30 +234,36 @@ fn head(key: &[u8], prefix: usize) -> u64 {
     }
 }
 
-/// Makes each word anew, of the bytes behind what all keys share. Returns how much that is.
-fn renew_words(bytes: &[u8], words: &mut [u128]) -> usize {
-    let Some(&first) = words.first() else { return 0 };
-    let first = key_at(bytes, place(first));
-    let mut prefix = first.len();
-    for &word in &*words {
-        let key = key_at(bytes, place(word));
-        if key.get(..prefix) != Some(&first[..prefix]) {
-            prefix = common_prefix(first, key);
-        }
+fn word(key: &[u8], prefix: usize, place: Place) -> u128 {
+    u128::from(head(key, prefix)) << 64 | u128::from(place)
+}
+
+/// Makes each word anew, of the bytes behind the prefix.
+fn renew_words(bytes: &Arena, words: &mut [u128], prefix: usize) {
+    for renewed in words {
+        let place = place(*renewed);
+        *renewed = word(key_at(bytes, place), prefix, place);
     }
-    for word in words {
-        *word = u128::from(head(key_at(bytes, place(*word)), prefix)) << 64 | *word & u128::from(u64::MAX);
-    }
-    prefix
+}
+
+/// How many bytes all keys share.
+fn shared_prefix(bytes: &Arena, words: &[u128]) -> usize {
+    let mut keys = words.iter().map(|&word| key_at(bytes, place(word)));
+    let first = keys.next().unwrap_or_default();
+    keys.fold(first.len(), |prefix, key| match key.get(..prefix) == Some(&first[..prefix]) {
+        true => prefix,
+        false => common_prefix(first, key),
+    })
 }
 
 /// Sorts words of bytes behind `prefix`, and where they are equal by the rest of the keys.
-fn sort_words(bytes: &[u8], words: &mut [u128], prefix: usize, depth: usize) {
+fn sort_words(bytes: &Arena, words: &mut [u128], prefix: usize, depth: usize) {
     words.sort_unstable();
     for run in words.chunk_by_mut(|a, b| is_same(*a, *b)).filter(|run| run.len() > 1) {
         if run.len() > SHORT && depth < MAX_DEPTH {
             let head = run[0] >> 64;
-            let shared = renew_words(bytes, run);
+            let shared = shared_prefix(bytes, run);
+            renew_words(bytes, run, shared);
             let goes_on = shared >= prefix + 8;
             if goes_on {
                 sort_words(bytes, run, shared, depth + 1);
@@ -205,10 +291,7 @@ impl<'a> Sorted<'a> {
     /// The key and what it shall have.
     #[inline]
     pub(super) fn get(self, at: usize) -> (&'a [u8], Option<&'a [u8]>) {
-        let place = place(self.words[at]);
-        let (key, value) = lengths(self.bytes, place);
-        let parts = &self.bytes[place + LENGTHS..];
-        (&parts[..key], (value != REMOVED).then(|| &parts[key..key + value as usize]))
+        write_at(self.bytes, place(self.words[at]))
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
@@ -248,9 +331,11 @@ impl<'a> Sorted<'a> {
 
     /// Reads a little of each write. They lie anywhere in memory, and so the waits for them are one wait, and not one each.
     pub(super) fn touch(self) {
-        let read = |at: usize| self.bytes.get(at).copied().unwrap_or_default();
-        let touched =
-            self.words.iter().map(|&word| place(word)).map(|place| read(place) ^ read(place + 64) ^ read(place + 128));
+        let touched = self.words.iter().map(|&word| {
+            let bytes = self.bytes.at(place(word));
+            let read = |at: usize| bytes.get(at).copied().unwrap_or_default();
+            read(0) ^ read(64) ^ read(128)
+        });
         std::hint::black_box(touched.fold(0, |all, byte| all ^ byte));
     }
 }

@@ -4,13 +4,20 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+const MOST_THREADS: usize = 8;
+
+/// How many threads there may be.
+pub(crate) fn most_threads() -> usize {
+    thread::available_parallelism().map_or(1, |n| n.get()).min(MOST_THREADS)
+}
+
 /// Does all jobs, on so many threads at the most, the caller's among them. Returns what they came to, in order.
 ///
 /// Each thread begins with a stretch of neighbours: the first with the first, and so on. So what lies at one place is mostly worked on
 /// by the same thread each time, and the allocator gets memory back from the one it gave it to; else the threads wait for one
 /// another's part of the heap. Who has no more takes from the far end of who has the most. Where the system gives no more threads,
 /// those that there are do the work.
-pub(super) fn deal<J: Send, R: Send>(jobs: Vec<J>, threads: usize, work: impl Fn(J) -> R + Sync) -> Vec<R> {
+pub(crate) fn deal<J: Send, R: Send>(jobs: Vec<J>, threads: usize, work: impl Fn(J) -> R + Sync) -> Vec<R> {
     let helpers = threads.min(jobs.len()).saturating_sub(1);
     if helpers == 0 {
         return jobs.into_iter().map(work).collect();

@@ -7,19 +7,17 @@
 use super::Tree;
 use super::batch::{Batch, Sorted};
 use super::build::{Builder, LEAF_FILL, Placed, parents_of, root_of};
-use super::deal::deal;
+use super::deal::{deal, most_threads};
 use super::leaf::{LEAF_BYTES, Leaf};
 use super::node::{Inner, Link};
 use super::spares::Spares;
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread;
 
 /// Smaller batches are carried out write by write.
 const FEW: usize = 32;
 /// A thread more for so many writes.
 const PER_THREAD: usize = if cfg!(test) { 64 } else { 16 << 10 };
-const MAX_THREADS: usize = 8;
 /// The subtrees dealt out are at least so many, if the tree is deep enough.
 const SUBTREES: usize = 32;
 /// So many writes are fetched from memory at once.
@@ -30,8 +28,7 @@ const FEW_TO_A_LEAF: usize = 2;
 impl Tree {
     /// Carries out all writes of a batch, as if in the order in which they came, and empties it.
     pub(crate) fn merge(&mut self, batch: &mut Batch) {
-        let most = thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS);
-        let threads = (batch.len() / PER_THREAD).clamp(1, most);
+        let threads = (batch.len() / PER_THREAD).clamp(1, most_threads());
         let writes = batch.sort(threads);
         if self.is_empty() {
             *self = Tree { spares: Arc::clone(&self.spares), ..built(writes, threads) };

@@ -9,6 +9,7 @@
 //!
 //! The tree does not know of tables, commands or limits: any key below a gigabyte and any value goes.
 
+mod arena;
 mod batch;
 mod build;
 mod deal;
@@ -24,6 +25,7 @@ mod tests;
 
 pub(crate) use batch::Batch;
 pub(crate) use build::{Builder, OutOfOrder, Run};
+pub(crate) use deal::{deal, most_threads};
 pub(crate) use iter::{End, Piece, Range};
 pub(crate) use spares::Drain;
 
