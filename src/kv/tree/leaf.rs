@@ -247,7 +247,7 @@ impl Leaf {
                 (at, None)
             }
         };
-        (previous, Self::split(this, at))
+        (previous, Self::split(this, at, spares))
     }
 
     /// Removes `key`. Returns what `seen` makes of its value.
@@ -263,7 +263,7 @@ impl Leaf {
         let size = this.size();
         Self::with_room(this, size, spares, |leaf| leaf.remove_at(at));
         if this.size() < this.data.len() / 3 * 2 {
-            *this = this.copy(this.size());
+            Self::renew(this, this.size(), spares);
         }
         Some(previous)
     }
@@ -275,10 +275,16 @@ impl Leaf {
             Some(_) => {}
             None => spares.note_replaced(this.size()),
         }
-        *this = this.copy_into(spares.take(size).unwrap_or_else(|| Self::zeroed(size)));
+        Self::renew(this, size, spares);
         if let Some(leaf) = Arc::get_mut(this) {
             change(leaf);
         }
+    }
+
+    /// Puts a copy with at least `size` bytes of space in its place.
+    fn renew(this: &mut Arc<Leaf>, size: usize, spares: &Spares) {
+        let copy = this.copy_into(spares.place(size));
+        spares.give(std::mem::replace(this, copy));
     }
 
     /// A copy with at least `size` bytes of space.
@@ -299,24 +305,24 @@ impl Leaf {
     }
 
     /// The entries of a range, in a leaf of the size that they need.
-    fn copy_entries(&self, range: Range<usize>) -> Arc<Leaf> {
+    fn copy_entries(&self, range: Range<usize>, spares: &Spares) -> Arc<Leaf> {
         let size = range.len() * WORD + usize::from(self.word(range.end - 1).from_end) - self.end_of(range.start);
-        build(size, |copy| {
+        fill(spares.place(size), |copy| {
             copy.push_entries(self, range);
             copy.seal();
         })
     }
 
     /// Splits the leaf if it is too large. The entry at `changed` was the last to come.
-    fn split(this: &mut Arc<Leaf>, changed: usize) -> Option<Arc<Leaf>> {
+    fn split(this: &mut Arc<Leaf>, changed: usize, spares: &Spares) -> Option<Arc<Leaf>> {
         let len = this.len();
         if this.size() <= LEAF_BYTES || len < 2 {
             return None;
         }
         // Keys that arrive in order leave full leaves behind them.
         let at = if changed + 1 == len { changed } else { this.middle() };
-        let right = this.copy_entries(at..len);
-        *this = this.copy_entries(0..at);
+        let [left, right] = [0..at, at..len].map(|range| this.copy_entries(range, spares));
+        spares.give(std::mem::replace(this, left));
         Some(right)
     }
 

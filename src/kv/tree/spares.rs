@@ -1,8 +1,12 @@
-//! Leaves that only a frozen copy still held, handed on to the tree that goes on, and how much such leaves come to.
+//! The memory of leaves that are of no more use, for the leaves that come; and how much a frozen copy holds alone.
 //!
-//! While a frozen copy is written out, the tree goes on and copies leaves, and what the copy has passed is freed by the threads that
+//! A leaf that outgrows its memory leaves a place of a size that another one grows into before long. Handed on by size, it is filled
+//! as it is; the allocator would make one with what is free beside it, cut that up for what comes next, and be left with pieces too
+//! small for a leaf, a sixteenth of the whole. A few places of each size are enough.
+//!
+//! While a frozen copy is written out, the tree goes on and copies leaves, and what the copy has passed is let go of by the threads that
 //! write it. Allocators keep memory apart by threads, so that what those free is of no use to the thread that copies; and so
-//! the leaves go from the ones to the other directly, by size. Nothing is kept once the copy has been written.
+//! these leaves, too, go from the ones to the other directly, all of them. No more than the few are kept once the copy has been written.
 
 use super::leaf::{self, Leaf};
 use super::node::Link;
@@ -10,8 +14,10 @@ use super::{DetachedLeaf, Tree};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A leaf of so many size classes serves where it fits: its own, and the next.
+/// While a copy is being written out, a leaf of so many size classes serves where it fits: its own, and the next.
 const NEAR: usize = 2;
+/// So many of each size class are kept at other times, 6 MiB in all at the most.
+const KEPT: usize = if cfg!(test) { 4 } else { 64 };
 
 /// What a tree and its clones have in common.
 #[derive(Debug, Default)]
@@ -34,15 +40,29 @@ impl Spares {
         }
     }
 
-    /// A leaf that nobody else holds, of the size class that `size` bytes need. What it holds is of no use.
-    pub(super) fn take(&self, size: usize) -> Option<Arc<Leaf>> {
-        if !self.draining.load(Ordering::Relaxed) {
-            return None;
-        }
-        // whoever is there gives leaves back: it is not worth a wait
+    /// Memory for a leaf of `size` bytes, which nobody else holds. It has no entries.
+    pub(super) fn place(&self, size: usize) -> Arc<Leaf> {
+        self.take(size).unwrap_or_else(|| Leaf::zeroed(size))
+    }
+
+    fn take(&self, size: usize) -> Option<Arc<Leaf>> {
+        // whoever is there hands leaves over, too: it is not worth a wait
         let mut pool = self.pool.try_lock().ok()?;
         let class = leaf::class_of(size);
-        pool.get_mut(class..leaf::CLASSES.min(class + NEAR))?.iter_mut().find_map(Vec::pop)
+        let near = if self.draining.load(Ordering::Relaxed) { NEAR } else { 1 };
+        pool.get_mut(class..leaf::CLASSES.min(class + near))?.iter_mut().find_map(Vec::pop)
+    }
+
+    /// Takes in a leaf that another one stands in for, if nobody else holds it.
+    pub(super) fn give(&self, mut leaf: Arc<Leaf>) {
+        let Some(only) = Arc::get_mut(&mut leaf) else { return };
+        only.clear();
+        let Ok(mut pool) = self.pool.try_lock() else { return };
+        if let Some(class) = pool.get_mut(leaf.class())
+            && (class.len() < KEPT || self.draining.load(Ordering::Relaxed))
+        {
+            class.push(leaf);
+        }
     }
 
     /// How many bytes a copy that is being written out holds alone.
@@ -52,9 +72,10 @@ impl Spares {
         held.min(left).max(0) as u64
     }
 
+    /// Whether no more is kept than while no copy is being written out.
     #[cfg(test)]
-    pub(super) fn pooled(&self) -> usize {
-        self.pool.lock().map_or(usize::MAX, |pool| pool.iter().map(Vec::len).sum())
+    pub(super) fn keeps_few(&self) -> bool {
+        self.pool.lock().is_ok_and(|pool| pool.iter().all(|class| class.len() <= KEPT))
     }
 }
 
@@ -115,7 +136,15 @@ impl Drop for Drain {
         spares.left.store(0, Ordering::Relaxed);
         spares.held.store(0, Ordering::Relaxed);
         spares.draining.store(false, Ordering::Release);
-        let rest = std::mem::take(&mut *spares.pool.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut pool = spares.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let many = pool.iter_mut().filter(|class| class.len() > KEPT);
+        let rest: Vec<_> = many
+            .map(|class| {
+                let few = class.split_off(class.len() - KEPT);
+                std::mem::replace(class, few)
+            })
+            .collect();
+        drop(pool);
         drop(rest);
     }
 }

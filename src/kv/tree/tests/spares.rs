@@ -19,9 +19,27 @@ fn leaves(tree: &Tree) -> BTreeSet<*const u8> {
     found
 }
 
-fn nothing_is_kept(tree: &Tree) {
-    assert_eq!((tree.spares.held(), tree.spares.pooled()), (0, 0));
+fn little_is_kept(tree: &Tree) {
+    assert!(tree.spares.held() == 0 && tree.spares.keeps_few());
     assert_eq!(tree.copied_share(), 0.0);
+}
+
+#[test]
+fn the_place_of_a_leaf_that_nobody_holds_serves_the_next_of_its_size_and_few_are_kept() {
+    let spares = Spares::default();
+    let place = |leaf: &Arc<Leaf>| Arc::as_ptr(leaf).cast::<u8>();
+    let (leaf, shared) = (Leaf::zeroed(1_000), Leaf::zeroed(1_000));
+    let (first, other) = (place(&leaf), Arc::clone(&shared));
+    spares.give(leaf);
+    spares.give(other);
+    let smaller = spares.place(500);
+    assert_ne!(place(&smaller), first);
+    let again = spares.place(1_000);
+    assert!(place(&again) == first && again.len() == 0);
+    let next = spares.place(1_000);
+    assert!(![first, place(&shared)].contains(&place(&next)));
+    (0..100).map(|_| Leaf::zeroed(1_000)).collect::<Vec<_>>().into_iter().for_each(|leaf| spares.give(leaf));
+    assert!(spares.keeps_few());
 }
 
 #[test]
@@ -31,7 +49,7 @@ fn what_a_copy_has_passed_serves_the_tree_that_goes_on() {
     let frozen = tree.clone();
     let of_frozen = leaves(&frozen);
     (0..2_000).for_each(|n| drop(tree.insert(&spread(n), &[1; 100])));
-    nothing_is_kept(&tree);
+    little_is_kept(&tree);
     let (mut passed, mut most) = (0, 0.0f64);
     // when it is half way, all leaves are replaced; the second half of them lies in those of the first
     frozen
@@ -51,7 +69,7 @@ fn what_a_copy_has_passed_serves_the_tree_that_goes_on() {
     assert!(most > 0.5 && most <= 1.0, "{most}");
     let again = leaves(&tree).intersection(&of_frozen).count();
     assert!(again * 3 > of_frozen.len(), "{again} of {}", of_frozen.len());
-    nothing_is_kept(&tree);
+    little_is_kept(&tree);
     tree.check_invariants();
     assert!(tree.range((Bound::Unbounded, Bound::Unbounded)).all(|(_, value)| value == [2_000u16 as u8; 100]));
 }
@@ -83,7 +101,7 @@ fn what_is_copied_counts_until_it_was_passed() {
             .unwrap();
         let near = |share: f64, expected: f64| assert!((share - expected).abs() < 0.08, "{size}: {shares:?}");
         [0.0, 0.25, 0.25, 0.125].into_iter().zip(shares.clone()).for_each(|(expected, share)| near(share, expected));
-        nothing_is_kept(&tree);
+        little_is_kept(&tree);
     }
 }
 
@@ -107,7 +125,7 @@ fn what_was_copied_before_a_copy_is_written_out_counts_too() {
             .unwrap();
         let near = |(share, expected): (&f64, f64)| (share - expected).abs() < 0.12;
         assert!(shares.iter().zip([0.5, 0.25, 0.0, 0.0]).all(near), "{size}: {shares:?}");
-        nothing_is_kept(&tree);
+        little_is_kept(&tree);
     }
 }
 
@@ -130,9 +148,9 @@ fn only_the_first_of_two_copies_hands_on() {
         Ok(())
     })
     .unwrap();
-    nothing_is_kept(&tree);
+    little_is_kept(&tree);
     assert!(tree.clone().drain_sorted(|_, _| Err(io::Error::other("full"))).is_err());
-    nothing_is_kept(&tree);
+    little_is_kept(&tree);
 }
 
 proptest! {
@@ -168,7 +186,7 @@ proptest! {
         for (tree, model) in [Some((tree, model)), view].iter().flatten() {
             tree.check_invariants();
             assert_same(tree, model);
-            nothing_is_kept(tree);
+            little_is_kept(tree);
         }
     }
 }
