@@ -24,7 +24,7 @@ use crate::machine::StateMachine;
 use crate::options::{Options, ProgressFn};
 use crate::snapshot::Help;
 use crate::storage::{Storage, ahead};
-use crate::sync::{Arc, mpsc, thread};
+use crate::sync::{Arc, Mutex, mpsc, thread};
 use crate::txn::{Table, guarded};
 use crate::wal::attach::{Access, Attached};
 use crate::wal::scan::{Chunk, ScanEnd, Scanner};
@@ -276,7 +276,7 @@ fn redo<M: StateMachine>(
 ) -> Result<ScanEnd> {
     let total = scanner.bytes_ahead();
     let storage = scanner.storage().clone();
-    let mut take = |group: &[Chunk], report: &mut RecoveryReport| -> Result<()> {
+    let take = |replay: &mut Replay<M>, group: &[Chunk], report: &mut RecoveryReport| -> Result<()> {
         replay.chunks(group, |chunk| storage.path(&chunk.segment().name), report)?;
         let bytes = group.iter().map(Chunk::bytes).fold(0, u64::saturating_add);
         report.log_bytes = report.log_bytes.saturating_add(bytes);
@@ -291,45 +291,64 @@ fn redo<M: StateMachine>(
                 replay.finish()?;
                 return scanner.take_end();
             }
-            take(&group, report)?;
+            take(replay, &group, report)?;
             group.into_iter().for_each(|chunk| scanner.reuse(chunk));
         }
     }
     let (groups_out, groups_in) = mpsc::sync_channel::<Vec<Chunk>>(1);
     let (used_out, used_in) = mpsc::channel::<Chunk>();
+    let (ends_out, ends_in) = mpsc::channel::<Result<ScanEnd>>();
     let (ahead, fetcher) = ahead::pair();
     scanner.read_ahead(ahead);
-    let end = thread::scope(|scope| {
-        scope.spawn(move || fetcher.run());
-        let reader = scope.spawn(move || -> Result<ScanEnd> {
-            let mut read = 0;
-            loop {
-                let group = next_group(&mut scanner, &mut read)?;
-                if group.is_empty() {
-                    return scanner.take_end();
-                }
-                if groups_out.send(group).is_err() {
-                    // the other side has failed, and its error is the one that counts
-                    return Err(Error::Closed);
-                }
-                used_in.try_iter().for_each(|chunk| scanner.reuse(chunk));
-            }
+    // Both threads stay until all is redone. A thread that helps to merge then comes by the heap of one that helped to decode the snapshot,
+    // as most allocators pass on what an ended thread gave up last; with the heap of a reader it would leave what it replaces unused.
+    let stay = &Mutex::new(());
+    thread::scope(|scope| {
+        let until_redone = stay.lock();
+        scope.spawn(move || {
+            fetcher.run();
+            drop(stay.lock());
+        });
+        let reader = scope.spawn(move || {
+            // whoever has gone has failed, and says so himself
+            let _ = ends_out.send(read_groups(scanner, groups_out, used_in));
+            drop(stay.lock());
         });
         let mut result = Ok(());
         for group in &groups_in {
-            result = take(&group, report);
+            result = take(replay, &group, report);
             if result.is_err() {
                 break;
             }
             group.into_iter().for_each(|chunk| drop(used_out.send(chunk)));
         }
         drop((groups_in, used_out));
-        let end = reader.join().map_err(|_| Error::Poisoned)?;
-        result?;
-        end
-    })?;
-    replay.finish()?;
-    Ok(end)
+        let end = ends_in.recv().unwrap_or(Err(Error::Poisoned));
+        let redone = result.and(end).and_then(|end| replay.finish().map(|()| end));
+        drop(until_redone);
+        reader.join().map_err(|_| Error::Poisoned)?;
+        redone
+    })
+}
+
+/// Reads the whole log, in groups; where it ends is the answer. Into what was used it reads again.
+fn read_groups(
+    mut scanner: Scanner,
+    groups: mpsc::SyncSender<Vec<Chunk>>,
+    used: mpsc::Receiver<Chunk>,
+) -> Result<ScanEnd> {
+    let mut read = 0;
+    loop {
+        let group = next_group(&mut scanner, &mut read)?;
+        if group.is_empty() {
+            return scanner.take_end();
+        }
+        if groups.send(group).is_err() {
+            // the other side has failed, and its error is the one that counts
+            return Err(Error::Closed);
+        }
+        used.try_iter().for_each(|chunk| scanner.reuse(chunk));
+    }
 }
 
 /// How much of the log makes a group behind so much of it: a third, within the bounds.

@@ -9,7 +9,7 @@ use crate::format::{Lsn, StoreId, TxnId, names};
 use crate::machine::parts::{Part, PartSource, read_buffered};
 use crate::machine::{DecodeError, Parts, StateMachine};
 use crate::storage::{Storage, ahead};
-use crate::sync::{mpsc, thread};
+use crate::sync::{Mutex, mpsc, thread};
 use crate::txn::{Table, UndoEntry, UndoList, guarded};
 use std::io::{self, BufRead, Read};
 
@@ -77,12 +77,17 @@ fn decoders() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_DECODERS))
 }
 
-/// Has one thread read the chunks and one check them, while `take` makes something of them.
+/// Has one thread read the chunks and one check them, while `take` makes something of them. The two end last.
 fn read_ahead<R>(mut chunks: Chunks, take: impl FnOnce(mpsc::Receiver<Result<Piece>>) -> Result<R>) -> Result<R> {
     let (ahead, fetcher) = ahead::pair();
     chunks.read_ahead(ahead);
+    let stay = &Mutex::new(());
     thread::scope(|scope| {
-        scope.spawn(move || fetcher.run());
+        let until_taken = stay.lock();
+        let fetcher = scope.spawn(move || {
+            fetcher.run();
+            drop(stay.lock());
+        });
         let (out, pieces) = mpsc::sync_channel(CHUNKS_AHEAD);
         let reader = scope.spawn(move || {
             while let Some(piece) = chunks.next_chunk().transpose() {
@@ -92,10 +97,13 @@ fn read_ahead<R>(mut chunks: Chunks, take: impl FnOnce(mpsc::Receiver<Result<Pie
                     break;
                 }
             }
+            drop((chunks, out));
+            drop(stay.lock());
         });
         let taken = take(pieces);
-        reader.join().map_err(|_| Error::Poisoned)?;
-        taken
+        drop(until_taken);
+        let ended = [reader.join(), fetcher.join()];
+        if ended.iter().all(|ended| ended.is_ok()) { taken } else { Err(Error::Poisoned) }
     })
 }
 
