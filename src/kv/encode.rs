@@ -6,7 +6,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::codec::{put_varint, split_varint};
-use super::snapshot::{Entries, PART_BYTES};
+use super::snapshot::{PART_BYTES, push_head};
 use super::tree::{DetachedLeaf, Drain, Tree};
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -96,7 +96,7 @@ fn batches(tree: Tree) -> impl Iterator<Item = Batch> {
         while bytes < BATCH_BYTES
             && let Some(leaf) = leaves.next()
         {
-            bytes = bytes.saturating_add(leaf.payload_bytes());
+            bytes = bytes.saturating_add(leaf.bytes());
             batch.leaves.push(leaf);
         }
         last = batch.leaves.last()?.last_key().to_vec();
@@ -105,15 +105,17 @@ fn batches(tree: Tree) -> impl Iterator<Item = Batch> {
 }
 
 fn encode(batch: Batch, drain: &Drain) -> Encoded {
-    let mut entries = Entries::after(&batch.before, Vec::with_capacity(BATCH_BYTES.saturating_mul(5) / 4));
+    let mut bytes = Vec::with_capacity(BATCH_BYTES.saturating_mul(5) / 4);
+    let mut previous = &batch.before[..];
     for leaf in &batch.leaves {
-        leaf.for_each(|key, value| {
-            entries.push_head(key, value.len());
-            entries.bytes.extend_from_slice(value);
-        });
+        for (key, value) in leaf.entries() {
+            push_head(previous, key, value.len(), &mut bytes);
+            bytes.extend_from_slice(value);
+            previous = key;
+        }
     }
     drain.pass(batch.leaves);
-    Encoded { before: batch.before, bytes: entries.bytes }
+    Encoded { before: batch.before, bytes }
 }
 
 /// Puts what was encoded together, and ends parts.
@@ -155,9 +157,9 @@ impl<'a> Joiner<'a> {
             if self.ended {
                 self.out.flush()?;
                 (self.part_bytes, self.ended) = (0, false);
-                let mut whole = Entries::after(&[], Vec::new());
-                whole.push_head(&key, entry.value.len());
-                self.write(&whole.bytes)?;
+                let mut head = Vec::new();
+                push_head(&[], &key, entry.value.len(), &mut head);
+                self.write(&head)?;
                 self.write(entry.value)?;
             } else {
                 self.write(entry.bytes)?;

@@ -29,41 +29,28 @@ const PIECE_BYTES: usize = 64 << 10;
 pub(super) const PART_BYTES: usize = 1000 << 10;
 const MAX_COMPOSITE_LEN: usize = MAX_KEY_LEN.saturating_add(1);
 
-/// The bytes of entries that come in order.
-pub(super) struct Entries {
-    pub(super) bytes: Vec<u8>,
-    previous: Vec<u8>,
-}
-
-impl Entries {
-    /// Goes on in `bytes` behind the entry of a key.
-    pub(super) fn after(previous: &[u8], bytes: Vec<u8>) -> Self {
-        Entries { bytes, previous: previous.to_vec() }
+/// Appends an entry, all but its value, which follows the one of `previous`. The first of a part follows no key.
+#[inline]
+pub(super) fn push_head(previous: &[u8], key: &[u8], value_len: usize, out: &mut Vec<u8>) {
+    let shared = common_prefix(previous, key);
+    let suffix = key.get(shared..).unwrap_or_default();
+    if (shared | suffix.len() | value_len) < 0x80 {
+        // three numbers of one byte each, as they mostly are
+        out.extend_from_slice(&[shared as u8, suffix.len() as u8, value_len as u8]);
+    } else {
+        put_varint(shared as u64, out);
+        put_varint(suffix.len() as u64, out);
+        put_varint(value_len as u64, out);
     }
-
-    /// Appends the next entry, all but its value.
-    #[inline]
-    pub(super) fn push_head(&mut self, key: &[u8], value_len: usize) {
-        let shared = common_prefix(&self.previous, key);
-        let suffix = key.get(shared..).unwrap_or_default();
-        if (shared | suffix.len() | value_len) < 0x80 {
-            // three numbers of one byte each, as they mostly are
-            self.bytes.extend_from_slice(&[shared as u8, suffix.len() as u8, value_len as u8]);
-        } else {
-            put_varint(shared as u64, &mut self.bytes);
-            put_varint(suffix.len() as u64, &mut self.bytes);
-            put_varint(value_len as u64, &mut self.bytes);
-        }
-        self.bytes.extend_from_slice(suffix);
-        self.previous.truncate(shared);
-        self.previous.extend_from_slice(suffix);
-    }
+    out.extend_from_slice(suffix);
 }
 
 /// Writes entries that come in order.
 pub(super) struct Saver<'a> {
     out: &'a mut dyn Write,
-    piece: Entries,
+    piece: Vec<u8>,
+    /// The key of the last entry of the part; empty before the first.
+    previous: Vec<u8>,
     /// What has been written of the part, the piece aside.
     part_bytes: usize,
     /// Whether a part has ended, which is said only once another entry follows.
@@ -75,7 +62,7 @@ impl<'a> Saver<'a> {
     pub(super) fn new(out: &'a mut dyn Write, count: usize) -> Self {
         let mut piece = Vec::with_capacity(PIECE_BYTES.saturating_mul(2));
         put_varint(count as u64, &mut piece);
-        Saver { out, piece: Entries::after(&[], piece), part_bytes: 0, ended: false }
+        Saver { out, piece, previous: Vec::new(), part_bytes: 0, ended: false }
     }
 
     /// Writes the next entry.
@@ -83,30 +70,32 @@ impl<'a> Saver<'a> {
         if self.ended {
             self.end_part()?;
         }
-        self.piece.push_head(key, value.len());
+        push_head(&self.previous, key, value.len(), &mut self.piece);
+        self.previous.clear();
+        self.previous.extend_from_slice(key);
         if value.len() >= PIECE_BYTES {
             self.write_piece()?;
             self.part_bytes = self.part_bytes.saturating_add(value.len());
             self.out.write_all(value)?;
         } else {
-            self.piece.bytes.extend_from_slice(value);
+            self.piece.extend_from_slice(value);
         }
-        self.ended = self.part_bytes.saturating_add(self.piece.bytes.len()) >= PART_BYTES;
-        if self.piece.bytes.len() >= PIECE_BYTES { self.write_piece() } else { Ok(()) }
+        self.ended = self.part_bytes.saturating_add(self.piece.len()) >= PART_BYTES;
+        if self.piece.len() >= PIECE_BYTES { self.write_piece() } else { Ok(()) }
     }
 
     fn end_part(&mut self) -> io::Result<()> {
         self.write_piece()?;
         self.out.flush()?;
-        self.piece.previous.clear();
+        self.previous.clear();
         (self.part_bytes, self.ended) = (0, false);
         Ok(())
     }
 
     fn write_piece(&mut self) -> io::Result<()> {
-        self.out.write_all(&self.piece.bytes)?;
-        self.part_bytes = self.part_bytes.saturating_add(self.piece.bytes.len());
-        self.piece.bytes.clear();
+        self.out.write_all(&self.piece)?;
+        self.part_bytes = self.part_bytes.saturating_add(self.piece.len());
+        self.piece.clear();
         Ok(())
     }
 

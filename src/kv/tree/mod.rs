@@ -181,9 +181,9 @@ impl Tree {
 pub(crate) struct DetachedLeaf(Arc<Leaf>);
 
 impl DetachedLeaf {
-    /// The lengths of its keys and values together.
-    pub(crate) fn payload_bytes(&self) -> usize {
-        (0..self.0.len()).map(|at| self.0.item(at)).map(|(key, value)| key.len() + value.len()).sum()
+    /// About how many bytes its keys and values take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.full_size()
     }
 
     /// No leaf is empty.
@@ -191,9 +191,11 @@ impl DetachedLeaf {
         self.0.last_key().unwrap_or_default()
     }
 
-    /// Hands every entry to `f`, in order.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(&[u8], &[u8])) {
-        (0..self.0.len()).map(|at| self.0.item(at)).for_each(|(key, value)| f(key, value));
+    /// Every entry, in order. They are on their way from memory at once.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.touch_all();
+        let mut entries = self.0.stretch(0..self.0.len());
+        std::iter::from_fn(move || entries.next())
     }
 }
 
