@@ -144,15 +144,21 @@ pub(crate) fn seal_chunk(chunk: &mut [u8], kind: ChunkKind, index: u32, store: S
 
 /// The checksum of a chunk, header and content, in the snapshot of this store and LSN.
 pub(crate) fn chunk_checksum(chunk: &[u8], store: StoreId, lsn: Lsn) -> Option<u32> {
+    let mut hasher = begin_checksum(chunk, store, lsn)?;
+    hasher.update(chunk.get(CHUNK_HEADER_BYTES..)?);
+    Some(hasher.finalize())
+}
+
+/// The same up to where the content begins, which is to follow.
+pub(crate) fn begin_checksum(header: &[u8], store: StoreId, lsn: Lsn) -> Option<crc32fast::Hasher> {
     let mut place = [0; 16];
     let mut put = Put(&mut place);
     put.u64(store.get())?;
     put.u64(lsn.get())?;
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&place);
-    hasher.update(chunk.get(..CHUNK_CHECKSUM_OFFSET)?);
-    hasher.update(chunk.get(CHUNK_HEADER_BYTES..)?);
-    Some(hasher.finalize())
+    hasher.update(header.get(..CHUNK_CHECKSUM_OFFSET)?);
+    Some(hasher)
 }
 
 /// Reads a chunk's header; `None` if it is none.

@@ -4,7 +4,7 @@ use super::strokes::Strokes;
 use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
 use crate::format::snapshot::{
-    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, HEADER_BYTES, MAX_CHUNK_BYTES, SnapshotEnd, SnapshotHeader,
+    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, HEADER_BYTES, SnapshotEnd, SnapshotHeader, begin_checksum,
     chunk_checksum, decode_chunk_header,
 };
 use crate::format::{HeaderFault, Lsn, StoreId};
@@ -16,6 +16,9 @@ use std::path::PathBuf;
 
 /// How much is read at once.
 const READ_BYTES: u64 = 4 << 20;
+/// The same of what is being written and nobody else is to be waited for, no more than a piece of it: it is still in the processor's cache when
+/// it is checked, and the writes beside it are not held up for long.
+const READ_BACK_BYTES: u64 = 960 << 10;
 
 /// A snapshot file being read.
 pub(super) struct Source {
@@ -76,15 +79,18 @@ pub(super) struct Written {
     /// Tells how much it has become, as long as it is being written.
     more: Option<mpsc::Receiver<u64>>,
     strokes: Strokes,
+    /// How much of it is read at once.
+    read_bytes: u64,
 }
 
 impl Written {
     pub(super) fn whole(bytes: u64) -> Written {
-        Written { bytes, more: None, strokes: Strokes::WHOLE }
+        Written { bytes, more: None, strokes: Strokes::WHOLE, read_bytes: READ_BYTES }
     }
 
     pub(super) fn so_far(more: mpsc::Receiver<u64>, strokes: Strokes) -> Written {
-        Written { bytes: 0, more: Some(more), strokes }
+        let read_bytes = if strokes.are_gentle() { READ_BYTES } else { READ_BACK_BYTES };
+        Written { bytes: 0, more: Some(more), strokes, read_bytes }
     }
 
     /// Waits until it is that much, or all.
@@ -167,7 +173,7 @@ impl Source {
             totals: SnapshotEnd::default(),
             before: None,
         };
-        chunks.fill(HEADER_BYTES)?;
+        chunks.fill(0, HEADER_BYTES)?;
         let header = SnapshotHeader::decode(chunks.window.bytes()).map_err(|fault| match fault {
             HeaderFault::Bad(reason) => Error::corrupt(path.clone(), 0, None, reason),
             HeaderFault::Version(found) => {
@@ -187,14 +193,14 @@ impl Chunks {
     }
 
     /// Sees to it that `len` bytes from `offset` on are in the window, as far as the file goes. Returns where they begin in it.
-    fn fill(&mut self, len: usize) -> Result<usize> {
-        let at = self.offset.saturating_sub(self.window_offset);
+    fn fill(&mut self, offset: u64, len: usize) -> Result<usize> {
+        let at = offset.saturating_sub(self.window_offset);
         if at.saturating_add(len as u64) <= self.window.bytes().len() as u64 {
             return Ok(usize::try_from(at).unwrap_or(usize::MAX));
         }
-        let start = self.offset & !self.block_bytes.saturating_sub(1);
-        let inside = self.offset.saturating_sub(start);
-        let want = inside.saturating_add(len as u64).max(READ_BYTES);
+        let start = offset & !self.block_bytes.saturating_sub(1);
+        let inside = offset.saturating_sub(start);
+        let want = inside.saturating_add(len as u64).max(self.written.read_bytes);
         self.written.wait_for(start.saturating_add(want));
         let want = want.min(self.written.bytes.saturating_sub(start));
         let want = usize::try_from(round_up(want, self.block_bytes)).unwrap_or(usize::MAX);
@@ -204,7 +210,9 @@ impl Chunks {
         let kept = if kept.len().is_multiple_of(usize::try_from(self.block_bytes).unwrap_or(1)) { kept } else { &[] };
         let io = |e| Error::io_at("read", self.path.clone(), start, e);
         let spare = self.pool.lock().pop();
-        let mut buf = spare.map_or_else(|| AlignedBuf::with_capacity(want), Ok).map_err(io)?;
+        let large = want as u64 >= READ_BACK_BYTES;
+        let room = || if large { AlignedBuf::in_large_pages(want) } else { AlignedBuf::with_capacity(want) };
+        let mut buf = spare.map_or_else(room, Ok).map_err(io)?;
         let from = start.saturating_add(kept.len() as u64);
         let was_ahead = self.ahead.as_mut().and_then(|ahead| ahead.take(0, from, &mut buf));
         let (base, read) = match was_ahead {
@@ -224,7 +232,7 @@ impl Chunks {
         }
         buf.resize(behind.saturating_add(read)).map_err(io)?;
         let next = from.saturating_add(read as u64);
-        let more = round_up(self.written.bytes.saturating_sub(next).min(READ_BYTES), self.block_bytes);
+        let more = round_up(self.written.bytes.saturating_sub(next).min(self.written.read_bytes), self.block_bytes);
         if let Some(ahead) = self.ahead.as_mut().filter(|_| more > 0 && read > 0) {
             ahead.ask(0, &self.file, next, usize::try_from(more).unwrap_or(0));
         }
@@ -253,51 +261,95 @@ impl Chunks {
         }
     }
 
-    /// Reads and checks the next chunk, its place among the others included. Nothing comes behind the end chunk, and where that was
-    /// reached the file is whole.
-    pub(super) fn next_chunk(&mut self) -> Result<Option<Piece>> {
+    /// Reads the header of the next chunk and checks its place among the others. Nothing comes behind the end chunk, and where that
+    /// was passed the file is whole.
+    fn next_header(&mut self) -> Result<Option<ChunkHeader>> {
         if self.before == Some(ChunkKind::End) {
             return Ok(None);
         }
-        let at = self.fill(CHUNK_HEADER_BYTES)?;
+        let at = self.fill(self.offset, CHUNK_HEADER_BYTES)?;
         let header = self.window.bytes().get(at..).and_then(decode_chunk_header);
         let header: ChunkHeader = header.ok_or_else(|| self.damage("there is no chunk here"))?;
-        let content = header.content_bytes as usize;
-        let whole = CHUNK_HEADER_BYTES.saturating_add(content.min(MAX_CHUNK_BYTES));
-        let at = self.fill(whole)?;
-        let chunk = self.window.bytes().get(at..at.saturating_add(whole));
-        let chunk = chunk.ok_or_else(|| self.damage("the chunk is cut short"))?;
         if header.index != self.index {
             return Err(self.damage("the chunk is not the one that belongs here"));
         }
         if !header.kind.may_follow(self.before) {
             return Err(self.damage("the chunk is out of its order"));
         }
-        if chunk_checksum(chunk, self.store, self.lsn) != Some(header.checksum) {
-            return Err(self.damage("the chunk's checksum does not match its content"));
-        }
+        Ok(Some(header))
+    }
+
+    /// Reads and checks the next chunk. The end is checked too, and is none.
+    pub(super) fn next_chunk(&mut self) -> Result<Option<Piece>> {
+        let Some(header) = self.next_header()? else { return Ok(None) };
+        let content = header.content_bytes as usize;
+        let whole = CHUNK_HEADER_BYTES.saturating_add(content);
+        let at = self.fill(self.offset, whole)?;
+        let chunk = self.window.bytes().get(at..at.saturating_add(whole));
+        let chunk = chunk.ok_or_else(|| self.damage("the chunk is cut short"))?;
+        self.check(&header, chunk_checksum(chunk, self.store, self.lsn))?;
         let at = at.saturating_add(CHUNK_HEADER_BYTES);
-        match header.kind {
-            ChunkKind::End => {
-                // waits for the end of what is being written
-                self.written.wait_for(u64::MAX);
-                self.check_end(at, content)?;
-                self.before = Some(ChunkKind::End);
-                return Ok(None);
+        if header.kind == ChunkKind::End {
+            // waits for the end of what is being written
+            self.written.wait_for(u64::MAX);
+            self.check_end(at, content)?;
+            self.before = Some(ChunkKind::End);
+            return Ok(None);
+        }
+        self.pass(&header);
+        let window = Arc::clone(&self.window);
+        Ok(Some(Piece { window, at, len: content, kind: header.kind, end_offset: self.offset }))
+    }
+
+    /// Reads and checks the next chunk and keeps nothing of it, so that it need not be in the window as a whole. Returns whether there was
+    /// one. The end is checked too, and is none.
+    pub(super) fn pass_chunk(&mut self) -> Result<bool> {
+        let header = match self.next_header()? {
+            Some(header) if header.kind != ChunkKind::End => header,
+            _ => return self.next_chunk().map(|chunk| chunk.is_some()),
+        };
+        let at = self.fill(self.offset, CHUNK_HEADER_BYTES)?;
+        let mut checksum = self.window.bytes().get(at..).and_then(|bytes| begin_checksum(bytes, self.store, self.lsn));
+        let mut at = self.offset.saturating_add(CHUNK_HEADER_BYTES as u64);
+        let mut left = header.content_bytes as usize;
+        while left > 0 {
+            let from = self.fill(at, 1)?;
+            let bytes = self.window.bytes().get(from..).unwrap_or_default();
+            let bytes = bytes.get(..left.min(bytes.len())).unwrap_or_default();
+            if bytes.is_empty() {
+                return Err(self.damage("the chunk is cut short"));
             }
-            ChunkKind::State | ChunkKind::Part => {
-                self.totals.state_bytes = self.totals.state_bytes.saturating_add(content as u64);
+            if let Some(checksum) = &mut checksum {
+                checksum.update(bytes);
             }
-            ChunkKind::Transactions => {
-                self.totals.transaction_bytes = self.totals.transaction_bytes.saturating_add(content as u64);
-            }
+            at = at.saturating_add(bytes.len() as u64);
+            left = left.saturating_sub(bytes.len());
+        }
+        self.check(&header, checksum.map(crc32fast::Hasher::finalize))?;
+        self.pass(&header);
+        Ok(true)
+    }
+
+    fn check(&self, header: &ChunkHeader, found: Option<u32>) -> Result<()> {
+        if found == Some(header.checksum) {
+            Ok(())
+        } else {
+            Err(self.damage("the chunk's checksum does not match its content"))
+        }
+    }
+
+    /// Goes on behind a chunk that was checked and is not the end.
+    fn pass(&mut self, header: &ChunkHeader) {
+        let content = u64::from(header.content_bytes);
+        if header.kind == ChunkKind::Transactions {
+            self.totals.transaction_bytes = self.totals.transaction_bytes.saturating_add(content);
+        } else {
+            self.totals.state_bytes = self.totals.state_bytes.saturating_add(content);
         }
         self.before = Some(header.kind);
         self.checksums.update(&header.checksum.to_le_bytes());
         self.index = self.index.saturating_add(1);
-        self.offset = self.offset.saturating_add(whole as u64);
-        let window = Arc::clone(&self.window);
-        Ok(Some(Piece { window, at, len: content, kind: header.kind, end_offset: self.offset }))
+        self.offset = self.offset.saturating_add(CHUNK_HEADER_BYTES as u64).saturating_add(content);
     }
 
     fn check_end(&self, at: usize, len: usize) -> Result<()> {

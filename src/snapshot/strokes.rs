@@ -19,6 +19,11 @@ impl Strokes {
     /// mebibyte has four milliseconds; with these rests it takes a good one to write, and as much to read.
     pub(super) const GENTLE: Strokes = Strokes { bytes: 256 << 10, rest: Duration::from_micros(100) };
 
+    /// Whether they leave the device to others in between.
+    pub(super) fn are_gentle(self) -> bool {
+        !self.rest.is_zero()
+    }
+
     /// Hands `piece` to `write` in parts, each with where it begins in the piece.
     pub(super) fn write<E>(self, piece: &[u8], mut write: impl FnMut(&[u8], u64) -> Result<(), E>) -> Result<(), E> {
         for (n, part) in piece.chunks(self.bytes).enumerate() {
@@ -44,7 +49,7 @@ impl Strokes {
     }
 
     fn rest_before(self, part: usize) {
-        if part > 0 && !self.rest.is_zero() {
+        if part > 0 && self.are_gentle() {
             thread::park_timeout(self.rest);
         }
     }

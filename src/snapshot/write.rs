@@ -174,7 +174,7 @@ fn verify(storage: &dyn Storage, name: &str, header: &SnapshotHeader, written: W
         let reason = "the snapshot does not read back as written";
         return Err(Error::corrupt(storage.path(name), 0, Some(header.lsn), reason));
     }
-    while chunks.next_chunk()?.is_some() {}
+    while chunks.pass_chunk()? {}
     chunks.check_len()
 }
 

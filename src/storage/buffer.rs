@@ -14,7 +14,7 @@ const ALIGN_BYTES: usize = 4096;
 const SMALL_BYTES: usize = 64 << 10;
 /// The size of a large page on the most common processors.
 const LARGE_PAGE_BYTES: usize = 2 << 20;
-/// Where large pages begin to pay.
+/// Where large pages begin to pay for those who do not ask for one.
 const LARGE_BYTES: usize = 2 * LARGE_PAGE_BYTES;
 
 /// A growable buffer whose first byte's address is a multiple of 4096.
@@ -64,7 +64,7 @@ impl Memory {
 /// Memory that is zero. A large one is asked for in large pages, and in whole ones, for only then the kernel aligns it to them: to fault
 /// it in by small ones costs more than to read into it, and a device reads into them in fewer pieces.
 fn map(bytes: usize) -> io::Result<MmapMut> {
-    let large = bytes >= LARGE_BYTES;
+    let large = bytes >= LARGE_BYTES || bytes == LARGE_PAGE_BYTES;
     let whole = if large { bytes.checked_next_multiple_of(LARGE_PAGE_BYTES) } else { Some(bytes) };
     let map = MmapMut::map_anon(whole.ok_or(io::ErrorKind::OutOfMemory)?)?;
     #[cfg(target_os = "linux")]
@@ -82,6 +82,12 @@ impl AlignedBuf {
     /// The operating system's, when it has no memory to give.
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
         Memory::with_capacity(capacity.max(ALIGN_BYTES)).map(AlignedBuf)
+    }
+
+    /// An empty buffer with room for `capacity` bytes in whole large pages, where there are such.
+    pub(crate) fn in_large_pages(capacity: usize) -> io::Result<Self> {
+        let whole = capacity.max(1).checked_next_multiple_of(LARGE_PAGE_BYTES);
+        Self::with_capacity(whole.ok_or(io::ErrorKind::OutOfMemory)?)
     }
 
     /// A buffer of `len` zero bytes.
