@@ -159,6 +159,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn a_single_byte_anywhere_is_seen_not_to_be_zero() {
+        for len in 0..200 {
+            let mut bytes = vec![0; len];
+            assert!(are_zero(&bytes));
+            for at in 0..len {
+                bytes[at] = 1 << (at % 8);
+                assert!(!are_zero(&bytes), "{at} of {len}");
+                bytes[at] = 0;
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_varint_comes_back_and_has_the_length_foretold(value in any::<u64>(), shift in 0u32..64) {
