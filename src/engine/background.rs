@@ -69,6 +69,7 @@ impl Threads {
         let (stopped, kept) = (stop.clone(), shared.clone());
         let run = move || {
             while !stopped.load(Ordering::Acquire) {
+                kept.remains.give_back();
                 kept.expire();
                 // what fails is kept in the stats and tried again; commits go on
                 while matches!(kept.checkpoint_step(), Ok(true)) && !stopped.load(Ordering::Acquire) {}
@@ -84,12 +85,13 @@ impl Threads {
         Ok(())
     }
 
-    pub(super) fn stop<M: StateMachine>(&mut self, _shared: &Arc<Shared<M>>) {
+    pub(super) fn stop<M: StateMachine>(&mut self, shared: &Arc<Shared<M>>) {
         if let Some((stop, handle)) = self.keeper.take() {
             stop.store(true, Ordering::Release);
             handle.thread().unpark();
             // a panic of the machine in that thread has poisoned nothing that is durable
             let _ = handle.join();
         }
+        shared.remains.give_back();
     }
 }

@@ -17,6 +17,7 @@ use crate::format::record::Record;
 use crate::format::snapshot::SnapshotHeader;
 use crate::machine::StateMachine;
 use crate::snapshot::{self, Pace};
+use crate::storage::OpenMode;
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
 use crate::txn::{Table, guarded};
 use crate::wal::{Level, Log};
@@ -362,6 +363,8 @@ impl<M: StateMachine> Shared<M> {
     fn freeze_now(&self, job: &mut Option<Job<M>>) -> Result<()> {
         let log = self.log()?;
         log.check_latch()?;
+        // no more than one checkpoint's at a time
+        self.remains.give_back();
         match self.pay_owed(log) {
             // the snapshot then holds the state as the log tells it, and recovery undoes the losers once more
             Err(error) if error.is_full() && log.has_entered() => {}
@@ -410,7 +413,7 @@ impl<M: StateMachine> Shared<M> {
             match log.lacks_room(0)? {
                 Some(lack) => {
                     drop(core);
-                    log.make_room(lack, 0)?;
+                    self.remains.unless_given_back(log.make_room(lack, 0))?;
                 }
                 // one that says nothing by itself
                 None => drop(log.append_record(&[], None, |lsn| Record::Point.head(lsn))?),
@@ -539,13 +542,17 @@ impl<M: StateMachine> Shared<M> {
         log.recycle_below(manifest.log_start)?;
         let names = self.storage.list().map_err(|e| Error::io("list", self.storage.path(""), e))?;
         let gentle = self.pacer(log).is_gentle();
+        let later = !gentle && self.options.log.background == crate::wal::Background::Threads;
         let mut removed = false;
         for name in names {
             if let FileName::Snapshot { lsn } = names::parse(&name)
                 && !manifest.snapshots.iter().any(|s| s.lsn == lsn)
             {
-                let done = if gentle { self.storage.remove_gently(&name) } else { self.storage.remove(&name) };
-                done.map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
+                let remove = || if gentle { self.storage.remove_gently(&name) } else { self.storage.remove(&name) };
+                // a file that cannot be opened ends at once
+                let file = later.then(|| self.storage.open(&name, OpenMode::Read).ok()).flatten();
+                remove().map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
+                file.into_iter().for_each(|file| self.remains.hold(file));
                 removed = true;
             }
         }

@@ -17,6 +17,7 @@ mod estimate;
 mod kv;
 #[cfg(test)]
 mod memory_tests;
+mod remains;
 mod scratch;
 mod shared;
 mod stats;
@@ -284,7 +285,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Takes a checkpoint now and waits for it. When it returns, recovery starts from here, and older log is given up as far as
-    /// no snapshot needs it.
+    /// no snapshot needs it. An unpaced one does not wait until the space of the snapshot that it has removed is free: whoever needs that does.
     ///
     /// # Errors
     /// [`Error::Full`] and I/O errors: the store goes on without it.

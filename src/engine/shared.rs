@@ -3,6 +3,7 @@
 use super::checkpoint::Checkpoints;
 use super::digest::Digests;
 use super::estimate::Meter;
+use super::remains::Remains;
 use super::scratch::Scratch;
 use super::ticket::Ticket;
 use super::transaction::OpenTx;
@@ -46,6 +47,7 @@ pub(crate) struct Shared<M: StateMachine> {
     /// The outcome of closing, once it has been tried; locked meanwhile.
     close_result: Mutex<Option<Result<()>>>,
     pub(crate) checkpoints: Checkpoints<M>,
+    pub(super) remains: Remains,
     pub(crate) digests: Digests<M>,
     pub(crate) meter: Meter,
     pub(crate) report: RecoveryReport,
@@ -91,6 +93,7 @@ impl<M: StateMachine> Shared<M> {
         let Recovered { state, owed, log, report, snapshots } = recovered;
         Shared {
             checkpoints: Checkpoints::new(snapshots),
+            remains: Remains::default(),
             digests: Digests::new(),
             meter: Meter::new(&report),
             storage,
@@ -150,7 +153,7 @@ impl<M: StateMachine> Shared<M> {
             }
             if let Some(lack) = log.lacks_room(len)? {
                 drop(core);
-                log.make_room(lack, len)?;
+                self.remains.unless_given_back(log.make_room(lack, len))?;
                 continue;
             }
             if promise == 0 {
@@ -160,7 +163,7 @@ impl<M: StateMachine> Shared<M> {
                 Ok(()) => return Ok((core, log)),
                 Err(lack) => {
                     drop(core);
-                    log.make_promise_room(lack, promise)?;
+                    self.remains.unless_given_back(log.make_promise_room(lack, promise))?;
                 }
             }
         }
@@ -192,7 +195,7 @@ impl<M: StateMachine> Shared<M> {
                 }
             }
             match lack {
-                Some(lack) => log.make_room(lack, 0)?,
+                Some(lack) => self.remains.unless_given_back(log.make_room(lack, 0))?,
                 None => return log.wait(log.seal()?, Level::Durable),
             }
         }

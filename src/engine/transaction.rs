@@ -260,7 +260,7 @@ impl Tx {
         let log = shared.log()?;
         let bytes = u64::from(log.identity().block_bytes).saturating_mul(2);
         while let Err(lack) = log.try_promise(bytes) {
-            log.make_promise_room(lack, bytes)?;
+            shared.remains.unless_given_back(log.make_promise_room(lack, bytes))?;
         }
         self.promised = self.promised.saturating_add(bytes);
         self.may_roll_back_partly = true;

@@ -1,0 +1,89 @@
+//! Files that have lost their names and not yet given back their space.
+//!
+//! Where a file system tells the device at once what is free, the end of a large file takes as long as reading it does. Nobody needs to
+//! wait for that but who needs the space; and so the file is held open here until a thread has the time. It knows nothing of what the
+//! files were.
+
+use crate::error::Result;
+use crate::storage::StorageFile;
+use crate::sync::{Arc, Mutex};
+
+/// The files. Held locked while they end, so that whoever asks for their space waits for it.
+#[derive(Default)]
+pub(super) struct Remains(Mutex<Vec<Arc<dyn StorageFile>>>);
+
+impl Remains {
+    /// Takes in a file that has lost its name.
+    pub(super) fn hold(&self, file: Arc<dyn StorageFile>) {
+        self.0.lock().push(file);
+    }
+
+    /// Lets all of them go. Returns whether there was any, be it that somebody else was about it.
+    pub(super) fn give_back(&self) -> bool {
+        let (mut files, waited) = match self.0.try_lock() {
+            Some(files) => (files, false),
+            None => (self.0.lock(), true),
+        };
+        let some = !files.is_empty();
+        files.clear();
+        some || waited
+    }
+
+    /// Passes over a lack of space if that may be at an end: something has given its space back. The caller tries again.
+    pub(super) fn unless_given_back(&self, made: Result<()>) -> Result<()> {
+        match made {
+            Err(error) if error.is_full() && self.give_back() => Ok(()),
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::sim::SimDisk;
+    use crate::storage::{OpenMode, Storage};
+
+    #[test]
+    fn a_lack_of_space_is_passed_over_once_for_what_gave_its_space_back_and_no_other_failure_is() {
+        let disk = SimDisk::new(1);
+        let remains = Remains::default();
+        let hold = || remains.hold(disk.open(&disk.random().to_string(), OpenMode::CreateNew).unwrap());
+        let full = || Err(Error::Full { what: "a test", source: None });
+        assert!(remains.unless_given_back(full()).unwrap_err().is_full());
+        (0..2).for_each(|_| hold());
+        assert!(remains.unless_given_back(full()).is_ok());
+        assert!(remains.unless_given_back(full()).unwrap_err().is_full());
+        hold();
+        assert!(matches!(remains.unless_given_back(Err(Error::Closed)), Err(Error::Closed)));
+        assert!(remains.give_back() && !remains.give_back());
+    }
+
+    /// Under its old path the kernel shows what somebody still has open.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_snapshot_that_was_removed_is_open_no_longer_than_the_engine() {
+        use crate::kv::{Kv, KvCommand};
+        let dir = tempfile::tempdir().unwrap();
+        let open_files = || {
+            let links = std::fs::read_dir("/proc/self/fd")
+                .unwrap()
+                .filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+            links.filter(|path| path.starts_with(dir.path().canonicalize().unwrap())).count()
+        };
+        let options = crate::Options::new().checkpoint_bytes_per_second(None);
+        let engine: crate::Engine<Kv> = options.open(dir.path()).unwrap();
+        for n in 0..5u8 {
+            engine.execute(KvCommand::put("", [n], [n])).unwrap();
+            engine.checkpoint().unwrap();
+            let files = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name());
+            let snapshots = files.filter(|name| name.to_str().unwrap().ends_with(".snap")).count();
+            assert_eq!(snapshots, usize::from(n + 1).min(2));
+        }
+        engine.close().unwrap();
+        drop(engine);
+        assert_eq!(open_files(), 0);
+    }
+}
