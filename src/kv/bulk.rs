@@ -4,7 +4,8 @@
 //! before it is carried out first. Many commands at once are gathered by several threads, each with memory of its own.
 
 use super::codec::{Part, visit};
-use super::tree::{Batch, Tree, deal, most_threads};
+use super::deal::{deal, most_threads};
+use super::tree::{Batch, Tree};
 use super::{Kv, KvRejection, check_key, check_value};
 use crate::machine::DecodeError;
 

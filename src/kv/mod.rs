@@ -9,6 +9,7 @@
 mod bulk;
 mod codec;
 mod command;
+mod deal;
 mod encode;
 mod read;
 mod snapshot;

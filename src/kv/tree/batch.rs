@@ -10,8 +10,8 @@
 //! no more. As places ascend in the order of arrival, equal keys keep that order, and only the last of them counts.
 
 use super::arena::{Arena, Place};
-use super::deal::deal;
 use super::head::common_prefix;
+use crate::kv::deal::deal;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Range;

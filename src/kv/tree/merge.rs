@@ -7,10 +7,10 @@
 use super::Tree;
 use super::batch::{Batch, Sorted};
 use super::build::{Builder, LEAF_FILL, Placed, parents_of, root_of};
-use super::deal::{deal, most_threads};
 use super::leaf::{LEAF_BYTES, Leaf};
 use super::node::{Inner, Link};
 use super::spares::Spares;
+use crate::kv::deal::{deal, most_threads};
 use std::ops::Range;
 use std::sync::Arc;
 

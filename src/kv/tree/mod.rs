@@ -12,7 +12,6 @@
 mod arena;
 mod batch;
 mod build;
-mod deal;
 mod head;
 mod iter;
 mod leaf;
@@ -25,7 +24,6 @@ mod tests;
 
 pub(crate) use batch::Batch;
 pub(crate) use build::{Builder, OutOfOrder, Run};
-pub(crate) use deal::{deal, most_threads};
 pub(crate) use iter::{End, Piece, Range};
 pub(crate) use spares::Drain;
 
