@@ -121,16 +121,12 @@ impl<'a> BlindWrite<'a> {
     }
 }
 
-/// Gathers the commands up to the first that is more than blind writes or is to be refused. Returns how many they are, and the writes.
+/// Gathers the commands up to the first that is more than blind writes or is to be refused. Returns how many they are, and the writes. Of
+/// the one at which it stops some may be among those: they are put off once more, and the last counts.
 fn gather(commands: &[&[u8]], mut writes: Batch) -> (usize, Batch) {
     let blind = |command: &&&[u8]| {
-        let before = writes.mark();
         let put_off = |part| BlindWrite::of(&part).and_then(|write| write.put_off(&mut writes).ok()).ok_or(());
-        let all = matches!(visit(command, put_off), Ok(Ok(())));
-        if !all {
-            writes.go_back(before);
-        }
-        all
+        matches!(visit(command, put_off), Ok(Ok(())))
     };
     let count = commands.iter().take_while(blind).count();
     (count, writes)

@@ -36,10 +36,6 @@ pub(crate) struct Batch {
     prefix: usize,
 }
 
-/// Where a batch was.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark(usize);
-
 /// Writes in the order of their keys, each key once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sorted<'a> {
@@ -74,17 +70,6 @@ impl Batch {
 
     fn first_key(&self) -> Option<&[u8]> {
         self.words.first().map(|&first| key_at(&self.bytes, place(first)))
-    }
-
-    /// Where it is.
-    pub(crate) fn mark(&self) -> Mark {
-        Mark(self.words.len())
-    }
-
-    /// Forgets the writes since then. Their memory stays taken until the batch is emptied.
-    pub(crate) fn go_back(&mut self, Mark(len): Mark) {
-        self.words.truncate(len);
-        self.stale = self.stale.min(len);
     }
 
     /// Several empty ones that share the memory that this one has to spare, each with room for so many bytes.
@@ -357,6 +342,33 @@ mod tests {
             let live = batch.live_size() as u64 * writes / keys;
             let all = batch.size() as u64;
             assert!(live > all / 10 * 7 && live < all / 10 * 13, "{keys} keys: {live} of {all}");
+        }
+    }
+
+    #[test]
+    fn what_is_adopted_is_sorted_among_the_others_whatever_each_has_in_common() {
+        let parts: [&[&[u8]]; 6] =
+            [&[b"m12", b"m11"], &[], &[b"m13", b"m12"], &[b"mm", b"m"], &[b"", b"z"], &[b"m11x"]];
+        for first in 0..parts.len() {
+            let order: Vec<_> = (0..parts.len()).map(|n| parts[(first + n) % parts.len()]).collect();
+            let (mut batch, mut model) = (Batch::default(), std::collections::BTreeMap::new());
+            for (n, keys) in order.iter().enumerate() {
+                let mut helpers = batch.helpers([100, 9].into_iter());
+                let value = [n as u8];
+                for key in *keys {
+                    helpers[0].push([key, b"", b""], Some(&value));
+                    model.insert(key.to_vec(), value);
+                }
+                helpers.into_iter().for_each(|helper| batch.adopt(helper));
+                if let (0, Some(key)) = (n % 2, keys.first()) {
+                    batch.push([b"", key, b"+"], Some(&value));
+                    model.insert([key, &b"+"[..]].concat(), value);
+                }
+            }
+            let found: Vec<_> =
+                batch.sort(1).iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect();
+            let wanted: Vec<_> = model.into_iter().map(|(key, value)| (key, Some(value.to_vec()))).collect();
+            assert_eq!(found, wanted, "from {first} on");
         }
     }
 
