@@ -85,6 +85,11 @@ pub(super) fn filled(bench: &Bench, place: &Place) -> Result<Engine<Kv>, Failure
     Ok(store)
 }
 
+/// What a thread's row of keys begins with in a turn. Of zero nothing but zero would come.
+fn start(thread: u64, turn: u64) -> u64 {
+    mix(thread.wrapping_add(turn << 32).wrapping_add(1))
+}
+
 /// All threads read for a slice of time. Returns how many reads there were, and how long they took.
 fn slice(
     bench: &Bench,
@@ -96,7 +101,7 @@ fn slice(
     let (stop, barrier) = (AtomicBool::new(false), Barrier::new(threads.saturating_add(1)));
     let one = |number: u64| {
         let (mut tally, mut done) = (Tally::default(), 0u64);
-        let mut n = mix(number.wrapping_add(turn << 32));
+        let mut n = start(number, turn);
         barrier.wait();
         while !stop.load(Ordering::Relaxed) {
             let before = Instant::now();
@@ -125,4 +130,18 @@ fn slice(
         }
         Ok((total, began.elapsed()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_thread_reads_other_keys_all_the_time() {
+        let mut seen = std::collections::HashSet::new();
+        for (thread, turn) in (0..4).flat_map(|thread| (0..4).map(move |turn| (thread, turn))) {
+            let row = std::iter::successors(Some(start(thread, turn)), |&n| Some(mix(n))).take(100);
+            assert!(row.into_iter().all(|n| seen.insert(n)), "thread {thread}, turn {turn}");
+        }
+    }
 }
