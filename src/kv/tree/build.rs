@@ -6,7 +6,7 @@
 use super::Tree;
 use super::head::separator;
 use super::leaf::{LEAF_BYTES, Leaf};
-use super::node::{INNER_BYTES, INNER_CHILDREN, Inner, Link};
+use super::node::{Children, INNER_BYTES, INNER_CHILDREN, Inner, Link};
 use std::fmt;
 use std::sync::Arc;
 
@@ -153,7 +153,7 @@ pub(super) fn parents_of(nodes: Vec<Placed>) -> Vec<Placed> {
                 inner.separators.push_unsealed(&before);
                 inner.children.push(node);
             }
-            None => open = Some((before, Inner { children: vec![node], ..Inner::default() })),
+            None => open = Some((before, Inner { children: Children::from_iter([node]), ..Inner::default() })),
         }
     }
     parents.extend(open.map(|(first, inner)| (first, Link::Inner(Arc::new(tight(inner))))));
@@ -168,6 +168,5 @@ fn is_full(inner: &Inner, each: usize) -> bool {
 /// The finished node, with just the memory that it needs.
 fn tight(mut inner: Inner) -> Inner {
     inner.separators.seal();
-    inner.children.shrink_to_fit();
     inner
 }

@@ -37,7 +37,7 @@ pub(super) const LEAF_BYTES: usize = 4096;
 
 pub(super) const WORD: usize = 8;
 /// What memory is fetched in.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 /// How much is fetched ahead of the front, and of the entries once they are walked.
 const TOUCHED: usize = 128;
 const TOUCHED_ENTRIES: usize = LEAF_BYTES / 4 * 3;

@@ -28,7 +28,7 @@ pub(crate) use iter::{End, Piece, Range};
 pub(crate) use spares::Drain;
 
 use leaf::Leaf;
-use node::{Inner, Link};
+use node::{Children, Inner, Link};
 use spares::Spares;
 use std::io;
 use std::ops::Bound;
@@ -70,7 +70,7 @@ impl Tree {
         let root = self.root.get_or_insert_with(|| Link::Leaf(Leaf::zeroed(0)));
         let (previous, split) = root.insert(key, value, &self.spares, |previous| (previous.len(), seen(previous)));
         if let Some((separator, right)) = split {
-            let mut inner = Inner { children: vec![root.clone()], ..Inner::default() };
+            let mut inner = Inner { children: Children::from_iter([root.clone()]), ..Inner::default() };
             inner.insert_split(0, &separator, right);
             *root = Link::Inner(Arc::new(inner));
         }
@@ -161,7 +161,7 @@ impl Tree {
 
     /// All leaves in order. Each node is let go of once it has been passed.
     pub(crate) fn into_leaves(self) -> impl Iterator<Item = DetachedLeaf> {
-        let mut open = vec![Vec::from_iter(self.root).into_iter()];
+        let mut open = vec![Children::from_iter(self.root).into_iter()];
         std::iter::from_fn(move || {
             loop {
                 match open.last_mut()?.next() {

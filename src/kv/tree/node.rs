@@ -5,9 +5,10 @@
 //!
 //! A node does not know its depth, nor who else holds it: a link copies what is shared before it is changed.
 
-use super::leaf::{LEAF_BYTES, Leaf};
+use super::leaf::{LEAF_BYTES, LINE, Leaf};
 use super::separators::Separators;
 use super::spares::Spares;
+use arrayvec::ArrayVec;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -23,14 +24,21 @@ pub(super) enum Link {
     Inner(Arc<Inner>),
 }
 
+/// So many children lie in a line of memory.
+const A_LINE: usize = LINE / size_of::<Link>();
+
 const _: () = assert!(size_of::<Link>() == 16);
 const _: () = assert!(INNER_CHILDREN <= super::separators::MOST);
 
-/// An inner node.
+/// As many as there can be, just before a node is split.
+pub(super) type Children = ArrayVec<Link, { INNER_CHILDREN + 1 }>;
+
+/// An inner node: all that a search reads of it is in one piece of memory.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub(super) struct Inner {
     pub(super) separators: Separators,
-    pub(super) children: Vec<Link>,
+    pub(super) children: Children,
 }
 
 /// What a node that became too large gives to its parent: the separator, and the node to its right.
@@ -118,9 +126,16 @@ impl Inner {
     /// Which child `key` falls to.
     #[inline]
     pub(super) fn child_of(&self, key: &[u8]) -> usize {
-        // The children lie on another page than the heads: that page's address is looked up while the heads are searched.
-        black_box(matches!(self.children.get(self.children.len() / 2), Some(Link::Leaf(_))));
+        self.touch_children();
         self.separators.at_or_below(key)
+    }
+
+    /// Reads from the lines where the children lie, so that they are on their way while the heads are.
+    #[inline]
+    fn touch_children(&self) {
+        for at in (A_LINE / 2..INNER_CHILDREN).step_by(A_LINE) {
+            black_box(matches!(self.children.get(at), Some(Link::Leaf(_))));
+        }
     }
 
     /// Takes in a child's right half.
@@ -133,8 +148,7 @@ impl Inner {
         }
         let middle = if at + 2 == len { len - 2 } else { len / 2 };
         let (separator, separators) = self.separators.split_around(middle);
-        let children = self.children.split_off(middle);
-        self.children.shrink_to_fit();
+        let children = self.children.drain(middle..).collect();
         Some((separator, Link::Inner(Arc::new(Inner { separators, children }))))
     }
 
@@ -158,9 +172,6 @@ impl Inner {
             let right = self.children.remove(left + 1);
             self.children[left].absorb(self.separators.key(left), right);
             self.separators.remove(left);
-        }
-        if self.children.len() < self.children.capacity() / 3 {
-            self.children.shrink_to_fit();
         }
     }
 }
