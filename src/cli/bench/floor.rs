@@ -31,7 +31,8 @@ impl Floor {
         let buffer = AlignedBuf::zeroed(PIECE_BYTES as usize).map_err(failed)?;
         let mut at = 0;
         while at < SPACE_BYTES {
-            crate::storage::write_all_at(&*file, &buffer, at).map_err(failed)?;
+            // Around the page cache, as segments are made: what was cached in large pieces is slow to write in small ones.
+            file.write_durable_at(&buffer, at).map_err(failed)?;
             at = at.saturating_add(PIECE_BYTES);
         }
         file.sync_all().map_err(failed)?;
