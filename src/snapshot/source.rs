@@ -8,7 +8,7 @@ use crate::format::snapshot::{
     chunk_checksum, decode_chunk_header,
 };
 use crate::format::{HeaderFault, Lsn, StoreId};
-use crate::storage::ahead::{self, Ahead};
+use crate::storage::ahead::{self, Ahead, Wanted};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile};
 use crate::sync::{Arc, Mutex, mpsc};
 use std::io;
@@ -232,9 +232,14 @@ impl Chunks {
         }
         buf.resize(behind.saturating_add(read)).map_err(io)?;
         let next = from.saturating_add(read as u64);
-        let more = round_up(self.written.bytes.saturating_sub(next).min(self.written.read_bytes), self.block_bytes);
-        if let Some(ahead) = self.ahead.as_mut().filter(|_| more > 0 && read > 0) {
-            ahead.ask(0, &self.file, next, usize::try_from(more).unwrap_or(0));
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| read > 0) {
+            let (file, step) = (&self.file, self.written.read_bytes);
+            let wanted = [next, next.saturating_add(round_up(step, self.block_bytes))].map(|offset| {
+                let more = round_up(self.written.bytes.saturating_sub(offset).min(step), self.block_bytes);
+                Wanted { number: 0, file, offset, bytes: usize::try_from(more).unwrap_or(0) }
+            });
+            let there = wanted.iter().take_while(|wanted| wanted.bytes > 0).count();
+            ahead.ask(wanted.get(..there).unwrap_or_default());
         }
         self.window = Arc::new(Window { buf: Some(buf), base, pool: Arc::clone(&self.pool) });
         self.window_offset = start;

@@ -4,6 +4,7 @@
 
 use super::{AlignedBuf, StorageFile, read_device_full};
 use crate::sync::{Arc, mpsc};
+use std::collections::VecDeque;
 use std::io;
 
 /// What is left free in front of the bytes that were read, for those before them that belong to them.
@@ -19,13 +20,21 @@ struct Request {
 /// The buffer, and how many bytes stand behind its front.
 type Answer = (AlignedBuf, io::Result<usize>);
 
+/// What is to be read: of which file, by a number that the reader gave it, from where on, and how many bytes.
+pub(crate) struct Wanted<'a> {
+    pub(crate) number: usize,
+    pub(crate) file: &'a Arc<dyn StorageFile>,
+    pub(crate) offset: u64,
+    pub(crate) bytes: usize,
+}
+
 /// The reader's end.
 pub(crate) struct Ahead {
     requests: mpsc::Sender<Request>,
     answers: mpsc::Receiver<Answer>,
-    /// Which file is being read, by a number that the reader gave it, and from where on.
-    pending: Option<(usize, u64)>,
-    spare: Option<AlignedBuf>,
+    /// Which files are being read, and from where on, in the order in which they were asked for.
+    pending: VecDeque<(usize, u64)>,
+    spare: Vec<AlignedBuf>,
 }
 
 /// The reading thread's end.
@@ -38,7 +47,7 @@ pub(crate) struct Fetcher {
 pub(crate) fn pair() -> (Ahead, Fetcher) {
     let (requests, requests_in) = mpsc::channel();
     let (answers_out, answers) = mpsc::channel();
-    let ahead = Ahead { requests, answers, pending: None, spare: None };
+    let ahead = Ahead { requests, answers, pending: VecDeque::new(), spare: Vec::new() };
     (ahead, Fetcher { requests: requests_in, answers: answers_out })
 }
 
@@ -66,40 +75,47 @@ fn make_room(buf: &mut AlignedBuf, len: usize) -> io::Result<()> {
 }
 
 impl Ahead {
-    /// Has bytes of a file read, which are to be taken next.
-    pub(crate) fn ask(&mut self, number: usize, file: &Arc<dyn StorageFile>, offset: u64, bytes: usize) {
-        if self.pending == Some((number, offset)) {
-            return;
+    /// Has bytes of files read, which are to be taken next and in this order: of several, the thread goes on from one to the next without
+    /// a sleep. What was asked for before counts if it is the first of them; else it is of no use any more.
+    pub(crate) fn ask(&mut self, wanted: &[Wanted<'_>]) {
+        let places = wanted.iter().map(|wanted| (wanted.number, wanted.offset));
+        if !self.pending.iter().copied().eq(places.take(self.pending.len())) {
+            while let Some((_, (buf, _))) = self.settle() {
+                self.spare.push(buf);
+            }
         }
-        // one at a time: what was asked for and not taken is of no use any more
-        self.spare = self.settle().map(|(buf, _)| buf).or(self.spare.take());
-        let buf = self.spare.take().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
-        // without memory, or the thread, it is read when it is needed
-        let Ok(buf) = buf else { return };
-        let file = Arc::clone(file);
-        if self.requests.send(Request { file, offset, bytes, buf }).is_ok() {
-            self.pending = Some((number, offset));
+        for &Wanted { number, file, offset, bytes } in wanted.iter().skip(self.pending.len()) {
+            let buf = self.spare.pop().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
+            // without memory, or the thread, it is read when it is needed
+            let Ok(buf) = buf else { return };
+            let file = Arc::clone(file);
+            if self.requests.send(Request { file, offset, bytes, buf }).is_err() {
+                return;
+            }
+            self.pending.push_back((number, offset));
         }
     }
 
-    /// Waits for what was asked for, if anything was.
-    fn settle(&mut self) -> Option<Answer> {
-        self.pending.take()?;
-        self.answers.recv().ok()
+    /// Waits for what was asked for first, if anything was.
+    fn settle(&mut self) -> Option<((usize, u64), Answer)> {
+        let first = self.pending.pop_front()?;
+        Some((first, self.answers.recv().ok()?))
     }
 
     /// Takes what was read of a file from an offset on, in exchange for a buffer to read into later; nothing if it is
     /// something else that was read.
     pub(crate) fn take(&mut self, number: usize, offset: u64, buf: &mut AlignedBuf) -> Option<io::Result<usize>> {
-        let pending = self.pending;
-        let (mut found, read) = self.settle()?;
-        if pending != Some((number, offset)) {
-            self.spare = Some(found);
-            return None;
+        while let Some((pending, (mut found, read))) = self.settle() {
+            let is_wanted = pending == (number, offset);
+            if is_wanted {
+                std::mem::swap(buf, &mut found);
+            }
+            self.spare.push(found);
+            if is_wanted {
+                return Some(read);
+            }
         }
-        std::mem::swap(buf, &mut found);
-        self.spare = Some(found);
-        Some(read)
+        None
     }
 }
 
@@ -123,15 +139,28 @@ mod tests {
             scope.spawn(move || fetcher.run());
             let mut buf = AlignedBuf::with_capacity(0).unwrap();
             assert!(ahead.take(0, 0, &mut buf).is_none(), "nothing was asked for");
-            ahead.ask(0, &file, 4096, 8192);
-            assert!(ahead.take(1, 4096, &mut buf).is_none(), "of another file");
-            ahead.ask(0, &file, 4096, 8192);
-            ahead.ask(0, &file, 4096, 8192);
-            ahead.ask(2, &file, 32_768, 16_384);
-            let read = ahead.take(2, 32_768, &mut buf).unwrap().unwrap();
-            assert_eq!(read, 8192, "the file ends");
-            assert_eq!(&buf[FRONT_BYTES..FRONT_BYTES + read], &bytes[32_768..]);
-            assert!(ahead.take(2, 32_768, &mut buf).is_none(), "it is taken once");
+            let wanted = |number, offset, bytes| Wanted { number, file: &file, offset, bytes };
+            let mut takes = |ahead: &mut Ahead, number, offset| {
+                let read = ahead.take(number, offset, &mut buf)?.unwrap();
+                let from = offset as usize;
+                assert_eq!(&buf[FRONT_BYTES..FRONT_BYTES + read], &bytes[from..from + read]);
+                Some(read)
+            };
+            ahead.ask(&[wanted(0, 4096, 8192)]);
+            assert_eq!(takes(&mut ahead, 1, 4096), None, "of another file");
+            ahead.ask(&[wanted(0, 4096, 8192), wanted(0, 12_288, 4096)]);
+            ahead.ask(&[wanted(0, 4096, 8192), wanted(0, 12_288, 4096), wanted(2, 32_768, 16_384)]);
+            assert_eq!(takes(&mut ahead, 0, 4096), Some(8192));
+            ahead.ask(&[wanted(0, 12_288, 4096), wanted(2, 32_768, 16_384)]);
+            assert_eq!(takes(&mut ahead, 0, 12_288), Some(4096));
+            assert_eq!(takes(&mut ahead, 2, 32_768), Some(8192), "the file ends");
+            assert_eq!(takes(&mut ahead, 2, 32_768), None, "it is taken once");
+            ahead.ask(&[wanted(0, 4096, 8192), wanted(0, 12_288, 4096)]);
+            ahead.ask(&[wanted(0, 12_288, 4096)]);
+            assert_eq!(takes(&mut ahead, 0, 12_288), Some(4096), "what came before is of no use any more");
+            ahead.ask(&[wanted(0, 4096, 8192), wanted(0, 12_288, 4096)]);
+            assert_eq!(takes(&mut ahead, 0, 12_288), Some(4096), "what is passed over either");
+            assert_eq!(takes(&mut ahead, 0, 4096), None);
             drop(ahead);
         });
     }

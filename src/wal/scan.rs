@@ -13,10 +13,12 @@ use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
 use crate::format::frame::{self, Frame, FrameFault, FrameHeader};
 use crate::format::{Epoch, Lsn, segment};
-use crate::storage::ahead::{self, Ahead};
+use crate::storage::ahead::{self, Ahead, Wanted};
 use crate::storage::{AlignedBuf, Storage, read_device_full};
 use crate::sync::Arc;
 
+/// So many reads are under way or asked for: the thread that reads goes on at once.
+const READS_AHEAD: usize = 2;
 /// A buffer that is larger is not kept.
 const SPARE_BYTES: usize = ahead::FRONT_BYTES + 4 * CHUNK_BYTES as usize;
 /// A chunk is packed where its frames hold less than this part of it.
@@ -337,17 +339,12 @@ impl Scanner {
                 self.finish(None, Epoch::default());
                 break;
             }
-            let limit = match (recorded_end, self.upto) {
-                (Some(end), _) => segment.offset_of(end),
-                (None, Some(upto)) => segment.offset_of(upto).min(segment.header.file_bytes),
-                (None, None) => segment.header.file_bytes,
-            };
+            let limit = self.limit(self.at, &segment);
             // whole blocks are read, and nothing behind the limit is looked at
             let from = segment.block_of(offset);
             let left = limit.saturating_sub(from);
             let block = u64::from(segment.header.block_bytes);
-            let base =
-                self.fill_on(&segment, &mut buf, from, round_up(want.min(left), block), round_up(left, block))?;
+            let base = self.fill_on(&segment, &mut buf, from, round_up(want.min(left), block))?;
             self.cut(&segment, &mut buf, base, left)?;
             let (frames, fault) = self.parse(&segment, &mut buf, base, from);
             self.at_fault = fault != FrameFault::Length;
@@ -375,16 +372,9 @@ impl Scanner {
         Ok(None)
     }
 
-    /// Reads on: what was read of these bytes before, or ahead, is not read again, and what comes behind them, within `left`, is read
-    /// ahead. Returns where in the buffer they begin; they may be more than were asked for.
-    fn fill_on(
-        &mut self,
-        segment: &OpenSegment,
-        buf: &mut AlignedBuf,
-        offset: u64,
-        bytes: u64,
-        left: u64,
-    ) -> Result<usize> {
+    /// Reads on: what was read of these bytes before, or ahead, is not read again, and what comes behind them is read ahead. Returns
+    /// where in the buffer they begin; they may be more than were asked for.
+    fn fill_on(&mut self, segment: &OpenSegment, buf: &mut AlignedBuf, offset: u64, bytes: u64) -> Result<usize> {
         let (at, from, mut carry) = std::mem::take(&mut self.carry);
         let block = u64::from(segment.header.block_bytes);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -410,29 +400,46 @@ impl Scanner {
             front.copy_from_slice(&carry);
         }
         buf.resize(behind.saturating_add(read)).map_err(io)?;
-        let next = start.saturating_add(read as u64);
-        let more = offset.saturating_add(left).saturating_sub(next);
-        self.ask_ahead(segment, next, more);
+        self.ask_ahead(start.saturating_add(read as u64));
         Ok(base)
     }
 
-    /// Has what comes next read ahead: so many bytes more of this segment or, where that is none, the beginning of the one that follows.
-    fn ask_ahead(&mut self, segment: &OpenSegment, next: u64, more: u64) {
-        let following = self.at.saturating_add(1);
-        let (at, handle, offset, bytes) = match self.segments.get(following) {
-            Some(segment) if more == 0 => {
-                let end = self.recorded_end(following).unwrap_or_else(|| segment.capacity_end());
-                let offset = segment.offset_of(segment.header.base);
-                let block = u64::from(segment.header.block_bytes);
-                // whole blocks, wherever its last frame ends
-                (following, &segment.handle, offset, round_up(segment.offset_of(end).saturating_sub(offset), block))
-            }
-            _ => (self.at, &segment.handle, next, more),
-        };
-        let bytes = usize::try_from(bytes.min(self.want)).unwrap_or(0);
-        if let Some(ahead) = self.ahead.as_mut().filter(|_| bytes > 0) {
-            ahead.ask(at, handle, offset, bytes);
+    /// Where in a segment's file nothing more is to be read.
+    fn limit(&self, at: usize, segment: &OpenSegment) -> u64 {
+        match (self.recorded_end(at), self.upto) {
+            (Some(end), _) => segment.offset_of(end),
+            (None, Some(upto)) => segment.offset_of(upto).min(segment.header.file_bytes),
+            (None, None) => segment.header.file_bytes,
         }
+    }
+
+    /// Has read ahead what comes behind that offset in the segment's file.
+    fn ask_ahead(&mut self, offset: u64) {
+        let Some(mut ahead) = self.ahead.take() else { return };
+        let first = self.behind(self.at, offset);
+        let places = std::iter::successors(first, |&(at, offset, bytes)| self.behind(at, offset.saturating_add(bytes)));
+        let wanted: Vec<_> = places
+            .take(READS_AHEAD)
+            .filter_map(|(number, offset, bytes)| {
+                let file = &self.segments.get(number)?.handle;
+                Some(Wanted { number, file, offset, bytes: usize::try_from(bytes).ok()? })
+            })
+            .collect();
+        ahead.ask(&wanted);
+        self.ahead = Some(ahead);
+    }
+
+    /// What is to be read next: in which segment, from where in its file on, and how many bytes. Where nothing of a segment is left it is the
+    /// beginning of the next. Always whole blocks, wherever the last frame ends.
+    fn behind(&self, at: usize, offset: u64) -> Option<(usize, u64, u64)> {
+        let here = self.segments.get(at).map(|segment| (at, segment, offset));
+        let at = at.saturating_add(1);
+        let beside = self.segments.get(at).map(|segment| (at, segment, segment.offset_of(segment.header.base)));
+        [here, beside].into_iter().flatten().find_map(|(at, segment, offset)| {
+            let limit = round_up(self.limit(at, segment), u64::from(segment.header.block_bytes));
+            let left = limit.saturating_sub(offset);
+            (left > 0).then_some((at, offset, left.min(self.want)))
+        })
     }
 
     /// Shortens what lies behind `base` to so many bytes.
