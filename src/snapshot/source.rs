@@ -16,10 +16,6 @@ use std::path::PathBuf;
 
 /// How much is read at once.
 const READ_BYTES: u64 = 4 << 20;
-/// The same of what is being written and nobody else is to be waited for, no more than a piece of it: it is still in the processor's cache when
-/// it is checked, and the writes beside it are not held up for long.
-const READ_BACK_BYTES: u64 = 960 << 10;
-
 /// A snapshot file being read.
 pub(super) struct Source {
     pub(super) header: SnapshotHeader,
@@ -79,18 +75,15 @@ pub(super) struct Written {
     /// Tells how much it has become, as long as it is being written.
     more: Option<mpsc::Receiver<u64>>,
     strokes: Strokes,
-    /// How much of it is read at once.
-    read_bytes: u64,
 }
 
 impl Written {
     pub(super) fn whole(bytes: u64) -> Written {
-        Written { bytes, more: None, strokes: Strokes::WHOLE, read_bytes: READ_BYTES }
+        Written { bytes, more: None, strokes: Strokes::WHOLE }
     }
 
     pub(super) fn so_far(more: mpsc::Receiver<u64>, strokes: Strokes) -> Written {
-        let read_bytes = if strokes.are_gentle() { READ_BYTES } else { READ_BACK_BYTES };
-        Written { bytes: 0, more: Some(more), strokes, read_bytes }
+        Written { bytes: 0, more: Some(more), strokes }
     }
 
     /// Waits until it is that much, or all.
@@ -200,7 +193,7 @@ impl Chunks {
         }
         let start = offset & !self.block_bytes.saturating_sub(1);
         let inside = offset.saturating_sub(start);
-        let want = inside.saturating_add(len as u64).max(self.written.read_bytes);
+        let want = inside.saturating_add(len as u64).max(READ_BYTES);
         self.written.wait_for(start.saturating_add(want));
         let want = want.min(self.written.bytes.saturating_sub(start));
         let want = usize::try_from(round_up(want, self.block_bytes)).unwrap_or(usize::MAX);
@@ -210,9 +203,7 @@ impl Chunks {
         let kept = if kept.len().is_multiple_of(usize::try_from(self.block_bytes).unwrap_or(1)) { kept } else { &[] };
         let io = |e| Error::io_at("read", self.path.clone(), start, e);
         let spare = self.pool.lock().pop();
-        let large = want as u64 >= READ_BACK_BYTES;
-        let room = || if large { AlignedBuf::in_large_pages(want) } else { AlignedBuf::with_capacity(want) };
-        let mut buf = spare.map_or_else(room, Ok).map_err(io)?;
+        let mut buf = spare.map_or_else(|| AlignedBuf::with_capacity(want), Ok).map_err(io)?;
         let from = start.saturating_add(kept.len() as u64);
         let was_ahead = self.ahead.as_mut().and_then(|ahead| ahead.take(0, from, &mut buf));
         let (base, read) = match was_ahead {
@@ -233,9 +224,9 @@ impl Chunks {
         buf.resize(behind.saturating_add(read)).map_err(io)?;
         let next = from.saturating_add(read as u64);
         if let Some(ahead) = self.ahead.as_mut().filter(|_| read > 0) {
-            let (file, step) = (&self.file, self.written.read_bytes);
-            let wanted = [next, next.saturating_add(round_up(step, self.block_bytes))].map(|offset| {
-                let more = round_up(self.written.bytes.saturating_sub(offset).min(step), self.block_bytes);
+            let file = &self.file;
+            let wanted = [next, next.saturating_add(round_up(READ_BYTES, self.block_bytes))].map(|offset| {
+                let more = round_up(self.written.bytes.saturating_sub(offset).min(READ_BYTES), self.block_bytes);
                 Wanted { number: 0, file, offset, bytes: usize::try_from(more).unwrap_or(0) }
             });
             let there = wanted.iter().take_while(|wanted| wanted.bytes > 0).count();

@@ -23,16 +23,14 @@ use std::io::{self, Write};
 const CHUNK_BYTES: usize = 1 << 20;
 /// What a buffer holds beside its piece: the chunk with which that is full, and headers.
 const BESIDE_BYTES: usize = CHUNK_BYTES + (64 << 10);
-/// How much is written at once where nobody else is to be waited for: a chunk, as most parts of a state are one. With what a buffer holds beside
-/// it that is one large page; in small ones a write takes half as long again. Larger pieces are no quicker, and the first is written and
-/// the last read back later.
-const UNPACED_WRITE_BYTES: usize = (2 << 20) - BESIDE_BYTES;
+/// How much is written at once where nobody else is to be waited for: some three chunks, as each write costs the device a tenth of a
+/// millisecond, whatever it holds. With what a buffer holds beside it that is two large pages; in small ones a write takes half as long again.
+const UNPACED_WRITE_BYTES: usize = (4 << 20) - BESIDE_BYTES;
 /// The same where commits go on, for which it is broken up once more.
 const PACED_WRITE_BYTES: usize = 1 << 20;
-/// So many pieces are in memory: one being encoded, one being written, and one between the two.
-const PACED_PIECES: usize = 3;
-/// The same where nobody else is to be waited for: four between the two.
-const UNPACED_PIECES: usize = 6;
+/// So many pieces are in memory: one being encoded, one being written, and one between the two. More are not in the processor's cache any
+/// more when they are written.
+const PIECES: usize = 3;
 
 /// How fast a snapshot is to be written.
 pub(crate) trait Pace {
@@ -254,10 +252,9 @@ struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     fn new(out: Out<'a>, gentle: bool, target: &'a Target<'a>) -> Result<Self> {
-        let (piece_bytes, pieces) =
-            if gentle { (PACED_WRITE_BYTES, PACED_PIECES) } else { (UNPACED_WRITE_BYTES, UNPACED_PIECES) };
+        let piece_bytes = if gentle { PACED_WRITE_BYTES } else { UNPACED_WRITE_BYTES };
         let buf = Self::room(piece_bytes).map_err(|e| (target.fail)("write", e))?;
-        Ok(Pieces { out, buf, offset: 0, piece_bytes, target, more: pieces.saturating_sub(1), failed: None })
+        Ok(Pieces { out, buf, offset: 0, piece_bytes, target, more: PIECES.saturating_sub(1), failed: None })
     }
 
     /// A buffer that need not grow.

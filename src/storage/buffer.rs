@@ -84,12 +84,6 @@ impl AlignedBuf {
         Memory::with_capacity(capacity.max(ALIGN_BYTES)).map(AlignedBuf)
     }
 
-    /// An empty buffer with room for `capacity` bytes in whole large pages, where there are such.
-    pub(crate) fn in_large_pages(capacity: usize) -> io::Result<Self> {
-        let whole = capacity.max(1).checked_next_multiple_of(LARGE_PAGE_BYTES);
-        Self::with_capacity(whole.ok_or(io::ErrorKind::OutOfMemory)?)
-    }
-
     /// A buffer of `len` zero bytes.
     ///
     /// # Errors
