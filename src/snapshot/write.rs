@@ -517,6 +517,34 @@ mod tests {
     }
 
     #[test]
+    fn no_byte_that_the_device_did_not_keep_is_passed_over() {
+        let mut kv = Kv::default();
+        (0..60u8).for_each(|n| drop(kv.apply(&KvCommand::put("", [n], vec![n; 100_000])).unwrap()));
+        let ours = header(8192, 4);
+        let temp = names::temp(&names::snapshot(ours.lsn));
+        let mut at = 0;
+        loop {
+            let disk = SimDisk::new(1);
+            let bytes_before = std::cell::Cell::new(0);
+            let change = |disk: &SimDisk, temp: &str, bytes| {
+                bytes_before.set(bytes);
+                if let Some(byte) = disk.read_file(temp).unwrap().get(at) {
+                    disk.overwrite(temp, at as u64, &[byte ^ 1]).unwrap();
+                }
+            };
+            let mut pace = Written(&disk, &temp, &change);
+            let written = write(&disk, &ours, kv.clone(), &Table::default(), Help::None, &mut pace);
+            if at as u64 >= bytes_before.get() {
+                assert!(bytes_before.get() > 6_000_000 && written.is_ok(), "{written:?}");
+                break;
+            }
+            assert!(matches!(written, Err(Error::Corrupt { .. })), "byte {at}: {written:?}");
+            assert_eq!(disk.file_names(), Vec::<String>::new(), "byte {at}");
+            at += 199_999;
+        }
+    }
+
+    #[test]
     fn a_part_begins_behind_each_flush_and_nothing_makes_none() {
         let disk = SimDisk::new(1);
         let file = disk.open("f", OpenMode::CreateNew).unwrap();
