@@ -161,6 +161,9 @@ mod tests {
             ahead.ask(&[wanted(0, 4096, 8192), wanted(0, 12_288, 4096)]);
             assert_eq!(takes(&mut ahead, 0, 12_288), Some(4096), "what is passed over either");
             assert_eq!(takes(&mut ahead, 0, 4096), None);
+            ahead.ask(&[wanted(0, 4096, 8192)]);
+            ahead.ask(&[wanted(2, 32_768, 16_384)]);
+            assert_eq!(takes(&mut ahead, 2, 32_768), Some(8192), "what is asked for instead is read");
             drop(ahead);
         });
     }
