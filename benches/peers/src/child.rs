@@ -1,8 +1,9 @@
 //! What runs in a process of its own, because it is killed, or because its memory is looked at.
 
+use crate::parts::checkpoint::unbounded;
 use crate::parts::reads::{fill, fill_level};
 use crate::peer::{Level, Store};
-use crate::peers;
+use crate::peers::{self, seawal::Opened};
 use crate::work::{directory, new_seed, resident_bytes};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,6 +20,8 @@ pub enum Task {
     Open,
     /// Fills a store in random order; says by how many bytes the process grew.
     Memory,
+    /// The same of this engine, with no checkpoint beside it.
+    MemoryAlone,
     /// Opens a store; says the same.
     MemoryOpened,
     /// Fills a store, then overwrites it from a thread during a checkpoint; says how many bytes the process had before it, and
@@ -64,7 +67,10 @@ impl Child {
         let began = Instant::now();
         let level = if task == Task::Kill || task == Task::Close { fill_level(&peer) } else { Level::Buffered };
         let level = if peer.supports(level) { level } else { Level::Durable };
-        let store = (peer.open)(dir, level);
+        let store: Box<dyn Store> = match task {
+            Task::MemoryAlone => Box::new(Opened(unbounded(level).open(dir).expect("a store"))),
+            _ => (peer.open)(dir, level),
+        };
         match task {
             Task::Kill => {
                 fill(&peer, &*store, entries);
@@ -83,7 +89,7 @@ impl Child {
                 println!("{}", began.elapsed().as_secs_f64());
                 die(&*store);
             }
-            Task::Memory => {
+            Task::Memory | Task::MemoryAlone => {
                 let before = store.resident_bytes().unwrap_or(before);
                 let mut session = store.session();
                 let seed = new_seed();

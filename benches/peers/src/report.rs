@@ -113,6 +113,7 @@ fn rows(part: &str) -> Vec<Vec<String>> {
         ],
         "space" => vec![
             [1_000_000, 10_000_000].map(space::inserted_row).to_vec(),
+            [1_000_000, 10_000_000].map(space::beside_row).to_vec(),
             [1_000_000, 10_000_000].map(space::recovered_row).to_vec(),
             vec![space::CHECKPOINT.into(), space::LOG.into()],
         ],

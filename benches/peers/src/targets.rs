@@ -113,6 +113,7 @@ fn targets() -> Vec<Target> {
         t("scans of 100, 2 threads", "2 × the best peer", "reads", reads::scan_row(2), AtLeast(2.0), BestPeer, None, true),
         t("bytes an entry, a million inserted", "150 (116 are data)", "space", space::inserted_row(1_000_000), AtMost(150.0), Itself, None, true),
         large(t("the same, ten million", "150", "space", space::inserted_row(10_000_000), AtMost(150.0), Itself, None, true)),
+        large(t("the same while checkpoints go on", "200: a third more", "space", space::beside_row(10_000_000), AtMost(200.0), Itself, None, false)),
         t("bytes an entry, a million recovered", "150", "space", space::recovered_row(1_000_000), AtMost(150.0), Itself, None, false),
         large(t("the same, ten million", "150", "space", space::recovered_row(10_000_000), AtMost(150.0), Itself, None, false)),
         t("memory in a checkpoint under load", "4/3 of that before", "space", space::CHECKPOINT.into(), AtMost(4.0 / 3.0), Itself, None, false),

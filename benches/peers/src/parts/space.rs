@@ -8,11 +8,17 @@ use crate::peers;
 use crate::work::{PAYLOAD_BYTES, bytes_under, directory, new_seed};
 use seawal::Engine;
 use seawal::kv::{Kv, KvCommand};
+use std::path::Path;
 
 pub const LOG: &str = "log bytes for each byte of payload, in batches of 100";
 
 pub fn inserted_row(entries: u64) -> String {
     format!("bytes an entry, {entries} inserted at random")
+}
+
+/// With the engine's own checkpoints, of which one is under way nearly all the time where much is inserted.
+pub fn beside_row(entries: u64) -> String {
+    format!("bytes an entry, {entries} inserted at random while checkpoints go on")
 }
 
 pub fn recovered_row(entries: u64) -> String {
@@ -28,11 +34,15 @@ pub fn measure(effort: &Effort) -> Part {
     {
         for &entries in sizes {
             let dir = directory();
-            let grown = child::run(Task::Memory, peer.name, dir.path(), entries)[0];
-            samples.add(&inserted_row(entries), peer.name, grown / entries as f64);
+            let mut add = |row: String, task, dir: &Path| {
+                samples.add(&row, peer.name, child::run(task, peer.name, dir, entries)[0] / entries as f64);
+            };
             if peer.name == OURS {
-                let grown = child::run(Task::MemoryOpened, peer.name, dir.path(), entries)[0];
-                samples.add(&recovered_row(entries), peer.name, grown / entries as f64);
+                add(inserted_row(entries), Task::MemoryAlone, directory().path());
+                add(beside_row(entries), Task::Memory, dir.path());
+                add(recovered_row(entries), Task::MemoryOpened, dir.path());
+            } else {
+                add(inserted_row(entries), Task::Memory, dir.path());
             }
         }
     }
