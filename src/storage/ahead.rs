@@ -102,18 +102,17 @@ impl Ahead {
         Some((first, self.answers.recv().ok()?))
     }
 
-    /// Takes what was read of a file from an offset on, in exchange for a buffer to read into later; nothing if it is
-    /// something else that was read.
+    /// Takes what was read of a file from an offset on, in exchange for a buffer to read into later; nothing if that was not asked
+    /// for. What was asked for before it is passed over.
     pub(crate) fn take(&mut self, number: usize, offset: u64, buf: &mut AlignedBuf) -> Option<io::Result<usize>> {
         while let Some((pending, (mut found, read))) = self.settle() {
-            let is_wanted = pending == (number, offset);
-            if is_wanted {
-                std::mem::swap(buf, &mut found);
+            if pending != (number, offset) {
+                self.spare.push(found);
+                continue;
             }
+            std::mem::swap(buf, &mut found);
             self.spare.push(found);
-            if is_wanted {
-                return Some(read);
-            }
+            return Some(read);
         }
         None
     }

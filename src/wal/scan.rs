@@ -415,7 +415,9 @@ impl Scanner {
 
     /// Has read ahead what comes behind that offset in the segment's file.
     fn ask_ahead(&mut self, offset: u64) {
-        let Some(mut ahead) = self.ahead.take() else { return };
+        if self.ahead.is_none() {
+            return;
+        }
         let first = self.behind(self.at, offset);
         let places = std::iter::successors(first, |&(at, offset, bytes)| self.behind(at, offset.saturating_add(bytes)));
         let wanted: Vec<_> = places
@@ -425,8 +427,9 @@ impl Scanner {
                 Some(Wanted { number, file, offset, bytes: usize::try_from(bytes).ok()? })
             })
             .collect();
-        ahead.ask(&wanted);
-        self.ahead = Some(ahead);
+        if let Some(ahead) = &mut self.ahead {
+            ahead.ask(&wanted);
+        }
     }
 
     /// What is to be read next: in which segment, from where in its file on, and how many bytes. Where nothing of a segment is left it is the
