@@ -52,7 +52,7 @@ fn read(c: &mut Criterion) {
         group.bench_function(format!("point in place, {threads} threads"), |b| {
             b.iter_custom(|n| {
                 threaded(threads, n, |n| {
-                    let last = engine.get_with(random(n), |value| value.last().copied()).expect("a read");
+                    let last = engine.with_value(random(n), |value| value.last().copied()).expect("a read");
                     assert!(last.is_some());
                 })
             });
@@ -63,7 +63,7 @@ fn read(c: &mut Criterion) {
                     let start = random(n);
                     let first = |(key, value): (&[u8], &[u8])| u64::from(key[0]) + u64::from(value[0]);
                     let look = |entries: KvRange<'_>| entries.take(100).map(first).sum();
-                    let sum: u64 = engine.range_with(&start[..].., look).expect("a scan");
+                    let sum: u64 = engine.with_range(&start[..].., look).expect("a scan");
                     assert!(sum > 0);
                 })
             });

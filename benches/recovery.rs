@@ -38,7 +38,8 @@ fn opens(dir: &Path, times: u64) -> Duration {
 
 /// Opens it once more and says where the time went, with the rates of the phase that is measured.
 fn tell_phases(dir: &Path, entries: u64) {
-    let (engine, report) = options().open_reporting::<Kv>(dir).expect("recovery");
+    let engine = options().open::<Kv>(dir).expect("recovery");
+    let report = engine.recovery_report().clone();
     drop(engine);
     let phases = report.phases;
     let (phase, bytes) = match report.log_bytes > report.snapshot_bytes {
@@ -85,7 +86,8 @@ fn single_commits(c: &mut Criterion) {
     let engine: Engine<Kv> = options().open(place.path()).expect("a store to measure");
     (0..COMMITS).for_each(|n| drop(engine.execute(put(n)).expect("a commit")));
     drop(engine);
-    let (engine, report) = options().open_reporting::<Kv>(place.path()).expect("recovery");
+    let engine = options().open::<Kv>(place.path()).expect("recovery");
+    let report = engine.recovery_report().clone();
     drop(engine);
     group.throughput(Throughput::Bytes(report.log_bytes));
     group.bench_function(format!("log replay, {COMMITS}"), |b| b.iter_custom(|n| opens(place.path(), n)));

@@ -84,7 +84,8 @@ fn main() -> Result<(), Box<dyn StdError>> {
         println!("{} in all", total(&bank)?);
         // dropped without being closed, as if the program had ended here
     }
-    let (bank, report) = seawal::Options::new().open_reporting::<Kv>(dir.path())?;
+    let bank = seawal::Options::new().open::<Kv>(dir.path())?;
+    let report = bank.recovery_report().clone();
     println!("opened again: {report}");
     assert_eq!(total(&bank)?, money);
     for (key, bytes) in bank.prefix("account/")? {

@@ -142,7 +142,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         open.commit()?;
         // dropped without being closed, as if the program had ended here
     }
-    let (engine, report) = Options::new().open_reporting::<Bank>(dir.path())?;
+    let engine = Options::new().open::<Bank>(dir.path())?;
+    let report = engine.recovery_report().clone();
     println!("opened again: {report}");
     let bank = engine.view()?.into_inner();
     println!("{:?}", bank.accounts);

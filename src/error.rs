@@ -1,6 +1,6 @@
 //! The crate's error: what failed, where, and at which LSN.
 
-use crate::format::Lsn;
+use crate::ids::Lsn;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;

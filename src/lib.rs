@@ -60,31 +60,34 @@ pub mod cli;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod durability;
 mod engine;
 mod error;
 mod events;
-pub mod format;
+mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod ids;
 pub mod inspect;
+pub mod io;
 pub mod kv;
+#[cfg(all(test, loom))]
+mod loom_models;
 pub mod machine;
 mod options;
-mod recovery;
+pub mod recovery;
 pub mod salvage;
 pub mod sim;
 mod snapshot;
-pub mod storage;
-mod sync;
+mod store;
 mod txn;
 pub mod wal;
 
-pub use engine::{
-    Engine, ExecuteError, ExecuteResult, KvIter, ReadLevel, Savepoint, Stats, Step, Table, Ticket, Transaction, View,
-};
+pub use durability::{Durability, ReadLevel};
+pub use engine::{Engine, ExecuteError, ExecuteResult, Savepoint, Stats, Step, Ticket, Transaction, View};
 pub use error::{Error, Result};
+pub use ids::Lsn;
 pub use machine::StateMachine;
-pub use options::{Durability, Options};
-pub use recovery::{Phase, Phases, Progress, RecoveryPolicy, RecoveryReport, Verdict};
-pub use wal::Background;
+pub use options::{Background, Options, RecoveryPolicy};
+pub use recovery::RecoveryReport;

@@ -1,26 +1,101 @@
 //! What a user can set when opening a store.
 
+use crate::durability::Durability;
 use crate::error::{Error, Result};
-use crate::machine::StateMachine;
-use crate::recovery::{Progress, RecoveryReport};
-use crate::storage::{Create, DiskStorage, Storage};
-use crate::sync::Arc;
-use crate::wal::{Background, LogOptions};
-use crate::{Engine, RecoveryPolicy};
+use crate::io::Create;
+use crate::io::sync::Arc;
 use std::fmt;
-use std::path::Path;
 use std::time::Duration;
 
-/// What a commit has survived once it returns.
+/// What runs background work: flushing tickets, preallocating segments, taking checkpoints.
+/// Default: [`Background::Threads`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// Power loss.
+pub enum Background {
+    /// Threads of the store's own.
     #[default]
-    Sync,
-    /// A kill of the process at once, and power loss after no more than this time.
-    Interval(Duration),
-    /// A kill of the process. When it survives power loss is the operating system's choice; nobody waits for that.
-    Os,
+    Threads,
+    /// Only explicit calls of `step`. One thread then produces one deterministic trace of operations.
+    Manual,
+}
+
+/// Sizes and limits of a log.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogOptions {
+    /// What the records are, written into every file; at most 64 bytes. A log of another name is refused.
+    pub name: String,
+    /// The version of the records' meaning.
+    pub version: u32,
+    /// The largest size of a segment file, in bytes. No record can be larger.
+    pub segment_bytes: u64,
+    /// The size of the first segment; later ones double up to the limit.
+    pub first_segment_bytes: u64,
+    /// Records are gathered into frames of up to this size, in bytes. A larger record has a frame of its own.
+    pub max_frame_bytes: u64,
+    /// How much may wait in memory to be written before an append has to wait, in bytes.
+    pub max_pending_bytes: u64,
+    /// How many frames may be on their way to the device at once, each begun as soon as there is something to write. `None` is one, which
+    /// those join who were woken by the one before.
+    pub max_in_flight: Option<usize>,
+    /// For how long one of four or more that wait for the device lets others run before it sleeps. Where a durable write takes more
+    /// than half of it, everybody sleeps at once.
+    pub commit_spin: Duration,
+    /// How many segments are kept ready ahead of need; one of them is the reserve that lets a full disk be opened.
+    pub preallocated_segments: usize,
+    /// How many segments are kept for use again at the most.
+    pub max_preallocated_segments: usize,
+    /// Who does the work behind the scenes.
+    pub background: Background,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        LogOptions {
+            name: "log".into(),
+            version: 1,
+            segment_bytes: 64 << 20,
+            first_segment_bytes: 1 << 20,
+            max_frame_bytes: 1 << 20,
+            max_pending_bytes: 64 << 20,
+            max_in_flight: None,
+            commit_spin: Duration::from_micros(500),
+            preallocated_segments: 2,
+            max_preallocated_segments: 4,
+            background: Background::Threads,
+        }
+    }
+}
+
+/// What to do about a store that is not whole, or not to be changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryPolicy {
+    /// Cut only what the evidence allows; anything else is an error and changes nothing.
+    #[default]
+    Strict,
+    /// Recover in memory and write nothing at all: not the cut, not the undo. The store then only answers reads.
+    ReadOnly,
+}
+
+/// What recovery is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Loading the snapshot.
+    Snapshot,
+    /// Reading the log and redoing it.
+    Redo,
+    /// Undoing losers.
+    Undo,
+}
+
+/// How far recovery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: Phase,
+    /// How much of that is done: bytes, in the undo phase steps.
+    pub done: u64,
+    /// How much there is at the most.
+    pub total: u64,
 }
 
 pub(crate) type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
@@ -216,8 +291,8 @@ impl Options {
     /// millisecond by default. It gives commits that come at once a third to a half more, and takes processor time that nothing else
     /// asked for. Where a durable write takes more than half of it, or it is zero, everybody sleeps at once.
     #[must_use]
-    pub fn stay_awake(mut self, most: Duration) -> Self {
-        self.log.most_awake = most;
+    pub fn commit_spin(mut self, most: Duration) -> Self {
+        self.log.commit_spin = most;
         self
     }
 
@@ -240,42 +315,6 @@ impl Options {
     pub fn on_progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(progress));
         self
-    }
-
-    /// Opens the store in a directory; see [`Engine::open`].
-    ///
-    /// # Errors
-    /// As [`Engine::open`].
-    pub fn open<M: StateMachine>(&self, dir: impl AsRef<Path>) -> Result<Engine<M>> {
-        self.open_reporting(dir).map(|(engine, _)| engine)
-    }
-
-    /// The same, with the report of what recovery found and did.
-    ///
-    /// # Errors
-    /// As [`Engine::open`].
-    pub fn open_reporting<M: StateMachine>(&self, dir: impl AsRef<Path>) -> Result<(Engine<M>, RecoveryReport)> {
-        let dir = dir.as_ref();
-        let create = match self.policy {
-            RecoveryPolicy::Strict => self.create,
-            RecoveryPolicy::ReadOnly => Create::Never,
-        };
-        let storage = DiskStorage::open(dir, create).map_err(|e| {
-            if create == Create::Never && e.kind() == std::io::ErrorKind::NotFound {
-                Error::NotAStore { path: dir.into(), reason: "there is no such directory".into() }
-            } else {
-                Error::io("open", dir.into(), e)
-            }
-        })?;
-        self.open_on(Arc::new(storage))
-    }
-
-    /// Opens a store on a storage of your own, such as [`crate::sim::SimDisk`].
-    ///
-    /// # Errors
-    /// As [`Engine::open`].
-    pub fn open_on<M: StateMachine>(&self, storage: Arc<dyn Storage>) -> Result<(Engine<M>, RecoveryReport)> {
-        Engine::open_with(storage, self.clone())
     }
 
     pub(crate) fn validate(&self) -> Result<()> {

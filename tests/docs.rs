@@ -58,7 +58,7 @@ fn sources(dir: &Path, all: &mut Vec<String>) {
 
 #[test]
 fn every_kind_of_file_is_listed_and_no_other() {
-    let source = read("src/format/names.rs");
+    let source = read("src/store/layout.rs");
     let drawn: BTreeSet<String> =
         diagram(&source).iter().filter_map(|line| line.split_once("  ")).map(|(name, _)| name.to_owned()).collect();
     let listed = table(&read("docs/format.md"), "name").into_iter().map(|row| row[0].trim_matches('`').to_owned());
@@ -101,7 +101,7 @@ fn versions_magics_and_sizes_are_those_of_the_sources() {
     assert_eq!(number(&read("src/format/snapshot.rs"), "MAX_CHUNK_BYTES: usize"), "4 << 20");
     assert!(text.contains("at most 1 MiB as written (4 MiB are accepted)"));
     assert_eq!(number(&read("src/format/manifest.rs"), "SNAPSHOTS_KEPT: usize"), "2");
-    assert_eq!(number(&read("src/wal/background.rs"), "const IDLE: Duration"), "Duration::from_millis(10)");
+    assert_eq!(number(&read("src/wal/flusher.rs"), "const IDLE: Duration"), "Duration::from_millis(10)");
 }
 
 #[test]

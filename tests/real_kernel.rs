@@ -5,8 +5,8 @@
 //! This needs root, loop devices and the file system's tools; where one is missing, the test says so and passes.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
+use seawal::io::{AlignedBuf, Create, DiskStorage, File, OpenMode, Storage};
 use seawal::sim::SimDisk;
-use seawal::storage::{AlignedBuf, Create, DiskStorage, OpenMode, Storage, StorageFile};
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt;
@@ -270,7 +270,7 @@ const PROGRAMS: [(&str, &[Do]); 16] = [
 /// A storage with the handles that a program has opened.
 struct Machine<'a> {
     storage: &'a dyn Storage,
-    files: BTreeMap<&'static str, Arc<dyn StorageFile>>,
+    files: BTreeMap<&'static str, Arc<dyn File>>,
 }
 
 impl Machine<'_> {

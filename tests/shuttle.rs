@@ -20,8 +20,9 @@ mod history;
 use common::{Rng, scale};
 use history::{Did, End, History, List};
 use seawal::kv::{Kv, KvRejection};
+use seawal::recovery::Verdict;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::{Background, Engine, Error, ExecuteError, Options, Ticket, Verdict};
+use seawal::{Background, Engine, Error, ExecuteError, Options, Ticket};
 use shuttle::rand::RngCore;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, Runner, thread};
@@ -103,7 +104,7 @@ impl World {
         let disk = SimDisk::new(rng.next_u64());
         // without threads of its own, nobody but those who wait sees to it that they need not
         let background = if rng.next_u32() % 2 == 0 { Background::Threads } else { Background::Manual };
-        let (engine, _) = options(background).open_on::<Kv>(Arc::new(disk.clone())).unwrap();
+        let engine = options(background).open_on::<Kv>(Arc::new(disk.clone())).unwrap();
         Arc::new(World { disk, engine, background, history: History::default(), told: Mutex::default() })
     }
 
@@ -115,7 +116,8 @@ impl World {
     fn lose_power(&self) {
         let told = self.told.lock().unwrap().clone();
         let disk = self.disk.crash(Crash::Nothing);
-        let (engine, report) = options(Background::Manual).open_on::<Kv>(Arc::new(disk)).unwrap();
+        let engine = options(Background::Manual).open_on::<Kv>(Arc::new(disk)).unwrap();
+        let report = engine.recovery_report().clone();
         for (key, list) in told {
             let left = engine.get([key]).unwrap().map(|bytes| decode(&bytes)).unwrap_or_default();
             assert!(left.starts_with(&list), "{list:?} of {key} was told, {left:?} is left: {report:?}");
@@ -204,7 +206,7 @@ impl Worker {
     fn back_up(&mut self) -> Outcome {
         let copy = SimDisk::new(self.rng.next());
         self.world.engine.backup_to_storage(Arc::new(copy.clone()))?;
-        let (copy, _) = options(Background::Manual).open_on::<Kv>(Arc::new(copy)).unwrap();
+        let copy = options(Background::Manual).open_on::<Kv>(Arc::new(copy)).unwrap();
         let saw = lists(copy.iter().unwrap());
         Ok(Some((vec![Did::Scan { keys: 0..255, saw }], End::Committed)))
     }
@@ -244,11 +246,11 @@ impl Worker {
             did.extend([Did::Read { key, saw }, Did::Append { key, value }]);
         }
         match self.rng.below(4) {
-            0 => tx.commit_ticket()?.wait()?,
+            0 => tx.submit()?.wait()?,
             // a future does no I/O: without the threads nobody would see to it
-            1 if self.world.background == Background::Threads => block_on(tx.commit_ticket()?)?,
+            1 if self.world.background == Background::Threads => block_on(tx.submit()?)?,
             2 => {
-                drop(tx.commit_ticket()?);
+                drop(tx.submit()?);
                 wrote.clear();
             }
             _ => tx.commit()?,
@@ -365,7 +367,7 @@ fn tickets_nobody_waits_for_are_flushed_and_an_engine_may_be_dropped_with_them()
         drop(engine);
         // dropping it hands on what was appended
         told.lock().unwrap().extend([(b'a', vec![1]), (b'b', vec![2])]);
-        let (engine, _) = options(Background::Manual).open_on::<Kv>(Arc::new(disk.clone())).unwrap();
+        let engine = options(Background::Manual).open_on::<Kv>(Arc::new(disk.clone())).unwrap();
         let world = World { disk, engine, background: Background::Manual, history, told };
         world.lose_power();
     });

@@ -4,8 +4,8 @@
 
 pub(crate) mod wake_ups;
 
+use seawal::io::{AlignedBuf, Create, Directory, DiskStorage, OpenMode};
 use seawal::kv::{Kv, KvCommand};
-use seawal::storage::{AlignedBuf, Create, DiskStorage, OpenMode, Storage};
 use seawal::{Engine, Options};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -85,7 +85,8 @@ fn rounds(dir: &Path, rounds: u32) -> Result<(), Failure> {
             return Err(Failure::new(Status::Damage, format!("after the kill {}", damage.text)));
         }
         let began = Instant::now();
-        let (store, report): (Engine<Kv>, RecoveryReport) = Options::new().open_reporting(dir)?;
+        let store: Engine<Kv> = Options::new().open(dir)?;
+        let report = store.recovery_report().clone();
         let took = began.elapsed();
         let ledger = Ledger::read(&*store.view()?)?;
         ledger.check(&told)?;

@@ -3,8 +3,8 @@
 use super::failure::{Failure, Status};
 use super::script::escape;
 use super::{Dir, InTable, output, plain, say};
+use crate::io::Create;
 use crate::kv::KvCommand;
-use crate::storage::Create;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::ops::Bound;

@@ -6,8 +6,9 @@
 use super::failure::{Failure, Status};
 use super::script::{Operation, Script, ScriptError, ScriptFault, ScriptTransaction};
 use super::{Dir, say};
+use crate::durability::Durability;
 use crate::kv::{Kv, KvCommand};
-use crate::{Durability, Engine, ExecuteError, Options, Ticket};
+use crate::{Engine, ExecuteError, Options, Ticket};
 use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::VecDeque;
@@ -177,7 +178,7 @@ impl Loader<'_> {
                 }
             })?;
         }
-        let ticket = tx.commit_ticket()?;
+        let ticket = tx.submit()?;
         self.tally.transactions = self.tally.transactions.saturating_add(1);
         self.tally.operations = self.tally.operations.saturating_add(operations);
         Ok(ticket)

@@ -15,10 +15,10 @@ mod torture;
 mod upkeep;
 
 use crate::error::Result as StoreResult;
+use crate::io::Create;
 use crate::kv::Kv;
 use crate::options::Options;
-use crate::recovery::RecoveryPolicy;
-use crate::storage::Create;
+use crate::options::RecoveryPolicy;
 use crate::{Engine, RecoveryReport};
 use clap::{Args, Parser, Subcommand};
 use failure::{Failure, STATUSES, Status};
@@ -75,7 +75,9 @@ impl Dir {
 
     /// Opens the store to look at it: nothing is written.
     fn open_to_read(&self) -> StoreResult<(Engine<Kv>, RecoveryReport)> {
-        Options::new().recovery(RecoveryPolicy::ReadOnly).open_reporting(&self.path)
+        let store = Options::new().recovery(RecoveryPolicy::ReadOnly).open(&self.path)?;
+        let report = Engine::recovery_report(&store).clone();
+        Ok((store, report))
     }
 
     fn open_to_write(&self, create: Create) -> StoreResult<Engine<Kv>> {

@@ -4,11 +4,11 @@ use super::failure::{Failure, Status};
 use super::{Dir, say};
 use crate::RecoveryReport;
 use crate::inspect::{self, Survey};
+use crate::io::sync::Arc;
+use crate::io::{Create, DiskStorage, WritePath};
 use crate::kv::Kv;
 use crate::salvage::{Outcome, Reach, salvage};
-use crate::storage::{Create, DiskStorage, WritePath};
-use crate::sync::Arc;
-use crate::wal::Groups;
+use crate::wal::BatchSizes;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -43,7 +43,7 @@ pub(super) fn path_name(path: WritePath) -> &'static str {
 }
 
 /// What the frames of a log held.
-pub(super) fn group_figures(groups: &Groups) -> Value {
+pub(super) fn group_figures(groups: &BatchSizes) -> Value {
     let by_size = groups.by_size().map(|(least, frames)| json!({ "records_at_least": least, "frames": frames }));
     json!({
         "frames": groups.frames(),

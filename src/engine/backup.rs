@@ -4,14 +4,14 @@ use super::Engine;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::format::snapshot::SnapshotHeader;
-use crate::format::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
+use crate::ids::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
+use crate::io::sync::Arc;
+use crate::io::{Create, DiskStorage, OpenMode, Storage};
 use crate::machine::StateMachine;
 use crate::snapshot::{self, Help, Unpaced};
-use crate::storage::{Create, DiskStorage, OpenMode, Storage};
-use crate::sync::Arc;
-use crate::txn::Table;
-use crate::wal::attach::{Attached, backup_mark};
-use crate::wal::root::Root;
+use crate::store::manifest_file::ManifestFile;
+use crate::store::open_dir::{StoreDir, backup_mark};
+use crate::txn::ActiveTransactions;
 use std::path::Path;
 
 pub(super) fn to_dir<M: StateMachine>(engine: &Engine<M>, dir: &Path) -> Result<()> {
@@ -26,7 +26,7 @@ pub(super) fn to_storage<M: StateMachine>(engine: &Engine<M>, storage: Arc<dyn S
 }
 
 /// A locked directory that holds no store yet.
-pub(crate) struct NewStore(Attached);
+pub(crate) struct NewStore(StoreDir);
 
 impl NewStore {
     /// Locks it. Nothing but a lock file is written.
@@ -34,11 +34,11 @@ impl NewStore {
     /// # Errors
     /// [`Error::InvalidArgument`] where there is a store already; [`Error::Locked`], I/O errors.
     pub(crate) fn claim(storage: Arc<dyn Storage>) -> Result<NewStore> {
-        let attached = Attached::for_backup(storage)?;
-        if !attached.is_new() {
-            return Err(Error::invalid(format!("{} holds a store already", attached.storage.path("").display())));
+        let store_dir = StoreDir::for_backup(storage)?;
+        if !store_dir.is_new() {
+            return Err(Error::invalid(format!("{} holds a store already", store_dir.storage.path("").display())));
         }
-        Ok(NewStore(attached))
+        Ok(NewStore(store_dir))
     }
 
     /// Writes a state as a store that was closed. The manifest is written last: before that, opening the directory says that
@@ -58,7 +58,7 @@ impl NewStore {
         storage.open(&mark, OpenMode::CreateNew).map_err(|e| io("create", e))?;
         storage.sync_dir().map_err(|e| io("sync", e))?;
         let header = SnapshotHeader { store, lsn, epoch: Epoch::new(0), wall_micros, machine: machine.clone() };
-        let entry = snapshot::write(&*storage, &header, state, &Table::default(), help, &mut Unpaced)?;
+        let entry = snapshot::write(&*storage, &header, state, &ActiveTransactions::default(), help, &mut Unpaced)?;
         let manifest = Manifest {
             counter: 0,
             store,
@@ -72,7 +72,7 @@ impl NewStore {
             machine,
             snapshots: vec![entry],
         };
-        Root::create(storage.clone(), manifest)?;
+        ManifestFile::create(storage.clone(), manifest)?;
         storage.remove(&mark).map_err(|e| io("remove", e))?;
         storage.sync_dir().map_err(|e| io("sync", e))
     }

@@ -10,16 +10,17 @@
 
 use super::shared::Shared;
 use crate::error::{Error, Result};
-use crate::format::Lsn;
 use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
-use crate::format::names::{self, FileName};
 use crate::format::record::Record;
 use crate::format::snapshot::SnapshotHeader;
+use crate::ids::Lsn;
+use crate::io::OpenMode;
+use crate::io::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
 use crate::machine::StateMachine;
-use crate::snapshot::{self, Pace};
-use crate::storage::OpenMode;
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
-use crate::txn::{Table, guarded};
+use crate::snapshot::{self, SnapshotThrottle};
+use crate::store::layout as names;
+use crate::store::layout::FileName;
+use crate::txn::{ActiveTransactions, guarded};
 use crate::wal::{Level, Log};
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A commit that is slowed down waits so long at the most.
 const HOLD_BACK: Duration = Duration::from_millis(10);
 /// Pressure is looked at once in so many commands.
-const PRESSURE_SAMPLE: u64 = 64;
+const PRESSURE_SAMPLE_COMMITS: u64 = 64;
 /// A checkpoint goes as fast as it can from where what changed beside it takes this share of the state's memory.
 const COPIED_HURRY: f64 = 1.0 / 8.0;
 /// From here on commits wait for it. Buffers and what an allocator makes of it come on top, and all of it is to stay below a third.
@@ -40,7 +41,7 @@ enum Stage<M: StateMachine> {
     /// With the point in the log that marks this state for a digest, if digests are wanted.
     Write {
         state: M,
-        table: Table<M::Command>,
+        table: ActiveTransactions<M::Command>,
         point: Option<Lsn>,
     },
     /// With the digest, which goes into the log behind the snapshot, so that loading it is checked too.
@@ -73,7 +74,7 @@ pub(crate) struct Checkpoints<M: StateMachine> {
     /// The one under way; locked while a stage runs.
     job: Mutex<Option<Job<M>>>,
     published: Mutex<Published>,
-    pressed: AtomicBool,
+    under_pressure: AtomicBool,
     /// Whether what copies there are belong to the state that is being written.
     counts_copies: AtomicBool,
     commands: AtomicU64,
@@ -99,7 +100,7 @@ impl<M: StateMachine> Checkpoints<M> {
         Checkpoints {
             job: Mutex::new(None),
             published: Mutex::new(published),
-            pressed: AtomicBool::new(false),
+            under_pressure: AtomicBool::new(false),
             counts_copies: AtomicBool::new(false),
             commands: AtomicU64::new(0),
             ended: (Mutex::new(()), Condvar::new()),
@@ -132,14 +133,14 @@ impl<M: StateMachine> Checkpoints<M> {
 }
 
 /// Keeps a checkpoint to its rate.
-struct Pacer<'a, M: StateMachine> {
+struct CheckpointThrottle<'a, M: StateMachine> {
     shared: &'a Shared<M>,
     log: &'a Log,
     began: Duration,
     bytes_per_second: Option<u64>,
 }
 
-impl<M: StateMachine> Pace for Pacer<'_, M> {
+impl<M: StateMachine> SnapshotThrottle for CheckpointThrottle<'_, M> {
     fn is_gentle(&self) -> bool {
         self.bytes_per_second.is_some()
     }
@@ -154,8 +155,8 @@ impl<M: StateMachine> Pace for Pacer<'_, M> {
         let nanos = u128::from(bytes).saturating_mul(1_000_000_000) / u128::from(rate);
         let due = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let early = due.saturating_sub(shared.storage.monotonic().saturating_sub(self.began));
-        let pressed = || shared.is_pressed(self.log) || shared.copied_share() > COPIED_HURRY;
-        if !early.is_zero() && !pressed() && shared.check().is_ok() {
+        let under_pressure = || shared.is_under_pressure(self.log) || shared.copied_share() > COPIED_HURRY;
+        if !early.is_zero() && !under_pressure() && shared.check().is_ok() {
             thread::park_timeout(early.min(Duration::from_millis(100)));
         }
         Ok(())
@@ -192,12 +193,12 @@ impl<M: StateMachine> Shared<M> {
 
     pub(super) fn estimated_recovery(&self) -> Duration {
         let (records, bytes) = self.log_since_snapshot();
-        self.meter.estimate(self.snapshot_bytes(), bytes, records)
+        self.cost_model.estimate(self.snapshot_bytes(), bytes, records)
     }
 
     /// Whether even a checkpoint at this moment would leave more to do than the budget allows.
     pub(super) fn budget_cannot_be_met(&self) -> bool {
-        let least = self.meter.estimate(self.snapshot_bytes(), 0, 0);
+        let least = self.cost_model.estimate(self.snapshot_bytes(), 0, 0);
         self.options.recover_within.is_some_and(|budget| least > budget)
     }
 
@@ -233,18 +234,18 @@ impl<M: StateMachine> Shared<M> {
         // a budget that cannot be met must not turn into one checkpoint after another
         let restless = rested < took.max(Duration::from_millis(50));
         let spent = self.estimated_recovery();
-        let room = budget.saturating_sub(self.meter.estimate(self.snapshot_bytes(), 0, 0));
+        let room = budget.saturating_sub(self.cost_model.estimate(self.snapshot_bytes(), 0, 0));
         let left = budget.saturating_sub(spent);
         !restless && (left < room / 2 || (self.budget_cannot_be_met() && rested > took.saturating_mul(4)))
     }
 
     /// Whether a bound is so near that commits must slow down.
-    fn is_pressed(&self, log: &Log) -> bool {
+    fn is_under_pressure(&self, log: &Log) -> bool {
         if log.segment_bytes() > self.options.max_log_bytes / 4 * 3 {
             return true;
         }
         let Some(budget) = self.options.recover_within else { return false };
-        let least = self.meter.estimate(self.snapshot_bytes(), 0, 0);
+        let least = self.cost_model.estimate(self.snapshot_bytes(), 0, 0);
         let near = least.saturating_add(budget.saturating_sub(least).saturating_mul(4) / 5);
         least <= budget && self.estimated_recovery() > near
     }
@@ -263,16 +264,17 @@ impl<M: StateMachine> Shared<M> {
     ///
     /// # Errors
     /// [`Error::Full`] where the log is at its bound.
-    pub(super) fn hold_back(&self, log: &Log) -> Result<()> {
+    pub(super) fn throttle(&self, log: &Log) -> Result<()> {
         let checkpoints = &self.checkpoints;
         let count = checkpoints.commands.fetch_add(1, Ordering::Relaxed);
         // large commands fill the log between two samples
         let near = log.segment_bytes() > self.options.max_log_bytes / 4 * 3;
-        if near || count.is_multiple_of(PRESSURE_SAMPLE) || checkpoints.pressed.load(Ordering::Relaxed) {
-            checkpoints.pressed.store(self.is_pressed(log), Ordering::Relaxed);
+        if near || count.is_multiple_of(PRESSURE_SAMPLE_COMMITS) || checkpoints.under_pressure.load(Ordering::Relaxed) {
+            checkpoints.under_pressure.store(self.is_under_pressure(log), Ordering::Relaxed);
             self.await_copies();
         }
-        if !checkpoints.pressed.load(Ordering::Relaxed) || self.options.log.background == crate::wal::Background::Manual
+        if !checkpoints.under_pressure.load(Ordering::Relaxed)
+            || self.options.log.background == crate::options::Background::Manual
         {
             return self.refuse_over_bound(log);
         }
@@ -293,11 +295,12 @@ impl<M: StateMachine> Shared<M> {
     }
 
     fn refuse_over_bound(&self, log: &Log) -> Result<()> {
-        if !self.checkpoints.pressed.load(Ordering::Relaxed) || log.segment_bytes() <= self.options.max_log_bytes {
+        if !self.checkpoints.under_pressure.load(Ordering::Relaxed) || log.segment_bytes() <= self.options.max_log_bytes
+        {
             return Ok(());
         }
         let deadline = Instant::now().checked_add(self.options.lock_timeout);
-        let threads = self.options.log.background == crate::wal::Background::Threads;
+        let threads = self.options.log.background == crate::options::Background::Threads;
         while threads && deadline.is_some_and(|deadline| Instant::now() < deadline) {
             let mut guard = self.checkpoints.ended.0.lock();
             self.checkpoints.ended.1.wait_for(&mut guard, HOLD_BACK);
@@ -364,8 +367,8 @@ impl<M: StateMachine> Shared<M> {
         let log = self.log()?;
         log.check_latch()?;
         // no more than one checkpoint's at a time
-        self.remains.give_back();
-        match self.pay_owed(log) {
+        self.deferred_unlinks.give_back();
+        match self.log_pending_undo(log) {
             // the snapshot then holds the state as the log tells it, and recovery undoes the losers once more
             Err(error) if error.is_full() && log.has_entered() => {}
             other => other?,
@@ -375,8 +378,8 @@ impl<M: StateMachine> Shared<M> {
         let began = self.storage.monotonic();
         self.check_not_poisoned()?;
         let lsn = log.seal()?;
-        let (state, table) = match &core.owed {
-            Some(owed) => (&owed.state, &owed.table),
+        let (state, table) = match &core.pending_undo {
+            Some(pending_undo) => (&pending_undo.state, &pending_undo.table),
             None => (&core.state, &core.table),
         };
         let (state, table) = (guarded(|| state.clone())?, table.clone());
@@ -413,7 +416,7 @@ impl<M: StateMachine> Shared<M> {
             match log.lacks_room(0)? {
                 Some(lack) => {
                     drop(core);
-                    self.remains.unless_given_back(log.make_room(lack, 0))?;
+                    self.deferred_unlinks.retry_after_reclaim(log.make_room(lack, 0))?;
                 }
                 // one that says nothing by itself
                 None => drop(log.append_record(&[], None, |lsn| Record::Point.head(lsn))?),
@@ -475,7 +478,7 @@ impl<M: StateMachine> Shared<M> {
                 let digest = point.and_then(|point| Some((point, self.digest_of(&state).ok()?)));
                 let help = self.options.log.background.into();
                 // what another copy holds that is being saved, a backup say, this one cannot give back
-                let threads = self.options.log.background == crate::wal::Background::Threads;
+                let threads = self.options.log.background == crate::options::Background::Threads;
                 self.checkpoints.counts_copies.store(threads && self.share_of_copies() <= 0.0, Ordering::Relaxed);
                 let written = snapshot::write(&*self.storage, &header, state, &table, help, &mut pace);
                 self.checkpoints.counts_copies.store(false, Ordering::Relaxed);
@@ -502,10 +505,10 @@ impl<M: StateMachine> Shared<M> {
     }
 
     /// Keeps a checkpoint to its rate, unless a bound is near.
-    fn pacer<'a>(&'a self, log: &'a Log) -> Pacer<'a, M> {
-        let threads = self.options.log.background == crate::wal::Background::Threads;
+    fn pacer<'a>(&'a self, log: &'a Log) -> CheckpointThrottle<'a, M> {
+        let threads = self.options.log.background == crate::options::Background::Threads;
         let bytes_per_second = self.options.checkpoint_bytes_per_second.filter(|_| threads);
-        Pacer { shared: self, log, began: self.storage.monotonic(), bytes_per_second }
+        CheckpointThrottle { shared: self, log, began: self.storage.monotonic(), bytes_per_second }
     }
 
     fn publish(&self, log: &Log, entry: SnapshotEntry, mark: Mark) -> Result<()> {
@@ -542,17 +545,17 @@ impl<M: StateMachine> Shared<M> {
         log.recycle_below(manifest.log_start)?;
         let names = self.storage.list().map_err(|e| Error::io("list", self.storage.path(""), e))?;
         let gentle = self.pacer(log).is_gentle();
-        let later = !gentle && self.options.log.background == crate::wal::Background::Threads;
+        let later = !gentle && self.options.log.background == crate::options::Background::Threads;
         let mut removed = false;
         for name in names {
             if let FileName::Snapshot { lsn } = names::parse(&name)
                 && !manifest.snapshots.iter().any(|s| s.lsn == lsn)
             {
-                let remove = || if gentle { self.storage.remove_gently(&name) } else { self.storage.remove(&name) };
+                let remove = || if gentle { self.storage.remove_gradually(&name) } else { self.storage.remove(&name) };
                 // a file that cannot be opened ends at once
                 let file = later.then(|| self.storage.open(&name, OpenMode::Read).ok()).flatten();
                 remove().map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
-                file.into_iter().for_each(|file| self.remains.hold(file));
+                file.into_iter().for_each(|file| self.deferred_unlinks.hold(file));
                 removed = true;
             }
         }

@@ -7,10 +7,10 @@
 
 use super::shared::{Core, Shared};
 use crate::error::{Error, Result};
-use crate::format::Lsn;
 use crate::format::record::Record;
+use crate::ids::Lsn;
+use crate::io::sync::{AtomicU64, Mutex, Ordering};
 use crate::machine::StateMachine;
-use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::txn::guarded;
 use crate::wal::Log;
 use std::io;
@@ -22,7 +22,7 @@ pub(crate) struct Digests<M: StateMachine> {
 }
 
 struct Job<M: StateMachine> {
-    /// The state at a point whose digest is still owed.
+    /// The state at a point whose digest is still pending_undo.
     frozen: Option<(Lsn, M)>,
     /// How many records the log had taken in behind the last point, and digest.
     mark: u64,
@@ -87,8 +87,8 @@ impl<M: StateMachine> Shared<M> {
 
     fn takes_notes(&self, core: &Core<M>, log: &Log) -> Result<bool> {
         self.check_not_poisoned()?;
-        // what is owed to the log comes first
-        Ok(core.owed.is_none() && log.lacks_room(0)?.is_none())
+        // what is pending_undo to the log comes first
+        Ok(core.pending_undo.is_none() && log.lacks_room(0)?.is_none())
     }
 
     /// The digest of a frozen state: a panic of the machine fails this digest, and nothing else.

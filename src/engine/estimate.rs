@@ -6,9 +6,9 @@
 //! Redo at once is faster than the commands were, by how much depends on them. What the last recovery took for a byte of log is believed
 //! as far as it lies between what the commands of now took, one by one, and a part of that: the log may hold others by now.
 
+use crate::io::Storage;
+use crate::io::sync::{AtomicU64, Ordering};
 use crate::recovery::RecoveryReport;
-use crate::storage::Storage;
-use crate::sync::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// One command in so many is timed.
@@ -28,7 +28,7 @@ const TELLING_BYTES: u64 = 8 << 20;
 
 /// Measured costs.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub(crate) struct RecoveryCostModel {
     commands: AtomicU64,
     /// A moving average of what applying a command takes, in nanoseconds; 0 before the first sample.
     apply_nanos: AtomicU64,
@@ -37,13 +37,13 @@ pub(crate) struct Meter {
     redo_byte_picos: Option<u64>,
 }
 
-impl Meter {
-    pub(super) fn new(report: &RecoveryReport) -> Meter {
+impl RecoveryCostModel {
+    pub(super) fn new(report: &RecoveryReport) -> RecoveryCostModel {
         let picos = |time: Duration, bytes: u64| {
             let picos = time.as_nanos().saturating_mul(1000).checked_div(u128::from(bytes))?;
             u64::try_from(picos).ok().filter(|_| bytes >= TELLING_BYTES)
         };
-        Meter {
+        RecoveryCostModel {
             commands: AtomicU64::new(0),
             apply_nanos: AtomicU64::new(0),
             snapshot_byte_picos: picos(report.phases.snapshot, report.snapshot_bytes).unwrap_or(SNAPSHOT_BYTE_PICOS),

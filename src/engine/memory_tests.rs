@@ -2,12 +2,12 @@
 
 use crate::engine::{Engine, ExecuteError};
 use crate::error::Error;
+use crate::io::failing;
+use crate::io::sync::Arc;
 use crate::kv::{Kv, KvCommand};
+use crate::options::Background;
 use crate::options::Options;
 use crate::sim::{Crash, SimDisk};
-use crate::storage::failing;
-use crate::sync::Arc;
-use crate::wal::Background;
 use std::time::Duration;
 
 fn open(disk: &SimDisk) -> crate::Result<Engine<Kv>> {
@@ -16,7 +16,7 @@ fn open(disk: &SimDisk) -> crate::Result<Engine<Kv>> {
         .segment_bytes(32 << 10)
         .background(Background::Manual)
         .lock_timeout(Duration::ZERO);
-    options.open_on::<Kv>(Arc::new(disk.clone())).map(|(engine, _)| engine)
+    options.open_on::<Kv>(Arc::new(disk.clone()))
 }
 
 fn put(n: u8) -> KvCommand {

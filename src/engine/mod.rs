@@ -9,37 +9,36 @@
 //! Lock order: a transaction's own lock, the footprint locks, the core lock, then the log's. No fsync and no user code but
 //! `apply` happens under the core lock. It knows nothing of segments or files.
 
-mod background;
 pub(crate) mod backup;
 mod checkpoint;
 mod digest;
+mod encoded_command;
 mod estimate;
-mod kv;
+mod maintenance;
 #[cfg(test)]
 mod memory_tests;
-mod remains;
-mod scratch;
+mod open;
 mod shared;
 mod stats;
 mod ticket;
 mod transaction;
 mod view;
 
-pub use background::Step;
-pub use kv::{KvIter, Table};
+pub use maintenance::Step;
 pub use stats::Stats;
 pub use ticket::Ticket;
 pub use transaction::{Savepoint, Transaction};
 pub use view::View;
 
+use crate::durability::{Durability, ReadLevel};
 use crate::error::{Error, Result};
+use crate::io::Storage;
+use crate::io::sync::{Arc, Mutex, thread};
 use crate::machine::{Access, Footprint, StateMachine};
-use crate::options::{Durability, Options};
+use crate::options::Background;
+use crate::options::Options;
 use crate::recovery::{self, RecoveryReport};
-use crate::storage::Storage;
-use crate::sync::{Arc, Mutex, thread};
-use crate::wal::Background;
-use background::Threads;
+use maintenance::Threads;
 use shared::Shared;
 use std::fmt;
 use std::path::Path;
@@ -87,16 +86,6 @@ impl<R: fmt::Debug + fmt::Display> std::error::Error for ExecuteError<R> {
 
 /// The result of a command on a machine.
 pub type ExecuteResult<M, T> = Result<T, ExecuteError<<M as StateMachine>::Rejection>>;
-
-/// Whether a read waits until what it saw has hardened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReadLevel {
-    /// It does: what it returns can not un-happen, as far as its writers asked for that.
-    #[default]
-    Hardened,
-    /// It does not: it may return what a power loss an instant later takes back.
-    Latest,
-}
 
 /// A durable state machine, shared by cloning it.
 ///
@@ -156,17 +145,21 @@ impl<M: StateMachine> Engine<M> {
         Options::new().open(dir)
     }
 
-    pub(crate) fn open_with(storage: Arc<dyn Storage>, options: Options) -> Result<(Engine<M>, RecoveryReport)> {
+    pub(crate) fn open_with(storage: Arc<dyn Storage>, options: Options) -> Result<Engine<M>> {
         let recovered = recovery::recover::<M>(storage.clone(), &options)?;
-        let report = recovered.report.clone();
-        crate::events::event!(info, machine = M::NAME, %report, "a store was opened");
+        crate::events::event!(info, machine = M::NAME, report = %recovered.report, "a store was opened");
         let background = options.log.background;
         let shared = Arc::new(Shared::new(storage, options, recovered));
         let mut threads = Threads::default();
         if background == Background::Threads && shared.log.is_some() {
             threads.start(&shared)?;
         }
-        Ok((Engine { handle: Arc::new(Handle { shared, threads: Mutex::new(threads) }) }, report))
+        Ok(Engine { handle: Arc::new(Handle { shared, threads: Mutex::new(threads) }) })
+    }
+
+    /// What recovery found and did when this engine was opened.
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.shared().report
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared<M>> {
@@ -338,7 +331,7 @@ impl<M: StateMachine> Engine<M> {
 
     /// Ends the engine as a kill of the process would: nothing more is written, nothing is rolled back on disk.
     pub(crate) fn kill(&self) {
-        self.shared().stopping.store(true, crate::sync::Ordering::Release);
+        self.shared().stopping.store(true, crate::io::sync::Ordering::Release);
         self.handle.threads.lock().stop(self.shared());
         if let Some(log) = &self.shared().log {
             log.kill();
@@ -360,7 +353,7 @@ impl<M: StateMachine> Engine<M> {
 
 impl<M: StateMachine> Drop for Handle<M> {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, crate::sync::Ordering::Release);
+        self.shared.stopping.store(true, crate::io::sync::Ordering::Release);
         self.threads.lock().stop(&self.shared);
         if let Some(log) = &self.shared.log
             && !thread::panicking()

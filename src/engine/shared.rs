@@ -2,31 +2,33 @@
 
 use super::checkpoint::Checkpoints;
 use super::digest::Digests;
-use super::estimate::Meter;
-use super::remains::Remains;
-use super::scratch::Scratch;
+use super::estimate::RecoveryCostModel;
 use super::ticket::Ticket;
 use super::transaction::OpenTx;
-use super::{ExecuteResult, ReadLevel};
+use crate::durability::Durability;
+use crate::durability::ReadLevel;
+use crate::engine::ExecuteResult;
+use crate::engine::encoded_command::EncodedCommand;
 use crate::error::{Error, Result};
-use crate::format::Lsn;
 use crate::format::bytes::Head;
 use crate::format::record::Record;
+use crate::ids::Lsn;
+use crate::io::Storage;
+use crate::io::deferred_unlinks::DeferredUnlinks;
+use crate::io::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, RwLockWriteGuard, write_spinning};
 use crate::machine::{Access, Footprint, StateMachine};
-use crate::options::{Durability, Options};
-use crate::recovery::{Owed, Recovered, RecoveryReport};
-use crate::storage::Storage;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, RwLockWriteGuard, write_soon};
-use crate::txn::{Hardening, Locks, Needed, Owner, Table, guarded};
+use crate::options::Options;
+use crate::recovery::{PendingUndo, Recovered, RecoveryReport};
+use crate::txn::{ActiveTransactions, CommitWatermarks, DurabilityBarrier, Locks, Owner, guarded};
 use crate::wal::{Level, Log, Position};
 use std::collections::BTreeMap;
 
 /// The state and the transactions in flight: what the core lock guards.
 pub(crate) struct Core<M: StateMachine> {
     pub(crate) state: M,
-    pub(crate) table: Table<M::Command>,
+    pub(crate) table: ActiveTransactions<M::Command>,
     /// What recovery could not log of its undo, on a full disk. It comes before anything else that is appended.
-    pub(crate) owed: Option<Owed<M>>,
+    pub(crate) pending_undo: Option<PendingUndo<M>>,
 }
 
 pub(crate) struct Shared<M: StateMachine> {
@@ -34,7 +36,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) options: Options,
     pub(crate) core: RwLock<Core<M>>,
     pub(crate) locks: Locks,
-    pub(crate) hardening: Hardening,
+    pub(crate) hardening: CommitWatermarks,
     /// `None` when the store was opened read-only.
     pub(crate) log: Option<Log>,
     owners: AtomicU64,
@@ -47,25 +49,25 @@ pub(crate) struct Shared<M: StateMachine> {
     /// The outcome of closing, once it has been tried; locked meanwhile.
     close_result: Mutex<Option<Result<()>>>,
     pub(crate) checkpoints: Checkpoints<M>,
-    pub(super) remains: Remains,
+    pub(super) deferred_unlinks: DeferredUnlinks,
     pub(crate) digests: Digests<M>,
-    pub(crate) meter: Meter,
+    pub(crate) cost_model: RecoveryCostModel,
     pub(crate) report: RecoveryReport,
 }
 
 /// What an answer must wait for before it may leave.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct MustHarden {
+pub(crate) struct AnswerBarrier {
     /// Its own record, and how durable the writer asked for it to be.
     pub(crate) own: Option<(Position, Durability)>,
     /// What it saw of others.
-    pub(crate) seen: Needed,
+    pub(crate) seen: DurabilityBarrier,
 }
 
 /// A command that was carried out and appended, and not yet acknowledged.
 pub(crate) struct Committed<M: StateMachine> {
     pub(crate) reply: M::Reply,
-    pub(crate) hardening: MustHarden,
+    pub(crate) hardening: AnswerBarrier,
 }
 
 /// A command that was applied and appended.
@@ -90,17 +92,17 @@ impl Drop for Held<'_> {
 
 impl<M: StateMachine> Shared<M> {
     pub(crate) fn new(storage: Arc<dyn Storage>, options: Options, recovered: Recovered<M>) -> Self {
-        let Recovered { state, owed, log, report, snapshots } = recovered;
+        let Recovered { state, pending_undo, log, report, snapshots } = recovered;
         Shared {
             checkpoints: Checkpoints::new(snapshots),
-            remains: Remains::default(),
+            deferred_unlinks: DeferredUnlinks::default(),
             digests: Digests::new(),
-            meter: Meter::new(&report),
+            cost_model: RecoveryCostModel::new(&report),
             storage,
             options,
-            core: RwLock::new(Core { state, table: Table::default(), owed }),
+            core: RwLock::new(Core { state, table: ActiveTransactions::default(), pending_undo }),
             locks: Locks::new(),
-            hardening: Hardening::new(),
+            hardening: CommitWatermarks::new(),
             log,
             owners: AtomicU64::new(1),
             open: Mutex::new(BTreeMap::new()),
@@ -142,18 +144,18 @@ impl<M: StateMachine> Shared<M> {
     pub(crate) fn enter(&self, len: usize, promise: u64) -> Result<(RwLockWriteGuard<'_, Core<M>>, &Log)> {
         let log = self.log()?;
         log.check_record(len)?;
-        self.hold_back(log)?;
+        self.throttle(log)?;
         loop {
-            let core = write_soon(&self.core);
+            let core = write_spinning(&self.core);
             self.check()?;
-            if core.owed.is_some() {
+            if core.pending_undo.is_some() {
                 drop(core);
-                self.pay_owed(log)?;
+                self.log_pending_undo(log)?;
                 continue;
             }
             if let Some(lack) = log.lacks_room(len)? {
                 drop(core);
-                self.remains.unless_given_back(log.make_room(lack, len))?;
+                self.deferred_unlinks.retry_after_reclaim(log.make_room(lack, len))?;
                 continue;
             }
             if promise == 0 {
@@ -163,7 +165,7 @@ impl<M: StateMachine> Shared<M> {
                 Ok(()) => return Ok((core, log)),
                 Err(lack) => {
                     drop(core);
-                    self.remains.unless_given_back(log.make_promise_room(lack, promise))?;
+                    self.deferred_unlinks.retry_after_reclaim(log.make_promise_room(lack, promise))?;
                 }
             }
         }
@@ -173,13 +175,13 @@ impl<M: StateMachine> Shared<M> {
     ///
     /// # Errors
     /// [`Error::Full`] while the disk has no space for it.
-    pub(crate) fn pay_owed(&self, log: &Log) -> Result<()> {
+    pub(crate) fn log_pending_undo(&self, log: &Log) -> Result<()> {
         loop {
             let mut lack = None;
             {
                 let mut core = self.core.write();
                 self.check_not_poisoned()?;
-                let Some(owed) = &mut core.owed else { return Ok(()) };
+                let Some(pending_undo) = &mut core.pending_undo else { return Ok(()) };
                 let ready = || match log.lacks_room(0)? {
                     None => Ok(()),
                     Some(found) => {
@@ -187,15 +189,15 @@ impl<M: StateMachine> Shared<M> {
                         Err(Error::Full { what: "the undo of what was open", source: None })
                     }
                 };
-                match owed.pay(log, ready, |_| {}) {
-                    Ok(()) => core.owed = None,
+                match pending_undo.pay(log, ready, |_| {}) {
+                    Ok(()) => core.pending_undo = None,
                     Err(error) if lack.is_some() && error.is_full() => {}
                     Err(Error::Poisoned) => return Err(self.poison()),
                     Err(error) => return Err(error),
                 }
             }
             match lack {
-                Some(lack) => self.remains.unless_given_back(log.make_room(lack, 0))?,
+                Some(lack) => self.deferred_unlinks.retry_after_reclaim(log.make_room(lack, 0))?,
                 None => return log.wait(log.seal()?, Level::Durable),
             }
         }
@@ -211,13 +213,13 @@ impl<M: StateMachine> Shared<M> {
         wanted: Option<Level>,
         (body, head): (&[u8], impl FnOnce(Lsn) -> Head),
     ) -> ExecuteResult<M, Applied<M>> {
-        let timed = self.meter.start(&*self.storage);
+        let timed = self.cost_model.start(&*self.storage);
         let outcome = guarded(|| match undo_room {
             Some(_) => core.state.apply(command).map(|(reply, inverse)| (reply, Some(inverse))),
             None => core.state.apply_alone(command),
         });
         let outcome = outcome.map_err(|_| self.poison())?;
-        self.meter.stop(timed, &*self.storage);
+        self.cost_model.stop(timed, &*self.storage);
         let (reply, inverse) = outcome.map_err(super::ExecuteError::Rejected)?;
         let mut bytes = 0;
         if let (Some(room), Some(inverse)) = (undo_room, &inverse) {
@@ -262,7 +264,7 @@ impl<M: StateMachine> Shared<M> {
 
     /// Carries out a command as a transaction of its own, and appends it.
     pub(crate) fn execute(&self, command: &M::Command, durability: Durability) -> ExecuteResult<M, Committed<M>> {
-        let mut scratch = Scratch::of::<M>(command)?;
+        let mut scratch = EncodedCommand::of::<M>(command)?;
         let mut held: Option<Held<'_>> = None;
         loop {
             // asked for without the lock under which it is looked at
@@ -300,7 +302,7 @@ impl<M: StateMachine> Shared<M> {
             scratch.note(&self.hardening, applied.position.end, durability);
             drop(core);
             drop(held);
-            let hardening = MustHarden { own: Some((applied.position, durability)), seen };
+            let hardening = AnswerBarrier { own: Some((applied.position, durability)), seen };
             return Ok(Committed { reply: applied.reply, hardening });
         }
     }
@@ -313,7 +315,7 @@ impl<M: StateMachine> Shared<M> {
     }
 
     /// Blocks until an answer may leave.
-    pub(crate) fn harden(&self, must: MustHarden) -> Result<()> {
+    pub(crate) fn harden(&self, must: AnswerBarrier) -> Result<()> {
         if let Some((position, durability)) = must.own {
             let log = self.log()?;
             if let Durability::Interval(within) = durability {
@@ -325,10 +327,10 @@ impl<M: StateMachine> Shared<M> {
     }
 
     /// Sees to it that the record gets flushed, and gives a ticket for the answer.
-    pub(crate) fn ticket<T>(&self, must: MustHarden, value: T) -> Result<Ticket<T>> {
+    pub(crate) fn ticket<T>(&self, must: AnswerBarrier, value: T) -> Result<Ticket<T>> {
         let log = self.log()?;
         let mut waits = Vec::with_capacity(1);
-        let mut covered = Needed::default();
+        let mut covered = DurabilityBarrier::default();
         if let Some((position, durability)) = must.own {
             if let Durability::Interval(within) = durability {
                 log.sync_within(position.end, within);
@@ -350,8 +352,8 @@ impl<M: StateMachine> Shared<M> {
     }
 
     /// Blocks until an answer that rests on this may leave.
-    pub(crate) fn wait_for(&self, needed: Needed) -> Result<()> {
-        let Some(log) = self.log.as_ref().filter(|_| needed != Needed::default()) else { return Ok(()) };
+    pub(crate) fn wait_for(&self, needed: DurabilityBarrier) -> Result<()> {
+        let Some(log) = self.log.as_ref().filter(|_| needed != DurabilityBarrier::default()) else { return Ok(()) };
         log.wait(needed.durable, Level::Durable)?;
         log.wait(needed.written, Level::Written)?;
         // after a failure what the operating system took in may be gone all the same

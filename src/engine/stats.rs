@@ -2,7 +2,7 @@
 
 use super::shared::Shared;
 use crate::error::Error;
-use crate::format::Lsn;
+use crate::ids::Lsn;
 use crate::machine::StateMachine;
 use crate::wal::LogStats;
 use std::time::Duration;

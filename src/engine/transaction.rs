@@ -1,17 +1,17 @@
 //! Interactive transactions: several at a time, interleaved in the log.
 
 use super::ExecuteResult;
-use super::shared::{MustHarden, Shared, level_of};
+use super::shared::{AnswerBarrier, Shared, level_of};
 use super::ticket::Ticket;
+use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::format::bytes::Head;
 use crate::format::frame;
 use crate::format::record::Record;
-use crate::format::{Lsn, TxnId};
+use crate::ids::{Lsn, TxnId};
+use crate::io::sync::{Arc, Mutex};
 use crate::machine::{Access, Footprint, StateMachine};
-use crate::options::Durability;
-use crate::sync::{Arc, Mutex};
-use crate::txn::{Needed, Owner, Scope, UndoEntry, guarded, roll_back};
+use crate::txn::{DurabilityBarrier, Owner, Scope, UndoEntry, guarded, roll_back};
 use crate::wal::Log;
 use std::fmt;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(crate) struct Tx {
     /// The promise covers one more rollback to a savepoint.
     may_roll_back_partly: bool,
     /// What it saw and wrote must be durable up to here before an answer that rests on it may leave.
-    seen: Needed,
+    seen: DurabilityBarrier,
     wrote: Footprint,
     /// Names and lengths of the inverse list, the oldest first.
     savepoints: Vec<(u64, usize)>,
@@ -98,7 +98,7 @@ impl<M: StateMachine> Transaction<M> {
             id: None,
             promised: 0,
             may_roll_back_partly: false,
-            seen: Needed::default(),
+            seen: DurabilityBarrier::default(),
             wrote: Footprint::none(),
             savepoints: Vec::new(),
             next_savepoint: 0,
@@ -200,16 +200,16 @@ impl<M: StateMachine> Transaction<M> {
     ///
     /// # Errors
     /// As [`Transaction::commit`].
-    pub fn commit_ticket(self) -> Result<Ticket<()>> {
+    pub fn submit(self) -> Result<Ticket<()>> {
         let durability = self.shared.options.durability;
-        self.commit_ticket_with(durability)
+        self.submit_with(durability)
     }
 
     /// The same with a durability of its own.
     ///
     /// # Errors
     /// As [`Transaction::commit`].
-    pub fn commit_ticket_with(self, durability: Durability) -> Result<Ticket<()>> {
+    pub fn submit_with(self, durability: Durability) -> Result<Ticket<()>> {
         let must = self.tx.lock().commit(&self.shared, durability)?;
         self.shared.ticket(must, ())
     }
@@ -260,7 +260,7 @@ impl Tx {
         let log = shared.log()?;
         let bytes = u64::from(log.identity().block_bytes).saturating_mul(2);
         while let Err(lack) = log.try_promise(bytes) {
-            shared.remains.unless_given_back(log.make_promise_room(lack, bytes))?;
+            shared.deferred_unlinks.retry_after_reclaim(log.make_promise_room(lack, bytes))?;
         }
         self.promised = self.promised.saturating_add(bytes);
         self.may_roll_back_partly = true;
@@ -333,11 +333,11 @@ impl Tx {
         Ok(look(&core.state))
     }
 
-    fn commit<M: StateMachine>(&mut self, shared: &Shared<M>, durability: Durability) -> Result<MustHarden> {
+    fn commit<M: StateMachine>(&mut self, shared: &Shared<M>, durability: Durability) -> Result<AnswerBarrier> {
         self.check()?;
         let Some(id) = self.id else {
             self.finish(shared, Error::Closed);
-            return Ok(MustHarden { own: None, seen: self.seen });
+            return Ok(AnswerBarrier { own: None, seen: self.seen });
         };
         let log = shared.log()?;
         if let Err(error) = log.check_latch().and(shared.check()) {
@@ -359,7 +359,7 @@ impl Tx {
         shared.hardening.note(&self.wrote, position.end, durability);
         drop(core);
         self.finish(shared, Error::Closed);
-        Ok(MustHarden { own: Some((position, durability)), seen: self.seen })
+        Ok(AnswerBarrier { own: Some((position, durability)), seen: self.seen })
     }
 
     /// Undoes what stands above a length of the inverse list, logging each step.

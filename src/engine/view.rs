@@ -4,7 +4,7 @@ use super::shared::Shared;
 use crate::error::Result;
 use crate::machine::StateMachine;
 use crate::recovery::undo_in_memory;
-use crate::txn::Needed;
+use crate::txn::DurabilityBarrier;
 use std::ops::Deref;
 
 /// A committed state of one moment. It owns what it shows, and stays as it is whatever comes after.
@@ -15,7 +15,7 @@ pub struct View<M> {
 
 impl<M: StateMachine> View<M> {
     /// Freezes the state and rolls back, on the copy, what is in flight. Returns also what must be durable before it may be shown.
-    pub(super) fn take(shared: &Shared<M>) -> Result<(View<M>, Needed)> {
+    pub(super) fn take(shared: &Shared<M>) -> Result<(View<M>, DurabilityBarrier)> {
         let (mut state, mut table, needed) = {
             let core = shared.core.read();
             shared.check()?;

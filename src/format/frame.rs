@@ -31,7 +31,8 @@
 
 use super::bytes::{Put, Take, are_zero, round_up, varint_len};
 use super::segment::{checksum_but, put_checksum};
-use super::{Epoch, Lsn, MIN_BLOCK_BYTES, StoreId};
+use crate::format::MIN_BLOCK_BYTES;
+use crate::ids::{Epoch, Lsn, StoreId};
 use byteorder::{ByteOrder, LittleEndian};
 
 /// Bytes before the payload.

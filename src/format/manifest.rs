@@ -25,7 +25,8 @@
 
 use super::bytes::{Put, Take};
 use super::segment::{open_block, put_checksum, put_machine, start_block, take_machine};
-use super::{Epoch, HeaderFault, Lsn, MIN_BLOCK_BYTES, MachineTag, SegmentId, StoreId, makes_sense};
+use crate::format::{HeaderFault, MIN_BLOCK_BYTES, makes_sense};
+use crate::ids::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
 
 const MAGIC: &[u8; 8] = b"SEAWALMF";
 const CHECKSUM_OFFSET: usize = 12;

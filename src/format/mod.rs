@@ -15,14 +15,12 @@
 
 pub(crate) mod bytes;
 pub(crate) mod frame;
-mod ids;
 pub(crate) mod manifest;
-pub(crate) mod names;
 pub(crate) mod record;
 pub(crate) mod segment;
 pub(crate) mod snapshot;
 
-pub use ids::{Epoch, Lsn, SegmentId, StoreId, TxnId};
+use crate::ids::Lsn;
 
 /// The version that every file of this crate carries.
 pub(crate) const FORMAT_VERSION: u16 = 1;
@@ -43,18 +41,6 @@ pub(crate) fn makes_sense(block_bytes: u32, boundaries: &[Lsn], numbers: &[u64])
     let on_boundary =
         |lsn: &Lsn| lsn.get() <= HIGHEST_NUMBER && lsn.get().is_multiple_of(u64::from(frame::ALIGN_BYTES));
     is_block && boundaries.iter().all(on_boundary) && numbers.iter().all(|number| *number <= HIGHEST_NUMBER)
-}
-
-/// A machine's name may be this long, in bytes.
-pub const MAX_MACHINE_NAME_BYTES: usize = 64;
-
-/// What the records of a log mean: the name and version of the machine that wrote them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MachineTag {
-    /// The machine's name, at most [`MAX_MACHINE_NAME_BYTES`] long.
-    pub name: String,
-    /// Its version.
-    pub version: u32,
 }
 
 /// Why a header (of a segment, a manifest copy, a snapshot) is not accepted.

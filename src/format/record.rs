@@ -15,7 +15,7 @@
 //! Only redo is logged: replaying a command yields its inverse again, and a CLR says "undo the last".
 
 use super::bytes::{Head, Take};
-use super::{Lsn, TxnId};
+use crate::ids::{Lsn, TxnId};
 
 const UPDATE: u8 = 1;
 const COMMIT: u8 = 2;

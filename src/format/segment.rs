@@ -23,10 +23,8 @@
 //! ```
 
 use super::bytes::{Put, Take};
-use super::{
-    Epoch, FORMAT_VERSION, HeaderFault, Lsn, MAX_MACHINE_NAME_BYTES, MIN_BLOCK_BYTES, MachineTag, SegmentId, StoreId,
-    makes_sense,
-};
+use crate::format::{FORMAT_VERSION, HeaderFault, MIN_BLOCK_BYTES, makes_sense};
+use crate::ids::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
 
 const MAGIC: &[u8; 8] = b"SEAWALSG";
 const CHECKSUM_OFFSET: usize = 12;

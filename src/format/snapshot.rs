@@ -38,7 +38,8 @@
 
 use super::bytes::{Put, Take};
 use super::segment::{open_block, put_checksum, put_machine, start_block, take_machine};
-use super::{Epoch, HeaderFault, Lsn, MachineTag, StoreId};
+use crate::format::HeaderFault;
+use crate::ids::{Epoch, Lsn, MachineTag, StoreId};
 
 const MAGIC: &[u8; 8] = b"SEAWALSN";
 const CHECKSUM_OFFSET: usize = 12;

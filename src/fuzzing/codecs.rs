@@ -7,7 +7,7 @@ use crate::format::manifest::{MANIFEST_BYTES, Manifest};
 use crate::format::record::Record;
 use crate::format::segment::{SegmentHeader, put_checksum};
 use crate::format::snapshot::SnapshotHeader;
-use crate::format::{Epoch, Lsn, StoreId};
+use crate::ids::{Epoch, Lsn, StoreId};
 use crate::kv::{Kv, KvCommand};
 use crate::machine::StateMachine;
 

@@ -10,14 +10,16 @@
 //! ```
 
 use super::codecs::HEADER_CHECKSUM_OFFSET;
+use crate::format::MIN_BLOCK_BYTES;
 use crate::format::bytes::Take;
 use crate::format::frame::{self, HEADER_BYTES};
 use crate::format::manifest::MANIFEST_BYTES;
-use crate::format::names::{self, FileName};
 use crate::format::segment::{self, SegmentHeader, put_checksum};
 use crate::format::snapshot::{self, ChunkKind, SnapshotEnd, SnapshotHeader};
-use crate::format::{Lsn, MIN_BLOCK_BYTES, SegmentId};
+use crate::ids::{Lsn, SegmentId};
 use crate::sim::SimDisk;
+use crate::store::layout as names;
+use crate::store::layout::FileName;
 use std::collections::BTreeMap;
 
 /// No file is longer, in bytes.

@@ -7,15 +7,17 @@ mod damage;
 
 use super::directory::{Files, files_of};
 use super::store::{agree, is_typed, options, storage};
+use crate::ExecuteResult;
+use crate::durability::Durability;
 use crate::engine::{Engine, ExecuteError, Savepoint, Step, Ticket, Transaction};
 use crate::error::Error;
 use crate::inspect;
+use crate::io::{Create, WritePath};
 use crate::kv::{Kv, KvCommand, KvReply};
-use crate::options::{Durability, Options};
+use crate::options::Options;
+use crate::options::RecoveryPolicy;
 use crate::sim::{Crash, Fault, Persistence, SimDisk};
-use crate::storage::{Create, WritePath};
 use crate::wal::LogStep;
-use crate::{ExecuteResult, RecoveryPolicy};
 use arbitrary::{Arbitrary, Unstructured};
 use damage::Damage;
 use std::collections::BTreeMap;
@@ -210,7 +212,7 @@ pub fn history(data: &[u8]) {
     let block = if history.large_blocks { 4096 } else { 512 };
     let disk = SimDisk::builder().seed(5).block_bytes(block).write_path(path).build();
     let options = options().max_frames_in_flight(1 + usize::from(history.in_flight));
-    let engine = options.open_on::<Kv>(storage(&disk)).unwrap().0;
+    let engine = options.open_on::<Kv>(storage(&disk)).unwrap();
     let empty = State::new();
     let model = Model { states: vec![empty.clone()], ever: vec![empty], durable: 0, written: 0 };
     let mut run = Run {
@@ -541,7 +543,7 @@ impl Run {
     fn open_again(&mut self, least: usize) {
         let opened = self.options.open_on::<Kv>(storage(&self.disk));
         let engine = match opened {
-            Ok((engine, _)) => engine,
+            Ok(engine) => engine,
             Err(error) => {
                 assert!(self.faulty, "{error:?}");
                 assert!(!error.is_corrupt(), "what failed is not damaged: {error:?}");
@@ -550,7 +552,7 @@ impl Run {
                 if self.disk.is_down() {
                     self.disk = self.disk.crash(Crash::Seeded(2));
                 }
-                self.options.open_on::<Kv>(storage(&self.disk)).unwrap().0
+                self.options.open_on::<Kv>(storage(&self.disk)).unwrap()
             }
         };
         let state = match state_of(&engine) {
@@ -600,9 +602,9 @@ impl Run {
             assert!(known, "damage {damage:?} has led to a state of {} keys that never was", state.len());
         };
         match options().create(Create::Never).open_on::<Kv>(storage(&disk)) {
-            Ok((engine, _)) => {
+            Ok(engine) => {
                 holds(&engine);
-                holds(&reader.unwrap().0);
+                holds(&reader.unwrap());
             }
             Err(error) => {
                 is_typed(&error);

@@ -4,11 +4,13 @@ use super::directory::{Directory, Files, Flags, files_of, write};
 use super::store::{check_directory, options, storage};
 use crate::Engine;
 use crate::format::frame;
-use crate::format::names::{self, FileName};
 use crate::kv::{Kv, KvCommand};
 use crate::machine::StateMachine;
+use crate::options::{Background, LogOptions};
 use crate::sim::{Crash, SimDisk};
-use crate::wal::{Background, Log, LogOptions};
+use crate::store::layout as names;
+use crate::store::layout::FileName;
+use crate::wal::Log;
 use std::path::Path;
 
 fn put(engine: &Engine<Kv>, number: u32, len: usize) {
@@ -16,7 +18,7 @@ fn put(engine: &Engine<Kv>, number: u32, len: usize) {
 }
 
 fn open(disk: &SimDisk) -> Engine<Kv> {
-    options().open_on::<Kv>(storage(disk)).unwrap().0
+    options().open_on::<Kv>(storage(disk)).unwrap()
 }
 
 fn new_disk(block_bytes: u32) -> SimDisk {

@@ -2,21 +2,24 @@
 
 use super::codecs::saved;
 use super::directory::{Directory, Files, files_of};
+use crate::Engine;
 use crate::error::{Error, Result};
 use crate::format::frame::{self, Place};
-use crate::format::names::{self, FileName};
-use crate::format::{Lsn, MachineTag};
+use crate::ids::{Lsn, MachineTag};
 use crate::inspect::{self, Depth, Detail, Soundness, VerifyReport};
+use crate::io::sync::Arc;
+use crate::io::{Create, Storage};
 use crate::kv::{Kv, KvCommand};
 use crate::options::Options;
+use crate::options::RecoveryPolicy;
+use crate::options::{Background, LogOptions};
 use crate::sim::{Crash, SimDisk};
-use crate::storage::{Create, Storage};
-use crate::sync::Arc;
-use crate::wal::attach::{Access, Attached};
-use crate::wal::reader::records_of;
-use crate::wal::scan::Scanner;
-use crate::wal::{Background, Log, LogOptions};
-use crate::{Engine, RecoveryPolicy};
+use crate::store::layout as names;
+use crate::store::layout::FileName;
+use crate::store::open_dir::{Access, StoreDir};
+use crate::wal::Log;
+use crate::wal::scan::reader::records_of;
+use crate::wal::scan::scanner::Scanner;
 use std::time::Duration;
 
 pub(super) fn storage(disk: &SimDisk) -> Arc<dyn Storage> {
@@ -47,8 +50,8 @@ pub(super) fn is_typed(error: &Error) {
 /// One frame as a scan gives it: where it begins and ends, and its records.
 type Scanned = (Lsn, Lsn, Vec<(Lsn, Vec<u8>)>);
 
-fn scanned(attached: &Attached, start: Lsn) -> Result<(Vec<Scanned>, Lsn)> {
-    let mut scanner = Scanner::new(attached, start)?;
+fn scanned(store_dir: &StoreDir, start: Lsn) -> Result<(Vec<Scanned>, Lsn)> {
+    let mut scanner = Scanner::new(store_dir, start)?;
     let ahead = scanner.bytes_ahead();
     let mut frames = Vec::new();
     let mut read = 0;
@@ -66,8 +69,8 @@ fn scanned(attached: &Attached, start: Lsn) -> Result<(Vec<Scanned>, Lsn)> {
 }
 
 /// The frames that stand at the front of the only segment of a directory, read without a scanner.
-fn read_plainly(files: &Files, attached: &Attached) -> Vec<(Lsn, Lsn)> {
-    let [segment] = attached.segments.as_slice() else { return Vec::new() };
+fn read_plainly(files: &Files, store_dir: &StoreDir) -> Vec<(Lsn, Lsn)> {
+    let [segment] = store_dir.segments.as_slice() else { return Vec::new() };
     let bytes = &files[&segment.name];
     let (header, checksum) = crate::format::segment::SegmentHeader::decode(bytes).unwrap();
     let mut frames = Vec::new();
@@ -91,33 +94,34 @@ fn read_plainly(files: &Files, attached: &Attached) -> Vec<(Lsn, Lsn)> {
 pub fn scan(data: &[u8]) {
     let Some(directory) = Directory::read(data) else { return };
     let disk = directory.disk();
-    let attached = match Attached::new(storage(&disk), Access::ReadOnly) {
-        Ok(attached) => attached,
+    let store_dir = match StoreDir::new(storage(&disk), Access::ReadOnly) {
+        Ok(store_dir) => store_dir,
         Err(error) => return is_typed(&error),
     };
-    let start = match (&attached.manifest, attached.oldest_usable()) {
+    let start = match (&store_dir.manifest, store_dir.oldest_usable()) {
         (Some(manifest), _) => manifest.log_start,
         (None, Ok(Some(oldest))) => oldest.header.base,
         (None, Ok(None)) => return,
         (None, Err(error)) => return is_typed(&error),
     };
-    let machine = attached.manifest.as_ref().map(|manifest| manifest.machine.clone());
-    let machine = machine.or_else(|| attached.oldest_usable().ok().flatten().map(|oldest| oldest.header.machine));
-    let first = scanned(&attached, start);
+    let machine = store_dir.manifest.as_ref().map(|manifest| manifest.machine.clone());
+    let machine = machine.or_else(|| store_dir.oldest_usable().ok().flatten().map(|oldest| oldest.header.machine));
+    let first = scanned(&store_dir, start);
     match &first {
         Ok((frames, end)) => {
             for (before, after) in frames.iter().zip(frames.iter().skip(1)) {
                 assert!(before.1 <= after.0, "frames follow one another");
             }
             assert!(frames.iter().all(|frame| frame.1 <= *end && frame.0 < frame.1));
-            if attached.segments.first().is_some_and(|segment| segment.base == start) && attached.segments.len() == 1 {
-                let plain = read_plainly(&directory.files, &attached);
+            if store_dir.segments.first().is_some_and(|segment| segment.base == start) && store_dir.segments.len() == 1
+            {
+                let plain = read_plainly(&directory.files, &store_dir);
                 assert_eq!(frames.iter().map(|frame| (frame.0, frame.1)).collect::<Vec<_>>(), plain);
             }
         }
         Err(error) => is_typed(error),
     }
-    drop(attached);
+    drop(store_dir);
     assert_eq!(files_of(&disk), directory.files, "a scan writes nothing");
     if let Some(machine) = machine {
         reopened(&disk, &machine, first.is_ok());
@@ -222,9 +226,9 @@ pub(super) fn check_directory(disk: &SimDisk) {
     let reader = options().recovery(RecoveryPolicy::ReadOnly).open_on::<Kv>(storage(disk));
     assert!(files_of(disk) == before, "looking writes nothing");
     agree(&verified, reader.as_ref().err());
-    let seen = reader.map(|(engine, _)| state_of(&engine));
+    let seen = reader.map(|engine| state_of(&engine));
     match (&seen, options().create(Create::Never).open_on::<Kv>(storage(disk))) {
-        (Ok(seen), Ok((engine, _))) => {
+        (Ok(seen), Ok(engine)) => {
             assert!(state_of(&engine) == *seen, "an owner finds what a reader finds");
             let was_whole = verified.is_ok_and(|report| report.soundness() < Soundness::Degraded);
             goes_on(disk, engine, was_whole);
@@ -274,13 +278,13 @@ fn goes_on(disk: &SimDisk, engine: Engine<Kv>, was_whole: bool) {
     let expected = state_of(&engine);
     drop(engine);
     let disk = disk.crash(Crash::Nothing);
-    let engine = options().create(Create::Never).open_on::<Kv>(storage(&disk)).unwrap().0;
+    let engine = options().create(Create::Never).open_on::<Kv>(storage(&disk)).unwrap();
     assert!(state_of(&engine) == expected, "what was committed survives");
     engine.checkpoint().unwrap();
     engine.close().unwrap();
     drop(engine);
     let report = inspect::verify(storage(&disk)).unwrap();
     assert!(!was_whole || report.soundness() < Soundness::Degraded, "it was whole: {report}");
-    let engine = options().create(Create::Never).open_on::<Kv>(storage(&disk)).unwrap().0;
+    let engine = options().create(Create::Never).open_on::<Kv>(storage(&disk)).unwrap();
     assert!(state_of(&engine) == expected, "what was closed is there");
 }

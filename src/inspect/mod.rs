@@ -34,11 +34,11 @@ pub use text::{Detail, write_text};
 pub use verify::{Depth, Finding, Severity, Soundness, VerifyReport, verify, verify_machine};
 
 use crate::error::{Error, Result};
-use crate::format::MachineTag;
-use crate::storage::{Create, DiskStorage, Storage};
-use crate::sync::Arc;
-use crate::wal::attach::{Access, Attached};
-use crate::wal::segments::OpenSegment;
+use crate::ids::MachineTag;
+use crate::io::sync::Arc;
+use crate::io::{Create, DiskStorage, Storage};
+use crate::store::open_dir::{Access, StoreDir};
+use crate::wal::scan::segment_set::OpenSegment;
 use std::path::Path;
 
 /// A directory to look at. It is not created if it is not there.
@@ -57,20 +57,20 @@ pub fn storage(dir: impl AsRef<Path>) -> Result<Arc<dyn Storage>> {
 }
 
 /// Locks and lists a store to look at it.
-fn attach(storage: Arc<dyn Storage>) -> Result<Attached> {
-    let attached = Attached::new(storage, Access::ReadOnly)?;
-    if attached.is_new() {
-        let path = attached.storage.path("");
+fn attach(storage: Arc<dyn Storage>) -> Result<StoreDir> {
+    let store_dir = StoreDir::new(storage, Access::ReadOnly)?;
+    if store_dir.is_new() {
+        let path = store_dir.storage.path("");
         return Err(Error::NotAStore { path, reason: "it holds neither a manifest nor a segment".into() });
     }
-    Ok(attached)
+    Ok(store_dir)
 }
 
 /// Which machine the store belongs to: what the manifest says, else the oldest segment that can be read.
-fn machine_of(attached: &Attached) -> Option<MachineTag> {
-    if let Some(manifest) = &attached.manifest {
+fn machine_of(store_dir: &StoreDir) -> Option<MachineTag> {
+    if let Some(manifest) = &store_dir.manifest {
         return Some(manifest.machine.clone());
     }
-    let mut headers = attached.segments.iter().map(|file| OpenSegment::open(&*attached.storage, file));
+    let mut headers = store_dir.segments.iter().map(|file| OpenSegment::open(&*store_dir.storage, file));
     headers.find_map(|segment| segment.ok().map(|segment| segment.header.machine))
 }

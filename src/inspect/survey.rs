@@ -2,10 +2,11 @@
 
 use super::attach;
 use crate::error::{Error, Result};
-use crate::format::{Epoch, Lsn, MachineTag, SegmentId, StoreId, names};
-use crate::storage::{OpenMode, Storage};
-use crate::sync::Arc;
-use crate::wal::segments::OpenSegment;
+use crate::ids::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
+use crate::io::sync::Arc;
+use crate::io::{OpenMode, Storage};
+use crate::store::layout as names;
+use crate::wal::scan::segment_set::OpenSegment;
 
 /// What files a store has, and what its root pointer says.
 #[derive(Clone, Debug)]
@@ -66,20 +67,20 @@ pub struct SegmentFigures {
 /// # Errors
 /// [`Error::NotAStore`], [`Error::Locked`], [`Error::Corrupt`] where neither a manifest nor a segment is left, and I/O errors.
 pub fn survey(storage: Arc<dyn Storage>) -> Result<Survey> {
-    let attached = attach(storage)?;
-    let storage = &*attached.storage;
+    let store_dir = attach(storage)?;
+    let storage = &*store_dir.storage;
     let mut segments = Vec::new();
-    for file in &attached.segments {
+    for file in &store_dir.segments {
         let io = |operation, e| Error::io(operation, storage.path(&file.name), e);
         let handle = storage.open(&file.name, OpenMode::Read).map_err(|e| io("open", e))?;
         let file_bytes = handle.len().map_err(|e| io("measure", e))?;
         let epoch = OpenSegment::open(storage, file).ok().map(|segment| segment.header.epoch);
         segments.push(SegmentFigures { name: file.name.clone(), id: file.id, base: file.base, file_bytes, epoch });
     }
-    let manifest = attached.manifest.as_ref();
-    let spare_bytes = attached.spares.iter().map(|spare| spare.file_bytes).fold(0, u64::saturating_add);
+    let manifest = store_dir.manifest.as_ref();
+    let spare_bytes = store_dir.spares.iter().map(|spare| spare.file_bytes).fold(0, u64::saturating_add);
     Ok(Survey {
-        machine: super::machine_of(&attached),
+        machine: super::machine_of(&store_dir),
         store: manifest.map(|m| m.store),
         epoch: manifest.map(|m| m.epoch),
         log_start: manifest.map(|m| m.log_start),
@@ -89,9 +90,9 @@ pub fn survey(storage: Arc<dyn Storage>) -> Result<Survey> {
             m.snapshots.iter().map(|s| SnapshotFigures { lsn: s.lsn, file_bytes: s.file_bytes }).collect()
         }),
         segments,
-        spares: (attached.spares.len(), spare_bytes),
-        foreign: attached.foreign.clone(),
-        manifest_faults: attached.manifest_faults.clone(),
+        spares: (store_dir.spares.len(), spare_bytes),
+        foreign: store_dir.foreign.clone(),
+        manifest_faults: store_dir.manifest_faults.clone(),
     })
 }
 

@@ -1,7 +1,7 @@
 use super::*;
-use crate::format::names::MANIFESTS;
 use crate::format::segment::put_checksum;
 use crate::kv::Kv;
+use crate::store::layout::MANIFESTS;
 use crate::{Engine, Options};
 use std::time::Duration;
 

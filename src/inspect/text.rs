@@ -7,17 +7,18 @@ use crate::error::{Error, Result};
 use crate::format::frame::FrameKind;
 use crate::format::manifest::Manifest;
 use crate::format::record::Record;
-use crate::format::{Lsn, names};
+use crate::ids::Lsn;
+use crate::io::Storage;
+use crate::io::sync::Arc;
 use crate::kv::{Kv, KvCommand};
 use crate::machine::StateMachine;
 use crate::recovery::torn_tail;
-use crate::storage::Storage;
-use crate::sync::Arc;
-use crate::wal::attach::Attached;
-use crate::wal::reader::records_of;
-use crate::wal::root::read_each;
-use crate::wal::scan::{Chunk, Scanner};
-use crate::wal::segments::OpenSegment;
+use crate::store::layout as names;
+use crate::store::manifest_file::read_each;
+use crate::store::open_dir::StoreDir;
+use crate::wal::scan::reader::records_of;
+use crate::wal::scan::scanner::{Chunk, Scanner};
+use crate::wal::scan::segment_set::OpenSegment;
 use std::io::{self, Write};
 
 /// How much of it is written.
@@ -39,7 +40,7 @@ const BYTES_SHOWN: usize = 48;
 /// # Errors
 /// [`Error::NotAStore`], [`Error::Locked`], [`Error::UnsupportedVersion`] and I/O errors, those of `out` among them.
 pub fn write_text(storage: Arc<dyn Storage>, detail: Detail, out: &mut dyn Write) -> Result<Option<Error>> {
-    let attached = match attach(storage) {
+    let store_dir = match attach(storage) {
         Err(error) if error.is_corrupt() => {
             let mut text = Text { out, detail, damage: None };
             text.damaged("", error)?;
@@ -48,9 +49,9 @@ pub fn write_text(storage: Arc<dyn Storage>, detail: Detail, out: &mut dyn Write
         other => other?,
     };
     let mut text = Text { out, detail, damage: None };
-    text.root(&attached)?;
-    text.snapshots(&attached)?;
-    text.log(&attached)?;
+    text.root(&store_dir)?;
+    text.snapshots(&store_dir)?;
+    text.log(&store_dir)?;
     Ok(text.damage)
 }
 
@@ -76,22 +77,22 @@ impl Text<'_> {
         Ok(())
     }
 
-    fn root(&mut self, attached: &Attached) -> Result<()> {
-        let storage = &*attached.storage;
+    fn root(&mut self, store_dir: &StoreDir) -> Result<()> {
+        let storage = &*store_dir.storage;
         let present = storage.list().map_err(|e| Error::io("list", storage.path(""), e))?;
         for (name, copy) in read_each(storage, &present)? {
             match copy {
                 Ok(manifest) => {
-                    let counts = attached.manifest.as_ref() == Some(&manifest);
+                    let counts = store_dir.manifest.as_ref() == Some(&manifest);
                     self.manifest(name, &manifest, counts)?;
                 }
                 Err(error) => self.damaged("", error)?,
             }
         }
-        for name in present.iter().filter(|name| attached.foreign.contains(name)) {
+        for name in present.iter().filter(|name| store_dir.foreign.contains(name)) {
             self.line(format_args!("{name}: not a file of this store"))?;
         }
-        for spare in &attached.spares {
+        for spare in &store_dir.spares {
             self.line(format_args!("{}: spare, {} bytes", spare.name, spare.file_bytes))?;
         }
         Ok(())
@@ -118,10 +119,10 @@ impl Text<'_> {
         Ok(())
     }
 
-    fn snapshots(&mut self, attached: &Attached) -> Result<()> {
-        for lsn in &attached.snapshots {
+    fn snapshots(&mut self, store_dir: &StoreDir) -> Result<()> {
+        for lsn in &store_dir.snapshots {
             let name = names::snapshot(*lsn);
-            match crate::snapshot::check(&*attached.storage, *lsn) {
+            match crate::snapshot::check(&*store_dir.storage, *lsn) {
                 Ok((header, file_bytes)) => self.line(format_args!(
                     "{name}: snapshot at {lsn}, epoch {}, machine \"{}\" version {}, {file_bytes} bytes, whole",
                     header.epoch, header.machine.name, header.machine.version
@@ -132,9 +133,9 @@ impl Text<'_> {
         Ok(())
     }
 
-    fn log(&mut self, attached: &Attached) -> Result<()> {
-        let needed = attached.manifest.as_ref().map_or(Lsn::ZERO, |m| m.log_start);
-        let files = &attached.segments;
+    fn log(&mut self, store_dir: &StoreDir) -> Result<()> {
+        let needed = store_dir.manifest.as_ref().map_or(Lsn::ZERO, |m| m.log_start);
+        let files = &store_dir.segments;
         let first = files.iter().rposition(|s| s.base <= needed).unwrap_or(0);
         for garbage in files.iter().take(first) {
             self.line(format_args!("{}: segment {}, not needed any more", garbage.name, garbage.id))?;
@@ -144,7 +145,7 @@ impl Text<'_> {
             // behind the manifest's start of the log, or where reading goes on after damage
             let start = if at == first { needed.max(file.base) } else { file.base };
             let mut reached = at;
-            let read = self.walk(attached, start, at, &mut reached);
+            let read = self.walk(store_dir, start, at, &mut reached);
             match read {
                 Ok(()) => return Ok(()),
                 Err(error) => self.damaged("  ", error)?,
@@ -155,31 +156,31 @@ impl Text<'_> {
     }
 
     /// Writes segments and frames from `start`, in the segment at `first`, to the end of the log. `reached` tells how far it came.
-    fn walk(&mut self, attached: &Attached, start: Lsn, first: usize, reached: &mut usize) -> Result<()> {
-        if let Some(file) = attached.segments.get(first) {
-            self.segment(&OpenSegment::open(&*attached.storage, file)?)?;
+    fn walk(&mut self, store_dir: &StoreDir, start: Lsn, first: usize, reached: &mut usize) -> Result<()> {
+        if let Some(file) = store_dir.segments.get(first) {
+            self.segment(&OpenSegment::open(&*store_dir.storage, file)?)?;
         }
         // a later segment's header may be damaged, and then there is no telling where this one ends
-        let mut scanner = Scanner::new(attached, start)?;
+        let mut scanner = Scanner::new(store_dir, start)?;
         let mut shown = first;
         while let Some(chunk) = scanner.next_chunk()? {
-            while attached.segments.get(shown).is_some_and(|file| file.id < chunk.segment().id) {
+            while store_dir.segments.get(shown).is_some_and(|file| file.id < chunk.segment().id) {
                 shown = shown.saturating_add(1);
-                if let Some(file) = attached.segments.get(shown) {
-                    self.segment(&OpenSegment::open(&*attached.storage, file)?)?;
+                if let Some(file) = store_dir.segments.get(shown) {
+                    self.segment(&OpenSegment::open(&*store_dir.storage, file)?)?;
                 }
             }
             *reached = shown;
-            self.chunk(&chunk, &*attached.storage)?;
+            self.chunk(&chunk, &*store_dir.storage)?;
             scanner.reuse(chunk);
         }
-        for at in shown.saturating_add(1)..attached.segments.len() {
-            if let Some(file) = attached.segments.get(at) {
-                self.segment(&OpenSegment::open(&*attached.storage, file)?)?;
+        for at in shown.saturating_add(1)..store_dir.segments.len() {
+            if let Some(file) = store_dir.segments.get(at) {
+                self.segment(&OpenSegment::open(&*store_dir.storage, file)?)?;
             }
         }
         let end = scanner.take_end()?;
-        match torn_tail(attached, &end) {
+        match torn_tail(store_dir, &end) {
             (true, _) => self.line(format_args!("end of the log at {}, closed there", end.end)),
             (false, None) => self.line(format_args!("end of the log at {}", end.end)),
             (false, Some(tail)) => self.line(format_args!(

@@ -8,19 +8,21 @@
 use super::{attach, machine_of};
 use crate::error::{Error, Result};
 use crate::format::record::Record;
-use crate::format::{Lsn, MachineTag, names};
+use crate::ids::{Lsn, MachineTag};
+use crate::io::Storage;
+use crate::io::sync::Arc;
 use crate::kv::Kv;
 use crate::machine::StateMachine;
 use crate::options::Options;
+use crate::options::RecoveryPolicy;
 use crate::recovery::candidates::{self, Candidate};
-use crate::recovery::{RecoveryPolicy, recover, rehearse, torn_tail};
-use crate::storage::Storage;
-use crate::sync::Arc;
+use crate::recovery::{recover, rehearse, torn_tail};
+use crate::store::layout as names;
+use crate::store::manifest_file::read_each;
+use crate::store::open_dir::StoreDir;
 use crate::wal::Tail;
-use crate::wal::attach::Attached;
-use crate::wal::reader::records_of;
-use crate::wal::root::read_each;
-use crate::wal::scan::{Chunk, Scanner};
+use crate::wal::scan::reader::records_of;
+use crate::wal::scan::scanner::{Chunk, Scanner};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -247,8 +249,8 @@ pub fn verify_machine<M: StateMachine>(storage: Arc<dyn Storage>) -> Result<Veri
 }
 
 fn examine<M: StateMachine>(storage: Arc<dyn Storage>, replays: impl Fn(&MachineTag) -> bool) -> Result<VerifyReport> {
-    let attached = match attach(storage.clone()) {
-        Ok(attached) => attached,
+    let store_dir = match attach(storage.clone()) {
+        Ok(store_dir) => store_dir,
         Err(error) if error.is_corrupt() => {
             let mut report = VerifyReport::new(None, Depth::Frames);
             report.refuse(error)?;
@@ -256,14 +258,14 @@ fn examine<M: StateMachine>(storage: Arc<dyn Storage>, replays: impl Fn(&Machine
         }
         Err(error) => return Err(error),
     };
-    let machine = machine_of(&attached);
+    let machine = machine_of(&store_dir);
     let replays = machine.as_ref().is_some_and(replays);
     let depth = if replays { Depth::Replayed } else { Depth::Frames };
     let mut report = VerifyReport::new(machine, depth);
-    check_manifests(&attached, &mut report)?;
-    check_strays(&attached, &mut report);
-    let whole = check_snapshots(&attached, &mut report)?;
-    let candidates = match candidates::list(&attached) {
+    check_manifests(&store_dir, &mut report)?;
+    check_strays(&store_dir, &mut report);
+    let whole = check_snapshots(&store_dir, &mut report)?;
+    let candidates = match candidates::list(&store_dir) {
         Ok(candidates) => candidates,
         Err(error) => {
             report.refuse(error)?;
@@ -272,17 +274,17 @@ fn examine<M: StateMachine>(storage: Arc<dyn Storage>, replays: impl Fn(&Machine
     };
     let usable: Vec<Candidate> =
         candidates.iter().copied().filter(|c| c.entry().is_none_or(|entry| whole.contains(&entry.lsn))).collect();
-    check_log::<M>(&attached, &candidates, replays, &mut report)?;
+    check_log::<M>(&store_dir, &candidates, replays, &mut report)?;
     if replays {
-        check_replay::<M>(&attached, &usable, &mut report)?;
+        check_replay::<M>(&store_dir, &usable, &mut report)?;
     } else {
-        foretell(&attached, usable.first(), &mut report)?;
+        foretell(&store_dir, usable.first(), &mut report)?;
     }
     Ok(report)
 }
 
-fn check_manifests(attached: &Attached, report: &mut VerifyReport) -> Result<()> {
-    let storage = &*attached.storage;
+fn check_manifests(store_dir: &StoreDir, report: &mut VerifyReport) -> Result<()> {
+    let storage = &*store_dir.storage;
     let present = storage.list().map_err(|e| Error::io("list", storage.path(""), e))?;
     let copies = read_each(storage, &present)?;
     for name in names::MANIFESTS {
@@ -290,7 +292,7 @@ fn check_manifests(attached: &Attached, report: &mut VerifyReport) -> Result<()>
             Some((_, Ok(_))) => report.manifests = report.manifests.saturating_add(1),
             Some((_, Err(error))) => report.damage(error.clone())?,
             // the copies are made one after the other, before the first segment
-            None if attached.segments.is_empty() => {
+            None if store_dir.segments.is_empty() => {
                 report.note(format!("{} is not there yet", storage.path(name).display()));
             }
             None => {
@@ -301,25 +303,25 @@ fn check_manifests(attached: &Attached, report: &mut VerifyReport) -> Result<()>
     Ok(())
 }
 
-fn check_strays(attached: &Attached, report: &mut VerifyReport) {
-    for name in &attached.foreign {
-        report.note(format!("{} is not a file of this store", attached.storage.path(name).display()));
+fn check_strays(store_dir: &StoreDir, report: &mut VerifyReport) {
+    for name in &store_dir.foreign {
+        report.note(format!("{} is not a file of this store", store_dir.storage.path(name).display()));
     }
-    if let Some(manifest) = &attached.manifest {
-        for lsn in attached.snapshots.iter().filter(|lsn| !manifest.snapshots.iter().any(|s| s.lsn == **lsn)) {
-            let path = attached.storage.path(&names::snapshot(*lsn));
+    if let Some(manifest) = &store_dir.manifest {
+        for lsn in store_dir.snapshots.iter().filter(|lsn| !manifest.snapshots.iter().any(|s| s.lsn == **lsn)) {
+            let path = store_dir.storage.path(&names::snapshot(*lsn));
             report.note(format!("{} is not in use and was not checked", path.display()));
         }
     }
 }
 
 /// Checks the snapshots that count. Returns which are whole.
-fn check_snapshots(attached: &Attached, report: &mut VerifyReport) -> Result<Vec<Lsn>> {
+fn check_snapshots(store_dir: &StoreDir, report: &mut VerifyReport) -> Result<Vec<Lsn>> {
     let mut whole = Vec::new();
-    let storage = &*attached.storage;
-    let named = match &attached.manifest {
+    let storage = &*store_dir.storage;
+    let named = match &store_dir.manifest {
         Some(manifest) => manifest.snapshots.iter().map(|s| (s.lsn, Some(s.file_bytes))).collect(),
-        None => attached.snapshots.iter().map(|lsn| (*lsn, None)).collect::<Vec<_>>(),
+        None => store_dir.snapshots.iter().map(|lsn| (*lsn, None)).collect::<Vec<_>>(),
     };
     for (lsn, stated_bytes) in named {
         let damage = |reason: String| Error::corrupt(storage.path(&names::snapshot(lsn)), 0, Some(lsn), reason);
@@ -335,7 +337,7 @@ fn check_snapshots(attached: &Attached, report: &mut VerifyReport) -> Result<Vec
         if let Some(stated) = stated_bytes.filter(|stated| *stated != file_bytes) {
             report.damage(damage(format!("the snapshot was {stated} bytes long and is {file_bytes} now")))?;
         }
-        if attached.manifest.as_ref().is_some_and(|manifest| manifest.store != header.store) {
+        if store_dir.manifest.as_ref().is_some_and(|manifest| manifest.store != header.store) {
             report.damage(damage("the snapshot belongs to another store".into()))?;
         }
     }
@@ -344,22 +346,22 @@ fn check_snapshots(attached: &Attached, report: &mut VerifyReport) -> Result<Vec
 
 /// Reads all of the log that any of the states to begin from needs.
 fn check_log<M: StateMachine>(
-    attached: &Attached,
+    store_dir: &StoreDir,
     candidates: &[Candidate],
     decodes: bool,
     report: &mut VerifyReport,
 ) -> Result<()> {
     let Some(start) = candidates.iter().map(Candidate::start).min() else { return Ok(()) };
-    report.segments = attached.segments.iter().filter(|segment| segment.base >= start).count();
-    if attached.segments.iter().any(|segment| segment.base < start) {
+    report.segments = store_dir.segments.iter().filter(|segment| segment.base >= start).count();
+    if store_dir.segments.iter().any(|segment| segment.base < start) {
         report.segments = report.segments.saturating_add(1);
     }
     let mut opaque = 0u64;
     let mut scan = || -> Result<()> {
-        let mut scanner = Scanner::new(attached, start)?;
+        let mut scanner = Scanner::new(store_dir, start)?;
         report.log = Some((start, start));
         while let Some(chunk) = scanner.next_chunk()? {
-            let path = || attached.storage.path(&chunk.segment().name);
+            let path = || store_dir.storage.path(&chunk.segment().name);
             for frame in chunk.frames() {
                 report.frames = report.frames.saturating_add(1);
                 report.log = Some((start, frame.end()));
@@ -378,7 +380,7 @@ fn check_log<M: StateMachine>(
         }
         let end = scanner.take_end()?;
         report.log = Some((start, end.end));
-        if let (_, Some(tail)) = torn_tail(attached, &end) {
+        if let (_, Some(tail)) = torn_tail(store_dir, &end) {
             report.torn(&tail, end.end);
         }
         Ok(())
@@ -411,14 +413,14 @@ fn check_record<M: StateMachine>(lsn: Lsn, bytes: &[u8], chunk: &Chunk, decodes:
 }
 
 /// Opens the store as a reader does, then recovers from every other state that it could begin from: all must end in the same.
-fn check_replay<M: StateMachine>(attached: &Attached, usable: &[Candidate], report: &mut VerifyReport) -> Result<()> {
+fn check_replay<M: StateMachine>(store_dir: &StoreDir, usable: &[Candidate], report: &mut VerifyReport) -> Result<()> {
     let options = Options::new().recovery(RecoveryPolicy::ReadOnly);
-    let (used, end) = match recover::<M>(attached.storage.clone(), &options) {
+    let (used, end) = match recover::<M>(store_dir.storage.clone(), &options) {
         Ok(recovered) => (recovered.report.snapshot, digest(&recovered.state)),
         Err(error) => return report.refuse(error),
     };
     for candidate in usable.iter().filter(|candidate| candidate.entry().map(|entry| entry.lsn) != used) {
-        let other = match rehearse::<M>(attached, *candidate) {
+        let other = match rehearse::<M>(store_dir, *candidate) {
             Ok(state) => digest(&state),
             Err(error) => {
                 report.damage(error)?;
@@ -428,8 +430,8 @@ fn check_replay<M: StateMachine>(attached: &Attached, usable: &[Candidate], repo
         if other != end {
             let reason = "replaying the log from here ends in another state than from the newest snapshot";
             let path = match candidate.entry() {
-                Some(entry) => attached.storage.path(&names::snapshot(entry.lsn)),
-                None => attached.storage.path(""),
+                Some(entry) => store_dir.storage.path(&names::snapshot(entry.lsn)),
+                None => store_dir.storage.path(""),
             };
             // nothing tells which of the two is right
             report.find(Severity::Damage, Error::corrupt(path, 0, Some(candidate.start()), reason))?;
@@ -439,14 +441,14 @@ fn check_replay<M: StateMachine>(attached: &Attached, usable: &[Candidate], repo
 }
 
 /// Foretells, from frames alone, whether the store opens: there is a whole state to begin from, and the log after it is whole.
-fn foretell(attached: &Attached, best: Option<&Candidate>, report: &mut VerifyReport) -> Result<()> {
+fn foretell(store_dir: &StoreDir, best: Option<&Candidate>, report: &mut VerifyReport) -> Result<()> {
     let Some(best) = best else {
         let first = report.findings.iter().find(|finding| finding.severity >= Severity::Degraded);
         let reason = first.map_or("no state is left to begin from".to_owned(), |finding| finding.text.clone());
-        return report.refuse(Error::corrupt(attached.storage.path(""), 0, None, reason));
+        return report.refuse(Error::corrupt(store_dir.storage.path(""), 0, None, reason));
     };
     let read = || -> Result<()> {
-        let mut scanner = Scanner::new(attached, best.start())?;
+        let mut scanner = Scanner::new(store_dir, best.start())?;
         while let Some(chunk) = scanner.next_chunk()? {
             scanner.reuse(chunk);
         }

@@ -13,6 +13,7 @@ mod deal;
 mod encode;
 mod read;
 mod snapshot;
+mod store;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -20,6 +21,7 @@ mod tree;
 pub use command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH, MAX_KEY_LEN, MAX_TABLE_LEN, MAX_VALUE_LEN};
 pub(crate) use read::{KvPiece, KvSpan};
 pub use read::{KvRange, KvTables};
+pub use store::{KvIter, Table};
 pub(crate) use tree::End;
 
 use crate::machine::{Access, Applied, DecodeError, Footprint, Parts, RedoFault, StateMachine};

@@ -3,7 +3,7 @@
 //! It knows nothing of where the parts come from, and uses no thread but to decode.
 
 use super::DecodeError;
-use crate::sync::{Mutex, thread};
+use crate::io::sync::{Mutex, thread};
 use std::io::{self, BufRead, Read};
 
 /// Where parts come from: one at a time, or as the stream of them all. Only one of the two is used.

@@ -2,13 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
-use crate::format::names;
 use crate::format::snapshot::{HEADER_BYTES, SnapshotHeader};
-use crate::format::{Epoch, Lsn};
-use crate::storage::{AlignedBuf, OpenMode, read_device_full};
-use crate::wal::attach::Attached;
-use crate::wal::scan::Scanner;
-use crate::wal::segments::OpenSegment;
+use crate::ids::{Epoch, Lsn};
+use crate::io::{AlignedBuf, OpenMode, read_device_full};
+use crate::store::layout as names;
+use crate::store::open_dir::StoreDir;
+use crate::wal::scan::scanner::Scanner;
+use crate::wal::scan::segment_set::OpenSegment;
 
 /// Where replay may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,23 +37,23 @@ impl Candidate {
 }
 
 /// Lists them. The manifest says which snapshots count. Without any manifest, those count that the valid log passed.
-pub(crate) fn list(attached: &Attached) -> Result<Vec<Candidate>> {
-    if let Some(manifest) = &attached.manifest {
+pub(crate) fn list(store_dir: &StoreDir) -> Result<Vec<Candidate>> {
+    if let Some(manifest) = &store_dir.manifest {
         let mut list: Vec<Candidate> = manifest.snapshots.iter().copied().map(Candidate::Snapshot).collect();
         if manifest.log_start == manifest.origin {
             list.push(Candidate::Origin(manifest.log_start));
         }
         return Ok(list);
     }
-    let origin = attached.origin()?.map(Candidate::Origin);
-    let Some(first) = attached.oldest_usable()? else {
+    let origin = store_dir.origin()?.map(Candidate::Origin);
+    let Some(first) = store_dir.oldest_usable()? else {
         return Ok(Vec::from_iter(origin));
     };
     let mut list = Vec::new();
-    for lsn in passed(attached, first.header.base)?.into_iter().take(SNAPSHOTS_KEPT) {
+    for lsn in passed(store_dir, first.header.base)?.into_iter().take(SNAPSHOTS_KEPT) {
         let name = names::snapshot(lsn);
-        let io = |operation, e| Error::io(operation, attached.storage.path(&name), e);
-        let file = attached.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;
+        let io = |operation, e| Error::io(operation, store_dir.storage.path(&name), e);
+        let file = store_dir.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;
         let file_bytes = file.len().map_err(|e| io("measure", e))?;
         list.push(Candidate::Snapshot(SnapshotEntry { lsn, file_bytes }));
     }
@@ -65,10 +65,10 @@ pub(crate) fn list(attached: &Attached) -> Result<Vec<Candidate>> {
 ///
 /// One that was never published may hold what a later epoch cut off. Then the valid log does not pass its LSN, or only
 /// within that later epoch, which used the LSN again.
-fn passed(attached: &Attached, start: Lsn) -> Result<Vec<Lsn>> {
+fn passed(store_dir: &StoreDir, start: Lsn) -> Result<Vec<Lsn>> {
     let mut found = Vec::new();
-    for &lsn in &attached.snapshots {
-        found.push((lsn, epoch_of(attached, lsn)?, false));
+    for &lsn in &store_dir.snapshots {
+        found.push((lsn, epoch_of(store_dir, lsn)?, false));
     }
     let mut pass = |lsn: Lsn, oldest: Epoch| {
         let at = found.binary_search_by(|(snapshot, ..)| lsn.cmp(snapshot)).ok();
@@ -76,14 +76,14 @@ fn passed(attached: &Attached, start: Lsn) -> Result<Vec<Lsn>> {
             *passed |= *epoch >= oldest;
         }
     };
-    let mut scanner = Scanner::new(attached, start)?;
+    let mut scanner = Scanner::new(store_dir, start)?;
     while let Some(chunk) = scanner.next_chunk()? {
         chunk.frames().for_each(|frame| pass(frame.end(), frame.header.epoch));
         scanner.reuse(chunk);
     }
     scanner.take_end()?;
-    for file in attached.segments.iter().filter(|file| file.base >= start) {
-        let header = OpenSegment::open(&*attached.storage, file)?.header;
+    for file in store_dir.segments.iter().filter(|file| file.base >= start) {
+        let header = OpenSegment::open(&*store_dir.storage, file)?.header;
         // where nothing was cut before the first one, its base is also the end of the log before
         let uncut = file.base == start && header.previous_end == start;
         pass(file.base, if uncut { Epoch::default() } else { header.epoch });
@@ -92,11 +92,11 @@ fn passed(attached: &Attached, start: Lsn) -> Result<Vec<Lsn>> {
 }
 
 /// The epoch that wrote a snapshot. One that cannot be read counts as the newest: it is found out when it is loaded.
-pub(crate) fn epoch_of(attached: &Attached, lsn: Lsn) -> Result<Epoch> {
+pub(crate) fn epoch_of(store_dir: &StoreDir, lsn: Lsn) -> Result<Epoch> {
     let name = names::snapshot(lsn);
-    let io = |operation, e| Error::io(operation, attached.storage.path(&name), e);
-    let file = attached.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;
-    let block = HEADER_BYTES.max(attached.storage.block_bytes() as usize);
+    let io = |operation, e| Error::io(operation, store_dir.storage.path(&name), e);
+    let file = store_dir.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;
+    let block = HEADER_BYTES.max(store_dir.storage.block_bytes() as usize);
     let mut buf = AlignedBuf::zeroed(block).map_err(|e| io("read", e))?;
     let read = read_device_full(&*file, &mut buf, 0).map_err(|e| io("read", e))?;
     let header = SnapshotHeader::decode(buf.get(..read.min(HEADER_BYTES)).unwrap_or_default());

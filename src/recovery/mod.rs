@@ -9,26 +9,27 @@
 )]
 
 pub(crate) mod candidates;
+mod pending_undo;
 pub(crate) mod replay;
 mod report;
-mod undo;
 
-pub(crate) use undo::{Owed, undo_in_memory};
+pub(crate) use pending_undo::{PendingUndo, undo_in_memory};
 
-pub use report::{Phase, Phases, Progress, RecoveryPolicy, RecoveryReport, Verdict};
+pub use crate::options::{Phase, Progress, RecoveryPolicy};
+pub use report::{Phases, RecoveryReport, Verdict};
 
 use crate::error::{Error, Result};
 use crate::format::manifest::SnapshotEntry;
-use crate::format::{Epoch, Lsn, MachineTag, StoreId};
+use crate::ids::{Epoch, Lsn, MachineTag, StoreId};
+use crate::io::sync::{Arc, Mutex, mpsc, thread};
+use crate::io::{Storage, read_ahead as ahead};
 use crate::machine::StateMachine;
 use crate::options::{Options, ProgressFn};
 use crate::snapshot::Help;
-use crate::storage::{Storage, ahead};
-use crate::sync::{Arc, Mutex, mpsc, thread};
-use crate::txn::{Table, guarded};
-use crate::wal::attach::{Access, Attached};
-use crate::wal::scan::{Chunk, ScanEnd, Scanner};
-use crate::wal::{Level, Log, OpenLog, Tail, prepare_root};
+use crate::store::open_dir::{Access, StoreDir};
+use crate::txn::{ActiveTransactions, guarded};
+use crate::wal::scan::scanner::{Chunk, ScanEnd, Scanner};
+use crate::wal::{Level, Log, OpenLog, Tail, prepare_manifest};
 use candidates::Candidate;
 use replay::Replay;
 
@@ -44,7 +45,7 @@ const FIRST_GROUP_BYTES: u64 = 8 << 20;
 pub(crate) struct Recovered<M: StateMachine> {
     pub(crate) state: M,
     /// What could not be logged of the undo, for lack of room.
-    pub(crate) owed: Option<Owed<M>>,
+    pub(crate) pending_undo: Option<PendingUndo<M>>,
     /// `None` when read-only.
     pub(crate) log: Option<Log>,
     pub(crate) report: RecoveryReport,
@@ -53,9 +54,9 @@ pub(crate) struct Recovered<M: StateMachine> {
 }
 
 /// Tells the user's callback how far it is.
-struct Teller(Option<ProgressFn>);
+struct ProgressReporter(Option<ProgressFn>);
 
-impl Teller {
+impl ProgressReporter {
     fn tell(&self, phase: Phase, done: u64, total: u64) {
         if let Some(progress) = &self.0 {
             progress(Progress { phase, done, total });
@@ -79,24 +80,24 @@ impl Stopwatch<'_> {
 pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Options) -> Result<Recovered<M>> {
     options.validate()?;
     let mut watch = Stopwatch(&*storage, storage.monotonic());
-    let teller = Teller(options.progress.clone());
+    let reporter = ProgressReporter(options.progress.clone());
     let access = match options.policy {
         RecoveryPolicy::Strict => Access::ReadWrite,
         RecoveryPolicy::ReadOnly => Access::ReadOnly,
     };
-    let attached = Attached::new(storage.clone(), access)?;
+    let store_dir = StoreDir::new(storage.clone(), access)?;
     let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
-    check_is_ours::<M>(&attached, options)?;
-    let mut report = new_report(&attached);
+    check_is_ours::<M>(&store_dir, options)?;
+    let mut report = new_report(&store_dir);
     report.phases.attach = watch.lap();
 
     let help = Help::from(options.log.background);
-    let Base { mut replay, start, snapshots, origin } = load_base::<M>(&attached, &mut report, &teller, help)?;
+    let Base { mut replay, start, snapshots, origin } = load_base::<M>(&store_dir, &mut report, &reporter, help)?;
     report.phases.snapshot = watch.lap();
 
-    let scanner = Scanner::new(&attached, start)?;
-    let end = redo(scanner, &mut replay, &mut report, &teller, help)?;
-    note_end(&attached, &end, &mut report);
+    let scanner = Scanner::new(&store_dir, start)?;
+    let end = redo(scanner, &mut replay, &mut report, &reporter, help)?;
+    note_end(&store_dir, &end, &mut report);
     report.phases.redo = watch.lap();
 
     let Replay { mut state, mut table, .. } = replay;
@@ -105,32 +106,32 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
         report.undo_steps = undo_in_memory(&mut state, &mut table)?;
         report.undone = losers;
         report.phases.undo = watch.lap();
-        return Ok(Recovered { state, owed: None, log: None, report, snapshots });
+        return Ok(Recovered { state, pending_undo: None, log: None, report, snapshots });
     }
-    let root = prepare_root(&attached, &machine, &snapshots, origin)?;
-    let log = OpenLog { attached, root, end, machine, options: options.log.clone() }.start()?;
+    let root = prepare_manifest(&store_dir, &machine, &snapshots, origin)?;
+    let log = OpenLog { store_dir, root, end, machine, options: options.log.clone() }.start()?;
     report.epoch = log.epoch();
     report.phases.cut = watch.lap();
 
-    let (state, owed) = undo_losers(state, table, &log, &mut report, &teller)?;
+    let (state, pending_undo) = undo_losers(state, table, &log, &mut report, &reporter)?;
     report.phases.undo = watch.lap();
     // how durable writes went shows only now
     let late: Vec<_> = storage.warnings().into_iter().filter(|warning| !report.warnings.contains(warning)).collect();
     report.warnings.extend(late);
-    Ok(Recovered { state, owed, log: Some(log), report, snapshots })
+    Ok(Recovered { state, pending_undo, log: Some(log), report, snapshots })
 }
 
-pub(crate) fn new_report(attached: &Attached) -> RecoveryReport {
-    let mut warnings = attached.storage.warnings();
-    let other = if attached.manifest.is_some() { "; the other copy stood in" } else { "" };
-    warnings.extend(attached.manifest_faults.iter().map(|fault| format!("{fault}{other}")));
-    if attached.manifest.is_none() && !attached.is_new() {
+pub(crate) fn new_report(store_dir: &StoreDir) -> RecoveryReport {
+    let mut warnings = store_dir.storage.warnings();
+    let other = if store_dir.manifest.is_some() { "; the other copy stood in" } else { "" };
+    warnings.extend(store_dir.manifest_faults.iter().map(|fault| format!("{fault}{other}")));
+    if store_dir.manifest.is_none() && !store_dir.is_new() {
         warnings.push("no copy of the manifest is left; the segments and snapshots stood in".into());
     }
-    warnings.extend(attached.foreign.iter().map(|name| format!("{name} is not a file of this store")));
+    warnings.extend(store_dir.foreign.iter().map(|name| format!("{name} is not a file of this store")));
     RecoveryReport {
-        verdict: if attached.is_new() { Verdict::New } else { Verdict::Interrupted },
-        epoch: attached.manifest.as_ref().map_or(Epoch::default(), |m| m.epoch),
+        verdict: if store_dir.is_new() { Verdict::New } else { Verdict::Interrupted },
+        epoch: store_dir.manifest.as_ref().map_or(Epoch::default(), |m| m.epoch),
         snapshot: None,
         snapshot_bytes: 0,
         end: Lsn::ZERO,
@@ -148,22 +149,21 @@ pub(crate) fn new_report(attached: &Attached) -> RecoveryReport {
 }
 
 /// Refuses a directory without a store where none is to be made, and a store of another machine.
-fn check_is_ours<M: StateMachine>(attached: &Attached, options: &Options) -> Result<()> {
-    let path = attached.storage.path("");
-    if attached.is_new() {
-        let may_create =
-            options.policy == RecoveryPolicy::Strict && options.create == crate::storage::Create::IfMissing;
+fn check_is_ours<M: StateMachine>(store_dir: &StoreDir, options: &Options) -> Result<()> {
+    let path = store_dir.storage.path("");
+    if store_dir.is_new() {
+        let may_create = options.policy == RecoveryPolicy::Strict && options.create == crate::io::Create::IfMissing;
         if !may_create {
             return Err(Error::NotAStore { path, reason: "it holds neither a manifest nor a segment".into() });
         }
     }
-    let Some((found, _)) = owner(attached)? else { return Ok(()) };
+    let Some((found, _)) = owner(store_dir)? else { return Ok(()) };
     if found.name != M::NAME {
         let reason = format!("it belongs to the machine \"{}\", not to \"{}\"", found.name, M::NAME);
         return Err(Error::NotAStore { path, reason: reason.into() });
     }
     // without a manifest nobody knows the newest version; each segment's and snapshot's own is looked at all the same
-    if attached.manifest.is_some() && !M::supports(found.version) {
+    if store_dir.manifest.is_some() && !M::supports(found.version) {
         let what = M::NAME.into();
         return Err(Error::UnsupportedVersion { path, what, found: found.version, supported: M::VERSION });
     }
@@ -171,44 +171,45 @@ fn check_is_ours<M: StateMachine>(attached: &Attached, options: &Options) -> Res
 }
 
 /// Whose store it is and which: as the manifest says or, without any, the oldest segment that is of use.
-fn owner(attached: &Attached) -> Result<Option<(MachineTag, StoreId)>> {
-    if let Some(manifest) = &attached.manifest {
+fn owner(store_dir: &StoreDir) -> Result<Option<(MachineTag, StoreId)>> {
+    if let Some(manifest) = &store_dir.manifest {
         return Ok(Some((manifest.machine.clone(), manifest.store)));
     }
-    Ok(attached.oldest_usable()?.map(|first| (first.header.machine, first.header.store)))
+    Ok(store_dir.oldest_usable()?.map(|first| (first.header.machine, first.header.store)))
 }
 
 /// Undoes the losers, and logs that. On a disk that is full to the last byte they are undone in memory; the rest of the log's part is
-/// owed, and comes before anything else is written.
+/// pending_undo, and comes before anything else is written.
 fn undo_losers<M: StateMachine>(
     state: M,
-    table: Table<M::Command>,
+    table: ActiveTransactions<M::Command>,
     log: &Log,
     report: &mut RecoveryReport,
-    teller: &Teller,
-) -> Result<(M, Option<Owed<M>>)> {
+    reporter: &ProgressReporter,
+) -> Result<(M, Option<PendingUndo<M>>)> {
     if table.is_empty() {
         return Ok((state, None));
     }
     report.undone = table.len() as u64;
-    let steps =
-        |table: &Table<M::Command>| table.iter().map(|(_, undo)| undo.len() as u64).fold(0, u64::saturating_add);
+    let steps = |table: &ActiveTransactions<M::Command>| {
+        table.iter().map(|(_, undo)| undo.len() as u64).fold(0, u64::saturating_add)
+    };
     let total = steps(&table);
-    let mut owed = Owed { state, table };
-    match owed.pay(log, undo::reserve_too(log), |done| teller.tell(Phase::Undo, done, total)) {
+    let mut pending_undo = PendingUndo { state, table };
+    match pending_undo.pay(log, pending_undo::reserve_too(log), |done| reporter.tell(Phase::Undo, done, total)) {
         Ok(()) => {
             log.wait(log.seal()?, Level::Durable)?;
             report.undo_steps = total;
-            Ok((owed.state, None))
+            Ok((pending_undo.state, None))
         }
         Err(error) if error.is_full() => {
-            let (mut state, mut table) = guarded(|| (owed.state.clone(), owed.table.clone()))?;
+            let (mut state, mut table) = guarded(|| (pending_undo.state.clone(), pending_undo.table.clone()))?;
             undo_in_memory(&mut state, &mut table)?;
             report.undo_steps = total;
             report
                 .warnings
                 .push(format!("{error}: it is done in memory, and commits are refused until there is space"));
-            Ok((state, Some(owed)))
+            Ok((state, Some(pending_undo)))
         }
         Err(error) => Err(error),
     }
@@ -226,24 +227,24 @@ struct Base<M: StateMachine> {
 /// Loads the newest snapshot that is whole; an older one, or the empty state where the log goes back to it, stands in for
 /// one that is damaged.
 fn load_base<M: StateMachine>(
-    attached: &Attached,
+    store_dir: &StoreDir,
     report: &mut RecoveryReport,
-    teller: &Teller,
+    reporter: &ProgressReporter,
     help: Help,
 ) -> Result<Base<M>> {
     let mut first_fault = None;
-    let list = candidates::list(attached)?;
-    let store = owner(attached)?.map(|(_, store)| store);
+    let list = candidates::list(store_dir)?;
+    let store = owner(store_dir)?.map(|(_, store)| store);
     let vouched: Vec<SnapshotEntry> = list.iter().filter_map(Candidate::entry).collect();
     for candidate in &list {
         let Candidate::Snapshot(entry) = candidate else {
             let Candidate::Origin(start) = candidate else { continue };
-            let replay = Replay::new(M::default(), Table::default(), *start);
+            let replay = Replay::new(M::default(), ActiveTransactions::default(), *start);
             // whatever was vouched for before has turned out to be damaged
             return Ok(Base { replay, start: *start, snapshots: Vec::new(), origin: Some(*start) });
         };
-        let tell = |done, total| teller.tell(Phase::Snapshot, done, total);
-        match crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, help, &tell) {
+        let tell = |done, total| reporter.tell(Phase::Snapshot, done, total);
+        match crate::snapshot::load::<M>(&*store_dir.storage, store, entry.lsn, help, &tell) {
             Ok(loaded) => {
                 report.snapshot = Some(loaded.header.lsn);
                 report.snapshot_bytes = loaded.file_bytes;
@@ -259,7 +260,7 @@ fn load_base<M: StateMachine>(
             Err(error) => return Err(error),
         }
     }
-    let path = attached.storage.path("");
+    let path = store_dir.storage.path("");
     Err(first_fault.unwrap_or_else(|| {
         Error::corrupt(path, 0, None, "no snapshot is left and the log does not go back to the beginning")
     }))
@@ -271,7 +272,7 @@ fn redo<M: StateMachine>(
     mut scanner: Scanner,
     replay: &mut Replay<M>,
     report: &mut RecoveryReport,
-    teller: &Teller,
+    reporter: &ProgressReporter,
     help: Help,
 ) -> Result<ScanEnd> {
     let total = scanner.bytes_ahead();
@@ -280,7 +281,7 @@ fn redo<M: StateMachine>(
         replay.chunks(group, |chunk| storage.path(&chunk.segment().name), report)?;
         let bytes = group.iter().map(Chunk::bytes).fold(0, u64::saturating_add);
         report.log_bytes = report.log_bytes.saturating_add(bytes);
-        teller.tell(Phase::Redo, report.log_bytes, total);
+        reporter.tell(Phase::Redo, report.log_bytes, total);
         Ok(())
     };
     if help == Help::None {
@@ -378,34 +379,34 @@ fn next_group(scanner: &mut Scanner, total: &mut u64) -> Result<Vec<Chunk>> {
 ///
 /// # Errors
 /// What recovery would answer, were this the only state to begin from.
-pub(crate) fn rehearse<M: StateMachine>(attached: &Attached, candidate: Candidate) -> Result<M> {
-    let (mut report, teller) = (new_report(attached), Teller(None));
+pub(crate) fn rehearse<M: StateMachine>(store_dir: &StoreDir, candidate: Candidate) -> Result<M> {
+    let (mut report, reporter) = (new_report(store_dir), ProgressReporter(None));
     let mut replay = match candidate {
-        Candidate::Origin(start) => Replay::new(M::default(), Table::default(), start),
+        Candidate::Origin(start) => Replay::new(M::default(), ActiveTransactions::default(), start),
         Candidate::Snapshot(entry) => {
-            let store = owner(attached)?.map(|(_, store)| store);
-            let loaded = crate::snapshot::load::<M>(&*attached.storage, store, entry.lsn, Help::Threads, &|_, _| {})?;
+            let store = owner(store_dir)?.map(|(_, store)| store);
+            let loaded = crate::snapshot::load::<M>(&*store_dir.storage, store, entry.lsn, Help::Threads, &|_, _| {})?;
             Replay::new(loaded.state, loaded.table, entry.lsn)
         }
     };
-    redo(Scanner::new(attached, candidate.start())?, &mut replay, &mut report, &teller, Help::Threads)?;
+    redo(Scanner::new(store_dir, candidate.start())?, &mut replay, &mut report, &reporter, Help::Threads)?;
     undo_in_memory(&mut replay.state, &mut replay.table)?;
     Ok(replay.state)
 }
 
 /// What stands behind the end of the log that looks like an interrupted write; nothing where the store was closed.
-pub(crate) fn torn_tail(attached: &Attached, end: &ScanEnd) -> (bool, Option<Tail>) {
-    let clean = attached.manifest.as_ref().is_some_and(|m| m.clean_end != Lsn::ZERO && m.clean_end == end.end);
+pub(crate) fn torn_tail(store_dir: &StoreDir, end: &ScanEnd) -> (bool, Option<Tail>) {
+    let clean = store_dir.manifest.as_ref().is_some_and(|m| m.clean_end != Lsn::ZERO && m.clean_end == end.end);
     (clean, end.tail.clone().filter(|tail| tail.torn && !clean))
 }
 
 /// Judges in what state the store was left.
-fn note_end(attached: &Attached, end: &ScanEnd, report: &mut RecoveryReport) {
+fn note_end(store_dir: &StoreDir, end: &ScanEnd, report: &mut RecoveryReport) {
     report.end = end.end;
     if report.verdict == Verdict::New {
         return;
     }
-    let (clean, tail) = torn_tail(attached, end);
+    let (clean, tail) = torn_tail(store_dir, end);
     report.verdict = match (clean, &tail) {
         (true, _) => Verdict::Clean,
         (false, Some(_)) => Verdict::TornTail,

@@ -3,11 +3,11 @@
 use super::report::RecoveryReport;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
-use crate::format::{Lsn, TxnId};
+use crate::ids::{Lsn, TxnId};
 use crate::machine::{DecodeError, StateMachine};
-use crate::txn::{Table, UndoEntry, guarded, undo_last};
-use crate::wal::reader::records_of;
-use crate::wal::scan::Chunk;
+use crate::txn::{ActiveTransactions, UndoEntry, guarded, undo_last};
+use crate::wal::scan::reader::records_of;
+use crate::wal::scan::scanner::Chunk;
 use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ const POINTS_KEPT: usize = 2;
 /// The state and the active transaction table, as of some LSN.
 pub(crate) struct Replay<M: StateMachine> {
     pub(crate) state: M,
-    pub(crate) table: Table<M::Command>,
+    pub(crate) table: ActiveTransactions<M::Command>,
     /// Frozen copies, to be compared with the digests that follow.
     points: VecDeque<(Lsn, M)>,
     /// The last LSN whose state is known to be that of the log's writer.
@@ -89,7 +89,7 @@ fn unreadable(error: DecodeError) -> Fault {
 
 impl<M: StateMachine> Replay<M> {
     /// To begin at this LSN with a state.
-    pub(crate) fn new(state: M, table: Table<M::Command>, start: Lsn) -> Self {
+    pub(crate) fn new(state: M, table: ActiveTransactions<M::Command>, start: Lsn) -> Self {
         Replay { state, table, points: VecDeque::new(), agreed: start, version: None }
     }
 
@@ -301,22 +301,23 @@ impl<M: StateMachine> Replay<M> {
 #[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 mod tests {
     use super::*;
+    use crate::durability::Durability;
+    use crate::io::sync::Arc;
     use crate::kv::{Kv, KvCommand};
-    use crate::options::{Durability, Options};
+    use crate::options::Background;
+    use crate::options::Options;
     use crate::recovery::candidates;
     use crate::recovery::new_report;
     use crate::sim::Rng;
     use crate::sim::SimDisk;
-    use crate::sync::Arc;
-    use crate::wal::Background;
-    use crate::wal::attach::{Access, Attached};
-    use crate::wal::scan::Scanner;
+    use crate::store::open_dir::{Access, StoreDir};
+    use crate::wal::scan::scanner::Scanner;
     use std::time::Duration;
 
     #[test]
     fn a_record_of_a_transaction_that_is_not_open_is_damage() {
-        let attached = Attached::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
-        let mut report = new_report(&attached);
+        let store_dir = StoreDir::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
+        let mut report = new_report(&store_dir);
         let (txn, lsn) = (TxnId::new(4156), Lsn::new(8252));
         let mut command = Vec::new();
         Kv::encode(&KvCommand::put("", "key", "value"), &mut command);
@@ -326,13 +327,13 @@ mod tests {
             (Record::Commit { txn, wall_micros: 1 }, &[]),
             (Record::Abort { txn }, &[]),
         ] {
-            let mut replay = Replay::new(Kv::default(), Table::default(), Lsn::ZERO);
+            let mut replay = Replay::new(Kv::default(), ActiveTransactions::default(), Lsn::ZERO);
             let bytes = [record.head(lsn).as_slice(), command].concat();
             assert!(replay.one(lsn, &bytes, Kv::VERSION, &mut report).is_err(), "{record:?}");
             assert!(replay.state.is_empty(), "{record:?}");
         }
         // the first record of a transaction opens it
-        let mut replay = Replay::new(Kv::default(), Table::default(), Lsn::ZERO);
+        let mut replay = Replay::new(Kv::default(), ActiveTransactions::default(), Lsn::ZERO);
         let first = TxnId::new(lsn.get());
         let bytes = [Record::Update { txn: first, command: &command }.head(lsn).as_slice(), &command].concat();
         replay.one(lsn, &bytes, Kv::VERSION, &mut report).unwrap();
@@ -350,7 +351,7 @@ mod tests {
             .first_segment_bytes(16 << 10)
             .segment_bytes(32 << 10)
             .checkpoint_log_bytes(1 << 30);
-        let (engine, _) = options.open_on::<Kv>(Arc::new(disk.clone())).unwrap();
+        let engine = options.open_on::<Kv>(Arc::new(disk.clone())).unwrap();
         let mut rng = Rng::new(seed);
         let mut open = Vec::new();
         for n in 0..600u64 {
@@ -368,7 +369,7 @@ mod tests {
                 // what conflicts is refused, and its transaction rolled back
                 0..=2 => drop(engine.submit(command)),
                 3 if open.len() < 6 => open.push((engine.begin().unwrap(), None)),
-                4 if at < open.len() => drop(open.swap_remove(at).0.commit_ticket().unwrap()),
+                4 if at < open.len() => drop(open.swap_remove(at).0.submit().unwrap()),
                 5 if at < open.len() => open.swap_remove(at).0.rollback().unwrap(),
                 6 if at < open.len() => open[at].1 = Some(open[at].0.savepoint().unwrap()),
                 7 if at < open.len() => {
@@ -383,9 +384,9 @@ mod tests {
         engine.sync().unwrap();
         engine.kill();
         drop((open, engine));
-        let attached = Attached::new(Arc::new(disk), Access::ReadOnly).unwrap();
-        let start = candidates::list(&attached).unwrap()[0].start();
-        let mut scanner = Scanner::new(&attached, start).unwrap();
+        let store_dir = StoreDir::new(Arc::new(disk), Access::ReadOnly).unwrap();
+        let start = candidates::list(&store_dir).unwrap()[0].start();
+        let mut scanner = Scanner::new(&store_dir, start).unwrap();
         std::iter::from_fn(|| scanner.next_chunk().unwrap()).collect()
     }
 
@@ -414,8 +415,9 @@ mod tests {
         let mut seen = [0; 4];
         for seed in 0..40 {
             let chunks = tangled(seed);
-            let attached = Attached::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
-            let start = || (Replay::new(Kv::default(), Table::default(), Lsn::ZERO), new_report(&attached));
+            let store_dir = StoreDir::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
+            let start =
+                || (Replay::new(Kv::default(), ActiveTransactions::default(), Lsn::ZERO), new_report(&store_dir));
             let (mut replay, mut report) = start();
             for (lsn, bytes) in chunks.iter().flat_map(records_of).map(Result::unwrap) {
                 match Record::decode(lsn, bytes).unwrap() {
@@ -442,8 +444,8 @@ mod tests {
 
     #[test]
     fn a_record_that_undoes_or_ends_other_than_what_was_done_is_damage() {
-        let attached = Attached::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
-        let mut report = new_report(&attached);
+        let store_dir = StoreDir::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
+        let mut report = new_report(&store_dir);
         let mut command = Vec::new();
         Kv::encode(&KvCommand::put("", "key", "value"), &mut command);
         let (first, second, third) = (Lsn::new(4156), Lsn::new(8252), Lsn::new(12348));
@@ -452,11 +454,11 @@ mod tests {
             replay.one(lsn, Record::Abort { txn }.head(lsn).as_slice(), Kv::VERSION, report).map_err(drop)
         };
         for (undo_next, accepted) in [(None, true), (Some(first), false)] {
-            let mut replay = Replay::new(Kv::default(), Table::default(), Lsn::ZERO);
+            let mut replay = Replay::new(Kv::default(), ActiveTransactions::default(), Lsn::ZERO);
             let bytes = [Record::Update { txn, command: &command }.head(first).as_slice(), &command].concat();
             replay.one(first, &bytes, Kv::VERSION, &mut report).unwrap();
             assert!(abort(&mut replay, second, &mut report).is_err(), "an effect still stands");
-            let mut replay = Replay::new(Kv::default(), Table::default(), Lsn::ZERO);
+            let mut replay = Replay::new(Kv::default(), ActiveTransactions::default(), Lsn::ZERO);
             replay.one(first, &bytes, Kv::VERSION, &mut report).unwrap();
             let undone =
                 replay.one(second, Record::Clr { txn, undo_next }.head(second).as_slice(), Kv::VERSION, &mut report);

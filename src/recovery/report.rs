@@ -1,19 +1,9 @@
 //! What recovery found and did, for people and for programs.
 
-use crate::format::{Epoch, Lsn};
-use crate::wal::{Groups, Tail};
+use crate::ids::{Epoch, Lsn};
+use crate::wal::{BatchSizes, Tail};
 use std::fmt;
 use std::time::Duration;
-
-/// What to do about a store that is not whole, or not to be changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RecoveryPolicy {
-    /// Cut only what the evidence allows; anything else is an error and changes nothing.
-    #[default]
-    Strict,
-    /// Recover in memory and write nothing at all: not the cut, not the undo. The store then only answers reads.
-    ReadOnly,
-}
 
 /// In what state the store was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +70,7 @@ pub struct RecoveryReport {
     /// Records read.
     pub records: u64,
     /// How many of them each frame held.
-    pub groups: Groups,
+    pub groups: BatchSizes,
     /// Transactions whose commit was found.
     pub redone: u64,
     /// Transactions that had no end record, and were undone.
@@ -108,26 +98,4 @@ impl fmt::Display for RecoveryReport {
         write!(f, "; {} transactions redone, {} undone in {} steps", self.redone, self.undone, self.undo_steps)?;
         write!(f, "; {:.3} s", self.phases.total().as_secs_f64())
     }
-}
-
-/// What recovery is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Loading the snapshot.
-    Snapshot,
-    /// Reading the log and redoing it.
-    Redo,
-    /// Undoing losers.
-    Undo,
-}
-
-/// How far recovery is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What it is doing.
-    pub phase: Phase,
-    /// How much of that is done: bytes, in the undo phase steps.
-    pub done: u64,
-    /// How much there is at the most.
-    pub total: u64,
 }

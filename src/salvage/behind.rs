@@ -6,7 +6,7 @@
 use super::report::Behind;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
-use crate::format::{Lsn, TxnId};
+use crate::ids::{Lsn, TxnId};
 use crate::machine::StateMachine;
 use std::collections::{BTreeMap, BTreeSet};
 

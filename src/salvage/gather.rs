@@ -6,12 +6,12 @@ use super::report::{Base, Behind, Reach, SalvageReport};
 use super::walk::{Step, Walker};
 use crate::error::{Error, Result};
 use crate::format::frame::record_bytes;
-use crate::format::{Epoch, Lsn};
+use crate::ids::{Epoch, Lsn};
 use crate::machine::StateMachine;
 use crate::recovery::replay::{Fault, Replay};
 use crate::recovery::{RecoveryReport, new_report, undo_in_memory};
-use crate::txn::{Table, guarded};
-use crate::wal::scan::Chunk;
+use crate::txn::{ActiveTransactions, guarded};
+use crate::wal::scan::scanner::Chunk;
 use std::collections::BTreeMap;
 
 /// A state that was put together, and what there is to say of it. The report's findings about the log are in here, as another
@@ -69,7 +69,7 @@ pub(super) fn gather<M: StateMachine>(
         report.damage(&Error::corrupt(inventory.storage().path(""), 0, first, reason));
     }
     let end = found.as_ref().map_or(Lsn::ZERO, |found: &Gathered<M>| found.end);
-    let newer = inventory.attached.snapshots.iter().filter(|lsn| **lsn > end && !counted.contains(lsn));
+    let newer = inventory.store_dir.snapshots.iter().filter(|lsn| **lsn > end && !counted.contains(lsn));
     for lsn in newer {
         let Some(replay) = load::<M>(inventory, *lsn, report)? else { continue };
         report.note(format!("nothing proves that the snapshot at LSN {lsn}, which is whole, ever counted"));
@@ -84,7 +84,7 @@ pub(super) fn gather<M: StateMachine>(
 }
 
 fn empty<M: StateMachine>() -> Replay<M> {
-    Replay::new(M::default(), Table::default(), Lsn::ZERO)
+    Replay::new(M::default(), ActiveTransactions::default(), Lsn::ZERO)
 }
 
 fn read<M: StateMachine>(inventory: &Inventory, lsn: Lsn) -> Result<Replay<M>> {
@@ -114,11 +114,11 @@ fn load<M: StateMachine>(inventory: &Inventory, lsn: Lsn, report: &mut SalvageRe
 /// The snapshots that counted, the newest first: a copy of the manifest names them, or the log passed their LSN in an epoch that
 /// is no newer than theirs.
 fn counted(inventory: &Inventory) -> Result<Vec<Lsn>> {
-    let attached = &inventory.attached;
+    let store_dir = &inventory.store_dir;
     let mut counted = inventory.named.clone();
     let mut open = BTreeMap::new();
-    for lsn in attached.snapshots.iter().filter(|lsn| !counted.contains(lsn)) {
-        open.insert(*lsn, crate::recovery::candidates::epoch_of(attached, *lsn)?);
+    for lsn in store_dir.snapshots.iter().filter(|lsn| !counted.contains(lsn)) {
+        open.insert(*lsn, crate::recovery::candidates::epoch_of(store_dir, *lsn)?);
     }
     let Some(first) = inventory.segments.first() else { return Ok(counted) };
     if open.is_empty() {
@@ -196,7 +196,7 @@ impl<'a, M: StateMachine> Pass<'a, M> {
             reach,
             base,
             replay,
-            replayed: new_report(&inventory.attached),
+            replayed: new_report(&inventory.store_dir),
             stop_at,
             end: None,
             undone: 0,

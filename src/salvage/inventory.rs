@@ -3,18 +3,19 @@
 use super::report::SalvageReport;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
-use crate::format::{Lsn, MachineTag, SegmentId, StoreId, names};
+use crate::ids::{Lsn, MachineTag, SegmentId, StoreId};
+use crate::io::Storage;
+use crate::io::sync::Arc;
 use crate::machine::StateMachine;
-use crate::storage::Storage;
-use crate::sync::Arc;
-use crate::wal::attach::Attached;
-use crate::wal::root::read_each;
-use crate::wal::segments::OpenSegment;
+use crate::store::layout as names;
+use crate::store::manifest_file::read_each;
+use crate::store::open_dir::StoreDir;
+use crate::wal::scan::segment_set::OpenSegment;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The files that are of use.
 pub(super) struct Inventory {
-    pub(super) attached: Attached,
+    pub(super) store_dir: StoreDir,
     pub(super) store: StoreId,
     /// Those with a whole header, each id once, the oldest first.
     pub(super) segments: Vec<OpenSegment>,
@@ -32,15 +33,15 @@ pub(super) struct Inventory {
 
 impl Inventory {
     pub(super) fn take<M: StateMachine>(
-        (attached, lost): (Attached, Option<Error>),
+        (store_dir, lost): (StoreDir, Option<Error>),
         report: &mut SalvageReport,
     ) -> Result<Inventory> {
-        let storage = attached.storage.clone();
+        let storage = store_dir.storage.clone();
         let manifests = manifests(&*storage, report)?;
         lost.iter().for_each(|error| report.damage(error));
-        attached.foreign.iter().for_each(|name| report.note(format!("{name} is not a file of this store")));
-        let (mut segments, mut bad_segments) = segments(&attached, report)?;
-        let (store, machine) = owner::<M>(&attached, &segments)?;
+        store_dir.foreign.iter().for_each(|name| report.note(format!("{name} is not a file of this store")));
+        let (mut segments, mut bad_segments) = segments(&store_dir, report)?;
+        let (store, machine) = owner::<M>(&store_dir, &segments)?;
         segments.retain(|segment| {
             let header = &segment.header;
             let ours = header.store == store && header.machine.name == machine.name;
@@ -50,7 +51,7 @@ impl Inventory {
             }
             ours
         });
-        let rebuilt = rebuild(&attached, store, &machine, &mut segments, &bad_segments)?;
+        let rebuilt = rebuild(&store_dir, store, &machine, &mut segments, &bad_segments)?;
         bad_segments.iter().for_each(|(_, error)| report.damage(error));
         bad_segments.retain(|(id, _)| !rebuilt.contains(id));
         drop_twins(&*storage, &mut segments, &mut bad_segments);
@@ -60,9 +61,9 @@ impl Inventory {
         let newest = manifests.iter().filter(ours).map(|m| m.segment);
         let newest =
             newest.chain(segments.iter().map(|s| s.file.id)).chain(bad_segments.iter().map(|(id, _)| *id)).max();
-        let current = attached.manifest.as_ref().map_or(0, |m| m.counter);
+        let current = store_dir.manifest.as_ref().map_or(0, |m| m.counter);
         // what the older copy names may have been given up since
-        let is_there = |m: &Manifest, lsn: &Lsn| m.counter == current || attached.snapshots.contains(lsn);
+        let is_there = |m: &Manifest, lsn: &Lsn| m.counter == current || store_dir.snapshots.contains(lsn);
         let of = |m: &Manifest| m.snapshots.iter().map(|s| s.lsn).filter(|lsn| is_there(m, lsn)).collect::<Vec<_>>();
         let mut named: Vec<Lsn> = manifests.iter().filter(ours).flat_map(of).collect();
         named.sort_by(|a, b| b.cmp(a));
@@ -70,18 +71,18 @@ impl Inventory {
         report.machine = Some(machine);
         let newest = newest.unwrap_or_default();
         let manifest_is_known = manifests.len() == names::MANIFESTS.len();
-        Ok(Inventory { attached, store, segments, rebuilt, bad_segments, newest, named, manifest_is_known })
+        Ok(Inventory { store_dir, store, segments, rebuilt, bad_segments, newest, named, manifest_is_known })
     }
 
     /// Up to where everything was on stable storage, as far as the manifest and the headers know.
     pub(super) fn watermark(&self) -> Lsn {
-        let manifest = self.attached.manifest.as_ref().map_or(Lsn::ZERO, |m| m.watermark.max(m.clean_end));
+        let manifest = self.store_dir.manifest.as_ref().map_or(Lsn::ZERO, |m| m.watermark.max(m.clean_end));
         self.segments.iter().map(|s| s.header.watermark).fold(manifest, Lsn::max)
     }
 
     /// Where the log ended, if the store was closed. Segments of a later time begin behind it.
     pub(super) fn clean_end(&self) -> Option<Lsn> {
-        let manifest = self.attached.manifest.as_ref().filter(|_| self.manifest_is_known)?;
+        let manifest = self.store_dir.manifest.as_ref().filter(|_| self.manifest_is_known)?;
         Some(manifest.clean_end).filter(|end| *end != Lsn::ZERO)
     }
 
@@ -89,7 +90,7 @@ impl Inventory {
     pub(super) fn origin(&self) -> Option<Lsn> {
         let first = self.segments.first()?;
         let base = first.header.base;
-        let stated = self.attached.manifest.as_ref().is_some_and(|m| m.origin == base);
+        let stated = self.store_dir.manifest.as_ref().is_some_and(|m| m.origin == base);
         let begins = first.file.id == SegmentId::new(1) && base == Lsn::new(u64::from(first.header.block_bytes));
         (stated || begins).then_some(base)
     }
@@ -115,7 +116,7 @@ fn manifests(storage: &dyn Storage, report: &mut SalvageReport) -> Result<Vec<Ma
 /// Makes up the headers that are damaged from what the first frame behind them says, where it is whole: a frame proves its own
 /// place. Returns which were.
 fn rebuild(
-    attached: &Attached,
+    store_dir: &StoreDir,
     store: StoreId,
     machine: &MachineTag,
     segments: &mut Vec<OpenSegment>,
@@ -123,12 +124,12 @@ fn rebuild(
 ) -> Result<BTreeSet<SegmentId>> {
     let mut rebuilt = BTreeSet::new();
     let versions: BTreeSet<u32> = segments.iter().map(|s| s.header.machine.version).chain([machine.version]).collect();
-    let manifest = attached.manifest.as_ref().map(|m| m.block_bytes);
+    let manifest = store_dir.manifest.as_ref().map(|m| m.block_bytes);
     let block_bytes = manifest.or(segments.first().map(|s| s.header.block_bytes));
-    let block_bytes = block_bytes.unwrap_or_else(|| attached.storage.block_bytes());
-    for file in attached.segments.iter().filter(|file| bad.iter().any(|(id, _)| *id == file.id)) {
+    let block_bytes = block_bytes.unwrap_or_else(|| store_dir.storage.block_bytes());
+    for file in store_dir.segments.iter().filter(|file| bad.iter().any(|(id, _)| *id == file.id)) {
         let there = segments.iter().any(|segment| segment.file.id == file.id);
-        let Some(mut segment) = OpenSegment::from_first_frame(&*attached.storage, file, store, block_bytes)? else {
+        let Some(mut segment) = OpenSegment::from_first_frame(&*store_dir.storage, file, store, block_bytes)? else {
             continue;
         };
         // one epoch is one program; where nothing tells which, all must have been of one version
@@ -146,14 +147,14 @@ fn rebuild(
 
 type Segments = (Vec<OpenSegment>, Vec<(SegmentId, Error)>);
 
-fn segments(attached: &Attached, report: &mut SalvageReport) -> Result<Segments> {
+fn segments(store_dir: &StoreDir, report: &mut SalvageReport) -> Result<Segments> {
     let (mut whole, mut bad) = (Vec::new(), Vec::new());
-    for file in &attached.segments {
-        match OpenSegment::open_what_is_left(&*attached.storage, file) {
+    for file in &store_dir.segments {
+        match OpenSegment::open_what_is_left(&*store_dir.storage, file) {
             Ok((mut segment, found_bytes)) => {
                 let stated = segment.header.file_bytes;
                 if stated > found_bytes {
-                    let path = attached.storage.path(&file.name);
+                    let path = store_dir.storage.path(&file.name);
                     let reason = format!("the segment was {stated} bytes long and is {found_bytes} now");
                     report.damage(&Error::corrupt(path, found_bytes, None, reason));
                     let block = u64::from(segment.header.block_bytes);
@@ -169,9 +170,9 @@ fn segments(attached: &Attached, report: &mut SalvageReport) -> Result<Segments>
 }
 
 /// Whose store it is and which: as the manifest says or, without any, most of the segments, then the newest snapshot.
-fn owner<M: StateMachine>(attached: &Attached, segments: &[OpenSegment]) -> Result<(StoreId, MachineTag)> {
-    let path = || attached.storage.path("");
-    let (store, machine) = if let Some(manifest) = &attached.manifest {
+fn owner<M: StateMachine>(store_dir: &StoreDir, segments: &[OpenSegment]) -> Result<(StoreId, MachineTag)> {
+    let path = || store_dir.storage.path("");
+    let (store, machine) = if let Some(manifest) = &store_dir.manifest {
         (manifest.store, manifest.machine.clone())
     } else {
         let mut votes: BTreeMap<StoreId, (u64, MachineTag)> = BTreeMap::new();
@@ -181,8 +182,8 @@ fn owner<M: StateMachine>(attached: &Attached, segments: &[OpenSegment]) -> Resu
             machine.version = machine.version.max(header.machine.version);
         }
         let most = votes.into_iter().max_by_key(|(_, (count, _))| *count).map(|(store, (_, machine))| (store, machine));
-        let header = |lsn: &Lsn| crate::snapshot::check(&*attached.storage, *lsn).ok().map(|(header, _)| header);
-        let snapshot = || attached.snapshots.iter().find_map(header).map(|header| (header.store, header.machine));
+        let header = |lsn: &Lsn| crate::snapshot::check(&*store_dir.storage, *lsn).ok().map(|(header, _)| header);
+        let snapshot = || store_dir.snapshots.iter().find_map(header).map(|header| (header.store, header.machine));
         most.or_else(snapshot).ok_or_else(|| {
             let reason = "no manifest, segment header or snapshot is whole: whose store it is cannot be told";
             Error::corrupt(path(), 0, None, reason)
@@ -220,6 +221,6 @@ fn drop_twins(storage: &dyn Storage, segments: &mut Vec<OpenSegment>, bad: &mut 
 /// The storage of an inventory, for those who need it shared.
 impl Inventory {
     pub(super) fn storage(&self) -> &Arc<dyn Storage> {
-        &self.attached.storage
+        &self.store_dir.storage
     }
 }

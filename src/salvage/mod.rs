@@ -44,13 +44,15 @@ pub use report::{Base, Behind, Gap, Outcome, Reach, SalvageReport};
 
 use crate::engine::backup::NewStore;
 use crate::error::{Error, Result};
-use crate::format::{MachineTag, names};
+use crate::ids::MachineTag;
+use crate::io::sync::Arc;
+use crate::io::{Directory, Storage};
 use crate::machine::StateMachine;
 use crate::options::Options;
-use crate::recovery::{Recovered, RecoveryPolicy, recover};
-use crate::storage::Storage;
-use crate::sync::Arc;
-use crate::wal::attach::Attached;
+use crate::options::RecoveryPolicy;
+use crate::recovery::{Recovered, recover};
+use crate::store::layout as names;
+use crate::store::open_dir::StoreDir;
 use inventory::Inventory;
 use names::FileName;
 use source::Source;
@@ -73,9 +75,9 @@ pub fn salvage<M: StateMachine>(
     reach: Reach,
 ) -> Result<SalvageReport> {
     let source = Arc::new(Source::new(source));
-    let (attached, lost) = Attached::for_salvage(source.clone())?;
-    if attached.is_new() && lost.is_none() {
-        let path = attached.storage.path("");
+    let (store_dir, lost) = StoreDir::for_salvage(source.clone())?;
+    if store_dir.is_new() && lost.is_none() {
+        let path = store_dir.storage.path("");
         return Err(Error::NotAStore { path, reason: "it holds neither a manifest nor a segment".into() });
     }
     // after the source's lock, so that a store is not salvaged into itself
@@ -83,12 +85,12 @@ pub fn salvage<M: StateMachine>(
     let mut report = SalvageReport::new(reach);
     let options = Options::new().recovery(RecoveryPolicy::ReadOnly);
     let state = match recover::<M>(source.clone(), &options) {
-        Ok(recovered) => Some(take_whole(recovered, &attached, &mut report)),
+        Ok(recovered) => Some(take_whole(recovered, &store_dir, &mut report)),
         Err(error @ (Error::Locked { .. } | Error::UnsupportedVersion { .. } | Error::Full { .. })) => {
             return Err(error);
         }
         Err(_) => {
-            let inventory = Inventory::take::<M>((attached, lost), &mut report)?;
+            let inventory = Inventory::take::<M>((store_dir, lost), &mut report)?;
             let gathered = gather::gather::<M>(&inventory, reach, &mut report)?;
             report.outcome = if gathered.is_some() { Outcome::Partial } else { Outcome::Nothing };
             gathered.map(|gathered| gathered.tell(&mut report))
@@ -102,12 +104,12 @@ pub fn salvage<M: StateMachine>(
 }
 
 /// The store opens as it is: what opening it gives is what it holds.
-fn take_whole<M: StateMachine>(recovered: Recovered<M>, attached: &Attached, report: &mut SalvageReport) -> M {
+fn take_whole<M: StateMachine>(recovered: Recovered<M>, store_dir: &StoreDir, report: &mut SalvageReport) -> M {
     let found = recovered.report;
     report.outcome = Outcome::Whole;
     report.machine = Some(MachineTag { name: M::NAME.into(), version: M::VERSION });
-    let origin = attached.manifest.as_ref().map(|m| m.origin);
-    let origin = origin.or_else(|| attached.segments.first().map(|s| s.base)).unwrap_or_default();
+    let origin = store_dir.manifest.as_ref().map(|m| m.origin);
+    let origin = origin.or_else(|| store_dir.segments.first().map(|s| s.base)).unwrap_or_default();
     report.base = Some(found.snapshot.map_or(Base::Origin(origin), Base::Snapshot));
     report.end = Some(found.end);
     (report.records, report.transactions, report.undone) = (found.records, found.redone, found.undone);

@@ -1,7 +1,7 @@
 //! What salvage found, kept and had to leave.
 
 use crate::error::Error;
-use crate::format::{Lsn, MachineTag};
+use crate::ids::{Lsn, MachineTag};
 use crate::inspect::{Finding, Severity};
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! A damaged store as salvage sees it: nothing can be written to it, and what the device cannot read counts as damage
 //! instead of ending everything.
 
-use crate::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
-use crate::sync::{Arc, Mutex};
+use crate::io::sync::{Arc, Mutex};
+use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, Storage, WritePath};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -37,8 +37,8 @@ fn refuse<T>() -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, "a store that is salvaged is not written to"))
 }
 
-impl Storage for Source {
-    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+impl Directory for Source {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         if mode != OpenMode::Read {
             return refuse();
         }
@@ -63,24 +63,12 @@ impl Storage for Source {
         refuse()
     }
 
-    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn StorageLock>> {
+    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
         if mode == LockMode::Shared { self.store.lock(mode) } else { refuse() }
     }
 
     fn block_bytes(&self) -> u32 {
         self.store.block_bytes()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.store.monotonic()
-    }
-
-    fn wall_clock_micros(&self) -> u64 {
-        self.store.wall_clock_micros()
-    }
-
-    fn random(&self) -> u64 {
-        self.store.random()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -92,8 +80,22 @@ impl Storage for Source {
     }
 }
 
+impl Clock for Source {
+    fn monotonic(&self) -> Duration {
+        self.store.monotonic()
+    }
+
+    fn wall_clock_micros(&self) -> u64 {
+        self.store.wall_clock_micros()
+    }
+
+    fn random(&self) -> u64 {
+        self.store.random()
+    }
+}
+
 struct SourceFile {
-    file: Arc<dyn StorageFile>,
+    file: Arc<dyn File>,
     name: String,
     block_bytes: usize,
     unreadable: Arc<Mutex<Unreadable>>,
@@ -130,7 +132,7 @@ impl SourceFile {
     }
 }
 
-impl StorageFile for SourceFile {
+impl File for SourceFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.file.read_at(buf, offset)
     }

@@ -5,9 +5,9 @@
 
 use super::inventory::Inventory;
 use crate::error::{Error, Result};
-use crate::format::{Lsn, SegmentId};
-use crate::wal::scan::{Chunk, Scanner};
-use crate::wal::segments::{OpenSegment, check_sequence};
+use crate::ids::{Lsn, SegmentId};
+use crate::wal::scan::scanner::{Chunk, Scanner};
+use crate::wal::scan::segment_set::{OpenSegment, check_sequence};
 use std::collections::VecDeque;
 
 /// The next of what is there.
@@ -124,7 +124,7 @@ impl<'a> Walker<'a> {
 }
 
 fn scan(inventory: &Inventory, run: Run, start: Lsn) -> Scanner {
-    let clean_end = inventory.attached.manifest.as_ref().map(|m| m.clean_end);
+    let clean_end = inventory.store_dir.manifest.as_ref().map(|m| m.clean_end);
     Scanner::over(inventory.storage().clone(), run.segments, start, inventory.watermark(), clean_end)
 }
 

@@ -4,7 +4,7 @@
 //! written whole with zeros, take no memory. No byte past `len` is ever read; whoever shortens the
 //! file clears what lies behind, so that a longer file shows zeros there. Also here: which pages of a file take up space.
 
-use crate::sync::{Arc, OnceLock};
+use crate::io::sync::{Arc, OnceLock};
 use std::collections::BTreeMap;
 
 pub(super) const PAGE_BYTES: usize = 4096;

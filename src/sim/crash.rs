@@ -10,7 +10,7 @@ use super::inode::Unit;
 use super::rng::{Rng, mix};
 use super::state::{Image, InFlight, Ino, apply_entry};
 use crate::error::Error;
-use crate::sync::Arc;
+use crate::io::sync::Arc;
 use std::fmt;
 use std::str::FromStr;
 
@@ -57,7 +57,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::storage::{OpenMode, Storage};
+    /// use seawal::io::{OpenMode, Storage};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -80,7 +80,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::storage::{OpenMode, Storage};
+    /// use seawal::io::{OpenMode, Storage};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -100,7 +100,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::storage::{OpenMode, Storage};
+    /// use seawal::io::{OpenMode, Storage};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;

@@ -8,8 +8,8 @@ use super::inode::Inode;
 use super::state::{Config, EntryChange, Image, Ino, Names, State, down, eio, no_space, open_kind};
 use super::trace::Op;
 use super::write::sync_error;
-use crate::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
-use crate::sync::{Arc, Mutex};
+use crate::io::sync::{Arc, Mutex};
+use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath};
 use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ const WALL_CLOCK_START_MICROS: u64 = 1_700_000_000_000_000;
 ///
 /// ```
 /// use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-/// use seawal::storage::{OpenMode, Storage};
+/// use seawal::io::{OpenMode, Storage};
 ///
 /// let disk = SimDisk::new(1);
 /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -49,7 +49,7 @@ pub struct SimDisk {
 ///
 /// ```
 /// use seawal::sim::SimDisk;
-/// use seawal::storage::{Storage, WritePath};
+/// use seawal::io::{Storage, WritePath};
 /// let disk = SimDisk::builder().seed(3).block_bytes(512).write_path(WritePath::BufferedSync).build();
 /// assert_eq!(disk.block_bytes(), 512);
 /// ```
@@ -276,8 +276,8 @@ impl SimDisk {
     }
 }
 
-impl Storage for SimDisk {
-    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+impl Directory for SimDisk {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         check_name(name)?;
         let op = Op { offset: mode as u64, ..Op::new(open_kind(mode), name) };
         let ino = self.state.lock().simple(&op, |image| {
@@ -329,7 +329,7 @@ impl Storage for SimDisk {
         })
     }
 
-    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn StorageLock>> {
+    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
         let op = Op { offset: mode as u64, ..Op::new(OpKind::Lock, "") };
         let mut state = self.state.lock();
         state.simple(&op, |_| Ok(()))?;
@@ -354,6 +354,16 @@ impl Storage for SimDisk {
         self.state.lock().image.config.block_bytes
     }
 
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from("/sim").join(name)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.state.lock().image.config.warning.map(str::to_owned).into_iter().collect()
+    }
+}
+
+impl Clock for SimDisk {
     /// The simulated clock: a microsecond for each operation, and what [`SimDisk::advance`] adds.
     fn monotonic(&self) -> Duration {
         self.state.lock().image.clock
@@ -366,14 +376,6 @@ impl Storage for SimDisk {
     fn random(&self) -> u64 {
         self.state.lock().image.rng.next()
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        PathBuf::from("/sim").join(name)
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        self.state.lock().image.config.warning.map(str::to_owned).into_iter().collect()
-    }
 }
 
 /// Held until dropped.
@@ -382,7 +384,7 @@ struct SimLock {
     mode: LockMode,
 }
 
-impl StorageLock for SimLock {}
+impl DirectoryLock for SimLock {}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
@@ -437,7 +439,7 @@ impl SimFile {
     }
 }
 
-impl StorageFile for SimFile {
+impl File for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let op = Op { offset, len: buf.len() as u64, ..self.op(OpKind::ReadAt) };
         self.state.lock().perform(&op, |image, fault| {

@@ -9,7 +9,7 @@
 //! It knows nothing of names, space and faults.
 
 use super::content::{Content, Extents, PAGE_BYTES, Page, SECTOR_BYTES, SECTORS_PER_PAGE, chunks, mask_of, sectors_of};
-use crate::sync::Arc;
+use crate::io::sync::Arc;
 
 /// Changes that a power loss keeps or loses: a length as one, sectors each on its own.
 #[derive(Clone, Debug)]

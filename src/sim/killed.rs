@@ -24,7 +24,8 @@ const OUTSTANDING: usize = 4096;
 ///     |n| KvCommand::put("", n.to_be_bytes(), "value"),
 ///     |loser, n| KvCommand::put("losers", [loser.to_be_bytes(), n.to_be_bytes()].concat(), "value"),
 /// )?;
-/// let (engine, report) = Options::new().open_reporting::<Kv>(dir.path())?;
+/// let engine = Options::new().open::<Kv>(dir.path())?;
+/// let report = engine.recovery_report().clone();
 /// assert_eq!((report.undone, report.undo_steps), (3, 30));
 /// assert_eq!(engine.iter()?.count(), 1_000);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

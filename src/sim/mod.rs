@@ -1,6 +1,6 @@
 //! The deterministic simulator: a disk that can be crashed, filled up and made to fail.
 //!
-//! [`SimDisk`] implements [`crate::storage::Storage`], so that production code runs on it unchanged. It
+//! [`SimDisk`] implements [`crate::io::Storage`], so that production code runs on it unchanged. It
 //! keeps what is durable apart from what is only written, and everything it decides comes from one
 //! seed. It knows nothing of logs and transactions.
 //!

@@ -18,7 +18,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::SimDisk;
-    /// use seawal::storage::{OpenMode, Storage};
+    /// use seawal::io::{OpenMode, Storage};
     /// use std::collections::BTreeMap;
     ///
     /// let disk = SimDisk::new(7);

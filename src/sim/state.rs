@@ -14,8 +14,8 @@ use super::inode::Inode;
 use super::points::Points;
 use super::rng::Rng;
 use super::trace::{Op, Trace};
-use crate::storage::WritePath;
-use crate::sync::{Arc, Condvar};
+use crate::io::WritePath;
+use crate::io::sync::{Arc, Condvar};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -80,7 +80,7 @@ pub(super) struct Image {
     pub(super) seq: u64,
     /// The size of the disk; `None` for one that is never full.
     pub(super) capacity: Option<u64>,
-    /// For [`crate::storage::Storage::random`].
+    /// For [`crate::io::Storage::random`].
     pub(super) rng: Rng,
     /// For what faults leave behind, apart so that a fault does not change the numbers a program draws.
     pub(super) fault_rng: Rng,
@@ -364,6 +364,6 @@ pub(super) fn no_space() -> io::Error {
 }
 
 /// The kind of an open, for the trace and for faults.
-pub(super) fn open_kind(mode: crate::storage::OpenMode) -> OpKind {
-    if mode == crate::storage::OpenMode::CreateNew { OpKind::Create } else { OpKind::Open }
+pub(super) fn open_kind(mode: crate::io::OpenMode) -> OpKind {
+    if mode == crate::io::OpenMode::CreateNew { OpKind::Create } else { OpKind::Open }
 }

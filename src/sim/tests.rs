@@ -5,13 +5,13 @@ mod liars;
 mod possible;
 
 use super::{Crash, Fault, OpKind, Persistence, SimDisk};
-use crate::storage::{AlignedBuf, LockMode, OpenMode, Storage, StorageFile, WritePath, read_device_full, write_all_at};
+use crate::io::{self, AlignedBuf, Clock, Directory, LockMode, OpenMode, WritePath, read_device_full, write_all_at};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-type File = Arc<dyn StorageFile>;
+type File = Arc<dyn io::File>;
 
 fn blocks(count: usize, byte: u8) -> AlignedBuf {
     let mut buf = AlignedBuf::zeroed(count * 4096).unwrap();
@@ -58,7 +58,7 @@ fn is_sync_all_ok(disk: &SimDisk) -> bool {
 
 #[test]
 fn sync_makes_content_and_length_durable_on_both_calls() {
-    for sync in [StorageFile::sync_data, StorageFile::sync_all] {
+    for sync in [io::File::sync_data, io::File::sync_all] {
         let (disk, file) = new();
         write_all_at(&*file, &[7; 5000], 100).unwrap();
         assert_eq!(disk.crash(Crash::Nothing).read_file("f").unwrap(), b"");

@@ -4,8 +4,8 @@ use super::disk::SimDisk;
 use super::fault::Fault;
 use super::inode::Inode;
 use super::state::{Held, Image, InFlight, Ino, eio, no_space};
-use crate::storage::WritePath;
-use crate::sync::Arc;
+use crate::io::WritePath;
+use crate::io::sync::Arc;
 use std::borrow::Cow;
 use std::io;
 
@@ -15,7 +15,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::storage::{AlignedBuf, OpenMode, Storage};
+    /// use seawal::io::{AlignedBuf, OpenMode, Storage};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;

@@ -7,13 +7,13 @@
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::expect_used)
 )]
 
-mod read;
-mod source;
-mod strokes;
+mod chunk_reader;
+mod io_pacing;
+mod load;
 mod write;
 
-pub(crate) use read::{check, load};
-pub(crate) use write::{Pace, Unpaced, write};
+pub(crate) use load::{check, load};
+pub(crate) use write::{SnapshotThrottle, Unpaced, write};
 
 /// Whether other threads may help: one that reads or writes ahead, and those that decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +24,11 @@ pub(crate) enum Help {
     Threads,
 }
 
-impl From<crate::wal::Background> for Help {
-    fn from(background: crate::wal::Background) -> Help {
+impl From<crate::options::Background> for Help {
+    fn from(background: crate::options::Background) -> Help {
         match background {
-            crate::wal::Background::Threads => Help::Threads,
-            crate::wal::Background::Manual => Help::None,
+            crate::options::Background::Threads => Help::Threads,
+            crate::options::Background::Manual => Help::None,
         }
     }
 }

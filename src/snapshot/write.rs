@@ -4,19 +4,20 @@
 //! piece is durable once it has been written, so what is read back is what the device holds.
 
 use super::Help;
-use super::source::{Source, Written};
-use super::strokes::Strokes;
 use crate::error::{Error, Result, out_of_space};
 use crate::format::bytes::put_varint;
 use crate::format::manifest::SnapshotEntry;
 use crate::format::snapshot::{
     CHUNK_HEADER_BYTES, ChunkKind, END_BYTES, HEADER_BYTES, SnapshotEnd, SnapshotHeader, seal_chunk,
 };
-use crate::format::{Lsn, StoreId, names};
+use crate::ids::{Lsn, StoreId};
+use crate::io::sync::{Arc, mpsc, thread};
+use crate::io::{AlignedBuf, File, Storage, create_anew, write_all_at};
 use crate::machine::StateMachine;
-use crate::storage::{AlignedBuf, Storage, StorageFile, create_anew, write_all_at};
-use crate::sync::{Arc, mpsc, thread};
-use crate::txn::{Table, guarded};
+use crate::snapshot::chunk_reader::{Source, Written};
+use crate::snapshot::io_pacing::IoPacing;
+use crate::store::layout as names;
+use crate::txn::{ActiveTransactions, guarded};
 use std::io::{self, Write};
 
 /// How much content a chunk holds.
@@ -33,7 +34,7 @@ const PACED_WRITE_BYTES: usize = 1 << 20;
 const PIECES: usize = 3;
 
 /// How fast a snapshot is to be written.
-pub(crate) trait Pace {
+pub(crate) trait SnapshotThrottle {
     /// Whether others are to get at the device between pieces.
     fn is_gentle(&self) -> bool;
     /// Is called with the bytes encoded so far after each chunk, and may wait, or give the snapshot up.
@@ -43,7 +44,7 @@ pub(crate) trait Pace {
 /// As fast as it goes.
 pub(crate) struct Unpaced;
 
-impl Pace for Unpaced {
+impl SnapshotThrottle for Unpaced {
     fn is_gentle(&self) -> bool {
         false
     }
@@ -61,9 +62,9 @@ pub(crate) fn write<M: StateMachine>(
     storage: &dyn Storage,
     header: &SnapshotHeader,
     state: M,
-    table: &Table<M::Command>,
+    table: &ActiveTransactions<M::Command>,
     help: Help,
-    pace: &mut dyn Pace,
+    pace: &mut dyn SnapshotThrottle,
 ) -> Result<SnapshotEntry> {
     let name = names::snapshot(header.lsn);
     let temp = names::temp(&name);
@@ -93,15 +94,15 @@ fn write_temp<M: StateMachine>(
     temp: &str,
     header: &SnapshotHeader,
     state: M,
-    table: &Table<M::Command>,
+    table: &ActiveTransactions<M::Command>,
     help: Help,
-    pace: &mut dyn Pace,
+    pace: &mut dyn SnapshotThrottle,
 ) -> Result<SnapshotEntry> {
     let fail = |operation, e| failed(storage, temp, operation, e);
     let file = create_anew(storage, temp).map_err(|(operation, e)| fail(operation, e))?;
     let target = Target { file: &*file, block_bytes: storage.block_bytes() as usize, fail: &fail };
     let gentle = pace.is_gentle();
-    let strokes = if gentle { Strokes::GENTLE } else { Strokes::WHOLE };
+    let pacing = if gentle { IoPacing::GENTLE } else { IoPacing::WHOLE };
     let file_bytes = match help {
         Help::None => {
             let mut write = |bytes: &[u8], offset| target.write(bytes, offset);
@@ -116,8 +117,8 @@ fn write_temp<M: StateMachine>(
             let (spares_out, spares_in) = mpsc::channel::<AlignedBuf>();
             let (ends_out, ends_in) = mpsc::channel::<u64>();
             let target = &target;
-            let writer = scope.spawn(move || write_all(target, strokes, &pieces_in, &spares_out, &ends_out));
-            let verifier = scope.spawn(move || verify(storage, temp, header, Written::so_far(ends_in, strokes)));
+            let writer = scope.spawn(move || write_all(target, pacing, &pieces_in, &spares_out, &ends_out));
+            let verifier = scope.spawn(move || verify(storage, temp, header, Written::so_far(ends_in, pacing)));
             let out = Out::Ahead { pieces: pieces_out, spares: spares_in };
             let encoded = Pieces::new(out, gentle, target)
                 .and_then(|mut pieces| encode(&mut pieces, header, state, table, pace, &fail));
@@ -138,8 +139,8 @@ fn encode<M: StateMachine>(
     pieces: &mut Pieces<'_>,
     header: &SnapshotHeader,
     state: M,
-    table: &Table<M::Command>,
-    pace: &mut dyn Pace,
+    table: &ActiveTransactions<M::Command>,
+    pace: &mut dyn SnapshotThrottle,
     fail: &dyn Fn(&'static str, io::Error) -> Error,
 ) -> Result<u64> {
     let mut block = [0; HEADER_BYTES];
@@ -178,7 +179,7 @@ fn verify(storage: &dyn Storage, name: &str, header: &SnapshotHeader, written: W
 
 /// The file, and how its errors are told.
 struct Target<'a> {
-    file: &'a dyn StorageFile,
+    file: &'a dyn File,
     block_bytes: usize,
     fail: &'a (dyn Fn(&'static str, io::Error) -> Error + Sync),
 }
@@ -206,14 +207,14 @@ impl Target<'_> {
 /// Writes pieces as they come, and tells what is durable.
 fn write_all(
     target: &Target<'_>,
-    strokes: Strokes,
+    pacing: IoPacing,
     pieces: &mpsc::Receiver<AlignedBuf>,
     spares: &mpsc::Sender<AlignedBuf>,
     durable: &mpsc::Sender<u64>,
 ) -> Result<()> {
     let mut offset = 0u64;
     while let Ok(piece) = pieces.recv() {
-        strokes.write(&piece, |part, at| target.write(part, offset.saturating_add(at)))?;
+        pacing.write(&piece, |part, at| target.write(part, offset.saturating_add(at)))?;
         offset = offset.saturating_add(piece.len() as u64);
         if target.whole_blocks(piece.len()) == piece.len() {
             // whoever has gone has failed, and says so himself
@@ -318,13 +319,18 @@ struct ChunkWriter<'a, 'b> {
     index: u32,
     end: SnapshotEnd,
     checksums: crc32fast::Hasher,
-    pace: &'a mut dyn Pace,
+    pace: &'a mut dyn SnapshotThrottle,
     /// The error of `pace`, which the stream's own error type cannot carry.
     paced: Option<Error>,
 }
 
 impl<'a, 'b> ChunkWriter<'a, 'b> {
-    fn new(pieces: &'a mut Pieces<'b>, store: StoreId, lsn: Lsn, pace: &'a mut dyn Pace) -> io::Result<Self> {
+    fn new(
+        pieces: &'a mut Pieces<'b>,
+        store: StoreId,
+        lsn: Lsn,
+        pace: &'a mut dyn SnapshotThrottle,
+    ) -> io::Result<Self> {
         let (kind, checksums, end) = (ChunkKind::Part, crc32fast::Hasher::new(), SnapshotEnd::default());
         let mut chunks =
             ChunkWriter { pieces, store, lsn, kind, start: 0, index: 0, end, checksums, pace, paced: None };
@@ -407,7 +413,7 @@ impl Write for ChunkWriter<'_, '_> {
     }
 }
 
-fn write_table<M: StateMachine>(table: &Table<M::Command>, out: &mut dyn Write) -> io::Result<()> {
+fn write_table<M: StateMachine>(table: &ActiveTransactions<M::Command>, out: &mut dyn Write) -> io::Result<()> {
     let mut bytes = Vec::new();
     put_varint(table.len() as u64, &mut bytes);
     for (id, undo) in table.iter() {
@@ -435,15 +441,15 @@ fn write_table<M: StateMachine>(table: &Table<M::Command>, out: &mut dyn Write) 
 mod tests {
     use super::*;
     use crate::format::snapshot::decode_chunk_header;
-    use crate::format::{Epoch, MachineTag};
+    use crate::ids::{Epoch, MachineTag};
+    use crate::io::{Directory, OpenMode};
     use crate::kv::{Kv, KvCommand};
     use crate::sim::SimDisk;
-    use crate::storage::OpenMode;
 
     /// Does something to the file once all of it has been written, and before it is read back.
     struct Written<'a>(&'a SimDisk, &'a str, &'a dyn Fn(&SimDisk, &str, u64));
 
-    impl Pace for Written<'_> {
+    impl SnapshotThrottle for Written<'_> {
         fn is_gentle(&self) -> bool {
             false
         }
@@ -501,7 +507,7 @@ mod tests {
             let disk = SimDisk::new(1);
             let (name, temp) = (names::snapshot(ours.lsn), names::temp(&names::snapshot(ours.lsn)));
             let mut pace = Written(&disk, &temp, change);
-            let written = write(&disk, &ours, kv.clone(), &Table::default(), Help::None, &mut pace);
+            let written = write(&disk, &ours, kv.clone(), &ActiveTransactions::default(), Help::None, &mut pace);
             match (written, wanted) {
                 (Ok(entry), None) => {
                     let bytes = disk.read_file(&name).unwrap().len() as u64;
@@ -533,7 +539,7 @@ mod tests {
                 }
             };
             let mut pace = Written(&disk, &temp, &change);
-            let written = write(&disk, &ours, kv.clone(), &Table::default(), Help::None, &mut pace);
+            let written = write(&disk, &ours, kv.clone(), &ActiveTransactions::default(), Help::None, &mut pace);
             if at as u64 >= bytes_before.get() {
                 assert!(bytes_before.get() > 6_000_000 && written.is_ok(), "{written:?}");
                 break;

@@ -14,20 +14,20 @@
 //! Nothing here depends on a hash order or on an address: the same calls in the same order give the same
 //! grants and the same victims. Locks know nothing of what they guard, nor of LSNs.
 
+mod counters;
 mod held;
 mod request;
 mod table;
-mod tally;
 
 #[cfg(test)]
 mod tests;
 
 use crate::error::{Error, Result};
+use crate::io::sync::{Arc, Condvar, Mutex};
 use crate::machine::{Access, Claim, Extent, Footprint};
-use crate::sync::{Arc, Condvar, Mutex};
+use counters::LockCounters;
 use std::time::{Duration, Instant};
-use table::{Answer, Patience, Table};
-use tally::Tally;
+use table::{Answer, LockTable, Patience};
 
 /// Who holds or waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,32 +40,32 @@ pub(crate) struct Owner {
 
 /// All locks of one engine.
 ///
-/// Lock order: `table`, then a single [`Spot`]. Nothing of the caller's runs under either, and waiters are woken after
+/// Lock order: `table`, then a single [`WaitSlot`]. Nothing of the caller's runs under either, and waiters are woken after
 /// `table` is let go.
 #[derive(Debug)]
 pub(crate) struct Locks {
     /// Who holds what and who waits for whom.
-    table: Mutex<Table>,
+    table: Mutex<LockTable>,
     /// What is held, in numbers, readable without the table.
-    tally: Arc<Tally>,
+    counters: Arc<LockCounters>,
 }
 
 /// Where one waiter sleeps.
 #[derive(Debug, Default)]
-struct Spot {
+struct WaitSlot {
     /// How the wait ended. Set once, by who holds the table's lock.
     outcome: Mutex<Option<Result<()>>>,
     changed: Condvar,
 }
 
 /// Spots whose waits have ended, to be woken once the table is let go.
-type Wakes = Vec<Arc<Spot>>;
+type Wakes = Vec<Arc<WaitSlot>>;
 
 impl Locks {
     /// Locks of which none is held.
     pub(crate) fn new() -> Self {
-        let tally = Arc::new(Tally::new());
-        Locks { table: Mutex::new(Table::new(Arc::clone(&tally))), tally }
+        let counters = Arc::new(LockCounters::new());
+        Locks { table: Mutex::new(LockTable::new(Arc::clone(&counters))), counters }
     }
 
     /// Whether nobody but `except` holds anything that conflicts with the footprint. It takes nothing, and waiters don't count.
@@ -74,7 +74,7 @@ impl Locks {
     /// that excludes every change of the state, who gets `true`, sees no change of an owner that has not released:
     /// that owner would have taken its locks before it made the change, and the change came before the caller's turn.
     pub(crate) fn is_free(&self, footprint: &Footprint, except: Option<Owner>) -> bool {
-        if self.tally.is_empty() || footprint.claims().iter().all(|claim| self.tally.admits(claim)) {
+        if self.counters.is_empty() || footprint.claims().iter().all(|claim| self.counters.admits(claim)) {
             return true;
         }
         let table = self.table.lock();
@@ -83,12 +83,12 @@ impl Locks {
 
     /// Whether nobody holds anything: then [`is_free`](Self::is_free) says yes to whatever it is asked.
     pub(crate) fn are_free(&self) -> bool {
-        self.tally.is_empty()
+        self.counters.is_empty()
     }
 
     /// [`is_free`](Self::is_free) for a single key.
     pub(crate) fn key_is_free(&self, access: Access, key: &[u8], except: Option<Owner>) -> bool {
-        if self.tally.is_empty() || self.tally.admits_key(access, key) {
+        if self.counters.is_empty() || self.counters.admits_key(access, key) {
             return true;
         }
         !self.table.lock().held().key_conflicts(access, key, except.map(|o| o.id))
@@ -96,7 +96,7 @@ impl Locks {
 
     /// [`is_free`](Self::is_free) for any footprint that only reads. It may say no though some are.
     pub(crate) fn is_free_to_read(&self) -> bool {
-        self.tally.admits_all(Access::Shared)
+        self.counters.admits_all(Access::Shared)
     }
 
     /// Takes all claims of the footprint at once, on top of what the owner holds, and waits for as long as `timeout` until they are free.
@@ -150,7 +150,7 @@ impl Locks {
     }
 
     /// Sleeps until the wait ends or the time is over.
-    fn wait(&self, owner: Owner, spot: &Spot, timeout: Duration) -> Result<()> {
+    fn wait(&self, owner: Owner, spot: &WaitSlot, timeout: Duration) -> Result<()> {
         let deadline = Instant::now().checked_add(timeout);
         let mut outcome = spot.outcome.lock();
         loop {
@@ -179,7 +179,7 @@ impl Locks {
     }
 }
 
-impl Spot {
+impl WaitSlot {
     fn answer(&self, outcome: Result<()>) {
         *self.outcome.lock() = Some(outcome);
     }

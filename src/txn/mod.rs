@@ -2,15 +2,15 @@
 //!
 //! It knows nothing of segments, files or fsync.
 
-mod hardening;
+mod active;
+mod commit_watermarks;
 mod locks;
-mod table;
-mod undo;
+mod undo_list;
 
-pub(crate) use hardening::{Hardening, Needed};
+pub(crate) use active::{ActiveTransactions, Scope, UndoFault, roll_back, undo_last};
+pub(crate) use commit_watermarks::{CommitWatermarks, DurabilityBarrier};
 pub(crate) use locks::{Locks, Owner};
-pub(crate) use table::{Scope, Table, UndoFault, roll_back, undo_last};
-pub(crate) use undo::{UndoEntry, UndoList};
+pub(crate) use undo_list::{UndoEntry, UndoList};
 
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};

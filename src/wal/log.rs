@@ -1,74 +1,28 @@
 //! The log as its users see it.
 
-use super::attach::Attached;
-use super::background::LogStep;
-use super::commit::Commit;
-use super::groups::Groups;
-use super::queue::{NoRoom, Queue};
-use super::reader::Records;
-use super::root::Root;
-use super::scan::Scanner;
-use super::spares::Spares;
-use super::start::{LogReport, open_alone};
+use super::queue::{Queue, Shortage};
 use super::ticket::LogTicket;
-use super::writer::Identity;
-use super::{Background, Level};
 use crate::error::{Error, Result};
 use crate::format::bytes::Head;
+use crate::format::frame;
 use crate::format::manifest::Manifest;
-use crate::format::{Epoch, Lsn, frame};
-use crate::storage::{Create, DiskStorage, Storage, StorageLock, WritePath};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, thread};
+use crate::ids::{Epoch, Lsn};
+use crate::io::sync::{Arc, AtomicBool, Mutex, Ordering, thread};
+use crate::io::{Create, DirectoryLock, DiskStorage, Storage, WritePath};
+use crate::options::{Background, LogOptions};
+use crate::store::manifest_file::ManifestFile;
+use crate::store::open_dir::StoreDir;
+use crate::wal::Level;
+use crate::wal::batch_sizes::BatchSizes;
+use crate::wal::flusher::LogStep;
+use crate::wal::group_commit::GroupCommit;
+use crate::wal::open::{LogReport, open_alone};
+use crate::wal::scan::reader::Records;
+use crate::wal::scan::scanner::Scanner;
+use crate::wal::segment_pool::SegmentPool;
+use crate::wal::segment_writer::Identity;
 use std::path::Path;
 use std::time::Duration;
-
-/// Sizes and limits of a log.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct LogOptions {
-    /// What the records are, written into every file; at most 64 bytes. A log of another name is refused.
-    pub name: String,
-    /// The version of the records' meaning.
-    pub version: u32,
-    /// The largest size of a segment file, in bytes. No record can be larger.
-    pub segment_bytes: u64,
-    /// The size of the first segment; later ones double up to the limit.
-    pub first_segment_bytes: u64,
-    /// Records are gathered into frames of up to this size, in bytes. A larger record has a frame of its own.
-    pub max_frame_bytes: u64,
-    /// How much may wait in memory to be written before an append has to wait, in bytes.
-    pub max_pending_bytes: u64,
-    /// How many frames may be on their way to the device at once, each begun as soon as there is something to write. `None` is one, which
-    /// those join who were woken by the one before.
-    pub max_in_flight: Option<usize>,
-    /// For how long one of four or more that wait for the device lets others run before it sleeps. Where a durable write takes more
-    /// than half of it, everybody sleeps at once.
-    pub most_awake: Duration,
-    /// How many segments are kept ready ahead of need; one of them is the reserve that lets a full disk be opened.
-    pub ready_spares: usize,
-    /// How many segments are kept for use again at the most.
-    pub most_spares: usize,
-    /// Who does the work behind the scenes.
-    pub background: Background,
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        LogOptions {
-            name: "log".into(),
-            version: 1,
-            segment_bytes: 64 << 20,
-            first_segment_bytes: 1 << 20,
-            max_frame_bytes: 1 << 20,
-            max_pending_bytes: 64 << 20,
-            max_in_flight: None,
-            most_awake: Duration::from_micros(500),
-            ready_spares: 2,
-            most_spares: 4,
-            background: Background::Threads,
-        }
-    }
-}
 
 /// Where a record was placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +51,7 @@ pub struct LogStats {
     /// Records appended since then.
     pub records: u64,
     /// How many records each of the frames held that were written since then.
-    pub groups: Groups,
+    pub groups: BatchSizes,
     /// Frames that went directly to the device.
     pub direct_writes: u64,
     /// Syncs of data written through the page cache.
@@ -111,12 +65,12 @@ pub struct LogStats {
 /// What an open log shares with its tickets and threads.
 pub(crate) struct Inner {
     pub(super) storage: Arc<dyn Storage>,
-    pub(super) commit: Commit,
-    pub(super) spares: Spares,
-    pub(super) root: Arc<Mutex<Root>>,
+    pub(super) commit: GroupCommit,
+    pub(super) spares: SegmentPool,
+    pub(super) root: Arc<Mutex<ManifestFile>>,
     pub(super) identity: Identity,
     pub(super) options: LogOptions,
-    pub(super) lock: Mutex<Option<Box<dyn StorageLock>>>,
+    pub(super) lock: Mutex<Option<Box<dyn DirectoryLock>>>,
     pub(super) stop: AtomicBool,
     pub(super) closed: AtomicBool,
     /// Where this open began to write.
@@ -132,7 +86,7 @@ impl Inner {
             Err(error) if error.is_full() => Ok(()),
             other => other.map(|_| ()),
         };
-        if self.commit.has_room(0) == Err(NoRoom::Manifest) {
+        if self.commit.has_room(0) == Err(Shortage::Manifest) {
             return Ok(());
         }
         full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.spares().is_empty()))?;
@@ -163,8 +117,8 @@ impl Inner {
 
     /// Does so now where there was no space for it when the log was opened. Returns whether it did; on a disk that is still full there
     /// is nothing to be done.
-    pub(super) fn publish_owed_epoch(&self) -> Result<bool> {
-        if self.commit.has_room(0) != Err(NoRoom::Manifest) {
+    pub(super) fn publish_pending_epoch(&self) -> Result<bool> {
+        if self.commit.has_room(0) != Err(Shortage::Manifest) {
             return Ok(false);
         }
         match self.publish_epoch() {
@@ -175,7 +129,7 @@ impl Inner {
         Ok(true)
     }
 
-    /// Changes the manifest of a log that still writes; see [`Root::publish`].
+    /// Changes the manifest of a log that still writes; see [`ManifestFile::publish`].
     pub(super) fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         let mut root = self.root.lock();
         self.commit.check_latch()?;
@@ -183,11 +137,11 @@ impl Inner {
     }
 
     /// Makes room for what did not fit, or says why there is none.
-    fn make_room(&self, lack: NoRoom, still: impl Fn(&mut Queue) -> bool) -> Result<()> {
+    fn make_room(&self, lack: Shortage, still: impl Fn(&mut Queue) -> bool) -> Result<()> {
         self.commit.check_latch()?;
         match lack {
-            NoRoom::Spare { bytes } => self.spares.prepare(&self.commit, bytes, still).map(|_| ()),
-            NoRoom::Pending => {
+            Shortage::Spare { bytes } => self.spares.prepare(&self.commit, bytes, still).map(|_| ()),
+            Shortage::Pending => {
                 let end = {
                     let mut queue = self.commit.queue.lock();
                     queue.seal()?;
@@ -195,7 +149,7 @@ impl Inner {
                 };
                 self.commit.wait(end, Level::Written)
             }
-            NoRoom::Manifest => {
+            Shortage::Manifest => {
                 if still(&mut self.commit.queue.lock()) {
                     self.publish_epoch()?;
                     self.commit.queue.lock().bar(false);
@@ -302,7 +256,7 @@ impl Log {
         let listed = self.inner.commit.segments.lock().clone();
         let segments = listed
             .into_iter()
-            .map(|s| super::attach::SegmentFile { name: s.name, id: s.id, base: s.base })
+            .map(|s| crate::store::open_dir::SegmentFile { name: s.name, id: s.id, base: s.base })
             .collect::<Vec<_>>();
         let mut manifest = self.manifest();
         // a scan starts at a frame, and the nearest one known is the start of the segment; what lies below the log's start may be
@@ -312,7 +266,7 @@ impl Log {
         let start = start.unwrap_or_else(|| segments.first().map_or(from, |s| s.base));
         // a segment that was entered since is none of those listed, and holds nothing that is read here
         manifest.segment = segments.last().map_or(manifest.segment, |last| manifest.segment.min(last.id));
-        let view = Attached::listed(self.inner.storage.clone(), segments, manifest);
+        let view = StoreDir::listed(self.inner.storage.clone(), segments, manifest);
         Ok(Records::new(Scanner::new(&view, start)?.stop_at(upto), lsn, upto))
     }
 
@@ -468,13 +422,13 @@ impl Log {
 
     /// What a record of so many bytes lacks to be placed now, if anything. While nothing else is appended, the answer
     /// "nothing" holds.
-    pub(crate) fn lacks_room(&self, len: usize) -> Result<Option<NoRoom>> {
+    pub(crate) fn lacks_room(&self, len: usize) -> Result<Option<Shortage>> {
         self.inner.commit.check_latch()?;
         Ok(self.inner.commit.has_room(entry_bytes(len)).err())
     }
 
     /// Makes room for such a record. Blocks; no lock may be held.
-    pub(crate) fn make_room(&self, lack: NoRoom, len: usize) -> Result<()> {
+    pub(crate) fn make_room(&self, lack: Shortage, len: usize) -> Result<()> {
         self.inner.make_room(lack, |queue| queue.has_room(entry_bytes(len)).is_err())
     }
 
@@ -484,12 +438,12 @@ impl Log {
     }
 
     /// Sets room aside for a rollback, or makes it.
-    pub(crate) fn try_promise(&self, bytes: u64) -> Result<(), NoRoom> {
+    pub(crate) fn try_promise(&self, bytes: u64) -> Result<(), Shortage> {
         self.inner.commit.queue.lock().promise(bytes)
     }
 
     /// Makes room for a promise that could not be given. Blocks; no lock may be held.
-    pub(crate) fn make_promise_room(&self, lack: NoRoom, bytes: u64) -> Result<()> {
+    pub(crate) fn make_promise_room(&self, lack: Shortage, bytes: u64) -> Result<()> {
         self.inner.make_room(lack, |queue| match queue.promise(bytes) {
             Ok(()) => {
                 queue.release_promise(bytes);
@@ -574,7 +528,7 @@ impl Log {
         self.inner.root.lock().current().clone()
     }
 
-    /// Changes the manifest; see [`Root::publish`].
+    /// Changes the manifest; see [`ManifestFile::publish`].
     pub(crate) fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         self.inner.publish(change)
     }

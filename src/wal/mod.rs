@@ -18,35 +18,27 @@
     )
 )]
 
-pub(crate) mod attach;
-mod background;
-mod commit;
-pub(crate) mod evidence;
-mod groups;
-mod later;
+mod batch_sizes;
+mod device_latency;
+mod flusher;
+mod group_commit;
 mod log;
-#[cfg(all(test, loom))]
-mod models;
-mod pace;
+mod open;
 mod queue;
-pub(crate) mod reader;
-pub(crate) mod root;
 pub(crate) mod scan;
-pub(crate) mod segments;
-mod spares;
-mod start;
+mod segment_pool;
+mod segment_writer;
 mod ticket;
 mod waiters;
-mod writer;
 
-pub use background::LogStep;
-pub use groups::Groups;
+pub use crate::options::{Background, LogOptions};
+pub use batch_sizes::BatchSizes;
+pub use flusher::LogStep;
 pub(crate) use log::Position;
-pub use log::{Log, LogOptions, LogStats};
-pub use reader::Records;
-pub use scan::Tail;
-pub use start::LogReport;
-pub(crate) use start::{OpenLog, prepare_root};
+pub use log::{Log, LogStats};
+pub use open::LogReport;
+pub(crate) use open::{OpenLog, prepare_manifest};
+pub use scan::{Records, Tail};
 pub use ticket::LogTicket;
 
 /// What a record has survived once it is there.
@@ -56,14 +48,4 @@ pub enum Level {
     Written,
     /// On stable storage: survives power loss.
     Durable,
-}
-
-/// Who carries out the work behind the scenes: flushing tickets, preparing segments, taking checkpoints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Background {
-    /// Threads of the store's own.
-    #[default]
-    Threads,
-    /// Nobody, until asked step by step. One thread then sees one deterministic trace of operations.
-    Manual,
 }

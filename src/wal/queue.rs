@@ -13,15 +13,16 @@
 //! Nothing here blocks, writes or calls anything unknown.
 
 use super::Level;
-use super::attach::Spare;
-use super::groups::Groups;
 use super::waiters::{Waiters, Wake};
 use crate::error::{Error, Result};
 use crate::format::bytes::{Head, round_up};
+use crate::format::frame::HEADER_BYTES;
 use crate::format::frame::{self, FrameKind};
-use crate::format::{Lsn, frame::HEADER_BYTES};
-use crate::storage::AlignedBuf;
-use crate::sync::{AtomicU64, Ordering, thread};
+use crate::ids::Lsn;
+use crate::io::AlignedBuf;
+use crate::io::sync::{AtomicU64, Ordering, thread};
+use crate::store::open_dir::Spare;
+use crate::wal::batch_sizes::BatchSizes;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -97,7 +98,7 @@ pub(super) enum Work {
 
 /// Why a record cannot be placed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoRoom {
+pub(crate) enum Shortage {
     /// A spare of so many bytes behind its header is needed.
     Spare { bytes: u64 },
     /// Too much waits to be written.
@@ -168,7 +169,7 @@ pub(super) struct Queue {
     pub(super) flusher_is_idle: bool,
     pub(super) frames: u64,
     pub(super) records: u64,
-    pub(super) groups: Groups,
+    pub(super) groups: BatchSizes,
 }
 
 fn fresh_buffer(pool: &mut Vec<AlignedBuf>) -> Result<AlignedBuf> {
@@ -220,7 +221,7 @@ impl Queue {
             flusher_is_idle: false,
             frames: 0,
             records: 0,
-            groups: Groups::default(),
+            groups: BatchSizes::default(),
         })
     }
 
@@ -296,17 +297,17 @@ impl Queue {
     }
 
     /// Whether an ordinary record of `entry_bytes` with its length can be placed, whatever a leader takes away meanwhile.
-    pub(super) fn has_room(&self, entry_bytes: u64) -> Result<(), NoRoom> {
+    pub(super) fn has_room(&self, entry_bytes: u64) -> Result<(), Shortage> {
         if self.barred {
-            return Err(NoRoom::Manifest);
+            return Err(Shortage::Manifest);
         }
         if self.pending_bytes() > self.bounds.max_pending_bytes {
-            return Err(NoRoom::Pending);
+            return Err(Shortage::Pending);
         }
         let frame = frame::frame_bytes(entry_bytes, self.bounds.block_bytes);
         let floor = self.promised.saturating_add(RESERVE_BYTES);
         if self.spare_capacity() < floor {
-            return Err(NoRoom::Spare { bytes: floor.max(frame) });
+            return Err(Shortage::Spare { bytes: floor.max(frame) });
         }
         if self.fits_segment(frame) {
             return Ok(());
@@ -315,14 +316,14 @@ impl Queue {
         if self.spares.iter().any(|s| self.capacity(s) >= frame && left(s) >= floor) {
             return Ok(());
         }
-        Err(NoRoom::Spare { bytes: floor.max(frame) })
+        Err(Shortage::Spare { bytes: floor.max(frame) })
     }
 
     /// Sets room aside for records that must not fail for lack of it: the rollback of an open transaction.
-    pub(super) fn promise(&mut self, bytes: u64) -> Result<(), NoRoom> {
+    pub(super) fn promise(&mut self, bytes: u64) -> Result<(), Shortage> {
         let total = self.promised.saturating_add(bytes);
         if self.spare_capacity() < total.saturating_add(RESERVE_BYTES) {
-            return Err(NoRoom::Spare { bytes: total.saturating_add(RESERVE_BYTES) });
+            return Err(Shortage::Spare { bytes: total.saturating_add(RESERVE_BYTES) });
         }
         self.promised = total;
         Ok(())

@@ -3,8 +3,8 @@
 use super::Level;
 use super::log::Inner;
 use crate::error::Result;
-use crate::format::Lsn;
-use crate::sync::Arc;
+use crate::ids::Lsn;
+use crate::io::sync::Arc;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;

@@ -3,8 +3,8 @@
 //! It knows nothing of frames. The list wakes nobody: who takes someone out of it does so, once he has let go of the lock.
 
 use super::Level;
-use crate::format::Lsn;
-use crate::sync::thread;
+use crate::ids::Lsn;
+use crate::io::sync::thread;
 use std::task::Waker;
 
 /// Whom to wake when a position is reached.

@@ -6,8 +6,9 @@ use crate::layout::{FRAME_HEADER, Frame, Segment, fix_block, fix_frame, fix_snap
 use crate::stores::{Files, Store, on_disk, options};
 use seawal::inspect::{self, Soundness};
 use seawal::kv::Kv;
+use seawal::recovery::Verdict;
 use seawal::sim::{Crash, Fault, Persistence, SimDisk};
-use seawal::{Error, RecoveryPolicy, RecoveryReport, Verdict};
+use seawal::{Error, RecoveryPolicy, RecoveryReport};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -118,7 +118,7 @@ impl Workload {
         for file in std::fs::read_dir(self.left.path()).expect("a directory").map(|file| file.expect("a file")) {
             std::fs::copy(file.path(), copy.path().join(file.file_name())).expect("a copy");
         }
-        options(4 << 20).open_reporting::<Kv>(copy.path()).expect("recovery").1
+        options(4 << 20).open::<Kv>(copy.path()).expect("recovery").recovery_report().clone()
     }
 
     /// Does it so often. Under this name its instructions are counted.

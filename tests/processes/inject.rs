@@ -3,8 +3,8 @@
 use crate::child::{Running, command, started, tell};
 use crate::common::{Cmd, Rng, Stacks, scale, skipped, state};
 use crate::workload::{Ended, LOSERS, Model, WITNESS, open_with, options, perform};
+use seawal::io::WritePath;
 use seawal::machine::{Access, Footprint};
-use seawal::storage::WritePath;
 use seawal::wal::LogStep;
 use seawal::{Background, Engine, Error, ReadLevel, Step};
 use std::collections::BTreeMap;

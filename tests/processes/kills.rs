@@ -167,7 +167,8 @@ fn nothing_acknowledged_is_lost_and_nothing_is_partial_however_often_the_process
             std::thread::sleep(Duration::from_micros(rng.below(12_000)));
             recoveries += u64::from(!child.kill().iter().any(|line| line == "open"));
         }
-        let (engine, report) = options().open_reporting::<Stacks>(dir.path()).unwrap();
+        let engine = options().open::<Stacks>(dir.path()).unwrap();
+        let report = engine.recovery_report().clone();
         undone += report.undone;
         torn += u64::from(report.tail.is_some());
         committers.check(&state(&engine));

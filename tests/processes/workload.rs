@@ -1,7 +1,7 @@
 //! Transactions that follow from a thread's number and their own, and what they must leave behind.
 
 use crate::common::{Cmd, Rng, Stacks};
-use seawal::storage::{Create, DiskStorage, WritePath};
+use seawal::io::{Create, DiskStorage, WritePath};
 use seawal::{Durability, Engine, Error, ExecuteError, Options, Transaction};
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) fn options() -> Options {
 pub(crate) fn open_with(options: &Options, dir: &Path, path: WritePath) -> Result<Engine<Stacks>, Error> {
     let refused = |e| Error::Io { operation: "open", path: dir.into(), offset: None, source: Arc::new(e) };
     let storage = DiskStorage::open(dir, Create::IfMissing).map_err(refused)?.with_write_path(path);
-    options.open_on(Arc::new(storage)).map(|(engine, _)| engine)
+    options.open_on(Arc::new(storage))
 }
 
 /// How transaction `n` of a thread is carried out.
@@ -111,7 +111,7 @@ pub(crate) fn perform(engine: &Engine<Stacks>, thread: u8, n: u32) -> Result<End
             tx.commit_with(durability).map(|()| Ended::Acknowledged)
         }
         Shape::InteractiveTicket => {
-            let ticket = fill(engine, thread, commands)?.commit_ticket()?;
+            let ticket = fill(engine, thread, commands)?.submit()?;
             Ok(Ended::Promised(Box::new(|| ticket.wait())))
         }
         Shape::RolledBack => {

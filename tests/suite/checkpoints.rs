@@ -140,7 +140,7 @@ fn a_long_transaction_does_not_hold_truncation_back() {
 fn a_reader_of_a_clean_store_finds_no_log_to_redo() {
     let disk = SimDisk::new(4);
     let (engine, report) = open(&disk);
-    assert_eq!(report.verdict, seawal::Verdict::New);
+    assert_eq!(report.verdict, seawal::recovery::Verdict::New);
     for n in 0..20 {
         engine.execute(Cmd::push(1, n)).unwrap();
     }
@@ -149,7 +149,7 @@ fn a_reader_of_a_clean_store_finds_no_log_to_redo() {
     drop(engine);
     for _ in 0..3 {
         let (engine, report) = open(&disk.crash(Crash::Nothing));
-        assert_eq!(report.verdict, seawal::Verdict::Clean, "{report:?}");
+        assert_eq!(report.verdict, seawal::recovery::Verdict::Clean, "{report:?}");
         assert_eq!((report.records, report.redone, report.undone), (0, 0, 0));
         assert_eq!(state(&engine).at(1).len(), 20);
         engine.close().unwrap();
@@ -411,7 +411,11 @@ fn the_newer_copy_of_the_manifest_counts_whichever_of_the_two_it_is() {
         drop(engine);
         newer[usize::from(counter(&disk, "MANIFEST-1") > counter(&disk, "MANIFEST-0"))] += 1;
         let (engine, report) = open(&disk);
-        assert_eq!((report.verdict, report.records), (seawal::Verdict::Clean, 0), "operation {operation}: {report:?}");
+        assert_eq!(
+            (report.verdict, report.records),
+            (seawal::recovery::Verdict::Clean, 0),
+            "operation {operation}: {report:?}"
+        );
         assert_eq!(state(&engine).at(1), [1]);
     }
     assert!(newer[0] > 0 && newer[1] > 0, "{newer:?}");

@@ -1,9 +1,10 @@
 //! Disks that are full, that stay full, and that become full at any moment: a store always opens, and goes on once there is space.
 
 use crate::common::{Cmd, Rng, Stacks, manual, names, open, open_on, scale, state};
+use seawal::recovery::Verdict;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::{Background, LogStep};
-use seawal::{Engine, Error, ExecuteError, Options, Step, Verdict};
+use seawal::{Engine, Error, ExecuteError, Options, Step};
 use std::time::{Duration, Instant};
 
 fn is_full(result: Result<u32, ExecuteError<crate::common::Empty>>) -> bool {

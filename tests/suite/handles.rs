@@ -1,8 +1,8 @@
 //! Handles that are leaked, dropped or opened twice, tickets nobody waits for, groups whose leader fails.
 
 use crate::common::{Cmd, Stacks, manual, open, open_on, state};
+use seawal::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
 use seawal::{Background, Durability, Engine, Error, ExecuteError, Options};
 use std::io;
 use std::path::PathBuf;
@@ -83,7 +83,8 @@ fn a_process_that_ends_with_tickets_outstanding_leaves_a_whole_store() {
         .output()
         .unwrap();
     assert!(ended.status.success(), "{ended:?}");
-    let (engine, report) = Options::new().open_reporting::<Stacks>(dir.path()).unwrap();
+    let engine = Options::new().open::<Stacks>(dir.path()).unwrap();
+    let report = engine.recovery_report().clone();
     let left = state(&engine);
     let expected: Vec<u32> = (0..50).collect();
     assert!(left.at(1).len() >= 5 && expected.starts_with(&left.at(1)), "{left:?}, {report:?}");
@@ -164,45 +165,57 @@ fn a_waker_that_is_told_of_a_failure_runs_under_no_lock_of_the_log() {
 #[derive(Clone)]
 struct Explosive(SimDisk, Arc<AtomicBool>);
 
-struct ExplosiveFile(Arc<dyn StorageFile>, Arc<AtomicBool>);
+struct ExplosiveFile(Arc<dyn File>, Arc<AtomicBool>);
 
-impl Storage for Explosive {
-    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+impl Directory for Explosive {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(ExplosiveFile(self.0.open(name, mode)?, self.1.clone())))
     }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.0.list()
     }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.0.rename(from, to)
     }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         self.0.remove(name)
     }
+
     fn sync_dir(&self) -> io::Result<()> {
         self.0.sync_dir()
     }
-    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn StorageLock>> {
+
+    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
         self.0.lock(mode)
     }
+
     fn block_bytes(&self) -> u32 {
         self.0.block_bytes()
     }
-    fn monotonic(&self) -> Duration {
-        self.0.monotonic()
-    }
-    fn wall_clock_micros(&self) -> u64 {
-        self.0.wall_clock_micros()
-    }
-    fn random(&self) -> u64 {
-        self.0.random()
-    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.0.path(name)
     }
 }
 
-impl StorageFile for ExplosiveFile {
+impl Clock for Explosive {
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn wall_clock_micros(&self) -> u64 {
+        self.0.wall_clock_micros()
+    }
+
+    fn random(&self) -> u64 {
+        self.0.random()
+    }
+}
+
+impl File for ExplosiveFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.0.read_at(buf, offset)
     }
@@ -240,7 +253,7 @@ impl StorageFile for ExplosiveFile {
 fn a_leader_that_dies_in_the_middle_leaves_nobody_of_its_group_waiting() {
     let disk = Explosive(SimDisk::new(5), Arc::default());
     let options = manual().background(Background::Threads).lock_timeout(Duration::from_secs(5));
-    let (engine, _) = options.open_on::<Stacks>(Arc::new(disk.clone())).unwrap();
+    let engine = options.open_on::<Stacks>(Arc::new(disk.clone())).unwrap();
     let start = Barrier::new(9);
     let acknowledged: usize = thread::scope(|scope| {
         let committers: Vec<_> = (0..8u8)

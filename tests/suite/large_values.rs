@@ -1,10 +1,11 @@
 //! Values larger than what the log and snapshots are read and written in at once.
 
 use crate::common::{manual, open_on};
+use seawal::Engine;
 use seawal::kv::Kv;
+use seawal::recovery::Phase;
 use seawal::sim::{Crash, SimDisk};
 use seawal::wal::Background;
-use seawal::{Engine, Phase};
 use std::sync::{Arc, Mutex};
 
 const MEBI: usize = 1 << 20;

@@ -1,9 +1,9 @@
 //! The log on its own, on the simulated disk: what was acknowledged is there after any crash.
 
 use seawal::Error;
-use seawal::format::Lsn;
+use seawal::ids::Lsn;
+use seawal::io::WritePath;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::storage::WritePath;
 use seawal::wal::{Background, Log, LogOptions, LogStep, LogTicket};
 use std::sync::Arc;
 
@@ -150,10 +150,10 @@ fn truncation_gives_space_back_and_keeps_the_rest() {
 #[test]
 fn truncation_is_not_held_up_by_segments_that_somebody_else_has_removed() {
     // what is given up is used again as far as there may be spares, and removed beyond that
-    for most_spares in [0, 8] {
+    for max_preallocated_segments in [0, 8] {
         let disk = SimDisk::new(4);
         let mut options = options();
-        options.most_spares = most_spares;
+        options.max_preallocated_segments = max_preallocated_segments;
         let (log, _) = Log::open_on(Arc::new(disk.clone()), options).unwrap();
         for n in 0..100u8 {
             log.append(&[n; 3000]).unwrap().wait().unwrap();
@@ -164,7 +164,7 @@ fn truncation_is_not_held_up_by_segments_that_somebody_else_has_removed() {
         let gone = before[..before.len() - 2].iter().step_by(2);
         gone.clone().for_each(|name| disk.remove_file(name).unwrap());
         log.truncate_before(log.durable_lsn()).unwrap();
-        assert_eq!(segments(), before[before.len() - 1..], "{most_spares} spares");
+        assert_eq!(segments(), before[before.len() - 1..], "{max_preallocated_segments} spares");
         let bytes = disk.read_file(&before[before.len() - 1]).unwrap().len() as u64;
         let stats = log.stats();
         assert_eq!((stats.segments, stats.segment_bytes), (1, bytes));

@@ -1,8 +1,8 @@
 //! Devices that say they wrote and did not, or wrote somewhere else: damage is an error, and never wrong data.
 
 use crate::common::{Cmd, Stacks, manual, open_on, scale, state};
+use seawal::io::WritePath;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::storage::WritePath;
 use seawal::wal::LogStep;
 use seawal::{Engine, Error, Step};
 use std::collections::BTreeMap;

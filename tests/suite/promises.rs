@@ -1,9 +1,9 @@
 //! Smaller promises: clocks do not matter, every bound answers, what was written before is covered, and nobody waits for ever.
 
 use crate::common::{Cmd, Rng, Stacks, manual, open, open_on, scale, state};
+use seawal::io::{AlignedBuf, Clock, Directory, DirectoryLock, File, LockMode, OpenMode, Storage, WritePath};
 use seawal::machine::{Access, Footprint};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::storage::{AlignedBuf, LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
 use seawal::wal::{Log, LogOptions, LogStep};
 use seawal::{Background, Durability, Error, ExecuteError, Options, ReadLevel, Step};
 use std::io;
@@ -26,31 +26,45 @@ impl Jumping {
     }
 }
 
-impl Storage for Jumping {
-    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+impl Directory for Jumping {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         self.disk.open(name, mode)
     }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.disk.list()
     }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.disk.rename(from, to)
     }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         self.disk.remove(name)
     }
+
     fn sync_dir(&self) -> io::Result<()> {
         self.disk.sync_dir()
     }
-    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn StorageLock>> {
+
+    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
         self.disk.lock(mode)
     }
+
     fn block_bytes(&self) -> u32 {
         self.disk.block_bytes()
     }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.disk.path(name)
+    }
+}
+
+impl Clock for Jumping {
     fn monotonic(&self) -> Duration {
         self.disk.monotonic()
     }
+
     fn wall_clock_micros(&self) -> u64 {
         let asked = self.asked.lock().unwrap().take();
         asked.into_iter().for_each(|act| act());
@@ -62,11 +76,9 @@ impl Storage for Jumping {
             _ => Rng::new(n).next(),
         }
     }
+
     fn random(&self) -> u64 {
         self.disk.random()
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.disk.path(name)
     }
 }
 
@@ -77,7 +89,7 @@ fn a_calendar_that_jumps_back_and_forth_has_no_effect() {
         let jumps = |disk: SimDisk| Jumping::new(disk, seed);
         let mut states = Vec::new();
         for storage in [Arc::new(steady.clone()) as Arc<dyn Storage>, jumps(jumping.clone())] {
-            let (engine, _) = manual().open_on::<Stacks>(storage).unwrap();
+            let engine = manual().open_on::<Stacks>(storage).unwrap();
             let mut rng = Rng::new(seed);
             let mut tx = engine.begin().unwrap();
             for value in 0..60 {
@@ -93,7 +105,7 @@ fn a_calendar_that_jumps_back_and_forth_has_no_effect() {
             states.push(state(&engine));
         }
         let clock = jumping.crash(Crash::KillOnly);
-        let (engine, _) = manual().open_on::<Stacks>(jumps(clock.clone())).unwrap();
+        let engine = manual().open_on::<Stacks>(jumps(clock.clone())).unwrap();
         assert_eq!(state(&engine), states[1]);
         assert_eq!(states[0], states[1]);
         // the monotonic clock leaps with the machine's sleep: what is due is done, and nothing else happens
@@ -114,7 +126,7 @@ fn failed<T: std::fmt::Debug>(result: Result<T, ExecuteError<crate::common::Empt
 #[test]
 fn locks_are_kept_until_the_record_of_the_commit_is_in_the_log() {
     let storage = Jumping::new(SimDisk::new(2), 0);
-    let (engine, _) = manual().open_on::<Stacks>(storage.clone()).unwrap();
+    let engine = manual().open_on::<Stacks>(storage.clone()).unwrap();
     let mut tx = engine.begin().unwrap();
     tx.execute(Cmd::push(1, 1)).unwrap();
     let other = engine.clone();

@@ -2,12 +2,13 @@
 
 use crate::common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, scale, state};
 use crate::like_stacks::as_the_stacks;
+use seawal::io::{Clock, Create};
 use seawal::kv::{Kv, KvCommand};
 use seawal::machine::{DecodeError, StateMachine};
+use seawal::recovery::Verdict;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::storage::{Create, Storage};
 use seawal::wal::LogStep;
-use seawal::{Engine, Error, ExecuteError, Options, RecoveryPolicy, Step, Verdict};
+use seawal::{Engine, Error, ExecuteError, Options, RecoveryPolicy, Step};
 
 /// Behaves as the stacks do, under another name or version.
 macro_rules! other_machine {

@@ -1,8 +1,8 @@
 //! Defects that were found by reading, each held down by the shortest history that shows it.
 
 use crate::common::{Cmd, Stacks, manual, open, open_on, state};
+use seawal::io::WritePath;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::storage::WritePath;
 use seawal::wal::{Log, LogOptions, LogStep};
 use seawal::{Durability, Error, Step};
 use std::sync::Arc;

@@ -3,10 +3,10 @@
 
 use crate::common::{Cmd, Rng, Stacks, files, manual, names, open_on, scale};
 use crate::like_stacks::as_the_stacks;
+use seawal::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath};
 use seawal::machine::StateMachine;
 use seawal::salvage::{Base, Outcome, Reach, SalvageReport, Severity, salvage};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::storage::{LockMode, OpenMode, Storage, StorageFile, StorageLock, WritePath};
 use seawal::wal::LogStep;
 use seawal::{Engine, Error, Step, Transaction, inspect};
 use std::io;
@@ -127,7 +127,7 @@ fn salvaged(source: &SimDisk, reach: Reach) -> (SalvageReport, Option<Stacks>) {
     let checked = inspect::verify_machine::<Stacks>(Arc::new(target.clone())).unwrap();
     assert_eq!(checked.soundness(), inspect::Soundness::Clean, "{checked}");
     let (engine, opened) = open_on::<Stacks>(&target, &manual()).unwrap();
-    assert_eq!(opened.verdict, seawal::Verdict::Clean);
+    assert_eq!(opened.verdict, seawal::recovery::Verdict::Clean);
     (report, Some(engine.read(Stacks::clone).unwrap()))
 }
 
@@ -345,48 +345,60 @@ struct BadBlock {
     offset: u64,
 }
 
-struct BadFile(Arc<dyn StorageFile>, Option<u64>);
+struct BadFile(Arc<dyn File>, Option<u64>);
 
-impl Storage for BadBlock {
-    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+impl Directory for BadBlock {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         assert_eq!(mode, OpenMode::Read);
         let bad = (name == self.name).then_some(self.offset);
         Ok(Arc::new(BadFile(self.disk.open(name, mode)?, bad)))
     }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.disk.list()
     }
+
     fn rename(&self, _: &str, _: &str) -> io::Result<()> {
         panic!("not written to")
     }
+
     fn remove(&self, _: &str) -> io::Result<()> {
         panic!("not written to")
     }
+
     fn sync_dir(&self) -> io::Result<()> {
         panic!("not written to")
     }
-    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn StorageLock>> {
+
+    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
         assert_eq!(mode, LockMode::Shared);
         self.disk.lock(mode)
     }
+
     fn block_bytes(&self) -> u32 {
         self.disk.block_bytes()
     }
-    fn monotonic(&self) -> Duration {
-        self.disk.monotonic()
-    }
-    fn wall_clock_micros(&self) -> u64 {
-        self.disk.wall_clock_micros()
-    }
-    fn random(&self) -> u64 {
-        self.disk.random()
-    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.disk.path(name)
     }
 }
 
-impl StorageFile for BadFile {
+impl Clock for BadBlock {
+    fn monotonic(&self) -> Duration {
+        self.disk.monotonic()
+    }
+
+    fn wall_clock_micros(&self) -> u64 {
+        self.disk.wall_clock_micros()
+    }
+
+    fn random(&self) -> u64 {
+        self.disk.random()
+    }
+}
+
+impl File for BadFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.0.read_at(buf, offset)
     }

@@ -1,8 +1,8 @@
 //! The simulated disk under the engine: what it promises to those who explore with it.
 
 use crate::common::{Cmd, Stacks, files, manual, open, open_on, scale, stacks, state};
+use seawal::io::{Clock, WritePath};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::storage::{Storage, WritePath};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 

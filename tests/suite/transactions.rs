@@ -380,7 +380,7 @@ fn a_ticket_is_a_future_and_is_flushed_without_being_waited_for() {
     assert_eq!(block_on(engine.submit(Cmd::push(1, 1)).unwrap()).unwrap(), 1);
     let mut tx = engine.begin().unwrap();
     tx.execute(Cmd::push(1, 2)).unwrap();
-    block_on(tx.commit_ticket().unwrap()).unwrap();
+    block_on(tx.submit().unwrap()).unwrap();
     let ticket = engine.submit(Cmd::push(1, 3)).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while !ticket.is_done() {

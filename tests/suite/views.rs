@@ -2,8 +2,9 @@
 
 use crate::common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, state};
 use seawal::kv::Kv;
+use seawal::recovery::Verdict;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::{Engine, Error, Options, Verdict};
+use seawal::{Engine, Error, Options};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -29,7 +29,8 @@ fn a_store_in_memory_is_warned_of_by_its_kind() {
     let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
         return crate::common::skipped("/dev/shm cannot be written");
     };
-    let (engine, report) = Options::new().open_reporting::<Kv>(dir.path()).unwrap();
+    let engine = Options::new().open::<Kv>(dir.path()).unwrap();
+    let report = engine.recovery_report().clone();
     assert!(report.warnings.iter().any(|w| w.contains("nothing survives power loss")), "{report:?}");
     // a machine under load may be slower than that
     println!("{:?}", report.warnings);
@@ -39,7 +40,8 @@ fn a_store_in_memory_is_warned_of_by_its_kind() {
 #[test]
 fn a_store_on_a_disk_is_not_warned_of() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (engine, report) = Options::new().open_reporting::<Kv>(dir.path()).unwrap();
+    let engine = Options::new().open::<Kv>(dir.path()).unwrap();
+    let report = engine.recovery_report().clone();
     let too_fast = report.warnings.iter().any(|w| w.contains("less than any device"));
     let by_kind = report.warnings.iter().any(|w| w.contains("the store lies on"));
     assert!(by_kind || !too_fast, "{report:?}");

@@ -16,7 +16,7 @@ const BLOCK: usize = 4096;
 /// A file that was written through before, and is written to directly and synchronously.
 pub struct Floor {
     file: File,
-    buffer: seawal::storage::AlignedBuf,
+    buffer: seawal::io::AlignedBuf,
     at: u64,
 }
 
@@ -28,7 +28,7 @@ impl Floor {
         plain.sync_all().expect("a sync");
         let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::DSYNC | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(&path, flags, Mode::empty()).expect("direct I/O"));
-        let buffer = seawal::storage::AlignedBuf::zeroed(4 << 20).expect("memory");
+        let buffer = seawal::io::AlignedBuf::zeroed(4 << 20).expect("memory");
         Floor { file, buffer, at: 0 }
     }
 
@@ -55,7 +55,7 @@ impl Floor {
 }
 
 /// How many committers a second can sleep and be woken when nothing is written: who completes a group wakes each of the others by
-/// one `unpark`, instead of writing. Groups are all of the threads, or a half, so that some work while others are woken; the better
+/// one `unpark`, instead of writing. BatchSizes are all of the threads, or a half, so that some work while others are woken; the better
 /// of the two counts.
 pub fn wake_ups(threads: usize, time: Duration) -> f64 {
     let of = |part: usize| {
@@ -68,7 +68,7 @@ pub fn wake_ups(threads: usize, time: Duration) -> f64 {
 /// The sequential rate of the disk, in bytes a second: a new file of so many bytes, written in large direct pieces, and synced.
 pub fn new_file(dir: &Path, bytes: u64) -> f64 {
     let path = dir.join("sequential");
-    let buffer = seawal::storage::AlignedBuf::zeroed(4 << 20).expect("memory");
+    let buffer = seawal::io::AlignedBuf::zeroed(4 << 20).expect("memory");
     let began = Instant::now();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::DIRECT | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
@@ -86,7 +86,7 @@ pub fn new_file(dir: &Path, bytes: u64) -> f64 {
 
 /// Reads all files of a kind in a directory from the device, in large pieces. Returns how long it took, and how many bytes they hold.
 pub fn read_files(dir: &Path, extension: &str) -> (Duration, u64) {
-    let mut buffer = seawal::storage::AlignedBuf::zeroed(4 << 20).expect("memory");
+    let mut buffer = seawal::io::AlignedBuf::zeroed(4 << 20).expect("memory");
     let entries = std::fs::read_dir(dir).expect("a directory");
     let paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     let (began, mut bytes) = (Instant::now(), 0u64);

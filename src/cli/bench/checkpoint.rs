@@ -5,7 +5,7 @@ use super::floor::Floor;
 use super::place::Place;
 use super::{Bench, Figures, Tally, commit, goes_on, median, ratio, read};
 use crate::error::Error;
-use crate::sync::{AtomicBool, Mutex};
+use crate::io::sync::{AtomicBool, Mutex};
 use crate::{Engine, kv::Kv};
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -5,9 +5,9 @@ use super::floor::Floor;
 use super::place::Place;
 use super::{Bench, Figures, SLICE, Tally, goes_on, per_second, rates};
 use crate::Engine;
+use crate::durability::Durability;
+use crate::io::sync::{AtomicBool, Ordering, thread};
 use crate::kv::Kv;
-use crate::options::Durability;
-use crate::sync::{AtomicBool, Ordering, thread};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 

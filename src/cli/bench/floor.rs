@@ -2,8 +2,8 @@
 
 use super::super::failure::Failure;
 use super::{SLICE, Tally, open_disk};
-use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile};
-use crate::sync::Arc;
+use crate::io::sync::Arc;
+use crate::io::{AlignedBuf, Directory, File, OpenMode};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const PIECE_BYTES: u64 = 4 << 20;
 
 /// A file whose space was written before, so that a write of it changes no metadata.
 pub(super) struct Floor {
-    file: Arc<dyn StorageFile>,
+    file: Arc<dyn File>,
     buffer: AlignedBuf,
     block_bytes: u64,
     at: u64,
@@ -68,7 +68,7 @@ impl Floor {
             let at = self.place(bytes);
             let before = Instant::now();
             let part = self.buffer.get(..usize::try_from(bytes).unwrap_or(0)).unwrap_or_default();
-            crate::storage::write_all_at(&*self.file, part, at).map_err(failed)?;
+            crate::io::write_all_at(&*self.file, part, at).map_err(failed)?;
             tally.add(before.elapsed());
         }
         Ok(began.elapsed())

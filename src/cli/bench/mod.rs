@@ -14,9 +14,10 @@ use super::failure::{Failure, Status};
 use super::load::parse_durability;
 use super::say;
 use super::upkeep::path_name;
+use crate::durability::Durability;
+use crate::io::DiskStorage;
 use crate::kv::KvCommand;
-use crate::options::{Durability, Options};
-use crate::storage::DiskStorage;
+use crate::options::Options;
 use place::Place;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -153,7 +154,7 @@ impl Bench {
             ("value_bytes", self.value.into()),
             ("durability", durability.into()),
             ("write_path", path_name(disk.write_path()).into()),
-            ("warnings", crate::storage::Storage::warnings(&disk).into()),
+            ("warnings", crate::io::Directory::warnings(&disk).into()),
         ]))
     }
 
@@ -187,7 +188,7 @@ fn available_memory() -> Option<u64> {
 }
 
 fn open_disk(dir: &Path) -> Result<DiskStorage, Failure> {
-    DiskStorage::open(dir, crate::storage::Create::IfMissing)
+    DiskStorage::open(dir, crate::io::Create::IfMissing)
         .map_err(|e| Failure::io(format_args!("open {}", dir.display()), &e))
 }
 

@@ -4,9 +4,9 @@ use super::super::failure::{Failure, Status};
 use super::place::Place;
 use super::{Bench, Figures, KEY_BYTES, SLICE, Tally, goes_on, key, mix, per_second, rates, value};
 use crate::Engine;
+use crate::durability::Durability;
+use crate::io::sync::{AtomicBool, Ordering, thread};
 use crate::kv::{Kv, KvCommand};
-use crate::options::Durability;
-use crate::sync::{AtomicBool, Ordering, thread};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,8 @@
 //! The balances follow from the rows, so that a transfer which is there by half shows.
 
 use crate::cli::failure::{Failure, Status};
+use crate::io::Create;
 use crate::kv::{Kv, KvCommand};
-use crate::storage::Create;
 use crate::{Engine, Options};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -20,7 +20,8 @@ pub(in crate::cli) struct Worker {
 
 impl Worker {
     pub(in crate::cli) fn run(&self) -> Result<(), Failure> {
-        let (store, report) = Options::new().checkpoint_log_bytes(CHECKPOINT_BYTES).open_reporting::<Kv>(&self.dir)?;
+        let store = Options::new().checkpoint_log_bytes(CHECKPOINT_BYTES).open::<Kv>(&self.dir)?;
+        let report = store.recovery_report().clone();
         // no open of the store ever used these ids
         let prefix = format!("{:06}", report.epoch.get());
         std::thread::spawn(|| {

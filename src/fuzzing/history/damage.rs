@@ -1,8 +1,8 @@
 //! What happens to files at rest.
 
 use crate::fuzzing::directory::Files;
+use crate::io::Directory;
 use crate::sim::SimDisk;
-use crate::storage::Storage;
 use arbitrary::Arbitrary;
 
 /// One thing that happens to one place.

@@ -4,7 +4,7 @@
 //! them, and those who come back for bytes anywhere in hundreds of megabytes find few of the pages' addresses at hand. And the heap
 //! stays free of them, so that what lies there for longer leaves no holes.
 
-use crate::storage::AlignedBuf;
+use crate::io::AlignedBuf;
 use std::alloc::{Layout, handle_alloc_error};
 
 const FIRST_BYTES: usize = if cfg!(test) { 64 } else { 32 << 10 };

@@ -21,7 +21,7 @@ pub(super) use memory::{CLASSES, class_of};
 pub(super) use stretch::Stretch;
 
 use super::head::{common_prefix, equal_heads, head, search_ties, separator};
-use super::spares::Spares;
+use super::spares::LeafPool;
 use memory::{build, fill};
 use std::cmp::Ordering;
 use std::hint::black_box;
@@ -235,7 +235,7 @@ impl Leaf {
         this: &mut Arc<Leaf>,
         key: &[u8],
         value: &[u8],
-        spares: &Spares,
+        spares: &LeafPool,
         seen: impl FnOnce(&[u8]) -> R,
     ) -> (Option<R>, Option<Arc<Leaf>>) {
         let (at, previous) = match this.search(key) {
@@ -260,7 +260,7 @@ impl Leaf {
     pub(super) fn remove<R>(
         this: &mut Arc<Leaf>,
         key: &[u8],
-        spares: &Spares,
+        spares: &LeafPool,
         seen: impl FnOnce(&[u8]) -> R,
     ) -> Option<R> {
         let at = this.search(key).ok()?;
@@ -275,7 +275,7 @@ impl Leaf {
     }
 
     /// Changes the leaf in place if nobody else holds it and it has `size` bytes, else a copy that has.
-    fn with_room(this: &mut Arc<Leaf>, size: usize, spares: &Spares, change: impl FnOnce(&mut Leaf)) {
+    fn with_room(this: &mut Arc<Leaf>, size: usize, spares: &LeafPool, change: impl FnOnce(&mut Leaf)) {
         match Arc::get_mut(this) {
             Some(leaf) if leaf.data.len() >= size => return change(leaf),
             Some(_) => {}
@@ -288,7 +288,7 @@ impl Leaf {
     }
 
     /// Puts a copy with at least `size` bytes of space in its place.
-    fn renew(this: &mut Arc<Leaf>, size: usize, spares: &Spares) {
+    fn renew(this: &mut Arc<Leaf>, size: usize, spares: &LeafPool) {
         let copy = this.copy_into(spares.place(size));
         spares.give(std::mem::replace(this, copy));
     }
@@ -311,7 +311,7 @@ impl Leaf {
     }
 
     /// The entries of a range, in a leaf of the size that they need.
-    fn copy_entries(&self, range: Range<usize>, spares: &Spares) -> Arc<Leaf> {
+    fn copy_entries(&self, range: Range<usize>, spares: &LeafPool) -> Arc<Leaf> {
         let size = range.len() * WORD + usize::from(self.word(range.end - 1).from_end) - self.end_of(range.start);
         fill(spares.place(size), |copy| {
             copy.push_entries(self, range);
@@ -320,7 +320,7 @@ impl Leaf {
     }
 
     /// Splits the leaf if it is too large. The entry at `changed` was the last to come.
-    fn split(this: &mut Arc<Leaf>, changed: usize, spares: &Spares) -> Option<Arc<Leaf>> {
+    fn split(this: &mut Arc<Leaf>, changed: usize, spares: &LeafPool) -> Option<Arc<Leaf>> {
         let len = this.len();
         if this.size() <= LEAF_BYTES || len < 2 {
             return None;

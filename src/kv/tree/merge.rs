@@ -9,7 +9,7 @@ use super::batch::{Batch, Sorted};
 use super::build::{Builder, LEAF_FILL, Placed, parents_of, root_of};
 use super::leaf::{LEAF_BYTES, Leaf};
 use super::node::{Inner, Link};
-use super::spares::Spares;
+use super::spares::LeafPool;
 use crate::kv::deal::{deal, most_threads};
 use std::ops::Range;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ struct Merger {
     spots: Vec<Result<usize, usize>>,
     /// An empty leaf with room for the most, to be used again.
     spare: Option<Arc<Leaf>>,
-    spares: Arc<Spares>,
+    spares: Arc<LeafPool>,
 }
 
 impl Merger {

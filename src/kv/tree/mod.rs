@@ -29,7 +29,7 @@ pub(crate) use spares::Drain;
 
 use leaf::Leaf;
 use node::{Children, Inner, Link};
-use spares::Spares;
+use spares::LeafPool;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(crate) struct Tree {
     root: Option<Link>,
     len: usize,
     payload_bytes: u64,
-    spares: Arc<Spares>,
+    spares: Arc<LeafPool>,
 }
 
 impl Tree {

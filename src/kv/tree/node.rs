@@ -7,7 +7,7 @@
 
 use super::leaf::{LEAF_BYTES, LINE, Leaf};
 use super::separators::Separators;
-use super::spares::Spares;
+use super::spares::LeafPool;
 use arrayvec::ArrayVec;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ impl Link {
         &mut self,
         key: &[u8],
         value: &[u8],
-        spares: &Spares,
+        spares: &LeafPool,
         seen: impl FnOnce(&[u8]) -> R,
     ) -> (Option<R>, Split) {
         match self {
@@ -108,7 +108,7 @@ impl Link {
     }
 
     /// Removes `key`. Returns what `seen` makes of its value.
-    pub(super) fn remove<R>(&mut self, key: &[u8], spares: &Spares, seen: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    pub(super) fn remove<R>(&mut self, key: &[u8], spares: &LeafPool, seen: impl FnOnce(&[u8]) -> R) -> Option<R> {
         match self {
             Link::Leaf(leaf) => Leaf::remove(leaf, key, spares, seen),
             Link::Inner(inner) => {

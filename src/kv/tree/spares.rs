@@ -21,7 +21,7 @@ const KEPT: usize = if cfg!(test) { 4 } else { 64 };
 
 /// What a tree and its clones have in common.
 #[derive(Debug, Default)]
-pub(super) struct Spares {
+pub(super) struct LeafPool {
     /// Whether a copy is being written out; only the first of several counts.
     draining: AtomicBool,
     /// The bytes of its entries that it has not passed.
@@ -32,7 +32,7 @@ pub(super) struct Spares {
     pool: Mutex<[Vec<Arc<Leaf>>; leaf::CLASSES]>,
 }
 
-impl Spares {
+impl LeafPool {
     /// Notes that the tree has replaced so many bytes that a clone still holds.
     pub(super) fn note_replaced(&self, bytes: usize) {
         if self.draining.load(Ordering::Relaxed) {
@@ -90,7 +90,7 @@ fn bytes_alone(link: &Link) -> usize {
 
 /// Sees a frozen tree being written out.
 #[derive(Debug)]
-pub(crate) struct Drain(Option<Arc<Spares>>);
+pub(crate) struct Drain(Option<Arc<LeafPool>>);
 
 impl Drain {
     pub(super) fn of(tree: &Tree) -> Drain {

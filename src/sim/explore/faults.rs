@@ -6,12 +6,13 @@ use super::oracle::{Judge, Lost, digest};
 use super::run::{Diary, Known, Refusals, Run, Stop, Stopped, wrong};
 use super::work::Step;
 use super::{Explore, Explored, Limits};
-use crate::engine::{ExecuteError, ReadLevel};
+use crate::durability::ReadLevel;
+use crate::engine::ExecuteError;
 use crate::error::Error;
-use crate::format::names::{FileName, parse};
 use crate::machine::{Access, Footprint};
 use crate::sim::rng::{Rng, mix};
 use crate::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
+use crate::store::layout::{FileName, parse};
 
 /// How often a run goes on after failures.
 const GO_ON: usize = 3;

@@ -3,8 +3,8 @@
 use super::super::SimDisk;
 use super::super::state::{Ino, Names};
 use super::run::Diary;
-use crate::format::names::{FileName, parse};
-use crate::sync::Arc;
+use crate::io::sync::Arc;
+use crate::store::layout::{FileName, parse};
 use std::collections::BTreeSet;
 
 /// The files that an engine left behind when they were looked at last.

@@ -36,11 +36,11 @@ use self::crashes::Exploration;
 use self::work::{Draw, Drawing, Source, Space, Step};
 use super::rng::{Rng, mix};
 use super::{SimDisk, SimDiskBuilder};
+use crate::io::WritePath;
+use crate::io::sync::{AtomicBool, AtomicU64, Ordering, thread};
 use crate::machine::StateMachine;
+use crate::options::Background;
 use crate::options::Options;
-use crate::storage::WritePath;
-use crate::sync::{AtomicBool, AtomicU64, Ordering, thread};
-use crate::wal::Background;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

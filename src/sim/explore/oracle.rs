@@ -5,8 +5,8 @@
 
 use super::run::Known;
 use super::work::shared;
+use crate::durability::Durability;
 use crate::machine::{Footprint, StateMachine};
-use crate::options::Durability;
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::time::Duration;

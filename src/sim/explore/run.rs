@@ -7,13 +7,14 @@ use super::files::Files;
 use super::oracle::{Judge, Lost, Oracle, digest};
 use super::slot::Slot;
 use super::work::{By, Leave, Look, SLOTS, Step};
-use crate::engine::{Engine, ExecuteError, ReadLevel, Step as EngineStep, Ticket};
+use crate::durability::Durability;
+use crate::durability::ReadLevel;
+use crate::engine::{Engine, ExecuteError, Step as EngineStep, Ticket};
 use crate::error::Error;
+use crate::io::Clock;
+use crate::io::sync::Arc;
 use crate::machine::{Access, Footprint, StateMachine};
-use crate::options::Durability;
 use crate::sim::SimDisk;
-use crate::storage::Storage;
-use crate::sync::Arc;
 use crate::wal::LogStep;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -465,9 +466,10 @@ fn shortened(line: String) -> String {
 
 /// Opens a store and takes the state out.
 fn open<M: Known>(plan: &Explore<M>, disk: &SimDisk, diary: &mut Diary) -> Stopped<(Engine<M>, M)> {
-    let (engine, report) = plan.options.open_on::<M>(Arc::new(disk.clone())).inspect_err(|error| {
+    let engine = plan.options.open_on::<M>(Arc::new(disk.clone())).inspect_err(|error| {
         diary.note(|| format!("open: {error}"));
     })?;
+    let report = engine.recovery_report();
     diary.note(|| format!("open: {report}"));
     diary.count("opened");
     if report.undone > 0 {

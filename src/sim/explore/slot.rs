@@ -2,11 +2,11 @@
 
 use super::run::{Known, Pending, Run, Stop, Stopped, footprint_of, is_ordinary, outcome, show, wrong};
 use super::work::{By, Look, Script, Source, Without};
+use crate::durability::Durability;
 use crate::engine::{ExecuteError, Savepoint, Step as EngineStep, Transaction};
 use crate::error::Error;
+use crate::io::Clock;
 use crate::machine::Footprint;
-use crate::options::Durability;
-use crate::storage::Storage;
 
 /// An open transaction with what the model knows of it.
 pub(super) struct Slot<M: Known> {
@@ -213,7 +213,7 @@ impl<M: Known> Run<'_, M> {
         let commands: Vec<M::Command> = effects.iter().map(|(command, _)| command.clone()).collect();
         let result = match by {
             By::Waiting => tx.commit_with(durability).map(|()| None),
-            By::Ticket => tx.commit_ticket_with(durability).map(Some),
+            By::Ticket => tx.submit_with(durability).map(Some),
         };
         self.diary.note(|| format!("{at}: commit {durability:?}, {by:?}: {}", outcome(&result)));
         let now = self.disk.monotonic();

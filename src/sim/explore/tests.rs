@@ -318,7 +318,7 @@ fn a_listed_workload_is_played_out_in_its_order() {
     explore.run().unwrap_or_else(|e| panic!("{e}"));
     let disk = SimDisk::new(1);
     explore.run_on(&disk).unwrap_or_else(|e| panic!("{e}"));
-    let engine = crate::Options::new().open_on::<Sums<Lawful>>(Arc::new(disk)).unwrap().0;
+    let engine = crate::Options::new().open_on::<Sums<Lawful>>(Arc::new(disk)).unwrap();
     assert!(engine.read(|m| m.sums.keys().copied().eq(0..9)).unwrap());
     let failure = Explore::<Sums<Lawful>>::workload(list)
         .one_in(20)

@@ -3,10 +3,10 @@
 //! A step makes sense whatever came before it, so that a history can be thinned out and still be run.
 
 use super::super::rng::Rng;
-use crate::engine::ReadLevel;
+use crate::durability::Durability;
+use crate::durability::ReadLevel;
+use crate::io::sync::Arc;
 use crate::machine::{Access, Claim, Footprint, StateMachine};
-use crate::options::Durability;
-use crate::sync::Arc;
 use crate::wal::LogStep;
 use std::fmt;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Tests of faults, limits of space and locks: each names the fact it checks.
 
 use super::*;
+use crate::io::Directory;
 
 #[test]
 fn after_a_failed_sync_the_cache_and_the_device_differ_for_ever() {

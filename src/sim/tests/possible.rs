@@ -1,6 +1,7 @@
 //! What a power loss can leave is what some subset of the pending units gives, and nothing else.
 
 use super::*;
+use crate::io::Directory;
 use crate::sim::rng::Rng;
 use std::collections::BTreeMap;
 

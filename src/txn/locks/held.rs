@@ -1,12 +1,12 @@
 //! Who holds what.
 //!
 //! Invariants: no two owners hold claims that conflict; each key and each wide extent stands once per owner, with the
-//! stronger access; the tally counts exactly these. Waiters are unknown here.
+//! stronger access; the counters counts exactly these. Waiters are unknown here.
 
-use super::tally::Tally;
 use super::{excludes, single_key, takes_in};
+use crate::io::sync::Arc;
 use crate::machine::{Access, Claim, Extent};
-use crate::sync::Arc;
+use crate::txn::locks::counters::LockCounters;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow, RangeBounds};
 
@@ -17,7 +17,7 @@ pub(super) struct Held {
     /// Ranges and everything. They are expected to be few, and are searched one by one.
     wide: Vec<WideHold>,
     owners: BTreeMap<u64, Share>,
-    tally: Arc<Tally>,
+    counters: Arc<LockCounters>,
 }
 
 #[derive(Debug)]
@@ -42,8 +42,8 @@ struct Share {
 }
 
 impl Held {
-    pub(super) fn new(tally: Arc<Tally>) -> Self {
-        Held { keys: BTreeMap::new(), wide: Vec::new(), owners: BTreeMap::new(), tally }
+    pub(super) fn new(counters: Arc<LockCounters>) -> Self {
+        Held { keys: BTreeMap::new(), wide: Vec::new(), owners: BTreeMap::new(), counters }
     }
 
     /// How many owners hold something.
@@ -149,17 +149,17 @@ impl Held {
             None => {
                 let key: Arc<[u8]> = Arc::from(key);
                 share.keys.push(Arc::clone(&key));
-                self.tally.add_key(claim.access, &key);
+                self.counters.add_key(claim.access, &key);
                 self.keys.insert(key, vec![KeyHold { owner, access: claim.access }]);
             }
             Some(holds) => match holds.iter_mut().find(|hold| hold.owner == owner) {
                 Some(hold) => {
                     hold.access = Access::Exclusive;
-                    self.tally.upgrade_key(key);
+                    self.counters.upgrade_key(key);
                 }
                 None => {
                     holds.push(KeyHold { owner, access: claim.access });
-                    self.tally.add_key(claim.access, key);
+                    self.counters.add_key(claim.access, key);
                     if let Some((key, _)) = self.keys.get_key_value(key) {
                         share.keys.push(Arc::clone(key));
                     }
@@ -172,11 +172,11 @@ impl Held {
         match self.wide.iter_mut().find(|hold| hold.owner == owner && hold.extent == claim.extent) {
             Some(hold) => {
                 hold.access = Access::Exclusive;
-                self.tally.upgrade_wide();
+                self.counters.upgrade_wide();
             }
             None => {
                 self.wide.push(WideHold { owner, access: claim.access, extent: claim.extent.clone() });
-                self.tally.add_wide(claim.access);
+                self.counters.add_wide(claim.access);
             }
         }
     }
@@ -188,17 +188,17 @@ impl Held {
             let Some(holds) = self.keys.get_mut(&key) else { continue };
             if let Some(at) = holds.iter().position(|hold| hold.owner == owner) {
                 let hold = holds.remove(at);
-                self.tally.remove_key(hold.access, &key);
+                self.counters.remove_key(hold.access, &key);
             }
             if holds.is_empty() {
                 self.keys.remove(&key);
             }
         }
-        let tally = &self.tally;
+        let counters = &self.counters;
         self.wide.retain(|hold| {
             let kept = hold.owner != owner;
             if !kept {
-                tally.remove_wide(hold.access);
+                counters.remove_wide(hold.access);
             }
             kept
         });
@@ -213,7 +213,7 @@ fn stop_at_other_than(except: Option<u64>) -> impl FnMut(u64) -> ControlFlow<()>
 impl Held {
     /// Asserts the module's invariants.
     pub(super) fn check(&self) {
-        let recount = Tally::new();
+        let recount = LockCounters::new();
         let mut held: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
         for (key, holds) in &self.keys {
             assert!(!holds.is_empty(), "a key that nobody holds is kept");
@@ -231,6 +231,6 @@ impl Held {
         }
         let shares = self.owners.iter().map(|(id, share)| (*id, (share.keys.len(), share.exclusive)));
         assert!(shares.eq(held), "an owner's share is not what it holds");
-        assert_eq!(format!("{recount:?}"), format!("{:?}", self.tally));
+        assert_eq!(format!("{recount:?}"), format!("{:?}", self.counters));
     }
 }

@@ -12,16 +12,16 @@
 
 use super::held::Held;
 use super::request::Request;
-use super::tally::Tally;
-use super::{Owner, Spot, Wakes};
+use super::{Owner, WaitSlot, Wakes};
 use crate::error::{Error, Result};
+use crate::io::sync::Arc;
 use crate::machine::Footprint;
-use crate::sync::Arc;
+use crate::txn::locks::counters::LockCounters;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct LockTable {
     held: Held,
     waits: BTreeMap<u64, Wait>,
     /// Owner to the waiters that have it among their blockers. Never an empty set.
@@ -36,7 +36,7 @@ struct Wait {
     ticket: u64,
     request: Request,
     blockers: BTreeSet<u64>,
-    spot: Arc<Spot>,
+    spot: Arc<WaitSlot>,
 }
 
 /// Whether a request that is not free may wait.
@@ -51,12 +51,12 @@ pub(super) enum Patience {
 pub(super) enum Answer {
     Granted,
     Refused(Error),
-    Waits(Arc<Spot>),
+    Waits(Arc<WaitSlot>),
 }
 
-impl Table {
-    pub(super) fn new(tally: Arc<Tally>) -> Self {
-        Table { held: Held::new(tally), waits: BTreeMap::new(), blocks: BTreeMap::new(), next_ticket: 0 }
+impl LockTable {
+    pub(super) fn new(counters: Arc<LockCounters>) -> Self {
+        LockTable { held: Held::new(counters), waits: BTreeMap::new(), blocks: BTreeMap::new(), next_ticket: 0 }
     }
 
     pub(super) fn held(&self) -> &Held {
@@ -104,7 +104,7 @@ impl Table {
     }
 
     /// Puts the request last in the queue and finds who blocks it. It is granted in [`settle`](Self::settle), if nobody does.
-    fn enqueue(&mut self, owner: Owner, request: Request) -> Arc<Spot> {
+    fn enqueue(&mut self, owner: Owner, request: Request) -> Arc<WaitSlot> {
         let id = owner.id;
         let mut blockers = BTreeSet::new();
         for claim in request.claims() {
@@ -118,7 +118,7 @@ impl Table {
         for blocker in &blockers {
             self.blocks.entry(*blocker).or_default().insert(id);
         }
-        let spot = Arc::new(Spot::default());
+        let spot = Arc::new(WaitSlot::default());
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.waits.insert(id, Wait { owner, ticket, request, blockers, spot: Arc::clone(&spot) });
@@ -292,7 +292,7 @@ impl Table {
 }
 
 #[cfg(test)]
-impl Table {
+impl LockTable {
     /// Asserts the module's invariants.
     pub(super) fn check(&self) {
         self.held.check();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::sync::{AtomicBool, AtomicU64, Ordering, thread};
+use crate::io::sync::{AtomicBool, AtomicU64, Ordering, thread};
 use Access::{Exclusive, Shared};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -23,9 +23,9 @@ fn scan(from: &str, to: &str) -> Footprint {
 
 /// Owners 1, 2, 3, … on one thread: waits are seen, not slept through. The owner's number is its age.
 struct Script {
-    table: Table,
-    tally: Arc<Tally>,
-    spots: BTreeMap<u64, Arc<Spot>>,
+    table: LockTable,
+    counters: Arc<LockCounters>,
+    spots: BTreeMap<u64, Arc<WaitSlot>>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -40,8 +40,8 @@ use State::*;
 
 impl Script {
     fn new() -> Self {
-        let tally = Arc::new(Tally::new());
-        Script { table: Table::new(Arc::clone(&tally)), tally, spots: BTreeMap::new() }
+        let counters = Arc::new(LockCounters::new());
+        Script { table: LockTable::new(Arc::clone(&counters)), counters, spots: BTreeMap::new() }
     }
 
     fn request(&mut self, id: u64, footprint: &Footprint, patience: Patience) -> State {
@@ -125,7 +125,7 @@ fn an_owner_never_conflicts_with_itself() {
         assert_eq!(s.ask(1, footprint), Granted);
     }
     s.release(1);
-    assert!(s.is_free(&Footprint::everything(Exclusive)) && s.tally.is_empty());
+    assert!(s.is_free(&Footprint::everything(Exclusive)) && s.counters.is_empty());
 }
 
 #[test]
@@ -350,14 +350,14 @@ fn an_attempt_leaves_no_trace() {
 fn the_tally_admits_what_is_surely_free_and_nothing_that_is_not() {
     let mut s = Script::new();
     s.ask(1, read("k"));
-    assert!(s.tally.admits_key(Shared, b"k") && !s.tally.admits_key(Exclusive, b"k"));
-    assert!(s.tally.admits_key(Exclusive, b"j"));
+    assert!(s.counters.admits_key(Shared, b"k") && !s.counters.admits_key(Exclusive, b"k"));
+    assert!(s.counters.admits_key(Exclusive, b"j"));
     s.ask(1, write("k"));
-    assert!(!s.tally.admits_key(Shared, b"k"));
+    assert!(!s.counters.admits_key(Shared, b"k"));
     s.ask(1, scan("a", "b"));
-    assert!(s.tally.admits_key(Shared, b"j") && !s.tally.admits_key(Exclusive, b"j"));
+    assert!(s.counters.admits_key(Shared, b"j") && !s.counters.admits_key(Exclusive, b"j"));
     s.release(1);
-    assert!(s.tally.is_empty());
+    assert!(s.counters.is_empty());
 }
 
 #[test]
@@ -537,7 +537,7 @@ fn many_threads_lose_no_update_and_all_transactions_end() {
     );
     assert_ne!(conflicts.into_inner(), 0, "no deadlock came up, so none was tested");
     assert_eq!((locks.holders(), locks.waiters()), (0, 0));
-    assert!(locks.tally.is_empty());
+    assert!(locks.counters.is_empty());
 }
 
 fn bound() -> impl Strategy<Value = Bound<String>> {
@@ -667,7 +667,7 @@ proptest! {
             }
         }
         prop_assert!(waiting.is_empty(), "{waiting:?} wait for nobody");
-        prop_assert!(s.tally.is_empty());
+        prop_assert!(s.counters.is_empty());
     }
 }
 

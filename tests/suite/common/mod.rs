@@ -208,7 +208,9 @@ pub(crate) fn open_on<M: StateMachine>(
     disk: &SimDisk,
     options: &Options,
 ) -> seawal::Result<(Engine<M>, RecoveryReport)> {
-    options.open_on::<M>(Arc::new(disk.clone()))
+    let engine = options.open_on::<M>(Arc::new(disk.clone()))?;
+    let report = engine.recovery_report().clone();
+    Ok((engine, report))
 }
 
 pub(crate) fn open(disk: &SimDisk) -> (Engine<Stacks>, RecoveryReport) {

@@ -160,8 +160,8 @@ impl Worker {
             return Some((did, End::RolledBack));
         }
         match self.rng.below(3) {
-            0 => tx.commit_ticket().unwrap().wait().unwrap(),
-            1 => drop(tx.commit_ticket().unwrap()),
+            0 => tx.submit().unwrap().wait().unwrap(),
+            1 => drop(tx.submit().unwrap()),
             _ => tx.commit_with(self.durability()).unwrap(),
         }
         Some((did, End::Committed))
@@ -225,7 +225,7 @@ fn explore(engine: &Engine<Kv>, tables: u64) {
 
 #[test]
 fn what_threads_see_at_once_is_strictly_serializable_on_a_simulated_disk() {
-    let (engine, _) = Options::new().open_on::<Kv>(Arc::new(SimDisk::new(1))).unwrap();
+    let engine = Options::new().open_on::<Kv>(Arc::new(SimDisk::new(1))).unwrap();
     explore(&engine, 60 * scale());
     engine.close().unwrap();
 }

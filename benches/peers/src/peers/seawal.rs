@@ -86,12 +86,12 @@ impl Session for Direct<'_> {
     }
 
     fn get(&mut self, n: u64) -> Option<usize> {
-        self.0.get_with(key(n), look).expect("a read")
+        self.0.with_value(key(n), look).expect("a read")
     }
 
     fn scan(&mut self, n: u64, entries: usize) -> usize {
         let all = |found: KvRange<'_>| found.take(entries).map(|(key, value)| look(key) + look(value)).sum();
-        self.0.range_with(&key(n)[..].., all).expect("a scan")
+        self.0.with_range(&key(n)[..].., all).expect("a scan")
     }
 }
 

@@ -26,7 +26,7 @@ fn little_is_kept(tree: &Tree) {
 
 #[test]
 fn the_place_of_a_leaf_that_nobody_holds_serves_the_next_of_its_size_and_few_are_kept() {
-    let spares = Spares::default();
+    let spares = LeafPool::default();
     let place = |leaf: &Arc<Leaf>| Arc::as_ptr(leaf).cast::<u8>();
     let (leaf, shared) = (Leaf::zeroed(1_000), Leaf::zeroed(1_000));
     let (first, other) = (place(&leaf), Arc::clone(&shared));

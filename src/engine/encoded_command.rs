@@ -1,0 +1,86 @@
+//! What a command is encoded into before any lock is taken, and the hashes of its keys: memory that a thread uses again and again.
+
+use crate::durability::Durability;
+use crate::error::Result;
+use crate::ids::Lsn;
+use crate::machine::{Footprint, StateMachine};
+use crate::txn::{CommitWatermarks, DurabilityBarrier, guarded, hash};
+use std::cell::Cell;
+
+/// More than this is not kept.
+const KEPT_BYTES: usize = 64 << 10;
+
+#[derive(Default)]
+struct Memory {
+    body: Vec<u8>,
+    hashes: Vec<usize>,
+}
+
+thread_local! {
+    static MEMORY: Cell<Memory> = Cell::default();
+}
+
+/// A command as bytes, and what it touches: by the hashes of its keys, unless there is a footprint.
+pub(super) struct EncodedCommand {
+    memory: Memory,
+    footprint: Option<Footprint>,
+}
+
+impl EncodedCommand {
+    /// Asks the machine for a command's bytes, and for its keys.
+    pub(super) fn of<M: StateMachine>(command: &M::Command) -> Result<EncodedCommand> {
+        // what another has taken out meanwhile, or a thread that ends has dropped, is made anew
+        let memory = MEMORY.try_with(Cell::take).unwrap_or_default();
+        let mut scratch = EncodedCommand { memory, footprint: None };
+        let Memory { body, hashes } = &mut scratch.memory;
+        body.clear();
+        hashes.clear();
+        guarded(|| M::encode(command, body))?;
+        if !guarded(|| M::each_key(command, &mut |key| hashes.push(hash(key))))? {
+            scratch.make_footprint::<M>(command)?;
+        }
+        Ok(scratch)
+    }
+
+    pub(super) fn body(&self) -> &[u8] {
+        &self.memory.body
+    }
+
+    /// Makes the footprint, for where locks are to be looked at.
+    pub(super) fn make_footprint<M: StateMachine>(&mut self, command: &M::Command) -> Result<()> {
+        if self.footprint.is_none() {
+            self.footprint = Some(guarded(|| M::footprint(command))?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn footprint(&self) -> Option<&Footprint> {
+        self.footprint.as_ref()
+    }
+
+    /// What an answer about what it touches needs.
+    pub(super) fn needed(&self, hardening: &CommitWatermarks) -> DurabilityBarrier {
+        match &self.footprint {
+            Some(footprint) => hardening.needed_for(footprint),
+            None => hardening.needed_for_keys(&self.memory.hashes),
+        }
+    }
+
+    /// Notes that what it writes hangs on everything below `end`.
+    pub(super) fn note(&self, hardening: &CommitWatermarks, end: Lsn, durability: Durability) {
+        match &self.footprint {
+            Some(footprint) => hardening.note(footprint, end, durability),
+            None => hardening.note_keys(&self.memory.hashes, end, durability),
+        }
+    }
+}
+
+impl Drop for EncodedCommand {
+    fn drop(&mut self) {
+        let Memory { body, hashes } = &self.memory;
+        if body.capacity() <= KEPT_BYTES && hashes.capacity().saturating_mul(size_of::<usize>()) <= KEPT_BYTES {
+            let memory = std::mem::take(&mut self.memory);
+            let _ = MEMORY.try_with(|kept| kept.set(memory));
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The numbers that name things, each a type of its own.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $hex:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// The id with this number.
+            pub const fn new(number: u64) -> Self {
+                Self(number)
+            }
+
+            /// The number.
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                if $hex { write!(f, "{:016x}", self.0) } else { write!(f, "{}", self.0) }
+            }
+        }
+    };
+}
+
+id!(
+    /// A position in the log, in bytes from its beginning; never reused. A record's LSN is where it
+    /// starts, and a durable LSN is the end of what is durable.
+    Lsn,
+    false
+);
+id!(
+    /// Counts the segments of a store, from 1.
+    SegmentId,
+    false
+);
+id!(
+    /// Counts the opens of a store, from 1.
+    Epoch,
+    false
+);
+id!(
+    /// A store's random name, in each of its files.
+    StoreId,
+    true
+);
+id!(
+    /// A transaction's name: the LSN of its first record.
+    TxnId,
+    false
+);
+
+impl Lsn {
+    /// Before everything.
+    pub const ZERO: Lsn = Lsn(0);
+
+    /// The position `bytes` further on; it stays at the highest position rather than wrap.
+    #[must_use]
+    pub const fn plus(self, bytes: u64) -> Lsn {
+        Lsn(self.0.saturating_add(bytes))
+    }
+
+    /// How many bytes lie between `earlier` and this position; 0 if it is not earlier.
+    pub const fn since(self, earlier: Lsn) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl TxnId {
+    /// The LSN of the transaction's first record.
+    pub const fn first_lsn(self) -> Lsn {
+        Lsn(self.0)
+    }
+}
+
+impl From<Lsn> for TxnId {
+    fn from(first: Lsn) -> TxnId {
+        TxnId(first.0)
+    }
+}
+
+/// A machine's name may be this long, in bytes.
+pub const MAX_MACHINE_NAME_BYTES: usize = 64;
+
+/// What the records of a log mean: the name and version of the machine that wrote them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineTag {
+    /// The machine's name, at most [`MAX_MACHINE_NAME_BYTES`] long.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+}

@@ -1,0 +1,337 @@
+//! The real storage: a directory of an operating system's file system.
+//!
+//! Invariants:
+//! - every file is reached through one descriptor of the directory, so that neither a change of the
+//!   working directory nor a rename of the store's directory redirects a call;
+//! - what cannot be written directly is written through the page cache and synced: slower, never wrong;
+//! - an error of a sync is returned once and the sync is never repeated on its behalf.
+//!
+//! It knows nothing of what the files hold, and of one name only: its own `LOCK`.
+
+use crate::io::disk_file::DiskFile;
+use crate::io::lock;
+use crate::io::lock::LOCK_FILE;
+use crate::io::probe;
+use crate::io::probe::Probe;
+use crate::io::sync::{Arc, AtomicBool, Ordering};
+use crate::io::sync_plausibility::SyncPlausibility;
+use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// `O_DSYNC` and nothing else.
+///
+/// rustix's `OFlags::DSYNC` carries the bits of `O_SYNC`, which would commit each file's times at every
+/// write. The number is the same on all Linux architectures but four, where the stricter flag serves.
+const DATA_SYNC: OFlags =
+    if cfg!(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64")) {
+        OFlags::DSYNC
+    } else {
+        OFlags::from_bits_retain(0o10000)
+    };
+
+/// At least so much of a large file that has lost its name is given back at once, and then there is a rest, for as many times as long as
+/// that took, though no longer than this: where the file system tells the device what is free, writes wait behind that. (Measured: a
+/// commit waited 2 to 9 ms for one file of 4 to 64 MiB.)
+const GIVE_BACK_BYTES: u64 = 1 << 20;
+/// There are so many rests for a file at the most.
+const MOST_RESTS: u64 = 256;
+const REST: u32 = 2;
+const LONGEST_REST: Duration = Duration::from_millis(5);
+
+/// Gives back the space of a file without a name, piece by piece. Best effort: what is left goes when the file is closed.
+fn give_back(file: &fs::File) {
+    let Ok(stat) = rustix::fs::fstat(file) else { return };
+    if stat.st_nlink != 0 || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return;
+    }
+    let mut len = u64::try_from(stat.st_size).unwrap_or(0);
+    let piece = GIVE_BACK_BYTES.max(len / MOST_RESTS);
+    while len > piece {
+        len = len.saturating_sub(piece);
+        let began = Instant::now();
+        if file.set_len(len).is_err() {
+            return;
+        }
+        std::thread::sleep(began.elapsed().saturating_mul(REST).min(LONGEST_REST));
+    }
+}
+
+/// What [`DiskStorage::open`] does about a directory that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// Makes it, readable by its owner alone.
+    IfMissing,
+    /// Answers [`io::ErrorKind::NotFound`].
+    Never,
+}
+
+/// A directory on a file system.
+///
+/// Durable writes go around the page cache (`O_DIRECT | O_DSYNC`) where the file system allows, else
+/// through it and a `fdatasync`; [`DiskStorage::write_path`] says which.
+///
+/// ```
+/// use seawal::io::{AlignedBuf, Create, DiskStorage, OpenMode, Storage};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let disk = DiskStorage::open(dir.path().join("store"), Create::IfMissing)?;
+/// let file = disk.open("data", OpenMode::CreateNew)?;
+/// let mut block = AlignedBuf::zeroed(disk.block_bytes() as usize)?;
+/// block[..5].copy_from_slice(b"hello");
+/// file.write_durable_at(&block, 0)?;
+/// file.sync_all()?;
+/// disk.sync_dir()?; // from here on the file and these bytes survive power loss
+/// assert_eq!(disk.list()?, ["data"]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct DiskStorage {
+    path: PathBuf,
+    /// The directory, open for the storage's whole life.
+    dir: fs::File,
+    probe: Probe,
+    paths: Arc<Paths>,
+    since: Instant,
+}
+
+/// What the file system has turned out to allow; each only ever turns false.
+#[derive(Debug)]
+pub(super) struct Paths {
+    /// Whether durable writes try to go around the page cache.
+    pub(super) direct_writes: AtomicBool,
+    /// Whether device reads try to go around the page cache.
+    pub(super) direct_reads: AtomicBool,
+    /// How long the first durable writes took.
+    pub(super) pace: SyncPlausibility,
+}
+
+impl DiskStorage {
+    /// Opens a directory.
+    ///
+    /// When this returns, the directory's own name survives power loss, as far as its parent was
+    /// durable and may be opened. A directory that is made here has mode 0700.
+    ///
+    /// # Errors
+    /// The operating system's; [`io::ErrorKind::NotFound`] with [`Create::Never`] where there is none.
+    pub fn open(path: impl AsRef<Path>, create: Create) -> io::Result<DiskStorage> {
+        let path = std::path::absolute(path)?;
+        match create {
+            Create::IfMissing => make_dir_durable(&path)?,
+            Create::Never if path.is_dir() => sync_parent(&path)?,
+            Create::Never => {}
+        }
+        let dir = open_dir(&path)?;
+        let probe = probe::probe(&dir, create)?;
+        let direct = probe.direct_io;
+        Ok(DiskStorage {
+            path,
+            dir,
+            probe,
+            paths: Arc::new(Paths {
+                direct_writes: AtomicBool::new(direct),
+                direct_reads: AtomicBool::new(direct),
+                pace: SyncPlausibility::default(),
+            }),
+            since: Instant::now(),
+        })
+    }
+
+    /// Chooses how durable writes go. [`WritePath::Direct`] is a wish: where the file system refuses,
+    /// writes are buffered and synced all the same.
+    ///
+    /// ```
+    /// use seawal::io::{Create, DiskStorage, WritePath};
+    /// # let dir = tempfile::tempdir()?;
+    /// let disk = DiskStorage::open(dir.path(), Create::Never)?.with_write_path(WritePath::BufferedSync);
+    /// assert_eq!(disk.write_path(), WritePath::BufferedSync);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_write_path(self, path: WritePath) -> DiskStorage {
+        let direct = path == WritePath::Direct && self.probe.direct_io;
+        self.paths.direct_writes.store(direct, Ordering::Relaxed);
+        self
+    }
+
+    /// How durable writes go, as far as is known: the first direct write may still show that the file
+    /// system refuses them.
+    pub fn write_path(&self) -> WritePath {
+        if self.paths.direct_writes.load(Ordering::Relaxed) { WritePath::Direct } else { WritePath::BufferedSync }
+    }
+
+    /// Opens the same file once more for direct I/O. `None` where that is impossible.
+    fn open_direct(&self, name: &str, buffered: &fs::File, access: OFlags) -> io::Result<Option<fs::File>> {
+        if !self.probe.direct_io {
+            return Ok(None);
+        }
+        let flags = access | OFlags::DIRECT | DATA_SYNC | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(fd) => {
+                let (a, b) = (rustix::fs::fstat(&fd)?, rustix::fs::fstat(buffered)?);
+                // The name may have been given to another file in between.
+                Ok((a.st_dev == b.st_dev && a.st_ino == b.st_ino).then(|| fs::File::from(fd)))
+            }
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl Directory for DiskStorage {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        check_name(name)?;
+        let (access, create) = match mode {
+            OpenMode::Read => (OFlags::RDONLY, OFlags::empty()),
+            OpenMode::ReadWrite => (OFlags::RDWR, OFlags::empty()),
+            OpenMode::CreateNew => (OFlags::RDWR, OFlags::CREATE | OFlags::EXCL),
+        };
+        let file = rustix::fs::openat(&self.dir, name, access | create | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
+        let file = fs::File::from(file);
+        let direct = self.open_direct(name, &file, access)?;
+        Ok(Arc::new(DiskFile::new(file, direct, access == OFlags::RDWR, &self.probe, Arc::clone(&self.paths))))
+    }
+
+    /// Regular files whose names are UTF-8, except the lock file.
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.dir)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            let kind = match entry.file_type() {
+                FileType::Unknown => match rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(Errno::NOENT) => continue,
+                    Err(e) => return Err(e.into()),
+                },
+                known => known,
+            };
+            if kind == FileType::RegularFile && name != LOCK_FILE {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        Ok(rustix::fs::renameat(&self.dir, from, &self.dir, to)?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        check_name(name)?;
+        Ok(rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())?)
+    }
+
+    fn remove_gradually(&self, name: &str) -> io::Result<()> {
+        check_name(name)?;
+        // without it the file goes at once, which is only less gentle
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty());
+        rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())?;
+        if let Ok(file) = file {
+            give_back(&fs::File::from(file));
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        sync_result(rustix::fs::fsync(&self.dir))
+    }
+
+    fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
+        lock::lock(&self.dir, mode)
+    }
+
+    fn block_bytes(&self) -> u32 {
+        self.probe.block_bytes
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.path.clone() } else { self.path.join(name) }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = probe::warnings(&self.dir);
+        warnings.extend(self.paths.pace.warning());
+        warnings
+    }
+}
+
+impl Clock for DiskStorage {
+    fn monotonic(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    fn wall_clock_micros(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn random(&self) -> u64 {
+        probe::random()
+    }
+}
+
+/// The result of an `fsync` or `fdatasync`, never to be retried.
+///
+/// After a failure the kernel may mark the lost pages clean, so that a second sync says `Ok` about bytes
+/// that are gone. That goes for an interrupted sync as well: the interrupt may have come after an error
+/// had been taken note of. std would retry it, and so would a caller's loop over
+/// [`io::ErrorKind::Interrupted`]; hence the other kind. Every other error is returned as it is.
+pub(super) fn sync_result(result: Result<(), Errno>) -> io::Result<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(Errno::INTR) => Err(io::Error::other("a sync was interrupted; what it covered may not be durable")),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn check_name(name: &str) -> io::Result<()> {
+    let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+    if plain && name != LOCK_FILE {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a plain file name of this storage")))
+}
+
+fn open_dir(path: &Path) -> io::Result<fs::File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// Makes a directory, and its ancestors where they are missing, each durable before the next.
+fn make_dir_durable(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent()
+        && !parent.is_dir()
+    {
+        make_dir_durable(parent)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        other => other?,
+    }
+    sync_parent(path)
+}
+
+/// Makes a directory's name durable. An earlier process may have made it and died before its own sync, so
+/// this is done for a directory that exists as well; a parent that we may not open is left to its owner.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    match open_dir(parent) {
+        Ok(dir) => sync_result(rustix::fs::fsync(&dir)),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

@@ -1,0 +1,263 @@
+//! One open file of the real storage.
+//!
+//! A file has up to two descriptors, opened one after the other: one through the page cache, and one around
+//! it where the file system allows. Both must name the same inode; the caller sees to that.
+//! It knows nothing of names and directories.
+
+use crate::io::disk::{Paths, sync_result};
+use crate::io::probe::Probe;
+use crate::io::sync::{Arc, AtomicBool, Ordering};
+use crate::io::{File, WritePath};
+use rustix::fs::{Advice, FallocateFlags};
+use rustix::io::Errno;
+use std::fs;
+use std::io;
+use std::num::NonZeroU64;
+
+/// One open file on a file system.
+#[derive(Debug)]
+pub(super) struct DiskFile {
+    buffered: fs::File,
+    /// Opened `O_DIRECT | O_DSYNC`; absent where the file system refuses.
+    direct: Option<fs::File>,
+    writable: bool,
+    /// What offsets, lengths and addresses of direct I/O are multiples of.
+    align: usize,
+    memory_align: usize,
+    paths: Arc<Paths>,
+    /// Whether the page cache may hold bytes of this file that no sync has covered, this process's or an
+    /// earlier one's. Only [`DiskFile::drop_cached`] looks at it.
+    maybe_dirty: AtomicBool,
+    /// Whether this process wrote through the page cache since the last sync: only then does a sync say how fast the device is.
+    written: AtomicBool,
+}
+
+impl DiskFile {
+    pub(super) fn new(
+        buffered: fs::File,
+        direct: Option<fs::File>,
+        writable: bool,
+        probe: &Probe,
+        paths: Arc<Paths>,
+    ) -> DiskFile {
+        let maybe_dirty = AtomicBool::new(true);
+        let (align, memory_align) = (probe.direct_align, probe.memory_align);
+        let written = AtomicBool::new(false);
+        DiskFile { buffered, direct, writable, align, memory_align, paths, maybe_dirty, written }
+    }
+
+    /// Whether direct I/O takes this buffer at this offset.
+    fn aligned(&self, buf: &[u8], offset: u64) -> bool {
+        buf.len().is_multiple_of(self.align)
+            && offset.is_multiple_of(self.align as u64)
+            && buf.as_ptr().addr().is_multiple_of(self.memory_align)
+    }
+
+    /// Writes all through the page cache, then syncs the file's data.
+    fn write_buffered_sync(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.write_at(buf, offset) {
+                Ok(0) => return Err(no_progress()),
+                Ok(n) => {
+                    buf = buf.get(n..).unwrap_or_default();
+                    offset = offset.saturating_add(n as u64);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.maybe_dirty.store(false, Ordering::Relaxed);
+        // timed as a whole
+        self.written.store(false, Ordering::Relaxed);
+        sync_result(rustix::fs::fdatasync(&self.buffered))
+    }
+
+    /// One direct read. `None` where direct I/O does not serve, now or ever.
+    fn read_direct(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        let Some(direct) = self.direct.as_ref().filter(|_| self.paths.direct_reads.load(Ordering::Relaxed)) else {
+            return Ok(None);
+        };
+        if !self.aligned(buf, offset) {
+            return Ok(None);
+        }
+        loop {
+            match rustix::io::pread(direct, &mut *buf, offset) {
+                Ok(n) => return Ok(Some(n)),
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL) => {
+                    self.paths.direct_reads.store(false, Ordering::Relaxed);
+                    return Ok(None);
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Makes the next buffered read of a range come from the device. The kernel keeps dirty pages, hence the
+    /// sync; its error is the caller's, for the device then lacks what the cache shows.
+    fn drop_cached(&self, offset: u64, len: usize) -> io::Result<()> {
+        if self.maybe_dirty.load(Ordering::Relaxed) {
+            self.sync_data()?;
+        }
+        if let Some(len) = NonZeroU64::new(len as u64) {
+            rustix::fs::fadvise(&self.buffered, offset, Some(len), Advice::DontNeed)?;
+        }
+        Ok(())
+    }
+
+    fn read_buffered(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match rustix::io::pread(&self.buffered, &mut *buf, offset) {
+                Err(Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    fn write_through(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = buf.get(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(done as u64);
+            let direct = self.direct.as_ref().filter(|_| self.paths.direct_writes.load(Ordering::Relaxed));
+            let Some(direct) = direct.filter(|_| self.aligned(rest, at)) else {
+                return self.write_buffered_sync(rest, at);
+            };
+            match rustix::io::pwrite(direct, rest, at) {
+                Ok(0) => return Err(no_progress()),
+                Ok(n) => done = done.saturating_add(n),
+                // Unlike a sync, the retry carries the bytes to the device again and relies on no page
+                // that the first attempt may have marked clean.
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL) => self.paths.direct_writes.store(false, Ordering::Relaxed),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self, sync: impl FnOnce(&fs::File) -> rustix::io::Result<()>) -> io::Result<()> {
+        // Before the sync: a write that comes during it may not be covered.
+        self.maybe_dirty.store(false, Ordering::Relaxed);
+        let sync = || sync_result(sync(&self.buffered));
+        if self.written.swap(false, Ordering::Relaxed) { self.paths.pace.timed(sync) } else { sync() }
+    }
+}
+
+impl File for DiskFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_buffered(buf, offset)
+    }
+
+    fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        let mut uncached = false;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(done as u64);
+            let n = match self.read_direct(rest, at)? {
+                Some(n) => n,
+                None => {
+                    if !uncached {
+                        // Whole pages only are dropped, so the range reaches back to a block's start.
+                        let back = at % self.align as u64;
+                        self.drop_cached(at.saturating_sub(back), rest.len().saturating_add(self.align))?;
+                        uncached = true;
+                    }
+                    self.read_buffered(rest, at)?
+                }
+            };
+            if n == 0 {
+                break;
+            }
+            done = done.saturating_add(n);
+            // A direct read ends short of a block only at the end of the file, where there is no more to ask.
+            if !done.is_multiple_of(self.align) && offset.saturating_add(done as u64) >= self.len()? {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.maybe_dirty.store(true, Ordering::Relaxed);
+        self.written.store(true, Ordering::Relaxed);
+        Ok(rustix::io::pwrite(&self.buffered, buf, offset)?)
+    }
+
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.paths.pace.timed(|| self.write_through(buf, offset))
+    }
+
+    /// On Linux this advice starts the writing of dirty pages, without waiting for it, and drops the clean ones.
+    fn hint_written(&self, offset: u64, len: u64) {
+        if let Some(len) = NonZeroU64::new(len) {
+            let _ = rustix::fs::fadvise(&self.buffered, offset, Some(len), Advice::DontNeed);
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync(|file| rustix::fs::fdatasync(file))
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync(|file| rustix::fs::fsync(file))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstat(&self.buffered)?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.buffered.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        loop {
+            match rustix::fs::fallocate(&self.buffered, FallocateFlags::empty(), 0, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                // The length is set, the space is not claimed: such a file system has no way to.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.len()? < len => return self.set_len(len),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn write_path(&self) -> WritePath {
+        if self.writable && self.direct.is_some() && self.paths.direct_writes.load(Ordering::Relaxed) {
+            WritePath::Direct
+        } else {
+            WritePath::BufferedSync
+        }
+    }
+}
+
+fn no_progress() -> io::Error {
+    io::Error::new(io::ErrorKind::WriteZero, "the write made no progress")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::probe;
+
+    #[test]
+    fn dropping_the_cache_syncs_first_what_no_sync_covered() {
+        let dir = tempfile::tempdir().unwrap();
+        let probe = probe::probe(&fs::File::open(dir.path()).unwrap(), crate::io::Create::Never).unwrap();
+        let no = || AtomicBool::new(false);
+        let paths = Paths { direct_writes: no(), direct_reads: no(), pace: Default::default() };
+        let file = fs::File::create_new(dir.path().join("f")).unwrap();
+        let file = DiskFile::new(file, None, true, &probe, Arc::new(paths));
+        for _ in 0..2 {
+            assert!(file.maybe_dirty.load(Ordering::Relaxed), "at first for what an earlier process wrote");
+            file.read_device_at(&mut [0; 4096], 0).unwrap();
+            assert!(!file.maybe_dirty.load(Ordering::Relaxed));
+            file.write_at(b"x", 0).unwrap();
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A model checker's primitives in the shape of `parking_lot`'s, for builds with `--cfg loom` or `--cfg shuttle`.
+//!
+//! Time does not pass in a model. A timed wait for a condition never times out, so that a wake-up that is lost
+//! shows as a deadlock and is not made up for by the clock. A timed park is a look at what there is to do now and then, and may
+//! return at any moment.
+
+#[cfg(loom)]
+use ::loom as checker;
+#[cfg(not(loom))]
+use ::shuttle as checker;
+
+pub(crate) use checker::sync::RwLockWriteGuard;
+pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::ops::{Deref, DerefMut};
+use std::sync::{PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+#[cfg(not(loom))]
+pub(crate) use checker::sync::mpsc;
+#[cfg(loom)]
+pub(crate) use std::sync::mpsc;
+
+/// Threads of the model.
+#[cfg(not(loom))]
+pub(crate) mod thread {
+    #[allow(unused_imports, reason = "tests yield")]
+    pub(crate) use crate::io::sync::model::checker::thread::{
+        Builder, JoinHandle, Thread, current, panicking, park, scope, yield_now,
+    };
+
+    pub(crate) fn park_timeout(_limit: std::time::Duration) {
+        yield_now();
+    }
+}
+
+#[cfg(loom)]
+#[path = "loom_thread.rs"]
+pub(crate) mod thread;
+
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
+
+/// Empty only while a condition is waited for.
+#[derive(Debug)]
+pub(crate) struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Mutex(checker::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(MutexGuard(Some(guard))),
+            Err(TryLockError::Poisoned(poisoned)) => Some(MutexGuard(Some(poisoned.into_inner()))),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    #[expect(clippy::expect_used, reason = "the guard is there but during a wait")]
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("the lock is held")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    #[expect(clippy::expect_used, reason = "the guard is there but during a wait")]
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect("the lock is held")
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Condvar(checker::sync::Condvar);
+
+/// Says that the time was not over: it never is.
+pub(crate) struct NotTimedOut;
+
+impl NotTimedOut {
+    pub(crate) fn timed_out(&self) -> bool {
+        false
+    }
+}
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Condvar(checker::sync::Condvar::new())
+    }
+
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        guard.0 = guard.0.take().map(|guard| self.0.wait(guard).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _limit: Duration) -> NotTimedOut {
+        self.wait(guard);
+        NotTimedOut
+    }
+
+    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> NotTimedOut {
+        self.wait(guard);
+        NotTimedOut
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct RwLock<T>(checker::sync::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        RwLock(checker::sync::RwLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> checker::sync::RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) fn write_spinning<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write()
+}

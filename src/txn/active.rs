@@ -1,0 +1,140 @@
+//! The active transaction table, and the one piece of code that undoes.
+//!
+//! Rollback, savepoints, recovery and views all go through [`roll_back`]. It undoes in descending LSN order, across
+//! transactions too, and tells of each step, which where it matters is logged as a compensation record. (Mohan et al.,
+//! "ARIES", TODS 17(1), 1992: repeating history, CLRs with `undo_next`.)
+
+use crate::ids::{Lsn, TxnId};
+use crate::machine::StateMachine;
+use crate::txn::undo_list::{UndoEntry, UndoList};
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// The transactions that have logged something and have not ended, with their inverses.
+#[derive(Debug)]
+pub(crate) struct ActiveTransactions<C> {
+    open: BTreeMap<TxnId, UndoList<C>>,
+}
+
+impl<C> Clone for ActiveTransactions<C> {
+    fn clone(&self) -> Self {
+        ActiveTransactions { open: self.open.clone() }
+    }
+}
+
+impl<C> Default for ActiveTransactions<C> {
+    fn default() -> Self {
+        ActiveTransactions { open: BTreeMap::new() }
+    }
+}
+
+/// What must never happen: the machine broke its law, or the log does not fit the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UndoFault {
+    /// There is nothing to undo.
+    NothingLeft,
+    /// The machine rejected the inverse of one of its own commands.
+    Rejected,
+}
+
+impl UndoFault {
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            UndoFault::NothingLeft => "the record undoes an effect that the transaction does not have",
+            UndoFault::Rejected => "the machine rejected the inverse of its own command",
+        }
+    }
+}
+
+/// Which effects to undo.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scope {
+    /// Those of every open transaction.
+    All,
+    /// Those of one transaction, from the newest down to this length of its list.
+    One(TxnId, usize),
+}
+
+impl<C: Clone> ActiveTransactions<C> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<TxnId> {
+        self.open.keys().copied().collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TxnId, &UndoList<C>)> {
+        self.open.iter().map(|(id, undo)| (*id, undo))
+    }
+
+    pub(crate) fn undo_list(&self, id: TxnId) -> Option<&UndoList<C>> {
+        self.open.get(&id)
+    }
+
+    /// Notes an effect of a transaction, which begins with its first.
+    pub(crate) fn push(&mut self, id: TxnId, entry: UndoEntry<C>) {
+        self.open.entry(id).or_default().push(entry);
+    }
+
+    /// Puts a transaction in whole, as a snapshot holds it.
+    pub(crate) fn insert(&mut self, id: TxnId, undo: UndoList<C>) {
+        self.open.insert(id, undo);
+    }
+
+    /// Ends a transaction. Returns what it had not undone; `None` if there is no such transaction.
+    pub(crate) fn end(&mut self, id: TxnId) -> Option<UndoList<C>> {
+        self.open.remove(&id)
+    }
+
+    /// The newest effect of a transaction that is in scope, if one is left.
+    fn newest(&self, id: TxnId, scope: Scope) -> Option<Lsn> {
+        let kept = match scope {
+            Scope::All => 0,
+            Scope::One(_, kept) => kept,
+        };
+        self.open.get(&id).filter(|undo| undo.len() > kept)?.last_lsn()
+    }
+}
+
+/// Undoes the newest effect of a transaction. Returns the LSN of the next one to undo.
+pub(crate) fn undo_last<M: StateMachine>(
+    state: &mut M,
+    table: &mut ActiveTransactions<M::Command>,
+    id: TxnId,
+) -> Result<Option<Lsn>, UndoFault> {
+    let undo = table.open.get_mut(&id).ok_or(UndoFault::NothingLeft)?;
+    let entry = undo.pop().ok_or(UndoFault::NothingLeft)?;
+    state.apply(&entry.inverse).map_err(|_| UndoFault::Rejected)?;
+    Ok(undo.last_lsn())
+}
+
+/// Undoes everything in scope, the newest first, telling `step` of each transaction and its `undo_next`. Before each it asks
+/// `ready`, and where that fails nothing more is undone: called again, it goes on from there. Returns how many effects were undone.
+/// The transactions stay in the table, to be ended by the caller.
+pub(crate) fn roll_back<M: StateMachine, E: From<UndoFault>>(
+    state: &mut M,
+    table: &mut ActiveTransactions<M::Command>,
+    scope: Scope,
+    mut ready: impl FnMut() -> Result<(), E>,
+    mut step: impl FnMut(TxnId, Option<Lsn>) -> Result<(), E>,
+) -> Result<u64, E> {
+    let ids = match scope {
+        Scope::All => table.ids(),
+        Scope::One(id, _) => vec![id],
+    };
+    let mut newest: BinaryHeap<(Lsn, TxnId)> =
+        ids.into_iter().filter_map(|id| table.newest(id, scope).map(|lsn| (lsn, id))).collect();
+    let mut undone = 0u64;
+    while let Some((_, id)) = newest.pop() {
+        ready()?;
+        let undo_next = undo_last(state, table, id)?;
+        undone = undone.saturating_add(1);
+        newest.extend(table.newest(id, scope).map(|lsn| (lsn, id)));
+        step(id, undo_next)?;
+    }
+    Ok(undone)
+}

@@ -1,0 +1,186 @@
+//! What a read must wait for: the highest LSN committed at each key with a durability to wait for.
+//!
+//! Locks go when a commit record is appended, not when it is durable, so a reader may see state that power loss would
+//! take back. It waits until what it saw has hardened. A fixed table of atomics, indexed by the hash of the key, holds
+//! the LSN behind the last such commit; values only grow and nothing is ever removed. A collision costs a
+//! short wait, nothing else. It knows nothing of who waits, or how.
+
+use crate::durability::Durability;
+use crate::ids::Lsn;
+use crate::io::sync::{AtomicU64, Ordering};
+use crate::machine::{Access, Extent, Footprint};
+use crate::txn::hash;
+
+// few in a model, whose checker keeps a history of each
+const SLOTS: usize = if cfg!(loom) { 2 } else { 4096 };
+
+/// What must have happened to the log before an answer may leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DurabilityBarrier {
+    /// Everything below it survives power loss.
+    pub(crate) durable: Lsn,
+    /// Everything below it survives a kill of the process: commits there asked for no more.
+    pub(crate) written: Lsn,
+}
+
+impl DurabilityBarrier {
+    /// What both need.
+    pub(crate) fn and(self, other: DurabilityBarrier) -> DurabilityBarrier {
+        DurabilityBarrier { durable: self.durable.max(other.durable), written: self.written.max(other.written) }
+    }
+}
+
+/// The highest LSN committed at each key.
+struct Slots {
+    slots: Box<[AtomicU64]>,
+    /// Of commits that wrote a range or everything: they bear on every key.
+    wide: AtomicU64,
+    /// The highest of all.
+    highest: AtomicU64,
+}
+
+impl Slots {
+    fn new() -> Self {
+        let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
+        Slots { slots, wide: AtomicU64::new(0), highest: AtomicU64::new(0) }
+    }
+
+    fn slot(&self, hash: usize) -> Option<&AtomicU64> {
+        self.slots.get(hash & (SLOTS - 1))
+    }
+
+    fn note(&self, footprint: &Footprint, end: Lsn) {
+        let mut wrote = false;
+        for claim in footprint.claims().iter().filter(|c| c.access == Access::Exclusive) {
+            wrote = true;
+            let slot = match &claim.extent {
+                Extent::Key(key) => self.slot(hash(key)),
+                Extent::Range(..) | Extent::Everything => Some(&self.wide),
+            };
+            if let Some(slot) = slot {
+                slot.fetch_max(end.get(), Ordering::AcqRel);
+            }
+        }
+        if wrote {
+            self.highest.fetch_max(end.get(), Ordering::AcqRel);
+        }
+    }
+
+    /// The same for keys alone, by their hashes.
+    fn note_keys(&self, hashes: &[usize], end: Lsn) {
+        for slot in hashes.iter().filter_map(|hash| self.slot(*hash)) {
+            slot.fetch_max(end.get(), Ordering::AcqRel);
+        }
+        if !hashes.is_empty() {
+            self.highest.fetch_max(end.get(), Ordering::AcqRel);
+        }
+    }
+
+    fn at_key(&self, hash: usize) -> Lsn {
+        let own = self.slot(hash).map_or(0, |slot| slot.load(Ordering::Acquire));
+        Lsn::new(own.max(self.wide.load(Ordering::Acquire)))
+    }
+
+    fn anywhere(&self) -> Lsn {
+        Lsn::new(self.highest.load(Ordering::Acquire))
+    }
+}
+
+/// The tables: of commits that are waited for, and of those that only had to be handed to the operating system.
+pub(crate) struct CommitWatermarks {
+    durable: Slots,
+    written: Slots,
+}
+
+impl CommitWatermarks {
+    pub(crate) fn new() -> Self {
+        CommitWatermarks { durable: Slots::new(), written: Slots::new() }
+    }
+
+    /// Notes that what the footprint writes hangs on everything below `end` being so durable. Under the lock that orders commits.
+    pub(crate) fn note(&self, footprint: &Footprint, end: Lsn, durability: Durability) {
+        match durability {
+            Durability::Sync => self.durable.note(footprint, end),
+            Durability::Interval(_) | Durability::Os => self.written.note(footprint, end),
+        }
+    }
+
+    /// [`note`](Self::note) for keys that are written, by their [`hash`]es.
+    pub(crate) fn note_keys(&self, hashes: &[usize], end: Lsn, durability: Durability) {
+        match durability {
+            Durability::Sync => self.durable.note_keys(hashes, end),
+            Durability::Interval(_) | Durability::Os => self.written.note_keys(hashes, end),
+        }
+    }
+
+    /// What an answer about keys needs, by their [`hash`]es.
+    pub(crate) fn needed_for_keys(&self, hashes: &[usize]) -> DurabilityBarrier {
+        hashes.iter().map(|hash| self.needed_for_hash(*hash)).fold(DurabilityBarrier::default(), DurabilityBarrier::and)
+    }
+
+    /// What an answer about this one key needs.
+    pub(crate) fn needed_for_key(&self, key: &[u8]) -> DurabilityBarrier {
+        self.needed_for_hash(hash(key))
+    }
+
+    fn needed_for_hash(&self, hash: usize) -> DurabilityBarrier {
+        DurabilityBarrier { durable: self.durable.at_key(hash), written: self.written.at_key(hash) }
+    }
+
+    /// What an answer about this footprint needs.
+    pub(crate) fn needed_for(&self, footprint: &Footprint) -> DurabilityBarrier {
+        let needed = footprint.claims().iter().map(|claim| match &claim.extent {
+            Extent::Key(key) => self.needed_for_key(key),
+            Extent::Range(..) | Extent::Everything => self.needed_for_all(),
+        });
+        needed.fold(DurabilityBarrier::default(), DurabilityBarrier::and)
+    }
+
+    /// What an answer about the whole state needs.
+    pub(crate) fn needed_for_all(&self) -> DurabilityBarrier {
+        DurabilityBarrier { durable: self.durable.anywhere(), written: self.written.anywhere() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn durable(lsn: u64) -> DurabilityBarrier {
+        DurabilityBarrier { durable: Lsn::new(lsn), written: Lsn::ZERO }
+    }
+
+    #[test]
+    fn a_read_needs_what_was_last_committed_there_and_nothing_else() {
+        let hardening = CommitWatermarks::new();
+        let wrote = |key: &[u8]| Footprint::key(Access::Exclusive, key);
+        hardening.note(&wrote(b"a"), Lsn::new(10), Durability::Sync);
+        hardening.note(&Footprint::key(Access::Shared, b"b"), Lsn::new(20), Durability::Sync);
+        assert_eq!(hardening.needed_for_key(b"a"), durable(10));
+        assert_eq!(hardening.needed_for_key(b"b"), DurabilityBarrier::default());
+        assert_eq!(hardening.needed_for(&Footprint::range(Access::Shared, "x"..)), durable(10));
+        hardening.note(&Footprint::everything(Access::Exclusive), Lsn::new(30), Durability::Sync);
+        assert_eq!(hardening.needed_for_key(b"b"), durable(30));
+        hardening.note(&wrote(b"b"), Lsn::new(40), Durability::Os);
+        assert_eq!(hardening.needed_for_key(b"b"), DurabilityBarrier { durable: Lsn::new(30), written: Lsn::new(40) });
+    }
+
+    #[test]
+    fn keys_by_their_hashes_are_what_a_footprint_of_them_is() {
+        let (by_hash, by_footprint) = (CommitWatermarks::new(), CommitWatermarks::new());
+        let keys: [&[u8]; 3] = [b"a", b"b", b"c"];
+        for (n, durability) in (1..).zip([Durability::Sync, Durability::Os]) {
+            let hashes = keys.map(hash);
+            by_hash.note_keys(&hashes[..2], Lsn::new(n * 10), durability);
+            let footprint = Footprint::key(Access::Exclusive, b"a").and_key(Access::Exclusive, b"b");
+            by_footprint.note(&footprint, Lsn::new(n * 10), durability);
+            for (key, hash) in keys.iter().zip(hashes) {
+                assert_eq!(by_hash.needed_for_keys(&[hash]), by_footprint.needed_for_key(key));
+            }
+            assert_eq!(by_hash.needed_for_keys(&hashes), by_footprint.needed_for(&footprint));
+            assert_eq!(by_hash.needed_for_all(), by_footprint.needed_for_all());
+        }
+        by_hash.note_keys(&[], Lsn::new(90), Durability::Sync);
+        assert_eq!(by_hash.needed_for_all(), by_footprint.needed_for_all());
+    }
+}

@@ -1,0 +1,71 @@
+//! What the frames of a log held: how many records each, counted by powers of two.
+
+/// How many sizes are told apart; the last counts everything larger too.
+const SIZES: usize = 16;
+
+/// How many records the frames of a log held: what group commit made of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchSizes {
+    frames: u64,
+    records: u64,
+    most: u32,
+    by_size: [u64; SIZES],
+}
+
+impl BatchSizes {
+    /// Counts a frame.
+    pub(crate) fn add(&mut self, records: u32) {
+        let Some(power) = records.checked_ilog2() else { return };
+        self.frames = self.frames.saturating_add(1);
+        self.records = self.records.saturating_add(u64::from(records));
+        self.most = self.most.max(records);
+        let size = usize::try_from(power).map_or(SIZES, |power| power).min(SIZES.saturating_sub(1));
+        if let Some(count) = self.by_size.get_mut(size) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// Frames that held records.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Records in all of them.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Records in the fullest.
+    pub fn most(&self) -> u32 {
+        self.most
+    }
+
+    /// Records a frame, on average; 0 without frames.
+    pub fn mean(&self) -> f64 {
+        if self.frames == 0 { 0.0 } else { self.records as f64 / self.frames as f64 }
+    }
+
+    /// How many frames held 1 record, 2 or 3, 4 to 7, and so on by powers of two: the least that a frame of the class holds, and the
+    /// count. Classes without frames are left out; the last one has no upper end.
+    pub fn by_size(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.by_size.iter().zip(0..u32::BITS).filter(|(count, _)| **count > 0).map(|(count, power)| {
+            // no shift overflows: there are fewer classes than bits
+            (1u32.checked_shl(power).unwrap_or(u32::MAX), *count)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_counted_by_powers_of_two_and_empty_ones_are_not() {
+        let mut groups = BatchSizes::default();
+        [0, 1, 1, 2, 3, 4, 7, 8, u32::MAX].into_iter().for_each(|records| groups.add(records));
+        assert_eq!(groups.by_size().collect::<Vec<_>>(), [(1, 2), (2, 2), (4, 2), (8, 1), (1 << 15, 1)]);
+        assert_eq!((groups.frames(), groups.most()), (8, u32::MAX));
+        assert_eq!(groups.records(), 26 + u64::from(u32::MAX));
+        assert_eq!(BatchSizes::default().mean(), 0.0);
+    }
+}

@@ -1,0 +1,117 @@
+//! The log's work behind the scenes, as small steps: threads run them, or a caller does.
+
+use crate::error::Result;
+use crate::io::sync::{Arc, Ordering, thread};
+use crate::wal::Level;
+use crate::wal::log::Inner;
+use crate::wal::queue::Watermark;
+use std::time::Duration;
+
+/// How long the log rests before a watermark follows the last frame.
+const IDLE: Duration = Duration::from_millis(10);
+/// How long a spare is not tried again after one could not be made.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// One kind of work behind the scenes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStep {
+    /// Write what tickets wait for.
+    Flush,
+    /// Make durable what `Interval` commits are due.
+    SyncDue,
+    /// Prove the last frames by a watermark behind them.
+    Watermark,
+    /// Write a segment ahead of need.
+    PrepareSegment,
+}
+
+impl LogStep {
+    /// All kinds.
+    pub const ALL: [LogStep; 4] = [LogStep::Flush, LogStep::SyncDue, LogStep::Watermark, LogStep::PrepareSegment];
+}
+
+impl Inner {
+    /// Runs one step. Returns whether there was anything to do.
+    pub(super) fn step(&self, step: LogStep) -> Result<bool> {
+        match step {
+            LogStep::Flush => self.commit.lead_if_needed(),
+            LogStep::SyncDue => self.sync_due(),
+            LogStep::Watermark => self.write_watermark(),
+            LogStep::PrepareSegment => self.spares.prepare(&self.commit, 0, |queue| self.spares.are_short(queue)),
+        }
+    }
+
+    fn sync_due(&self) -> Result<bool> {
+        let now = self.storage.monotonic();
+        let upto = {
+            // what others have made durable meanwhile is not due any more
+            match self.commit.queue.lock().due {
+                Some((time, upto)) if time <= now => upto,
+                _ => return Ok(false),
+            }
+        };
+        self.commit.wait(upto, Level::Durable)?;
+        Ok(true)
+    }
+
+    pub(super) fn write_watermark(&self) -> Result<bool> {
+        self.commit.check_latch()?;
+        if self.publish_pending_epoch()? {
+            return Ok(true);
+        }
+        let added = self.commit.queue.lock().add_watermark()?;
+        match added {
+            Watermark::Nothing => Ok(false),
+            Watermark::InFrame { end } => self.commit.wait(end, Level::Durable).map(|()| true),
+            Watermark::InManifest { upto } => {
+                self.publish(|m| m.watermark = m.watermark.max(upto))?;
+                self.commit.queue.lock().noted_watermark(upto);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Flushes tickets and due commits, and writes a watermark when the log has rested.
+    pub(super) fn run_flusher(self: &Arc<Self>) {
+        let mut frames_before = 0;
+        while !self.stop.load(Ordering::Acquire) {
+            // a failure latches the log: whoever waits is told, and there is nothing left to do here
+            let failed = self.step(LogStep::Flush).is_err() || self.sync_due().is_err();
+            if failed {
+                self.commit.park_flusher(Some(Duration::from_secs(1)));
+                continue;
+            }
+            let (frames, needed, due) = {
+                let queue = self.commit.queue.lock();
+                (queue.frames, queue.needs_watermark() || queue.is_busy(), queue.due.map(|(time, _)| time))
+            };
+            if needed && frames == frames_before && matches!(self.write_watermark(), Ok(true)) {
+                continue;
+            }
+            frames_before = frames;
+            let until_due = due.map(|time| time.saturating_sub(self.storage.monotonic()));
+            let limit = match (needed, until_due) {
+                (true, Some(due)) => Some(due.min(IDLE)),
+                (true, None) => Some(IDLE),
+                (false, due) => due,
+            };
+            self.commit.park_flusher(limit);
+        }
+    }
+
+    /// Keeps segments ready ahead of need.
+    pub(super) fn run_preparer(self: &Arc<Self>) {
+        self.commit.set_preparer(thread::current());
+        let stopping = || self.stop.load(Ordering::Acquire);
+        while !stopping() {
+            // also where nothing is ever appended: what was recovered is to be proven
+            let owed = self.publish_pending_epoch();
+            match owed.and_then(|_| self.spares.prepare_ahead(&self.commit, &stopping)) {
+                Ok(true) => {}
+                Ok(false) => thread::park_timeout(RETRY),
+                // a full disk: those who need room try themselves, and are told
+                Err(_) => thread::park_timeout(RETRY),
+            }
+        }
+    }
+}

@@ -1,0 +1,563 @@
+//! Group commit: who writes the forming frame, when, and who is told.
+//!
+//! Whoever waits for a position may lead: it takes what has formed, completes it in memory, writes it, and wakes those
+//! whose position was reached. Alone, a committer so writes its own frame and hands nothing to anybody.
+//! Several leaders may have frames in flight where the device takes direct writes; sealing, which fixes the
+//! order of the chain, is done by one at a time.
+//!
+//! The first failed write or sync latches the log: every waiter and every later append gets that error, nothing is
+//! retried. (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
+//!
+//! Lock order: writer, then queue. No I/O happens under the queue lock.
+
+use crate::error::{Error, Result};
+use crate::format::bytes::Head;
+use crate::ids::Lsn;
+use crate::io::AlignedBuf;
+use crate::io::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, OnceLock, Ordering, SpinMutex, thread};
+use crate::wal::Level;
+use crate::wal::device_latency::DeviceLatency;
+use crate::wal::queue::{FlightState, Forming, Progress, Queue, Shortage, Work};
+use crate::wal::segment_writer::{Active, SegmentInfo, SegmentWriter};
+use crate::wal::waiters::Wake;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// The pipeline from append to stable storage.
+pub(super) struct GroupCommit {
+    pub(super) queue: SpinMutex<Queue>,
+    writer: Mutex<SegmentWriter>,
+    pub(super) progress: Progress,
+    /// Signalled when a frame has landed or a leader steps down, and when the log has failed: for those who need others out of
+    /// the way.
+    landed: Condvar,
+    latch: OnceLock<Error>,
+    latched: AtomicBool,
+    /// Segments of this store, oldest first; the last one is active.
+    pub(super) segments: Mutex<Vec<SegmentInfo>>,
+    /// Their size, readable without the lock.
+    pub(super) segment_bytes: AtomicU64,
+    /// Who makes spares ahead of need, if anybody does.
+    preparer: OnceLock<thread::Thread>,
+    pub(super) syncs: AtomicU64,
+    pub(super) direct_writes: AtomicU64,
+    pace: DeviceLatency,
+    /// How often one who waits awake was chosen to lead.
+    turns: AtomicU64,
+}
+
+impl GroupCommit {
+    pub(super) fn new(
+        queue: Queue,
+        writer: SegmentWriter,
+        segments: Vec<SegmentInfo>,
+        durable: Lsn,
+        pace: DeviceLatency,
+    ) -> GroupCommit {
+        GroupCommit {
+            queue: SpinMutex::new(queue),
+            writer: Mutex::new(writer),
+            progress: Progress { durable: AtomicU64::new(durable.get()), written: AtomicU64::new(durable.get()) },
+            landed: Condvar::new(),
+            latch: OnceLock::new(),
+            latched: AtomicBool::new(false),
+            segment_bytes: AtomicU64::new(segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)),
+            segments: Mutex::new(segments),
+            preparer: OnceLock::new(),
+            syncs: AtomicU64::new(0),
+            direct_writes: AtomicU64::new(0),
+            pace,
+            turns: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn durable(&self) -> Lsn {
+        Lsn::new(self.progress.durable.load(Ordering::Acquire))
+    }
+
+    /// The failure that stopped the log, if one did.
+    pub(super) fn check_latch(&self) -> Result<()> {
+        if !self.latched.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.latch.get() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn is_latched(&self) -> bool {
+        self.latched.load(Ordering::Acquire)
+    }
+
+    /// Stops the log for good and tells every waiter. No lock may be held: wakers are strangers' code.
+    pub(super) fn latch(&self, error: Error) -> Error {
+        let stored = self.latch_silently(error);
+        let waiters = self.queue.lock().waiters.take_all();
+        self.landed.notify_all();
+        waiters.into_iter().for_each(Wake::wake);
+        stored
+    }
+
+    /// Stops the log for good, under the writer's lock, before anybody else may write. The caller sees to it that
+    /// [`GroupCommit::latch`] follows once the lock is let go.
+    fn latch_silently(&self, error: Error) -> Error {
+        let first = match error {
+            told @ (Error::Latched { .. } | Error::Closed) => told,
+            other => Error::Latched { source: Arc::new(other) },
+        };
+        let mut is_first = false;
+        let stored = self.latch.get_or_init(|| {
+            is_first = true;
+            first
+        });
+        self.latched.store(true, Ordering::Release);
+        if is_first && stored.is_latched() {
+            crate::events::event!(error, error = %stored, "the log stopped writing");
+        }
+        stored.clone()
+    }
+
+    /// Ends all writing. When it returns, nobody writes any more, and what was not written gets [`Error::Closed`]: tickets and
+    /// transactions may outlive the log, and the store may have another owner by then.
+    pub(super) fn stop(&self) {
+        self.latch(Error::Closed);
+        let mut queue = self.queue.lock();
+        while queue.leaders > 0 {
+            self.landed.wait(&mut queue);
+        }
+    }
+
+    /// Appends a record and says how durable it is wanted, if at all. See [`Queue::append`].
+    pub(super) fn append(
+        &self,
+        body: &[u8],
+        wanted: Option<Level>,
+        head: impl FnOnce(Lsn) -> Head,
+    ) -> Result<(Lsn, Lsn)> {
+        let mut queue = self.queue.lock();
+        let (lsn, end) = queue.append(body, head)?;
+        if let Some(level) = wanted {
+            queue.want(end, level);
+        }
+        Ok((lsn, end))
+    }
+
+    /// Appends a record if there is room for it, both under one lock.
+    pub(super) fn append_if_room(&self, body: &[u8], entry_bytes: u64) -> Result<Result<(Lsn, Lsn), Shortage>> {
+        let mut queue = self.queue.lock();
+        if let Err(lack) = queue.has_room(entry_bytes) {
+            return Ok(Err(lack));
+        }
+        let (lsn, end) = queue.append(body, |_| Head::default())?;
+        queue.want(end, Level::Durable);
+        Ok(Ok((lsn, end)))
+    }
+
+    /// Writes out everything that anybody wants, by now or by a time to come, whoever leads.
+    pub(super) fn flush_wanted(&self) -> Result<()> {
+        loop {
+            {
+                let mut queue = self.queue.lock();
+                queue.want_due();
+                if queue.leaders > 0 {
+                    self.landed.wait(&mut queue);
+                    self.check_latch()?;
+                    continue;
+                }
+            }
+            if !self.lead_if_needed()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether an ordinary record can be placed; see [`Queue::has_room`].
+    pub(super) fn has_room(&self, entry_bytes: u64) -> Result<(), Shortage> {
+        self.queue.lock().has_room(entry_bytes)
+    }
+
+    /// Wakes the flusher if it sleeps and there is something that nobody leads.
+    pub(super) fn nudge(&self) {
+        let flusher = {
+            let mut queue = self.queue.lock();
+            if queue.may_lead(&self.progress) { queue.flusher.take() } else { None }
+        };
+        if let Some(flusher) = flusher {
+            flusher.unpark();
+        }
+    }
+
+    /// Blocks until everything below `lsn` is so durable. The caller leads if nobody else does.
+    pub(super) fn wait(&self, lsn: Lsn, level: Level) -> Result<()> {
+        loop {
+            if self.progress.reached(lsn, level) {
+                return Ok(());
+            }
+            self.check_latch()?;
+            let mut queue = self.queue.lock();
+            if self.progress.reached(lsn, level) {
+                return Ok(());
+            }
+            queue.want(lsn, level);
+            if queue.may_lead(&self.progress) {
+                queue.leaders = queue.leaders.saturating_add(1);
+                let is_forming = queue.is_forming();
+                drop(queue);
+                self.lead(is_forming)?;
+                continue;
+            }
+            let awake = self.pace.awake(queue.committers);
+            let wake = if awake.is_zero() { Wake::Thread(thread::current()) } else { Wake::Awake };
+            let id = queue.waiters.add(lsn, level, wake);
+            // before anybody can choose this one
+            let turns = self.turns.load(Ordering::Acquire);
+            drop(queue);
+            // a failure between the check above and the registration would wake nobody
+            self.check_latch()?;
+            if awake.is_zero() || !self.commit_spin(id, turns, (lsn, level), awake) {
+                thread::park();
+            }
+        }
+    }
+
+    /// Waits without sleeping, as one who is registered so. Returns whether there is something to look at; if not, the caller is
+    /// registered as one who sleeps.
+    fn commit_spin(&self, id: u64, mut turns: u64, (lsn, level): (Lsn, Level), limit: Duration) -> bool {
+        let done = || {
+            if self.progress.reached(lsn, level) || self.is_latched() {
+                return true;
+            }
+            let before = std::mem::replace(&mut turns, self.turns.load(Ordering::Acquire));
+            before != turns && !self.queue.lock().waiters.contains(id)
+        };
+        self.pace.give_way(limit, done) || self.queue.lock().waiters.renew(id, Wake::Thread(thread::current())).is_err()
+    }
+
+    /// Lets others run and join the frame that forms, for a while: those that were woken by the frame before.
+    fn gather(&self) {
+        if !self.pace.give_way(self.pace.gathering(), || !self.queue.lock().is_forming()) {
+            self.queue.lock().expect_no_more();
+        }
+    }
+
+    /// The same without blocking and without I/O, for a future.
+    /// `registration` names the waker that an earlier poll left, if one did.
+    pub(super) fn poll(
+        &self,
+        lsn: Lsn,
+        level: Level,
+        cx: &mut Context<'_>,
+        registration: &mut Option<u64>,
+    ) -> Poll<Result<()>> {
+        if self.progress.reached(lsn, level) {
+            return Poll::Ready(Ok(()));
+        }
+        // wakers are strangers' code, also where they are cloned or dropped: that is done without the lock
+        let wake = Wake::Task(cx.waker().clone());
+        let (successor, _before) = {
+            let mut queue = self.queue.lock();
+            if self.progress.reached(lsn, level) {
+                drop(queue);
+                return Poll::Ready(Ok(()));
+            }
+            queue.want(lsn, level);
+            let renewed = match *registration {
+                Some(id) => queue.waiters.renew(id, wake),
+                None => Err(wake),
+            };
+            let before = match renewed {
+                Ok(before) => Some(before),
+                Err(wake) => {
+                    *registration = Some(queue.waiters.add(lsn, level, wake));
+                    None
+                }
+            };
+            (if queue.may_lead(&self.progress) { queue.flusher.take() } else { None }, before)
+        };
+        if let Some(flusher) = successor {
+            flusher.unpark();
+        }
+        match self.check_latch() {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Leads once if there is work that nobody leads. Returns whether there was.
+    pub(super) fn lead_if_needed(&self) -> Result<bool> {
+        self.check_latch()?;
+        {
+            let mut queue = self.queue.lock();
+            if !queue.may_lead(&self.progress) {
+                return Ok(false);
+            }
+            queue.leaders = queue.leaders.saturating_add(1);
+        }
+        self.lead(false)?;
+        Ok(true)
+    }
+
+    /// Does one piece of work, once others have joined where that is to be waited for. The caller has counted itself among the leaders.
+    fn lead(&self, is_forming: bool) -> Result<()> {
+        let leader = Leader { commit: self, done: false };
+        if is_forming {
+            self.gather();
+        }
+        let result = self.lead_inner();
+        leader.finish(result)
+    }
+
+    /// Returns what went straight to the device, for whoever steps down to tell.
+    fn lead_inner(&self) -> Result<Option<Landed>> {
+        let mut writer = self.writer.lock();
+        // dropped before the writer's lock is: no other leader may touch the file once a write or sync of it has failed, for a
+        // second sync would report success
+        let fuse = Fuse { commit: self };
+        self.check_latch()?;
+        let work = self.queue.lock().take_work(&self.progress);
+        let direct = match work {
+            Ok(None) => Ok(None),
+            Ok(Some(Work::Sync)) => self.sync_written(&mut writer).map(|()| None),
+            Ok(Some(Work::Frame { frame, level, follows })) => self.write_frame(&mut writer, frame, level, follows),
+            Err(error) => Err(error),
+        };
+        let direct = direct.map_err(|error| self.latch_silently(error))?;
+        drop(writer);
+        let mut landed = None;
+        if let Some(Direct { active, buf, start, watermark }) = direct {
+            let written = self.pace.timed(|| active.write_durable(&buf, start));
+            written.map_err(|error| self.latch_silently(error))?;
+            self.direct_writes.fetch_add(1, Ordering::Relaxed);
+            landed = Some(Landed { end: start.plus(buf.len() as u64), state: FlightState::Completed, watermark, buf });
+        }
+        drop(fuse);
+        Ok(landed)
+    }
+
+    /// Seals a frame and writes it; one that goes directly to the device is handed back, to be written without the lock.
+    fn write_frame(
+        &self,
+        writer: &mut SegmentWriter,
+        frame: Forming,
+        level: Level,
+        follows: bool,
+    ) -> Result<Option<Direct>> {
+        let end = frame.end();
+        let Forming { kind, mut buf, start, records, enters, .. } = frame;
+        if let Some(spare) = enters {
+            self.settle(writer, start)?;
+            let segment = writer.enter(&spare, start)?;
+            self.progress.durable.fetch_max(start.get(), Ordering::AcqRel);
+            self.add_segment(segment);
+        }
+        let watermark = self.durable();
+        writer.seal(&mut buf, kind, (start, end), records, watermark)?;
+        let active = self.active(writer)?;
+        if level == Level::Durable && writer.may_write_directly() {
+            return Ok(Some(Direct { active, buf, start, watermark }));
+        }
+        if follows {
+            self.wait_for_earlier(start);
+            self.check_latch()?;
+        }
+        writer.unsynced = true;
+        writer.zero_rest(&mut buf, start, end)?;
+        active.write_cached(&buf, start)?;
+        writer.wrote(end);
+        self.land(Landed { end, state: FlightState::Written, watermark, buf });
+        if level == Level::Durable {
+            self.sync_written(writer)?;
+        }
+        Ok(None)
+    }
+
+    fn active(&self, writer: &SegmentWriter) -> Result<Arc<Active>> {
+        writer.active.clone().ok_or(Error::Full { what: "the first segment", source: None })
+    }
+
+    /// Makes all that was merely written survive power loss.
+    fn sync_written(&self, writer: &mut SegmentWriter) -> Result<()> {
+        if !writer.unsynced {
+            return Ok(());
+        }
+        let active = self.active(writer)?;
+        self.pace.timed(|| active.sync())?;
+        writer.unsynced = false;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.queue.lock().synced(&self.progress);
+        Ok(())
+    }
+
+    /// Waits until all before `start` has landed, and makes it survive power loss.
+    fn settle(&self, writer: &mut SegmentWriter, start: Lsn) -> Result<()> {
+        self.wait_for_earlier(start);
+        self.check_latch()?;
+        self.sync_written(writer)
+    }
+
+    fn wait_for_earlier(&self, start: Lsn) {
+        let mut queue = self.queue.lock();
+        while queue.pending_before(start.plus(1)) && self.check_latch().is_ok() {
+            self.landed.wait(&mut queue);
+        }
+    }
+
+    fn land(&self, landed: Landed) {
+        let flusher = self.note_landed(&mut self.queue.lock(), landed);
+        self.landed.notify_all();
+        if let Some(flusher) = flusher {
+            flusher.unpark();
+        }
+    }
+
+    /// Notes what became of a frame. Returns the flusher if that is to be woken.
+    fn note_landed(&self, queue: &mut Queue, landed: Landed) -> Option<thread::Thread> {
+        let Landed { end, state, watermark, buf } = landed;
+        queue.recycle(buf);
+        queue.landed(end, state, watermark, &self.progress);
+        // the first frame after a rest: someone must see to its watermark
+        let idle = std::mem::take(&mut queue.flusher_is_idle);
+        if idle { queue.flusher.take() } else { None }
+    }
+
+    /// Enters the first segment of this open, in a spare, so that the end of what was recovered is recorded for good.
+    pub(super) fn enter_first(&self, base: Lsn) -> Result<()> {
+        let mut writer = self.writer.lock();
+        let Some(spare) = self.queue.lock().take_first_spare(base) else {
+            return Err(Error::Full { what: "the first segment", source: None });
+        };
+        let segment = writer.enter(&spare, base)?;
+        self.progress.durable.fetch_max(base.get(), Ordering::AcqRel);
+        self.progress.written.fetch_max(base.get(), Ordering::AcqRel);
+        self.add_segment(segment);
+        Ok(())
+    }
+
+    fn add_segment(&self, segment: SegmentInfo) {
+        self.segment_bytes.fetch_add(segment.file_bytes, Ordering::Relaxed);
+        self.segments.lock().push(segment);
+        // a spare has gone
+        if let Some(preparer) = self.preparer.get() {
+            preparer.unpark();
+        }
+    }
+
+    /// Names the thread that makes spares ahead of need, to be woken when one has gone.
+    pub(super) fn set_preparer(&self, preparer: thread::Thread) {
+        let _ = self.preparer.set(preparer);
+    }
+
+    /// Whether a segment of this open exists.
+    pub(super) fn has_entered(&self) -> bool {
+        self.writer.lock().active.is_some()
+    }
+
+    /// The path that durable writes take now.
+    pub(super) fn write_path(&self) -> Option<crate::io::WritePath> {
+        self.writer.lock().active.as_ref().map(|a| a.file.write_path())
+    }
+
+    /// Parks as the flusher until there is work, or until `limit` has passed; without a limit, until there is any activity.
+    pub(super) fn park_flusher(&self, limit: Option<Duration>) {
+        {
+            let mut queue = self.queue.lock();
+            // what has come up since the caller looked would wake nobody any more
+            let busy = limit.is_none() && queue.needs_flusher();
+            if (busy || queue.may_lead(&self.progress)) && self.check_latch().is_ok() {
+                return;
+            }
+            queue.flusher_is_idle = limit.is_none();
+            queue.flusher = Some(thread::current());
+        }
+        match limit {
+            Some(limit) => thread::park_timeout(limit),
+            None => thread::park(),
+        }
+        let mut queue = self.queue.lock();
+        queue.flusher = None;
+        queue.flusher_is_idle = false;
+    }
+}
+
+/// A sealed frame that goes directly to the device.
+struct Direct {
+    active: Arc<Active>,
+    buf: AlignedBuf,
+    start: Lsn,
+    watermark: Lsn,
+}
+
+/// A frame that was written, what became of it, and the watermark that it carries.
+struct Landed {
+    end: Lsn,
+    state: FlightState,
+    watermark: Lsn,
+    buf: AlignedBuf,
+}
+
+/// Latches the log if it is dropped in a panic, before the writer's lock is let go; the leader tells the waiters.
+struct Fuse<'a> {
+    commit: &'a GroupCommit,
+}
+
+impl Drop for Fuse<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.commit.latch_silently(Error::Poisoned);
+        }
+    }
+}
+
+/// Keeps the promise that every waiter gets an answer, also when the leader fails or panics.
+struct Leader<'a> {
+    commit: &'a GroupCommit,
+    done: bool,
+}
+
+impl Leader<'_> {
+    fn finish(mut self, result: Result<Option<Landed>>) -> Result<()> {
+        self.done = true;
+        match result {
+            Ok(landed) => {
+                self.step_down(landed);
+                Ok(())
+            }
+            Err(error) => {
+                self.step_down(None);
+                Err(self.commit.latch(error))
+            }
+        }
+    }
+
+    /// Wakes those whose position was reached, and one to lead on.
+    fn step_down(&self, landed: Option<Landed>) {
+        let commit = self.commit;
+        let (flusher, successor, reached) = {
+            let mut queue = commit.queue.lock();
+            let flusher = landed.and_then(|landed| commit.note_landed(&mut queue, landed));
+            queue.leaders = queue.leaders.saturating_sub(1);
+            let reached = queue.waiters.take_reached(|lsn, level| commit.progress.reached(lsn, level));
+            let failed = commit.latched.load(Ordering::Acquire);
+            (flusher, if failed { None } else { queue.take_successor(&commit.progress) }, reached)
+        };
+        commit.landed.notify_all();
+        if matches!(successor, Some(Wake::Awake)) {
+            commit.turns.fetch_add(1, Ordering::Release);
+        }
+        // the next leader first: its write can begin while the others are being woken
+        successor.into_iter().chain(reached).for_each(Wake::wake);
+        if let Some(flusher) = flusher {
+            flusher.unpark();
+        }
+    }
+}
+
+impl Drop for Leader<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.commit.latch(Error::Poisoned);
+            self.step_down(None);
+        }
+    }
+}

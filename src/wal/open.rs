@@ -1,0 +1,222 @@
+//! From a scanned directory to an open log: a new epoch, a new segment, and so the cut behind what was recovered.
+
+use crate::error::{Error, Result};
+use crate::format::bytes::round_up;
+use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
+use crate::ids::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
+use crate::io::sync::{Arc, AtomicBool, Mutex};
+use crate::io::{OpenMode, Storage};
+use crate::options::LogOptions;
+use crate::store::manifest_file::ManifestFile;
+use crate::store::open_dir::{Access, StoreDir};
+use crate::wal::device_latency::DeviceLatency;
+use crate::wal::group_commit::GroupCommit;
+use crate::wal::log::{Inner, Log};
+use crate::wal::queue::{Bounds, Queue};
+use crate::wal::scan::scanner::{ScanEnd, Scanner, Tail};
+use crate::wal::scan::segment_set::OpenSegment;
+use crate::wal::segment_pool::{SegmentPool, SpareBounds};
+use crate::wal::segment_writer::{Identity, SegmentInfo, SegmentWriter};
+
+/// A segment holds at least so many blocks, its header's included.
+const SEGMENT_BLOCKS: u64 = 4;
+
+/// What opening a log found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogReport {
+    /// Where the records begin that are still there.
+    pub start: Lsn,
+    /// Where they end.
+    pub end: Lsn,
+    /// The count of opens, this one included.
+    pub epoch: Epoch,
+    /// What lay behind the end and was cut, if anything did.
+    pub tail: Option<Tail>,
+    /// Sentences about what is not as it should be, though nothing was lost.
+    pub warnings: Vec<String>,
+}
+
+/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it, the snapshots, the newest
+/// first, that recovery found to count, and the LSN at which it began with the empty state, if it did.
+pub(crate) fn prepare_manifest(
+    store_dir: &StoreDir,
+    machine: &MachineTag,
+    found: &[SnapshotEntry],
+    origin: Option<Lsn>,
+) -> Result<ManifestFile> {
+    if machine.name.len() > MAX_MACHINE_NAME_BYTES {
+        return Err(Error::invalid(format!("a machine's name is at most {MAX_MACHINE_NAME_BYTES} bytes long")));
+    }
+    store_dir.remove_unfinished()?;
+    let storage = store_dir.storage.clone();
+    if let Some(manifest) = &store_dir.manifest {
+        return ManifestFile::open(storage, manifest.clone());
+    }
+    let block_bytes = storage.block_bytes();
+    let mut manifest = Manifest {
+        counter: 0,
+        store: StoreId::new(storage.random()),
+        epoch: Epoch::new(0),
+        log_start: Lsn::new(u64::from(block_bytes)),
+        watermark: Lsn::ZERO,
+        clean_end: Lsn::ZERO,
+        segment: SegmentId::new(0),
+        origin: Lsn::new(u64::from(block_bytes)),
+        block_bytes,
+        machine: machine.clone(),
+        snapshots: Vec::new(),
+    };
+    let Some(OpenSegment { header, .. }) = store_dir.oldest_usable()? else {
+        return ManifestFile::create(storage, manifest);
+    };
+    manifest.store = header.store;
+    manifest.snapshots = found.iter().copied().take(SNAPSHOTS_KEPT).collect();
+    manifest.log_start = manifest.snapshots.last().map_or(header.base, |oldest| oldest.lsn);
+    manifest.origin = origin.unwrap_or(Lsn::ZERO);
+    manifest.block_bytes = header.block_bytes;
+    ManifestFile::open(storage, manifest)
+}
+
+/// A log whose records have been read, about to be opened for more.
+pub(crate) struct OpenLog {
+    pub(crate) store_dir: StoreDir,
+    pub(crate) root: ManifestFile,
+    pub(crate) end: ScanEnd,
+    pub(crate) machine: MachineTag,
+    pub(crate) options: LogOptions,
+}
+
+impl OpenLog {
+    /// Starts a new epoch in a new segment. When it returns, the end of what was recovered is recorded for good.
+    ///
+    /// Where the disk is so full that not even the reserve is there, or that a copy of the manifest cannot be made anew, the log opens
+    /// all the same; it enters its segment with the first record that finds room.
+    pub(crate) fn start(self) -> Result<Log> {
+        let OpenLog { store_dir, root, end, machine, mut options } = self;
+        let storage = store_dir.storage.clone();
+        let manifest = root.current().clone();
+        let epoch = Epoch::new(manifest.epoch.max(end.highest_epoch).get().saturating_add(1));
+        // the store may have moved to a device whose blocks are larger
+        let block_bytes = manifest.block_bytes.max(storage.block_bytes());
+        let least_bytes = u64::from(block_bytes).saturating_mul(SEGMENT_BLOCKS);
+        options.segment_bytes = options.segment_bytes.max(least_bytes);
+        options.first_segment_bytes = options.first_segment_bytes.max(least_bytes);
+        let identity = Identity { store: manifest.store, epoch, block_bytes, machine };
+        let root = Arc::new(Mutex::new(root));
+        // behind everything that the old segments could hold, so that no LSN of theirs is used again, and where a block begins
+        let block = u64::from(block_bytes);
+        let base = Lsn::new(round_up(end.beyond.get().max(block), block));
+        let bounds = SpareBounds {
+            block_bytes,
+            first_segment_bytes: options.first_segment_bytes.min(options.segment_bytes),
+            segment_bytes: options.segment_bytes,
+            ready: options.preallocated_segments,
+            most: options.max_preallocated_segments,
+        };
+        let spares = SegmentPool::new(storage.clone(), bounds, &store_dir.spares);
+        let (usable, useless): (Vec<_>, Vec<_>) =
+            store_dir.spares.iter().cloned().partition(|s| spares.is_usable(s.file_bytes));
+        let queue_bounds = Bounds {
+            block_bytes,
+            max_frame_bytes: options.max_frame_bytes,
+            max_pending_bytes: options.max_pending_bytes,
+            max_in_flight: options.max_in_flight.map(|most| most.max(1)),
+        };
+        let queue = Queue::new(queue_bounds, base, base, usable)?;
+        let last_id = store_dir.segments.last().map_or(SegmentId::new(0), |s| s.id);
+        let writer =
+            SegmentWriter::new(storage.clone(), identity.clone(), root.clone(), end.end, end.last_checksum, last_id);
+        let segments = known_segments(&*storage, &store_dir)?;
+        // between the end of what was recovered and the base there is nothing that could be lost
+        let pace = DeviceLatency::new(storage.clone(), options.commit_spin);
+        let commit = GroupCommit::new(queue, writer, segments, base, pace);
+        let inner = Arc::new(Inner {
+            storage,
+            commit,
+            spares,
+            root,
+            identity,
+            options,
+            lock: Mutex::new(store_dir.lock),
+            stop: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            start: base,
+            recovered: end.end,
+        });
+        match inner.publish_epoch() {
+            Err(error) if error.is_full() => inner.commit.queue.lock().bar(true),
+            other => other?,
+        }
+        for spare in useless {
+            inner.storage.remove(&spare.name).map_err(|e| Error::io("remove", inner.storage.path(&spare.name), e))?;
+        }
+        inner.enter_first(base)?;
+        Log::spawn(inner)
+    }
+}
+
+fn known_segments(storage: &dyn Storage, store_dir: &StoreDir) -> Result<Vec<SegmentInfo>> {
+    let measure = |name: &str| -> Result<u64> {
+        let io = |operation, e| Error::io(operation, storage.path(name), e);
+        let file = storage.open(name, OpenMode::Read).map_err(|e| io("open", e))?;
+        file.len().map_err(|e| io("measure", e))
+    };
+    let info = |s: &crate::store::open_dir::SegmentFile| {
+        Ok(SegmentInfo { name: s.name.clone(), id: s.id, base: s.base, file_bytes: measure(&s.name)? })
+    };
+    store_dir.segments.iter().map(info).collect()
+}
+
+/// Opens a log that stands alone: all its records are verified.
+pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<(Log, LogReport)> {
+    let store_dir = StoreDir::new(storage, Access::ReadWrite)?;
+    let machine = MachineTag { name: options.name.clone(), version: options.version };
+    let start = start_alone(&store_dir, &machine)?;
+    // nothing on disk changes before all of it was verified
+    let mut scanner = Scanner::new(&store_dir, start)?;
+    while let Some(chunk) = scanner.next_chunk()? {
+        scanner.reuse(chunk);
+    }
+    let end = scanner.take_end()?;
+    let root = prepare_manifest(&store_dir, &machine, &[], store_dir.origin()?)?;
+    let storage = store_dir.storage.clone();
+    let mut warnings: Vec<_> = store_dir.manifest_faults.iter().map(ToString::to_string).collect();
+    warnings.extend(store_dir.foreign.iter().map(|name| format!("{name} is not a file of this store")));
+    let tail = end.tail.clone().filter(|t| t.torn);
+    let (records_start, records_end) = (start, end.end);
+    let log = OpenLog { store_dir, root, end, machine, options }.start()?;
+    warnings.splice(..0, storage.warnings());
+    let report = LogReport { start: records_start, end: records_end, epoch: log.epoch(), tail, warnings };
+    Ok((log, report))
+}
+
+/// Where the records of a log that stands alone begin. Checks whose they are: as the manifest says or, without any, the oldest
+/// segment that is of use.
+fn start_alone(store_dir: &StoreDir, machine: &MachineTag) -> Result<Lsn> {
+    if let Some(manifest) = &store_dir.manifest {
+        check_machine(store_dir, &manifest.machine, machine)?;
+        return Ok(manifest.log_start);
+    }
+    let Some(OpenSegment { header, .. }) = store_dir.oldest_usable()? else {
+        return Ok(Lsn::new(u64::from(store_dir.storage.block_bytes())));
+    };
+    check_machine(store_dir, &header.machine, machine)?;
+    Ok(header.base)
+}
+
+fn check_machine(store_dir: &StoreDir, found: &MachineTag, ours: &MachineTag) -> Result<()> {
+    if found.name != ours.name {
+        let reason = format!("it belongs to \"{}\", not to \"{}\"", found.name, ours.name);
+        return Err(Error::NotAStore { path: store_dir.storage.path(""), reason: reason.into() });
+    }
+    if found.version != ours.version {
+        return Err(Error::UnsupportedVersion {
+            path: store_dir.storage.path(""),
+            what: ours.name.clone().into(),
+            found: found.version,
+            supported: ours.version,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! Segments written ahead of need, and segments that are used again.
+//!
+//! A spare was written through and synced before it gets its name, so that a frame written into it later changes no
+//! metadata. It holds no base LSN until it is entered. Making one is slow and happens outside every lock but its own; ahead of
+//! need it is made piece by piece, with pauses, so that commits find the device free. It is written around the page
+//! cache where that works, which has no use for its zeros.
+
+use crate::error::{Error, Result, out_of_space};
+use crate::format::bytes::round_up;
+use crate::ids::Lsn;
+use crate::io::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
+use crate::io::{AlignedBuf, Storage, WritePath, create_anew, write_all_at};
+use crate::store::layout as names;
+use crate::store::open_dir::Spare;
+use crate::wal::group_commit::GroupCommit;
+use crate::wal::queue::Queue;
+use crate::wal::segment_writer::SegmentInfo;
+use std::time::Duration;
+
+/// How much of a spare is written at once by those who need it, and ahead of need.
+const PIECE_BYTES: u64 = 1 << 20;
+const PIECE_BYTES_AHEAD: u64 = 256 << 10;
+/// Ahead of need it rests for so many times as long as it wrote, but no longer than this at once.
+const REST: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_millis(5);
+
+/// Sizes and numbers of spares.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SpareBounds {
+    pub(super) block_bytes: u32,
+    pub(super) first_segment_bytes: u64,
+    pub(super) segment_bytes: u64,
+    /// Kept ready: one for the next rotation, the others as the reserve.
+    pub(super) ready: usize,
+    /// Kept at the most; what is truncated beyond that is removed.
+    pub(super) most: usize,
+}
+
+pub(super) struct SegmentPool {
+    storage: Arc<dyn Storage>,
+    bounds: SpareBounds,
+    /// The number of the newest spare; held while one is made, so that one is made at a time.
+    newest: Mutex<u64>,
+    /// How many need one now: then whoever makes one does not rest.
+    needing: AtomicUsize,
+}
+
+/// How a spare is made.
+enum FillMode<'a> {
+    /// As fast as can be.
+    Full,
+    /// Resting, unless the log fills its segment too fast for that, and giving up if told to.
+    Ahead { commit: &'a GroupCommit, stopping: &'a dyn Fn() -> bool },
+}
+
+/// Counts one who needs a spare.
+struct Needing<'a>(&'a AtomicUsize);
+
+impl Drop for Needing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl SegmentPool {
+    /// Takes over the spares found at open. Those of no use are dropped from the list (and later from the disk, by number).
+    pub(super) fn new(storage: Arc<dyn Storage>, bounds: SpareBounds, found: &[Spare]) -> SegmentPool {
+        let newest = found.iter().map(|s| s.number).max().unwrap_or(0);
+        SegmentPool { storage, bounds, newest: Mutex::new(newest), needing: AtomicUsize::new(0) }
+    }
+
+    /// Whether a file of this size can become a segment.
+    pub(super) fn is_usable(&self, file_bytes: u64) -> bool {
+        let block = u64::from(self.bounds.block_bytes);
+        file_bytes >= block.saturating_mul(2) && round_up(file_bytes, block) == file_bytes
+    }
+
+    /// The size of the next spare: segments start small and double up to their limit.
+    fn next_bytes(&self, current: u64, at_least: u64) -> u64 {
+        let block = u64::from(self.bounds.block_bytes);
+        let grown = current.saturating_mul(2).clamp(self.bounds.first_segment_bytes, self.bounds.segment_bytes);
+        round_up(grown.max(at_least.saturating_add(block)), block)
+    }
+
+    /// Makes one spare that holds at least `bytes` behind its header, if `needed` still says so once it is this
+    /// caller's turn. When it returns `true`, the spare survives power loss.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the file system has no space; what was begun is removed again.
+    pub(super) fn prepare(
+        &self,
+        commit: &GroupCommit,
+        bytes: u64,
+        needed: impl Fn(&mut Queue) -> bool,
+    ) -> Result<bool> {
+        self.needing.fetch_add(1, Ordering::Relaxed);
+        let _needing = Needing(&self.needing);
+        self.prepare_at(commit, bytes, needed, &FillMode::Full)
+    }
+
+    /// Makes one ahead of need, if there are few, and gives it up when `stopping` says so. As [`SegmentPool::prepare`].
+    ///
+    /// # Errors
+    /// As [`SegmentPool::prepare`]; [`Error::Closed`] if it was given up.
+    pub(super) fn prepare_ahead(&self, commit: &GroupCommit, stopping: &dyn Fn() -> bool) -> Result<bool> {
+        self.prepare_at(commit, 0, |queue| self.are_short(queue), &FillMode::Ahead { commit, stopping })
+    }
+
+    fn prepare_at(
+        &self,
+        commit: &GroupCommit,
+        bytes: u64,
+        needed: impl Fn(&mut Queue) -> bool,
+        pace: &FillMode<'_>,
+    ) -> Result<bool> {
+        let mut newest = self.newest.lock();
+        commit.check_latch()?;
+        let current = {
+            let mut queue = commit.queue.lock();
+            if !needed(&mut queue) {
+                return Ok(false);
+            }
+            queue.segment_bytes
+        };
+        let spare = self.make(&mut newest, self.next_bytes(current, bytes), pace)?;
+        commit.queue.lock().add_spare(spare);
+        Ok(true)
+    }
+
+    /// Waits until no spare is being made or recycled. After the log was stopped, none will be.
+    pub(super) fn settle(&self) {
+        drop(self.newest.lock());
+    }
+
+    /// Whether the next rotation would find no spare beside the reserve.
+    pub(super) fn are_short(&self, queue: &Queue) -> bool {
+        queue.spares().len() < self.bounds.ready
+    }
+
+    fn make(&self, newest: &mut u64, file_bytes: u64, pace: &FillMode<'_>) -> Result<Spare> {
+        let number = newest.saturating_add(1);
+        let name = names::spare(number);
+        let temp = names::temp(&name);
+        let made = self.write_through(&temp, &name, file_bytes, pace);
+        if let Err(error) = made {
+            // best effort: a left-over is removed at the next open
+            let _ = self.storage.remove(&temp);
+            return Err(error);
+        }
+        *newest = number;
+        Ok(Spare { name, number, file_bytes })
+    }
+
+    fn write_through(&self, temp: &str, name: &str, file_bytes: u64, pace: &FillMode<'_>) -> Result<()> {
+        let fail = |operation, e: std::io::Error| {
+            if out_of_space(&e) {
+                Error::Full { what: "the next segment", source: Some(Arc::new(e)) }
+            } else {
+                Error::io(operation, self.storage.path(temp), e)
+            }
+        };
+        let file = create_anew(&*self.storage, temp).map_err(|(operation, e)| fail(operation, e))?;
+        file.allocate(file_bytes).map_err(|e| fail("allocate", e))?;
+        let most = match pace {
+            FillMode::Full => PIECE_BYTES,
+            FillMode::Ahead { .. } => PIECE_BYTES_AHEAD.max(u64::from(self.bounds.block_bytes)),
+        };
+        let most = most.min(file_bytes);
+        let zeros = AlignedBuf::zeroed(usize::try_from(most).unwrap_or(4096)).map_err(|e| fail("write", e))?;
+        let mut at = 0u64;
+        while at < file_bytes {
+            let len = most.min(file_bytes.saturating_sub(at));
+            let piece = usize::try_from(len).ok().and_then(|len| zeros.get(..len)).unwrap_or_default();
+            let began = self.storage.monotonic();
+            let written = match file.write_path() {
+                WritePath::Direct => file.write_durable_at(piece, at),
+                // the sync below covers it
+                WritePath::BufferedSync => write_all_at(&*file, piece, at),
+            };
+            written.map_err(|e| fail("write", e))?;
+            at = at.saturating_add(len);
+            if let FillMode::Ahead { commit, stopping } = pace {
+                if stopping() {
+                    return Err(Error::Closed);
+                }
+                let taken = self.storage.monotonic().saturating_sub(began);
+                self.rest(commit, taken, (at, file_bytes));
+            }
+        }
+        file.sync_all().map_err(|e| fail("sync", e))?;
+        self.storage.rename(temp, name).map_err(|e| fail("rename", e))?;
+        self.storage.sync_dir().map_err(|e| fail("sync", e))
+    }
+
+    /// Leaves the device to others for a while, having written `done` bytes of all: unless somebody waits for the spare, or will before
+    /// it is done, if the current segment goes on to fill as it has.
+    fn rest(&self, commit: &GroupCommit, taken: Duration, (done, all): (u64, u64)) {
+        let (used, capacity) = commit.queue.lock().filled();
+        let twice_used = u128::from(all).saturating_mul(used.into()).saturating_mul(2);
+        let is_behind = u128::from(done).saturating_mul(capacity.into()) < twice_used;
+        if self.needing.load(Ordering::Relaxed) == 0 && !is_behind {
+            thread::park_timeout(taken.saturating_mul(REST).min(LONGEST_REST));
+        }
+    }
+
+    /// Gives up every segment that lies wholly below `lsn`: some become spares, the rest is removed. The caller has made sure,
+    /// durably, that nothing needs them. Returns how many.
+    ///
+    /// When it returns, the renames and removals survive power loss; when a crash takes them back, the files are garbage by
+    /// their names.
+    pub(super) fn recycle_below(&self, commit: &GroupCommit, lsn: Lsn) -> Result<usize> {
+        let mut newest = self.newest.lock();
+        commit.check_latch()?;
+        let gone: Vec<SegmentInfo> = {
+            let mut segments = commit.segments.lock();
+            let count = segments.iter().zip(segments.iter().skip(1)).take_while(|(_, next)| next.base <= lsn).count();
+            segments.drain(..count).collect()
+        };
+        let mut recycled = Vec::new();
+        let mut done = 0usize;
+        let mut result = Ok(());
+        for segment in &gone {
+            match self.give_up(commit, segment, recycled.len(), &mut newest) {
+                Ok(spare) => recycled.extend(spare),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+            done = done.saturating_add(1);
+        }
+        // what could not be given up still takes its space, and is tried again the next time
+        let (given_up, left) = gone.split_at(done.min(gone.len()));
+        commit.segments.lock().splice(..0, left.iter().cloned());
+        let gone_bytes = given_up.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add);
+        commit.segment_bytes.fetch_sub(gone_bytes, Ordering::Relaxed);
+        if done > 0 {
+            self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
+        }
+        let mut queue = commit.queue.lock();
+        recycled.into_iter().for_each(|spare| queue.add_spare(spare));
+        result.map(|()| done)
+    }
+
+    /// Makes a spare of a segment's file, or removes it.
+    fn give_up(
+        &self,
+        commit: &GroupCommit,
+        segment: &SegmentInfo,
+        recycled: usize,
+        newest: &mut u64,
+    ) -> Result<Option<Spare>> {
+        let is_there = |operation, done: std::io::Result<()>| match done {
+            // somebody else has removed it: there is nothing left to give up
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|()| true).map_err(|e| Error::io(operation, self.storage.path(&segment.name), e)),
+        };
+        let (kept, current) = {
+            let queue = commit.queue.lock();
+            (queue.spares().len().saturating_add(recycled), queue.segment_bytes)
+        };
+        let right_size = segment.file_bytes >= current.min(self.bounds.segment_bytes);
+        if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
+            let number = newest.saturating_add(1);
+            let name = names::spare(number);
+            if !is_there("rename", self.storage.rename(&segment.name, &name))? {
+                return Ok(None);
+            }
+            *newest = number;
+            return Ok(Some(Spare { name, number, file_bytes: segment.file_bytes }));
+        }
+        is_there("remove", self.storage.remove(&segment.name)).map(|_| None)
+    }
+}
