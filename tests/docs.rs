@@ -190,11 +190,14 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn documents_are_short() {
+fn documents_are_short_and_narrow() {
     for document in documents() {
         let text = fs::read_to_string(&document).unwrap();
         let lines = prose(&text).count();
         assert!(lines <= 200, "{} has {lines} lines", document.display());
+        for line in prose(&text) {
+            assert!(line.chars().count() <= 100, "{}: {line}", document.display());
+        }
     }
 }
 
