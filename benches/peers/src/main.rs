@@ -1,4 +1,6 @@
-//! The same work on seawal and on its peers, side by side; see `docs/benchmarks.md`, whose generated parts it writes.
+//! The same work on seawal and on its peers, side by side.
+//!
+//! Writes `docs/benchmarks/results.md`, the short tables of `docs/benchmarks.md`, and the plots.
 
 mod child;
 mod figures;
@@ -17,7 +19,7 @@ use parts::{Effort, Which};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Measures seawal and its peers side by side, and writes docs/benchmarks.md.
+/// Measures seawal and its peers side by side, and writes the tables and plots of docs/benchmarks.
 ///
 /// Stores are made under TMPDIR, which must be on the disk that is meant, and are removed.
 #[derive(Debug, Parser)]

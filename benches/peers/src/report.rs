@@ -183,18 +183,30 @@ fn plot_growth(root: &Path, part: &Part) -> io::Result<()> {
 
 const DIRECTORY: &str = "docs/benchmarks";
 
-/// Writes the generated parts of the document, and the plots.
+/// The short page, and the one with every figure.
+const SUMMARY: &str = "docs/benchmarks.md";
+const RESULTS: &str = "docs/benchmarks/results.md";
+/// The short tables of the summary.
+const SHORT_TABLES: [&str; 5] = ["commit", "read", "open", "checkpoint", "memory"];
+
+/// Writes the generated parts of both documents, and the plots.
 pub fn write(root: &Path, figures: &Figures) -> io::Result<()> {
-    let path = root.join("docs/benchmarks.md");
-    let mut document = std::fs::read_to_string(&path)?;
-    replace(&mut document, "targets", &crate::targets::table(figures, root))?;
-    replace(&mut document, "setups", &setups())?;
-    for which in Which::ALL {
-        let measured = figures.part(which.name());
-        let text = measured.map_or_else(|| "Not measured.\n".into(), |measured| part(which.name(), measured));
-        replace(&mut document, which.name(), &text)?;
-    }
-    std::fs::write(&path, document)?;
+    rewrite(root, SUMMARY, |document| {
+        for name in SHORT_TABLES {
+            replace(document, name, &crate::targets::short_table(figures, name))?;
+        }
+        replace(document, "opening", &opening(figures))
+    })?;
+    rewrite(root, RESULTS, |document| {
+        replace(document, "targets", &crate::targets::table(figures, root))?;
+        replace(document, "setups", &setups())?;
+        for which in Which::ALL {
+            let measured = figures.part(which.name());
+            let text = measured.map_or_else(|| "Not measured.\n".into(), |measured| part(which.name(), measured));
+            replace(document, which.name(), &text)?;
+        }
+        Ok(())
+    })?;
     if let Some(measured) = figures.part("commit") {
         let title = "durable commits a second";
         plot_bars(root, "commits.svg", title, measured, &commit::THREADS.map(commit::row))?;
@@ -206,10 +218,29 @@ pub fn write(root: &Path, figures: &Figures) -> io::Result<()> {
     figures.part("growth").map_or(Ok(()), |measured| plot_growth(root, measured))
 }
 
+/// How long each takes to open after a kill, the fastest first, in one row.
+fn opening(figures: &Figures) -> String {
+    let Some(part) = figures.part("recovery") else { return "Not measured.\n".into() };
+    let mut all: Vec<(&str, f64)> = part.row(recovery::KILLED).map(|(name, figure)| (name, figure.median)).collect();
+    all.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let names: String = all.iter().map(|(name, _)| format!(" {name} |")).collect();
+    let rules = " --- |".repeat(all.len());
+    let seconds: String = all.iter().map(|(_, seconds)| format!(" {} |", short(*seconds))).collect();
+    format!("| |{names}\n| --- |{rules}\n| seconds |{seconds}\n")
+}
+
+/// Changes a document in place.
+fn rewrite(root: &Path, name: &str, change: impl FnOnce(&mut String) -> io::Result<()>) -> io::Result<()> {
+    let path = root.join(name);
+    let mut document = std::fs::read_to_string(&path)?;
+    change(&mut document).map_err(|e| io::Error::other(format!("{name}: {e}")))?;
+    std::fs::write(&path, document)
+}
+
 /// Replaces what stands between the two marks of a generated part.
 fn replace(document: &mut String, name: &str, text: &str) -> io::Result<()> {
     let (begin, end) = (format!("<!-- generated: {name} -->\n"), "<!-- end -->");
-    let missing = || io::Error::other(format!("docs/benchmarks.md has no generated part named {name}"));
+    let missing = || io::Error::other(format!("there is no generated part named {name}"));
     let from = document.find(&begin).ok_or_else(missing)? + begin.len();
     let upto = from + document[from..].find(end).ok_or_else(missing)?;
     document.replace_range(from..upto, &format!("\n{text}\n"));

@@ -1,4 +1,4 @@
-//! What was aimed at, row by row, and what the figures say to it.
+//! The targets: what each figure is compared with, and whether it is met.
 
 use crate::figures::{Figures, Part};
 use crate::parts::{checkpoint, commit, growth, reads, recovery, segments, space};
@@ -52,6 +52,8 @@ struct Target {
     peers: bool,
     /// Whether only a run with `--large` has it.
     large: bool,
+    /// The table of `docs/benchmarks.md` that shows this row, if one does.
+    shown_in: Option<&'static str>,
 }
 
 const NO_PEERS: [&str; 5] = [commit::FLOOR, commit::WAKE_UPS, growth::DEVICE, checkpoint::QUIET, ""];
@@ -74,51 +76,52 @@ fn targets() -> Vec<Target> {
     use Against::{BestPeer, Itself, Named};
     use Goal::{AtLeast, AtMost};
     let t = |what, aim, part, row: String, goal, against, limit, peers| {
-        Target { what, aim, part, row, ours: OURS, goal, against, limit, enough: None, peers, large: false }
+        Target { what, aim, part, row, ours: OURS, goal, against, limit, enough: None, peers, large: false, shown_in: None }
     };
     let floor = Some(commit::FLOOR);
     let device = Some(growth::DEVICE);
     let view = |target: Target| Target { ours: VIEW, ..target };
     let or_of_limit = |target: Target| Target { enough: Some(0.8), ..target };
     let large = |target: Target| Target { large: true, ..target };
+    let shown = |table, target: Target| Target { shown_in: Some(table), ..target };
     vec![
-        t("durable commit, 1 thread", "0.95 of the floor, and no peer ahead", "commit", commit::row(1), AtLeast(0.95), Named(commit::FLOOR), floor, true),
-        t("durable commit, 8 threads", "2 × the best peer", "commit", commit::row(8), AtLeast(2.0), BestPeer, floor, true),
-        t("durable commit, 64 threads", "2 × the best peer, aiming at 3", "commit", commit::row(64), AtLeast(2.0), BestPeer, Some(commit::WAKE_UPS), true),
-        t("1,024 tickets, 100,000 keys", "1,000,000 a second", "commit", commit::tickets_row(100_000), AtLeast(1e6), Itself, None, false),
-        t("1,024 tickets, a million keys", "600,000 a second", "commit", commit::tickets_row(1_000_000), AtLeast(6e5), Itself, None, false),
-        t("commit with `Os`, 1 thread", "1.3 × the best peer", "buffered", commit::SINGLE.into(), AtLeast(1.3), BestPeer, None, true),
-        t("the same in batches of 100", "1,000,000 entries a second", "buffered", commit::BATCHED.into(), AtLeast(1e6), Itself, None, true),
-        t("p99 of a commit at 8 threads, µs", "2 × the device's own p99 at the most", "commit", commit::latency_row("p99"), AtMost(2.0), Named(commit::FLOOR), floor, true),
-        t("p99.9 of the same, each MiB a new segment, µs", "2 × that within one segment, at the most", "segments", segments::row("p99.9"), AtMost(2.0), Named(segments::ONE), Some(segments::ONE), false),
-        t("log replay, a million, records a second", "3,000,000", "growth", growth::replay_row(1_000_000), AtLeast(3e6), Itself, device, false),
-        large(t("log replay, ten million", "3,000,000: linear", "growth", growth::replay_row(10_000_000), AtLeast(3e6), Itself, device, false)),
-        large(t("log replay, twenty million", "3,000,000: linear", "growth", growth::replay_row(20_000_000), AtLeast(3e6), Itself, device, false)),
-        t("replay of single commits, bytes a second", "0.8 of the disk", "growth", growth::SINGLES_ROW.into(), AtLeast(0.8), Named(growth::DEVICE), device, false),
-        t("a million killed, then opened, seconds", "a fifth of Redis's, which replays too", "recovery", recovery::KILLED.into(), AtMost(0.2), Named("Redis"), None, true),
-        t("the same", "a tenth of raft-engine's", "recovery", recovery::KILLED.into(), AtMost(0.1), Named("raft-engine"), None, true),
-        or_of_limit(t("snapshot load, a million, entries a second", "8,000,000, or 0.8 of the disk", "growth", growth::load_row(1_000_000), AtLeast(8e6), Itself, device, false)),
-        or_of_limit(large(t("snapshot load, ten million", "8,000,000, or 0.8 of the disk", "growth", growth::load_row(10_000_000), AtLeast(8e6), Itself, device, false))),
-        t("unpaced checkpoint, bytes a second", "0.8 of the disk", "checkpoint", checkpoint::RATE.into(), AtLeast(0.8), Named(commit::FLOOR), floor, false),
-        t("p99.9 of commits beside a paced one, µs", "1.5 × that without, at the most", "checkpoint", checkpoint::latency_row("p99.9"), AtMost(1.5), Named(checkpoint::QUIET), Some(checkpoint::QUIET), false),
-        t("the freeze of a million holds the lock, µs", "under 100", "checkpoint", checkpoint::freeze_row(checkpoint::ENTRIES), AtMost(100.0), Itself, None, false),
-        large(t("the same, ten million", "under 100", "checkpoint", checkpoint::freeze_row(checkpoint::LARGE), AtMost(100.0), Itself, None, false)),
-        t("points of a million, 1 thread", "1.5 × LMDB", "reads", reads::point_row(1), AtLeast(1.5), Named("LMDB"), None, true),
-        t("points of a million, 2 threads", "1.5 × LMDB", "reads", reads::point_row(2), AtLeast(1.5), Named("LMDB"), None, true),
-        view(t("the same of a view, 1 thread", "1.5 × LMDB with a transaction held", "reads", reads::point_row(1), AtLeast(1.5), Named(HELD), None, true)),
-        view(t("the same of a view, 2 threads", "1.5 × LMDB with a transaction held", "reads", reads::point_row(2), AtLeast(1.5), Named(HELD), None, true)),
-        large(t("points of ten million, 1 thread", "1.5 × LMDB", "reads-large", reads::point_row(1), AtLeast(1.5), Named("LMDB"), None, true)),
-        large(t("points of ten million, 2 threads", "1.5 × LMDB", "reads-large", reads::point_row(2), AtLeast(1.5), Named("LMDB"), None, true)),
-        t("scans of 100, 1 thread", "2 × the best peer", "reads", reads::scan_row(1), AtLeast(2.0), BestPeer, None, true),
+        shown("commit", t("durable, 1 thread", "0.95 of the floor, and no peer ahead", "commit", commit::row(1), AtLeast(0.95), Named(commit::FLOOR), floor, true)),
+        shown("commit", t("durable, 8 threads", "2 × the best peer", "commit", commit::row(8), AtLeast(2.0), BestPeer, floor, true)),
+        shown("commit", t("durable, 64 threads", "2 × the best peer, aiming at 3", "commit", commit::row(64), AtLeast(2.0), BestPeer, Some(commit::WAKE_UPS), true)),
+        t("durable, 1,024 tickets outstanding, 100,000 keys", "1,000,000 a second", "commit", commit::tickets_row(100_000), AtLeast(1e6), Itself, None, false),
+        shown("commit", t("durable, 1,024 tickets outstanding, a million keys", "600,000 a second", "commit", commit::tickets_row(1_000_000), AtLeast(6e5), Itself, None, false)),
+        shown("commit", t("`Os`, 1 thread", "1.3 × the best peer", "buffered", commit::SINGLE.into(), AtLeast(1.3), BestPeer, None, true)),
+        shown("commit", t("`Os`, in batches of 100, entries", "1,000,000 entries a second", "buffered", commit::BATCHED.into(), AtLeast(1e6), Itself, None, true)),
+        shown("commit", t("p99 latency at 8 threads, µs, lower is better", "2 × the device's own p99 at the most", "commit", commit::latency_row("p99"), AtMost(2.0), Named(commit::FLOOR), floor, true)),
+        t("p99.9 latency at 8 threads with a new segment for each MiB, µs", "2 × that within one segment, at the most", "segments", segments::row("p99.9"), AtMost(2.0), Named(segments::ONE), Some(segments::ONE), false),
+        shown("open", t("log replay of a million, records a second", "3,000,000", "growth", growth::replay_row(1_000_000), AtLeast(3e6), Itself, device, false)),
+        large(t("log replay of ten million", "3,000,000: linear", "growth", growth::replay_row(10_000_000), AtLeast(3e6), Itself, device, false)),
+        large(t("log replay of twenty million", "3,000,000: linear", "growth", growth::replay_row(20_000_000), AtLeast(3e6), Itself, device, false)),
+        shown("open", t("replay of single durable commits, bytes a second", "0.8 of the disk", "growth", growth::SINGLES_ROW.into(), AtLeast(0.8), Named(growth::DEVICE), device, false)),
+        t("opening a million after a kill, seconds", "a fifth of Redis's, which replays too", "recovery", recovery::KILLED.into(), AtMost(0.2), Named("Redis"), None, true),
+        t("opening a million after a kill, seconds", "a tenth of raft-engine's", "recovery", recovery::KILLED.into(), AtMost(0.1), Named("raft-engine"), None, true),
+        shown("open", or_of_limit(t("snapshot load of a million, entries a second", "8,000,000, or 0.8 of the disk", "growth", growth::load_row(1_000_000), AtLeast(8e6), Itself, device, false))),
+        or_of_limit(large(t("snapshot load of ten million, entries a second", "8,000,000, or 0.8 of the disk", "growth", growth::load_row(10_000_000), AtLeast(8e6), Itself, device, false))),
+        shown("checkpoint", t("unpaced checkpoint, bytes a second", "0.8 of the disk", "checkpoint", checkpoint::RATE.into(), AtLeast(0.8), Named(commit::FLOOR), floor, false)),
+        shown("checkpoint", t("p99.9 commit latency during a paced checkpoint, µs", "1.5 × that without, at the most", "checkpoint", checkpoint::latency_row("p99.9"), AtMost(1.5), Named(checkpoint::QUIET), Some(checkpoint::QUIET), false)),
+        shown("checkpoint", t("freeze of a million entries holds the lock, µs", "under 100", "checkpoint", checkpoint::freeze_row(checkpoint::ENTRIES), AtMost(100.0), Itself, None, false)),
+        shown("checkpoint", large(t("freeze of ten million entries holds the lock, µs", "under 100", "checkpoint", checkpoint::freeze_row(checkpoint::LARGE), AtMost(100.0), Itself, None, false))),
+        shown("read", t("point reads of a million, 1 thread", "1.5 × LMDB", "reads", reads::point_row(1), AtLeast(1.5), Named("LMDB"), None, true)),
+        shown("read", t("point reads of a million, 2 threads", "1.5 × LMDB", "reads", reads::point_row(2), AtLeast(1.5), Named("LMDB"), None, true)),
+        shown("read", view(t("point reads of a view of a million, 1 thread", "1.5 × LMDB with a transaction held", "reads", reads::point_row(1), AtLeast(1.5), Named(HELD), None, true))),
+        view(t("point reads of a view of a million, 2 threads", "1.5 × LMDB with a transaction held", "reads", reads::point_row(2), AtLeast(1.5), Named(HELD), None, true)),
+        shown("read", large(t("point reads of ten million, 1 thread", "1.5 × LMDB", "reads-large", reads::point_row(1), AtLeast(1.5), Named("LMDB"), None, true))),
+        large(t("point reads of ten million, 2 threads", "1.5 × LMDB", "reads-large", reads::point_row(2), AtLeast(1.5), Named("LMDB"), None, true)),
+        shown("read", t("scans of 100, 1 thread", "2 × the best peer", "reads", reads::scan_row(1), AtLeast(2.0), BestPeer, None, true)),
         t("scans of 100, 2 threads", "2 × the best peer", "reads", reads::scan_row(2), AtLeast(2.0), BestPeer, None, true),
-        t("bytes an entry, a million inserted", "150 (116 are data)", "space", space::inserted_row(1_000_000), AtMost(150.0), Itself, None, true),
-        large(t("the same, ten million", "150", "space", space::inserted_row(10_000_000), AtMost(150.0), Itself, None, true)),
-        large(t("the same while checkpoints go on", "200: a third more", "space", space::beside_row(10_000_000), AtMost(200.0), Itself, None, false)),
-        t("bytes an entry, a million recovered", "150", "space", space::recovered_row(1_000_000), AtMost(150.0), Itself, None, false),
-        large(t("the same, ten million", "150", "space", space::recovered_row(10_000_000), AtMost(150.0), Itself, None, false)),
-        t("memory in a checkpoint under load", "4/3 of that before", "space", space::CHECKPOINT.into(), AtMost(4.0 / 3.0), Itself, None, false),
-        t("log bytes for each byte of payload", "1.25", "space", space::LOG.into(), AtMost(1.25), Itself, None, true),
-        t("a view, ns", "under 1,000", "checkpoint", checkpoint::VIEW.into(), AtMost(1000.0), Itself, None, false),
+        shown("memory", t("bytes per entry, a million inserted", "150 (116 are data)", "space", space::inserted_row(1_000_000), AtMost(150.0), Itself, None, true)),
+        shown("memory", large(t("bytes per entry, ten million inserted", "150", "space", space::inserted_row(10_000_000), AtMost(150.0), Itself, None, true))),
+        shown("memory", large(t("bytes per entry, ten million inserted during checkpoints", "200: a third more", "space", space::beside_row(10_000_000), AtMost(200.0), Itself, None, false))),
+        t("bytes per entry, a million recovered", "150", "space", space::recovered_row(1_000_000), AtMost(150.0), Itself, None, false),
+        shown("memory", large(t("bytes per entry, ten million recovered", "150", "space", space::recovered_row(10_000_000), AtMost(150.0), Itself, None, false))),
+        shown("memory", t("peak memory in a checkpoint under load, relative to before", "4/3 of that before", "space", space::CHECKPOINT.into(), AtMost(4.0 / 3.0), Itself, None, false)),
+        shown("memory", t("log bytes per byte of payload", "1.25", "space", space::LOG.into(), AtMost(1.25), Itself, None, true)),
+        shown("checkpoint", t("taking a view, ns", "under 1,000", "checkpoint", checkpoint::VIEW.into(), AtMost(1000.0), Itself, None, false)),
     ]
 }
 
@@ -156,6 +159,23 @@ fn verdict(part: &Part, target: &Target, ours: f64, best: Option<&(String, f64)>
     format!("{met}{of}{ahead}")
 }
 
+/// A short table for `docs/benchmarks.md`: each figure, the best peer and the limit, with the ratio of our figure to each.
+pub fn short_table(figures: &Figures, name: &str) -> String {
+    let mut text = String::from("| | seawal | best peer | floor or limit |\n| --- | --- | --- | --- |\n");
+    for target in targets().iter().filter(|target| target.shown_in == Some(name)) {
+        let Some(part) = figures.part(target.part) else { continue };
+        let Some(ours) = part.get(&target.row, target.ours).map(|figure| figure.median) else { continue };
+        let beside = |other: Option<(String, f64)>| {
+            other.map_or("–".into(), |(name, figure)| format!("{} {name}, {:.2} ×", short(figure), ours / figure))
+        };
+        let peer = beside(best(part, target));
+        let limit = target.limit.and_then(|name| Some((name.to_owned(), part.get(&target.row, name)?.median)));
+        let _ = writeln!(text, "| {} | {} | {peer} | {} |", target.what, short(ours), beside(limit));
+    }
+    text
+}
+
+/// The table of all targets, for `docs/benchmarks/results.md`.
 pub fn table(figures: &Figures, root: &Path) -> String {
     let mut text = String::from(
         "| what | target | this engine | best peer | floor or limit | | measured by |\n| --- | --- | --- | --- | --- | --- | --- |\n",
