@@ -219,7 +219,7 @@ fn worked_example(text: &str) -> Vec<u8> {
 fn the_worked_example_is_what_a_store_writes() {
     let disk = SimDisk::new(1);
     let options = Options::new().background(Background::Manual);
-    let (store, _) = options.open_on::<Kv>(Arc::new(disk.clone())).unwrap();
+    let store = options.open_on::<Kv>(Arc::new(disk.clone())).unwrap();
     store.insert("apple", "red").unwrap();
     let names = disk.file_names();
     let segment = disk.read_file(names.iter().find(|name| name.ends_with(".seg")).unwrap()).unwrap();
@@ -235,7 +235,7 @@ fn the_worked_example_is_what_a_store_writes() {
     assert_eq!(example[8..12], checksum.finalize().to_le_bytes());
 
     drop(store);
-    let (store, _) = options.open_on::<Kv>(Arc::new(disk)).unwrap();
+    let store = options.open_on::<Kv>(Arc::new(disk)).unwrap();
     assert_eq!(store.get("apple").unwrap().as_deref(), Some(&b"red"[..]), "the frame is read back");
 }
 
