@@ -10,7 +10,7 @@ mod common;
 use common::{batch, dir, most_entries, put, sequential};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use seawal::kv::{Kv, KvCommand};
-use seawal::sim::KilledStore;
+use seawal::sim::explore::KilledStore;
 use seawal::{Engine, Options};
 use std::path::Path;
 use std::time::{Duration, Instant};

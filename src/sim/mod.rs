@@ -22,7 +22,6 @@ mod disk;
 pub mod explore;
 mod fault;
 mod inode;
-mod killed;
 mod points;
 mod possible;
 mod rng;
@@ -35,7 +34,5 @@ mod write;
 pub use crash::Crash;
 pub use disk::{SimDisk, SimDiskBuilder};
 pub use fault::{Fault, OpKind, Persistence};
-pub use killed::KilledStore;
-
 pub use points::CrashPoint;
 pub use rng::Rng;

@@ -4,7 +4,7 @@ use super::super::failure::Failure;
 use super::place::Place;
 use super::{Bench, Figures, floor, goes_on, median, per_second, ratio};
 use crate::kv::{Kv, KvCommand};
-use crate::sim::KilledStore;
+use crate::sim::explore::KilledStore;
 use crate::{Engine, RecoveryReport};
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -20,6 +20,7 @@ mod crashes;
 mod failure;
 mod faults;
 mod files;
+mod killed;
 mod law;
 mod oracle;
 mod run;
@@ -29,6 +30,7 @@ mod tests;
 mod work;
 
 pub use failure::{Failure, Replay};
+pub use killed::KilledStore;
 pub use run::Explorable;
 pub use work::Look;
 

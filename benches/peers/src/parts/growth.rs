@@ -9,7 +9,7 @@ use crate::peers::seawal::put;
 use crate::work::{directory, mix, run};
 use seawal::Engine;
 use seawal::kv::{Kv, KvCommand};
-use seawal::sim::KilledStore;
+use seawal::sim::explore::KilledStore;
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,7 @@ const OUTSTANDING: usize = 4096;
 /// had not ended.
 ///
 /// ```
-/// use seawal::{Options, kv::{Kv, KvCommand}, sim::KilledStore};
+/// use seawal::{Options, kv::{Kv, KvCommand}, sim::explore::KilledStore};
 ///
 /// let dir = tempfile::tempdir()?;
 /// KilledStore { records: 1_000, losers: 3, inverses: 10 }.build::<Kv>(
