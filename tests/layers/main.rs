@@ -119,17 +119,8 @@ const EDGES_NOT_YET: &[(&str, &str)] = &[("store", "wal"), ("kv", "format")];
 const MOVING: &[&str] = &["cli", "fuzzing"];
 
 /// Files that are on a circle and are to be taken off it.
-const FILES_NOT_YET: &[&str] = &[
-    "src/engine",
-    "src/format",
-    "src/io",
-    "src/kv",
-    "src/machine",
-    "src/sim",
-    "src/store",
-    "src/txn",
-    "src/wal",
-];
+const FILES_NOT_YET: &[&str] =
+    &["src/engine", "src/format", "src/io", "src/kv", "src/machine", "src/sim", "src/store", "src/txn", "src/wal"];
 
 /// `(path of another crate, where it may be named, why only there)`
 const CONFINED: &[(&str, &[&str], &str)] = &[
@@ -201,9 +192,7 @@ fn edges(modules: &Modules) -> BTreeMap<(Names, Names), Vec<String>> {
     for from in modules.0.keys().filter(|from| !is_root(from) && !MOVING.contains(&folder(from))) {
         for (path, target) in modules.targets(from) {
             let (Target::Item(to) | Target::Module(to) | Target::Outside(_, to)) = target;
-            if *from != to
-                && !is_root(&to)
-            {
+            if *from != to && !is_root(&to) {
                 edges.entry((from.clone(), to)).or_default().push(path.join("::"));
             }
         }
@@ -216,7 +205,12 @@ fn circles<T: Ord + Clone + Debug>(edges: &BTreeSet<(T, T)>) -> Vec<BTreeSet<T>>
     let nodes: BTreeSet<_> = edges.iter().flat_map(|(from, to)| [from, to]).collect();
     let reach: BTreeMap<&T, BTreeSet<&T>> = nodes.iter().map(|node| (*node, reachable(edges, node))).collect();
     let with = |node: &T| -> BTreeSet<T> {
-        nodes.iter().filter(|other| reach[node].contains(*other) && reach[*other].contains(node)).copied().cloned().collect()
+        nodes
+            .iter()
+            .filter(|other| reach[node].contains(*other) && reach[*other].contains(node))
+            .copied()
+            .cloned()
+            .collect()
     };
     let found: BTreeSet<_> = nodes.iter().map(|node| with(node)).filter(|circle| !circle.is_empty()).collect();
     found.into_iter().collect()
@@ -240,7 +234,11 @@ fn folders_use_only_what_the_table_allows() {
     for ((from, to), paths) in edges(&modules) {
         let (of, on) = (folder(&from).to_owned(), folder(&to).to_owned());
         if of != on {
-            found.entry((of, on)).or_default().push(format!("{}: {}", modules.0[&from].file.display(), paths.join(", ")));
+            found.entry((of, on)).or_default().push(format!(
+                "{}: {}",
+                modules.0[&from].file.display(),
+                paths.join(", ")
+            ));
         }
     }
     let allowed: BTreeSet<_> = EDGES.iter().map(|(from, to, _)| (*from, *to)).collect();

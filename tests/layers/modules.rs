@@ -73,7 +73,8 @@ impl Modules {
     /// Takes in a file's text. Returns the modules that lie in files of their own, each with the file that an attribute names.
     pub(crate) fn parse(&mut self, path: Names, file: &Path, text: &str) -> Vec<(Names, Option<String>)> {
         let tokens = tokens(text);
-        let mut parser = Parser { modules: self, file, tokens: &tokens, at: 0, elsewhere: Vec::new(), root: path.len() };
+        let mut parser =
+            Parser { modules: self, file, tokens: &tokens, at: 0, elsewhere: Vec::new(), root: path.len() };
         parser.module(path);
         parser.elsewhere
     }
@@ -347,7 +348,8 @@ fn holds(words: &[&str]) -> (Option<bool>, usize) {
         let (value, len) = holds(&inner[at..]);
         each.push(value);
         // a comma, or a value that is compared
-        at += len + inner[at + len..].iter().take_while(|word| [",", "="].contains(word) || word.starts_with('"')).count();
+        at += len
+            + inner[at + len..].iter().take_while(|word| [",", "="].contains(word) || word.starts_with('"')).count();
     }
     let value = match *name {
         "not" => each[0].map(|value| !value),
