@@ -2,7 +2,7 @@
 //! change here alone.
 
 use crate::pack::Files;
-use seawal::format::Lsn;
+use seawal::ids::Lsn;
 use seawal::inspect::VerifyReport;
 use seawal::sim::SimDisk;
 use seawal::wal::{Log, LogOptions, LogReport};
@@ -33,7 +33,12 @@ pub(crate) fn log_options(name: &str, version: u32) -> LogOptions {
 }
 
 pub(crate) fn open<M: StateMachine>(disk: &SimDisk, options: &Options) -> Result<(Engine<M>, RecoveryReport)> {
-    options.open_on::<M>(Arc::new(disk.clone()))
+    with_report(options.open_on::<M>(Arc::new(disk.clone()))?)
+}
+
+fn with_report<M: StateMachine>(engine: Engine<M>) -> Result<(Engine<M>, RecoveryReport)> {
+    let report = engine.recovery_report().clone();
+    Ok((engine, report))
 }
 
 pub(crate) fn open_read_only<M: StateMachine>(disk: &SimDisk) -> Result<(Engine<M>, RecoveryReport)> {
@@ -42,7 +47,7 @@ pub(crate) fn open_read_only<M: StateMachine>(disk: &SimDisk) -> Result<(Engine<
 
 /// Opens a directory of the real file system, with background threads and the default sizes.
 pub(crate) fn open_directory<M: StateMachine>(dir: &Path) -> Result<(Engine<M>, RecoveryReport)> {
-    Options::new().open_reporting::<M>(dir)
+    with_report(Options::new().open::<M>(dir)?)
 }
 
 pub(crate) fn state<M: StateMachine>(engine: &Engine<M>) -> M {

@@ -26,8 +26,9 @@ mod scenes;
 use machines::{Ledger, Listed, record_lines};
 use pack::Files;
 use seawal::kv::Kv;
+use seawal::recovery::Verdict;
 use seawal::sim::{Crash, SimDisk};
-use seawal::{Engine, RecoveryReport, StateMachine, Verdict};
+use seawal::{Engine, RecoveryReport, StateMachine};
 use std::fs;
 use std::path::{Path, PathBuf};
 
