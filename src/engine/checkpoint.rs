@@ -21,7 +21,7 @@ use crate::snapshot::{self, SnapshotThrottle};
 use crate::store::layout as names;
 use crate::store::layout::FileName;
 use crate::txn::{ActiveTransactions, guarded};
-use crate::wal::{Level, Log};
+use crate::wal::{Level, Log, Need};
 use std::time::{Duration, Instant};
 
 /// How long after a failed checkpoint the next one is tried at the earliest.
@@ -367,7 +367,7 @@ impl<M: StateMachine> Shared<M> {
         let log = self.log()?;
         log.check_latch()?;
         // no more than one checkpoint's at a time
-        self.deferred_unlinks.give_back();
+        log.deferred_unlinks().give_back();
         match self.log_pending_undo(log) {
             // the snapshot then holds the state as the log tells it, and recovery undoes the losers once more
             Err(error) if error.is_full() && log.has_entered() => {}
@@ -406,21 +406,19 @@ impl<M: StateMachine> Shared<M> {
     /// # Errors
     /// [`Error::Full`] while the disk has no space for a segment.
     fn begin_log(&self, log: &Log) -> Result<()> {
-        while !log.has_entered() {
+        // a record that is not written yet will be, before the snapshot counts
+        let has_begun = || log.has_entered() || log.appended().0 > 0;
+        if has_begun() {
+            return Ok(());
+        }
+        let lock = || {
             let core = self.core.write();
-            self.check_not_poisoned()?;
-            // a record that is not written yet will be, before the snapshot counts
-            if log.appended().0 > 0 {
-                break;
-            }
-            match log.lacks_room(0)? {
-                Some(lack) => {
-                    drop(core);
-                    self.deferred_unlinks.retry_after_reclaim(log.make_room(lack, 0))?;
-                }
-                // one that says nothing by itself
-                None => drop(log.append_record(&[], None, |lsn| Record::Point.head(lsn))?),
-            }
+            self.check_not_poisoned().map(|()| core)
+        };
+        let (_core, room) = log.reserve_under(Need::record(0), lock)?;
+        if !has_begun() {
+            // a record that says nothing by itself
+            room.append(&[], None, |lsn| Record::Point.head(lsn))?;
         }
         Ok(())
     }
@@ -555,7 +553,7 @@ impl<M: StateMachine> Shared<M> {
                 // a file that cannot be opened ends at once
                 let file = later.then(|| self.storage.open(&name, OpenMode::Read).ok()).flatten();
                 remove().map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
-                file.into_iter().for_each(|file| self.deferred_unlinks.hold(file));
+                file.into_iter().for_each(|file| log.deferred_unlinks().hold(file));
                 removed = true;
             }
         }

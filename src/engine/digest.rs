@@ -12,7 +12,7 @@ use crate::ids::Lsn;
 use crate::io::sync::{AtomicU64, Mutex, Ordering};
 use crate::machine::StateMachine;
 use crate::txn::guarded;
-use crate::wal::Log;
+use crate::wal::{Log, Need, Reservation};
 use std::io;
 
 /// What is known of digests.
@@ -68,27 +68,26 @@ impl<M: StateMachine> Shared<M> {
     /// Marks a point, if digests are wanted and there is room for the record. The caller freezes the state before it lets go of the
     /// core lock.
     pub(super) fn note_point(&self, core: &Core<M>, log: &Log) -> Result<Option<Lsn>> {
-        if self.options.digest_every.is_none() || !self.takes_notes(core, log)? {
+        if self.options.digest_every.is_none() {
             return Ok(None);
         }
-        log.append_record(&[], None, |lsn| Record::Point.head(lsn)).map(|position| Some(position.lsn))
+        let Some(room) = self.room_for_note(core, log)? else { return Ok(None) };
+        room.append(&[], None, |lsn| Record::Point.head(lsn)).map(|(position, _)| Some(position.lsn))
     }
 
     /// Puts the digest of the state at a point into the log, if there is room for it.
     pub(super) fn note_digest(&self, log: &Log, point: Lsn, digest: u64) -> Result<bool> {
         let core = self.core.write();
-        let noted = self.takes_notes(&core, log)?;
-        if noted {
-            log.append_record(&[], None, |lsn| Record::Digest { point, digest }.head(lsn))?;
-            self.digests.taken.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(noted)
+        let Some(room) = self.room_for_note(&core, log)? else { return Ok(false) };
+        room.append(&[], None, |lsn| Record::Digest { point, digest }.head(lsn))?;
+        self.digests.taken.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
     }
 
-    fn takes_notes(&self, core: &Core<M>, log: &Log) -> Result<bool> {
+    fn room_for_note<'a>(&self, core: &Core<M>, log: &'a Log) -> Result<Option<Reservation<'a>>> {
         self.check_not_poisoned()?;
-        // what is pending_undo to the log comes first
-        Ok(core.pending_undo.is_none() && log.lacks_room(0)?.is_none())
+        // the pending undo comes first in the log
+        if core.pending_undo.is_some() { Ok(None) } else { log.try_reserve(Need::record(0)) }
     }
 
     /// The digest of a frozen state: a panic of the machine fails this digest, and nothing else.

@@ -36,6 +36,13 @@ impl<M: StateMachine> Shared<M> {
         }
     }
 
+    /// Frees the space of files that were unlinked.
+    fn reclaim(&self) {
+        if let Some(log) = &self.log {
+            log.deferred_unlinks().give_back();
+        }
+    }
+
     /// Rolls back forgotten transactions, also those that wait for a lock. One that is just doing something else is left for the
     /// next time.
     fn expire(&self) -> bool {
@@ -69,7 +76,7 @@ impl Threads {
         let (stopped, kept) = (stop.clone(), shared.clone());
         let run = move || {
             while !stopped.load(Ordering::Acquire) {
-                kept.deferred_unlinks.give_back();
+                kept.reclaim();
                 kept.expire();
                 // what fails is kept in the stats and tried again; commits go on
                 while matches!(kept.checkpoint_step(), Ok(true)) && !stopped.load(Ordering::Acquire) {}
@@ -92,6 +99,6 @@ impl Threads {
             // a panic of the machine in that thread has poisoned nothing that is durable
             let _ = handle.join();
         }
-        shared.deferred_unlinks.give_back();
+        shared.reclaim();
     }
 }

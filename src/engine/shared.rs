@@ -14,13 +14,12 @@ use crate::format::bytes::Head;
 use crate::format::record::Record;
 use crate::ids::Lsn;
 use crate::io::Storage;
-use crate::io::deferred_unlinks::DeferredUnlinks;
 use crate::io::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, RwLockWriteGuard, write_spinning};
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::options::Options;
 use crate::recovery::{PendingUndo, Recovered, RecoveryReport};
 use crate::txn::{ActiveTransactions, CommitWatermarks, DurabilityBarrier, Locks, Owner, guarded};
-use crate::wal::{Level, Log, Position};
+use crate::wal::{Level, Log, Need, Position, Reservation, RollbackRoom};
 use std::collections::BTreeMap;
 
 /// The state and the transactions in flight: what the core lock guards.
@@ -49,7 +48,6 @@ pub(crate) struct Shared<M: StateMachine> {
     /// The outcome of closing, once it has been tried; locked meanwhile.
     close_result: Mutex<Option<Result<()>>>,
     pub(crate) checkpoints: Checkpoints<M>,
-    pub(super) deferred_unlinks: DeferredUnlinks,
     pub(crate) digests: Digests<M>,
     pub(crate) cost_model: RecoveryCostModel,
     pub(crate) report: RecoveryReport,
@@ -76,6 +74,8 @@ pub(crate) struct Applied<M: StateMachine> {
     /// The inverse and the length of its encoding, where it is kept.
     pub(crate) undo: Option<(M::Command, u64)>,
     pub(crate) position: Position,
+    /// Room in the log for undoing it, where that was reserved.
+    pub(crate) rollback: Option<RollbackRoom>,
 }
 
 /// Locks of a single command, given back when it is done.
@@ -95,7 +95,6 @@ impl<M: StateMachine> Shared<M> {
         let Recovered { state, pending_undo, log, report, snapshots } = recovered;
         Shared {
             checkpoints: Checkpoints::new(snapshots),
-            deferred_unlinks: DeferredUnlinks::default(),
             digests: Digests::new(),
             cost_model: RecoveryCostModel::new(&report),
             storage,
@@ -139,35 +138,16 @@ impl<M: StateMachine> Shared<M> {
         Ok(())
     }
 
-    /// Locks the core for appending a record of `len` bytes and promising `promise` bytes for its rollback. With the lock held there is
-    /// room for both, and the promise is given.
-    pub(crate) fn enter(&self, len: usize, promise: u64) -> Result<(RwLockWriteGuard<'_, Core<M>>, &Log)> {
-        let log = self.log()?;
-        log.check_record(len)?;
-        self.throttle(log)?;
+    /// Locks the core for changing it. What recovery could not log of its undo is logged first.
+    pub(crate) fn lock_core(&self, log: &Log) -> Result<RwLockWriteGuard<'_, Core<M>>> {
         loop {
             let core = write_spinning(&self.core);
             self.check()?;
-            if core.pending_undo.is_some() {
-                drop(core);
-                self.log_pending_undo(log)?;
-                continue;
+            if core.pending_undo.is_none() {
+                return Ok(core);
             }
-            if let Some(lack) = log.lacks_room(len)? {
-                drop(core);
-                self.deferred_unlinks.retry_after_reclaim(log.make_room(lack, len))?;
-                continue;
-            }
-            if promise == 0 {
-                return Ok((core, log));
-            }
-            match log.try_promise(promise) {
-                Ok(()) => return Ok((core, log)),
-                Err(lack) => {
-                    drop(core);
-                    self.deferred_unlinks.retry_after_reclaim(log.make_promise_room(lack, promise))?;
-                }
-            }
+            drop(core);
+            self.log_pending_undo(log)?;
         }
     }
 
@@ -176,29 +156,36 @@ impl<M: StateMachine> Shared<M> {
     /// # Errors
     /// [`Error::Full`] while the disk has no space for it.
     pub(crate) fn log_pending_undo(&self, log: &Log) -> Result<()> {
+        let need = Need::record(0);
+        let what = "the undo of what was open";
+        // each turn logs a record at least, and as many as there is room for
         loop {
-            let mut lack = None;
-            {
-                let mut core = self.core.write();
-                self.check_not_poisoned()?;
-                let Some(pending_undo) = &mut core.pending_undo else { return Ok(()) };
-                let ready = || match log.lacks_room(0)? {
-                    None => Ok(()),
-                    Some(found) => {
-                        lack = Some(found);
-                        Err(Error::Full { what: "the undo of what was open", source: None })
-                    }
-                };
-                match pending_undo.pay(log, ready, |_| {}) {
-                    Ok(()) => core.pending_undo = None,
-                    Err(error) if lack.is_some() && error.is_full() => {}
-                    Err(Error::Poisoned) => return Err(self.poison()),
-                    Err(error) => return Err(error),
-                }
+            if self.core.read().pending_undo.is_none() {
+                return Ok(());
             }
-            match lack {
-                Some(lack) => self.deferred_unlinks.retry_after_reclaim(log.make_room(lack, 0))?,
-                None => return log.wait(log.seal()?, Level::Durable),
+            let lock = || {
+                let core = self.core.write();
+                self.check_not_poisoned().map(|()| core)
+            };
+            let (mut core, first) = log.reserve_under(need, lock)?;
+            let Some(pending_undo) = &mut core.pending_undo else { return Ok(()) };
+            let (mut first, mut is_short) = (Some(first), false);
+            let room = || match first.take() {
+                Some(room) => Ok(room),
+                None => log.try_reserve(need)?.ok_or_else(|| {
+                    is_short = true;
+                    Error::Full { what, source: None }
+                }),
+            };
+            match pending_undo.pay(room, |_| {}) {
+                Ok(()) => {
+                    core.pending_undo = None;
+                    drop(core);
+                    return log.wait(log.seal()?, Level::Durable);
+                }
+                Err(_) if is_short => {}
+                Err(Error::Poisoned) => return Err(self.poison()),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -207,7 +194,7 @@ impl<M: StateMachine> Shared<M> {
     pub(crate) fn apply_and_append(
         &self,
         core: &mut Core<M>,
-        log: &Log,
+        room: Reservation<'_>,
         command: &M::Command,
         undo_room: Option<u64>,
         wanted: Option<Level>,
@@ -231,9 +218,10 @@ impl<M: StateMachine> Shared<M> {
                 return Err(Error::TooLarge { what: "a transaction's inverses", size, limit }.into());
             }
         }
-        match log.append_record(body, wanted, head) {
-            Ok(position) => {
-                Ok(Applied { reply, undo: undo_room.and(inverse).map(|inverse| (inverse, bytes)), position })
+        match room.append(body, wanted, head) {
+            Ok((position, rollback)) => {
+                let undo = undo_room.and(inverse).map(|inverse| (inverse, bytes));
+                Ok(Applied { reply, undo, position, rollback })
             }
             Err(error) => {
                 self.take_back(core, command, &reply, inverse.as_ref())?;
@@ -265,45 +253,69 @@ impl<M: StateMachine> Shared<M> {
     /// Carries out a command as a transaction of its own, and appends it.
     pub(crate) fn execute(&self, command: &M::Command, durability: Durability) -> ExecuteResult<M, Committed<M>> {
         let mut scratch = EncodedCommand::of::<M>(command)?;
+        let log = self.log()?;
+        log.check_record(scratch.body().len())?;
+        self.throttle(log)?;
+        let need = Need::record(scratch.body().len());
+        let lock = || self.lock_for_command(log, &mut scratch, command);
+        let ((mut core, held), room) = log.reserve_under(need, lock)?;
+        let seen = scratch.needed(&self.hardening);
+        let wall_micros = self.storage.wall_clock_micros();
+        let head = |lsn| Record::Execute { wall_micros, command: &[] }.head(lsn);
+        let wanted = Some(level_of(durability));
+        let applied = self.apply_and_append(&mut core, room, command, None, wanted, (scratch.body(), head));
+        if let Ok(applied) = &applied {
+            scratch.note(&self.hardening, applied.position.end, durability);
+        }
+        drop(core);
+        drop(held);
+        match applied {
+            Ok(applied) => {
+                let hardening = AnswerBarrier { own: Some((applied.position, durability)), seen };
+                Ok(Committed { reply: applied.reply, hardening })
+            }
+            Err(error) => {
+                if let super::ExecuteError::Rejected(_) = &error {
+                    self.wait_for(seen)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Locks the core for a single command, while no transaction holds what it touches. The footprint locks that it had to wait
+    /// for come with the core lock: whoever then waits for room in the log lets go of both.
+    fn lock_for_command(
+        &self,
+        log: &Log,
+        scratch: &mut EncodedCommand,
+        command: &M::Command,
+    ) -> Result<(RwLockWriteGuard<'_, Core<M>>, Option<Held<'_>>)> {
         let mut held: Option<Held<'_>> = None;
         loop {
-            // asked for without the lock under which it is looked at
+            // made without the core lock, under which it is only looked at
             if held.is_none() && !self.locks.are_free() {
                 scratch.make_footprint::<M>(command)?;
             }
-            let (mut core, log) = self.enter(scratch.body().len(), 0)?;
-            if held.is_none() && !self.locks.are_free() {
-                match scratch.footprint() {
-                    Some(footprint) if self.locks.is_free(footprint, None) => {}
-                    Some(footprint) => {
-                        drop(core);
-                        held = Some(self.wait_for_locks(footprint)?);
-                        continue;
-                    }
-                    None => continue,
-                }
+            let core = write_spinning(&self.core);
+            self.check()?;
+            if core.pending_undo.is_some() {
+                drop(core);
+                drop(held.take());
+                self.log_pending_undo(log)?;
+                continue;
             }
-            let seen = scratch.needed(&self.hardening);
-            let wall_micros = self.storage.wall_clock_micros();
-            let head = |lsn| Record::Execute { wall_micros, command: &[] }.head(lsn);
-            let wanted = Some(level_of(durability));
-            let applied = self.apply_and_append(&mut core, log, command, None, wanted, (scratch.body(), head));
-            let applied = match applied {
-                Ok(applied) => applied,
-                Err(error) => {
+            if held.is_some() || self.locks.are_free() {
+                return Ok((core, held));
+            }
+            match scratch.footprint() {
+                Some(footprint) if self.locks.is_free(footprint, None) => return Ok((core, held)),
+                Some(footprint) => {
                     drop(core);
-                    drop(held);
-                    if let super::ExecuteError::Rejected(_) = &error {
-                        self.wait_for(seen)?;
-                    }
-                    return Err(error);
+                    held = Some(self.wait_for_locks(footprint)?);
                 }
-            };
-            scratch.note(&self.hardening, applied.position.end, durability);
-            drop(core);
-            drop(held);
-            let hardening = AnswerBarrier { own: Some((applied.position, durability)), seen };
-            return Ok(Committed { reply: applied.reply, hardening });
+                None => {}
+            }
         }
     }
 

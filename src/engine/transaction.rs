@@ -1,7 +1,7 @@
 //! Interactive transactions: several at a time, interleaved in the log.
 
 use super::ExecuteResult;
-use super::shared::{AnswerBarrier, Shared, level_of};
+use super::shared::{AnswerBarrier, Core, Shared, level_of};
 use super::ticket::Ticket;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::ids::{Lsn, TxnId};
 use crate::io::sync::{Arc, Mutex};
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::txn::{DurabilityBarrier, Owner, Scope, UndoEntry, guarded, roll_back};
-use crate::wal::Log;
+use crate::wal::{Log, Need, RollbackRoom};
 use std::fmt;
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ pub(crate) struct Tx {
     began: Duration,
     /// Known once something was logged.
     id: Option<TxnId>,
-    /// Room in the log that was promised for the rollback.
-    promised: u64,
-    /// The promise covers one more rollback to a savepoint.
+    /// Room in the log for the records of its rollback and of its end, once something was logged or a savepoint taken.
+    rollback_room: Option<RollbackRoom>,
+    /// That room covers one more rollback to a savepoint.
     may_roll_back_partly: bool,
     /// What it saw and wrote must be durable up to here before an answer that rests on it may leave.
     seen: DurabilityBarrier,
@@ -62,7 +62,7 @@ pub struct Savepoint {
 /// What a compensation record takes in a frame at the most.
 const CLR_BYTES: u64 = frame::record_bytes(Head::CAPACITY as u64);
 /// A rollback's records may open a frame of their own, and so may the transaction's end; one block more for a partial rollback.
-const BLOCKS_PROMISED: u64 = 3;
+const ROLLBACK_BLOCKS: u64 = 3;
 
 /// An open transaction. Its commands take effect at once for itself and are seen by nobody else until it commits; their replies
 /// are provisional until then. Dropping it rolls it back.
@@ -96,7 +96,7 @@ impl<M: StateMachine> Transaction<M> {
             owner: Owner { id, age },
             began: shared.storage.monotonic(),
             id: None,
-            promised: 0,
+            rollback_room: None,
             may_roll_back_partly: false,
             seen: DurabilityBarrier::default(),
             wrote: Footprint::none(),
@@ -147,7 +147,7 @@ impl<M: StateMachine> Transaction<M> {
     pub fn savepoint(&mut self) -> Result<Savepoint> {
         let mut tx = self.tx.lock();
         tx.check()?;
-        tx.promise_partial_rollback(&self.shared)?;
+        tx.reserve_partial_rollback(&self.shared)?;
         let number = tx.next_savepoint;
         tx.next_savepoint = number.saturating_add(1);
         let len = tx.effects(&self.shared);
@@ -166,7 +166,7 @@ impl<M: StateMachine> Transaction<M> {
         let at = tx.savepoints.iter().position(|(number, _)| *number == savepoint.number);
         let (Some(at), true) = (at, savepoint.owner == tx.owner.id) else { return Err(Error::UnknownSavepoint) };
         let Some(&(_, len)) = tx.savepoints.get(at) else { return Err(Error::UnknownSavepoint) };
-        tx.promise_partial_rollback(&self.shared)?;
+        tx.reserve_partial_rollback(&self.shared)?;
         if let Err(error) = tx.undo_down_to(&self.shared, len) {
             tx.finish(&self.shared, error.clone());
             return Err(error);
@@ -253,18 +253,23 @@ impl Tx {
     }
 
     /// A partial rollback may need a frame of its own, and a watermark may follow it.
-    fn promise_partial_rollback<M: StateMachine>(&mut self, shared: &Shared<M>) -> Result<()> {
+    fn reserve_partial_rollback<M: StateMachine>(&mut self, shared: &Shared<M>) -> Result<()> {
         if self.may_roll_back_partly {
             return Ok(());
         }
         let log = shared.log()?;
         let bytes = u64::from(log.identity().block_bytes).saturating_mul(2);
-        while let Err(lack) = log.try_promise(bytes) {
-            shared.deferred_unlinks.retry_after_reclaim(log.make_promise_room(lack, bytes))?;
-        }
-        self.promised = self.promised.saturating_add(bytes);
+        self.keep(log.reserve_rollback(bytes)?);
         self.may_roll_back_partly = true;
         Ok(())
+    }
+
+    /// Keeps room for the rollback until the transaction ends.
+    fn keep(&mut self, room: RollbackRoom) {
+        match &mut self.rollback_room {
+            Some(kept) => kept.join(room),
+            None => self.rollback_room = Some(room),
+        }
     }
 
     fn effects<M: StateMachine>(&self, shared: &Shared<M>) -> usize {
@@ -288,35 +293,30 @@ impl Tx {
         let footprint = guarded(|| M::footprint(command))?;
         self.lock(shared, &footprint)?;
 
-        let block = shared.log()?.identity().block_bytes;
-        let first = if self.id.is_none() { BLOCKS_PROMISED.saturating_mul(u64::from(block)) } else { 0 };
-        let promise = CLR_BYTES.saturating_add(first);
-        let (mut core, log) = shared.enter(body.len(), promise)?;
+        let log = shared.log()?;
+        log.check_record(body.len())?;
+        shared.throttle(log)?;
+        let block = u64::from(log.identity().block_bytes);
+        let first = if self.id.is_none() { ROLLBACK_BLOCKS.saturating_mul(block) } else { 0 };
+        let need = Need::record(body.len()).and_rollback(CLR_BYTES.saturating_add(first));
+        let (mut core, room) = log.reserve_under(need, || shared.lock_core(log))?;
         self.seen = self.seen.and(shared.hardening.needed_for(&footprint));
         let used = self.id.and_then(|id| core.table.undo_list(id)).map_or(0, |undo| undo.bytes());
-        let room = shared.options.max_txn_undo_bytes.saturating_sub(used);
+        let undo_bytes = shared.options.max_txn_undo_bytes.saturating_sub(used);
         let id = self.id;
         let head = |lsn: Lsn| {
             let txn = id.unwrap_or(TxnId::from(lsn));
             Record::Update { txn, command: &[] }.head(lsn)
         };
-        match shared.apply_and_append(&mut core, log, command, Some(room), None, (&body, head)) {
-            Ok(applied) => {
-                let id = *self.id.get_or_insert(TxnId::from(applied.position.lsn));
-                // an effect that could not be undone must not stay in the transaction
-                let (inverse, bytes) = applied.undo.ok_or_else(|| shared.poison())?;
-                core.table.push(id, UndoEntry { lsn: applied.position.lsn, inverse, bytes });
-                drop(core);
-                self.promised = self.promised.saturating_add(promise);
-                self.wrote = std::mem::take(&mut self.wrote).and(footprint);
-                Ok(applied.reply)
-            }
-            Err(error) => {
-                drop(core);
-                log.release_promise(promise);
-                Err(error)
-            }
-        }
+        let applied = shared.apply_and_append(&mut core, room, command, Some(undo_bytes), None, (&body, head))?;
+        let id = *self.id.get_or_insert(TxnId::from(applied.position.lsn));
+        // an effect that could not be undone must not stay in the transaction
+        let (inverse, bytes) = applied.undo.ok_or_else(|| shared.poison())?;
+        core.table.push(id, UndoEntry { lsn: applied.position.lsn, inverse, bytes });
+        drop(core);
+        applied.rollback.into_iter().for_each(|room| self.keep(room));
+        self.wrote = std::mem::take(&mut self.wrote).and(footprint);
+        Ok(applied.reply)
     }
 
     fn read<M: StateMachine, T>(
@@ -335,7 +335,7 @@ impl Tx {
 
     fn commit<M: StateMachine>(&mut self, shared: &Shared<M>, durability: Durability) -> Result<AnswerBarrier> {
         self.check()?;
-        let Some(id) = self.id else {
+        let (Some(id), Some(room)) = (self.id, &self.rollback_room) else {
             self.finish(shared, Error::Closed);
             return Ok(AnswerBarrier { own: None, seen: self.seen });
         };
@@ -347,7 +347,7 @@ impl Tx {
         let wall_micros = shared.storage.wall_clock_micros();
         let mut core = shared.core.write();
         let head = |lsn| Record::Commit { txn: id, wall_micros }.head(lsn);
-        let position = match log.append_record(&[], Some(level_of(durability)), head) {
+        let position = match room.append(Some(level_of(durability)), head) {
             Ok(position) => position,
             Err(error) => {
                 drop(core);
@@ -364,41 +364,10 @@ impl Tx {
 
     /// Undoes what stands above a length of the inverse list, logging each step.
     fn undo_down_to<M: StateMachine>(&mut self, shared: &Shared<M>, len: usize) -> Result<()> {
-        let Some(id) = self.id else { return Ok(()) };
+        let (Some(id), Some(room)) = (self.id, &self.rollback_room) else { return Ok(()) };
         let log = shared.log()?;
         let mut core = shared.core.write();
-        self.undo_locked(shared, &mut core, log, id, len)
-    }
-
-    fn undo_locked<M: StateMachine>(
-        &self,
-        shared: &Shared<M>,
-        core: &mut super::shared::Core<M>,
-        log: &Log,
-        id: TxnId,
-        len: usize,
-    ) -> Result<()> {
-        let super::shared::Core { state, table, .. } = core;
-        let logged = shared.logs_rollbacks(log);
-        let undone = guarded(|| {
-            // room for it was promised
-            let ready = || Ok(());
-            roll_back::<M, Error>(state, table, Scope::One(id, len), ready, |txn, undo_next| {
-                if !logged {
-                    return Ok(());
-                }
-                match log.append_record(&[], None, |lsn| Record::Clr { txn, undo_next }.head(lsn)) {
-                    // the log ended in between: nothing of it will be written
-                    Ok(_) | Err(Error::Closed) => Ok(()),
-                    Err(error) => Err(error),
-                }
-            })
-        });
-        match undone {
-            Ok(Ok(_)) => Ok(()),
-            // the state has moved on and the log has not, or the machine broke its law: neither is to be built on
-            Ok(Err(_)) | Err(_) => Err(shared.poison()),
-        }
+        undo_locked(shared, &mut core, log, (id, len), room)
     }
 
     fn roll_back<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) -> Result<()> {
@@ -406,14 +375,14 @@ impl Tx {
             return Ok(());
         }
         let mut result = Ok(());
-        if let (Some(id), Some(log)) = (self.id, &shared.log) {
+        if let (Some(id), Some(log), Some(room)) = (self.id, &shared.log, &self.rollback_room) {
             let mut core = shared.core.write();
-            result = self.undo_locked(shared, &mut core, log, id, 0);
+            result = undo_locked(shared, &mut core, log, (id, 0), room);
             if result.is_ok() {
                 core.table.end(id);
                 if shared.logs_rollbacks(log) {
                     // without this record recovery undoes what is undone already, which is nothing
-                    let _ = log.append_record(&[], None, |lsn| Record::Abort { txn: id }.head(lsn));
+                    let _ = room.append(None, |lsn| Record::Abort { txn: id }.head(lsn));
                 }
             }
         }
@@ -429,11 +398,38 @@ impl Tx {
     /// Gives everything back that the transaction held.
     fn finish<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) {
         self.ended = Some(reason);
-        if let Some(log) = &shared.log {
-            log.release_promise(self.promised);
-        }
-        self.promised = 0;
+        self.rollback_room = None;
         shared.locks.release(self.owner);
         shared.open.lock().remove(&self.owner.id);
+    }
+}
+
+/// Undoes the effects of a transaction down to a length of its inverse list, and logs each step into the room reserved for that.
+fn undo_locked<M: StateMachine>(
+    shared: &Shared<M>,
+    core: &mut Core<M>,
+    log: &Log,
+    (id, len): (TxnId, usize),
+    room: &RollbackRoom,
+) -> Result<()> {
+    let Core { state, table, .. } = core;
+    let logged = shared.logs_rollbacks(log);
+    let undone = guarded(|| {
+        let ready = || Ok(());
+        roll_back::<M, Error, ()>(state, table, Scope::One(id, len), ready, |txn, undo_next, ()| {
+            if !logged {
+                return Ok(());
+            }
+            match room.append(None, |lsn| Record::Clr { txn, undo_next }.head(lsn)) {
+                // the log ended in between: nothing of it will be written
+                Ok(_) | Err(Error::Closed) => Ok(()),
+                Err(error) => Err(error),
+            }
+        })
+    });
+    match undone {
+        Ok(Ok(_)) => Ok(()),
+        // the state has moved on and the log has not, or the machine broke its law: neither is to be built on
+        Ok(Err(_)) | Err(_) => Err(shared.poison()),
     }
 }

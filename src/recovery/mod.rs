@@ -196,7 +196,13 @@ fn undo_losers<M: StateMachine>(
     };
     let total = steps(&table);
     let mut pending_undo = PendingUndo { state, table };
-    match pending_undo.pay(log, pending_undo::reserve_too(log), |done| reporter.tell(Phase::Undo, done, total)) {
+    // the reserve is only used where the disk is full
+    let mut room = log.last_room();
+    let room = || match room.reserve() {
+        Err(Error::Full { source, .. }) => Err(Error::Full { what: "the undo of what was open", source }),
+        other => other,
+    };
+    match pending_undo.pay(room, |done| reporter.tell(Phase::Undo, done, total)) {
         Ok(()) => {
             log.wait(log.seal()?, Level::Durable)?;
             report.undo_steps = total;

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::machine::StateMachine;
 use crate::txn::{ActiveTransactions, Scope, UndoFault, guarded, roll_back};
-use crate::wal::Log;
+use crate::wal::Reservation;
 
 impl From<UndoFault> for Error {
     fn from(_: UndoFault) -> Error {
@@ -17,7 +17,7 @@ pub(crate) fn undo_in_memory<M: StateMachine>(
     state: &mut M,
     table: &mut ActiveTransactions<M::Command>,
 ) -> Result<u64> {
-    let undone = guarded(|| roll_back::<M, Error>(state, table, Scope::All, || Ok(()), |_, _| Ok(())))??;
+    let undone = guarded(|| roll_back::<M, Error, ()>(state, table, Scope::All, || Ok(()), |_, _, ()| Ok(())))??;
     *table = ActiveTransactions::default();
     Ok(undone)
 }
@@ -29,52 +29,29 @@ pub(crate) struct PendingUndo<M: StateMachine> {
 }
 
 impl<M: StateMachine> PendingUndo<M> {
-    /// Undoes and logs, as far as `ready` says before each record that there is room for it; told again, it goes on from there. `tell`
-    /// is told how many steps this call has done. When it returns `Ok` all of it is in the log, and not yet durable.
+    /// Undoes and logs, as far as `room` finds room for one more record; called again, it goes on from there. `report` is told
+    /// how many steps this call has done. When it returns `Ok`, all of it is in the log, and not yet durable.
     ///
     /// # Errors
-    /// What `ready` says; [`Error::Latched`]; [`Error::Poisoned`] if the machine broke its law.
-    pub(crate) fn pay(
+    /// Those of `room`; [`Error::Latched`]; [`Error::Poisoned`] if the machine broke its law.
+    pub(crate) fn pay<'a>(
         &mut self,
-        log: &Log,
-        mut ready: impl FnMut() -> Result<()>,
-        mut tell: impl FnMut(u64),
+        mut room: impl FnMut() -> Result<Reservation<'a>>,
+        mut report: impl FnMut(u64),
     ) -> Result<()> {
         let mut done = 0u64;
         let PendingUndo { state, table } = self;
         guarded(|| {
-            roll_back::<M, Error>(state, table, Scope::All, &mut ready, |txn, undo_next| {
-                log.append_record(&[], None, |lsn| Record::Clr { txn, undo_next }.head(lsn))?;
+            roll_back::<M, Error, _>(state, table, Scope::All, &mut room, |txn, undo_next, room| {
+                room.append(&[], None, |lsn| Record::Clr { txn, undo_next }.head(lsn))?;
                 done = done.saturating_add(1);
-                tell(done);
+                report(done);
                 Ok(())
             })
         })??;
         for txn in table.ids() {
-            ready()?;
-            log.append_record(&[], None, |lsn| Record::Abort { txn }.head(lsn))?;
+            room()?.append(&[], None, |lsn| Record::Abort { txn }.head(lsn))?;
             table.end(txn);
-        }
-        Ok(())
-    }
-}
-
-/// Makes room for one more record of the undo at open, where it can, so that the reserve is only used where the disk is full.
-pub(super) fn reserve_too(log: &Log) -> impl FnMut() -> Result<()> {
-    let mut full = false;
-    move || {
-        while let Some(lack) = log.lacks_room(0)? {
-            // a full disk is not asked again for each record
-            if full && log.has_last_room() {
-                break;
-            }
-            match log.make_room(lack, 0) {
-                Err(error) if error.is_full() && log.has_last_room() => full = true,
-                Err(Error::Full { source, .. }) => {
-                    return Err(Error::Full { what: "the undo of what was open", source });
-                }
-                other => other?,
-            }
         }
         Ok(())
     }

@@ -112,15 +112,16 @@ pub(crate) fn undo_last<M: StateMachine>(
     Ok(undo.last_lsn())
 }
 
-/// Undoes everything in scope, the newest first, telling `step` of each transaction and its `undo_next`. Before each it asks
-/// `ready`, and where that fails nothing more is undone: called again, it goes on from there. Returns how many effects were undone.
-/// The transactions stay in the table, to be ended by the caller.
-pub(crate) fn roll_back<M: StateMachine, E: From<UndoFault>>(
+/// Undoes everything in scope, the newest effect first. It calls `ready` before each effect, and `step` after it, with the
+/// transaction, its `undo_next`, and what `ready` returned: the room for the compensation record. Where `ready` fails nothing
+/// more is undone; another call goes on from there. Returns how many effects were undone. The transactions stay in the table:
+/// the caller ends them.
+pub(crate) fn roll_back<M: StateMachine, E: From<UndoFault>, R>(
     state: &mut M,
     table: &mut ActiveTransactions<M::Command>,
     scope: Scope,
-    mut ready: impl FnMut() -> Result<(), E>,
-    mut step: impl FnMut(TxnId, Option<Lsn>) -> Result<(), E>,
+    mut ready: impl FnMut() -> Result<R, E>,
+    mut step: impl FnMut(TxnId, Option<Lsn>, R) -> Result<(), E>,
 ) -> Result<u64, E> {
     let ids = match scope {
         Scope::All => table.ids(),
@@ -130,11 +131,11 @@ pub(crate) fn roll_back<M: StateMachine, E: From<UndoFault>>(
         ids.into_iter().filter_map(|id| table.newest(id, scope).map(|lsn| (lsn, id))).collect();
     let mut undone = 0u64;
     while let Some((_, id)) = newest.pop() {
-        ready()?;
+        let room = ready()?;
         let undo_next = undo_last(state, table, id)?;
         undone = undone.saturating_add(1);
         newest.extend(table.newest(id, scope).map(|lsn| (lsn, id)));
-        step(id, undo_next)?;
+        step(id, undo_next, room)?;
     }
     Ok(undone)
 }

@@ -1,12 +1,14 @@
 //! The log as its users see it.
 
-use super::queue::{Queue, Shortage};
+use super::queue::Shortage;
+use super::reservation::Need;
 use super::ticket::LogTicket;
 use crate::error::{Error, Result};
 use crate::format::bytes::Head;
 use crate::format::frame;
 use crate::format::manifest::Manifest;
 use crate::ids::{Epoch, Lsn};
+use crate::io::deferred_unlinks::DeferredUnlinks;
 use crate::io::sync::{Arc, AtomicBool, Mutex, Ordering, thread};
 use crate::io::{Create, DirectoryLock, DiskStorage, Storage, WritePath};
 use crate::options::{Background, LogOptions};
@@ -73,6 +75,7 @@ pub(crate) struct Inner {
     pub(super) lock: Mutex<Option<Box<dyn DirectoryLock>>>,
     pub(super) stop: AtomicBool,
     pub(super) closed: AtomicBool,
+    pub(super) deferred_unlinks: DeferredUnlinks,
     /// Where this open began to write.
     pub(super) start: Lsn,
     /// Where what was recovered ends.
@@ -135,29 +138,6 @@ impl Inner {
         self.commit.check_latch()?;
         root.publish(change)
     }
-
-    /// Makes room for what did not fit, or says why there is none.
-    fn make_room(&self, lack: Shortage, still: impl Fn(&mut Queue) -> bool) -> Result<()> {
-        self.commit.check_latch()?;
-        match lack {
-            Shortage::Spare { bytes } => self.spares.prepare(&self.commit, bytes, still).map(|_| ()),
-            Shortage::Pending => {
-                let end = {
-                    let mut queue = self.commit.queue.lock();
-                    queue.seal()?;
-                    queue.next_frame_start()
-                };
-                self.commit.wait(end, Level::Written)
-            }
-            Shortage::Manifest => {
-                if still(&mut self.commit.queue.lock()) {
-                    self.publish_epoch()?;
-                    self.commit.queue.lock().bar(false);
-                }
-                Ok(())
-            }
-        }
-    }
 }
 
 /// An append-only log of opaque records, in segments, with group commit.
@@ -176,7 +156,7 @@ impl Inner {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Log {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
@@ -223,15 +203,12 @@ impl Log {
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Full`], [`Error::Latched`], [`Error::Closed`]; nothing was appended then.
     pub fn append(&self, record: &[u8]) -> Result<LogTicket> {
-        let position = loop {
+        let (_, end) = self.with_room(Need::record(record.len()), || {
             self.check_record(record.len())?;
-            match self.inner.commit.append_if_room(record, entry_bytes(record.len()))? {
-                Ok((lsn, end)) => break Position { lsn, end },
-                Err(lack) => self.make_room(lack, record.len())?,
-            }
-        };
+            self.inner.commit.append_if_room(record, entry_bytes(record.len()))
+        })?;
         self.nudge();
-        Ok(self.ticket(position.end, Level::Durable))
+        Ok(self.ticket(end, Level::Durable))
     }
 
     /// Makes everything appended so far survive power loss.
@@ -420,53 +397,9 @@ impl Log {
         Ok(())
     }
 
-    /// What a record of so many bytes lacks to be placed now, if anything. While nothing else is appended, the answer
-    /// "nothing" holds.
-    pub(crate) fn lacks_room(&self, len: usize) -> Result<Option<Shortage>> {
-        self.inner.commit.check_latch()?;
-        Ok(self.inner.commit.has_room(entry_bytes(len)).err())
-    }
-
-    /// Makes room for such a record. Blocks; no lock may be held.
-    pub(crate) fn make_room(&self, lack: Shortage, len: usize) -> Result<()> {
-        self.inner.make_room(lack, |queue| queue.has_room(entry_bytes(len)).is_err())
-    }
-
-    /// Whether a record of no more than a head can be placed, be it in the reserve. While nothing else is appended, a yes holds.
-    pub(crate) fn has_last_room(&self) -> bool {
-        self.inner.commit.queue.lock().has_last_room(entry_bytes(0))
-    }
-
-    /// Sets room aside for a rollback, or makes it.
-    pub(crate) fn try_promise(&self, bytes: u64) -> Result<(), Shortage> {
-        self.inner.commit.queue.lock().promise(bytes)
-    }
-
-    /// Makes room for a promise that could not be given. Blocks; no lock may be held.
-    pub(crate) fn make_promise_room(&self, lack: Shortage, bytes: u64) -> Result<()> {
-        self.inner.make_room(lack, |queue| match queue.promise(bytes) {
-            Ok(()) => {
-                queue.release_promise(bytes);
-                false
-            }
-            Err(_) => true,
-        })
-    }
-
-    pub(crate) fn release_promise(&self, bytes: u64) {
-        self.inner.commit.queue.lock().release_promise(bytes);
-    }
-
-    /// Appends a record whose head may depend on its LSN. Room was ensured before, by the caller, who lets nobody else append in
-    /// between.
-    pub(crate) fn append_record(
-        &self,
-        body: &[u8],
-        wanted: Option<Level>,
-        head: impl FnOnce(Lsn) -> Head,
-    ) -> Result<Position> {
-        let (lsn, end) = self.inner.commit.append(body, wanted, head)?;
-        Ok(Position { lsn, end })
+    /// Files of the store that were unlinked and whose space is not free yet.
+    pub(crate) fn deferred_unlinks(&self) -> &DeferredUnlinks {
+        &self.inner.deferred_unlinks
     }
 
     /// Lets the flusher see to what was appended.
@@ -539,7 +472,7 @@ impl Log {
 }
 
 /// A bound on what a record of so many bytes takes in a frame.
-fn entry_bytes(len: usize) -> u64 {
+pub(super) fn entry_bytes(len: usize) -> u64 {
     frame::record_bytes((len as u64).saturating_add(Head::CAPACITY as u64))
 }
 

@@ -25,6 +25,7 @@ mod group_commit;
 mod log;
 mod open;
 mod queue;
+mod reservation;
 pub(crate) mod scan;
 mod segment_pool;
 mod segment_writer;
@@ -38,6 +39,7 @@ pub(crate) use log::Position;
 pub use log::{Log, LogStats};
 pub use open::LogReport;
 pub(crate) use open::{OpenLog, prepare_manifest};
+pub(crate) use reservation::{Need, Reservation, RollbackRoom};
 pub use scan::{Records, Tail};
 pub use ticket::LogTicket;
 

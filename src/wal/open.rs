@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
 use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::ids::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
+use crate::io::deferred_unlinks::DeferredUnlinks;
 use crate::io::sync::{Arc, AtomicBool, Mutex};
 use crate::io::{OpenMode, Storage};
 use crate::options::LogOptions;
@@ -141,6 +142,7 @@ impl OpenLog {
             lock: Mutex::new(store_dir.lock),
             stop: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            deferred_unlinks: DeferredUnlinks::default(),
             start: base,
             recovered: end.end,
         });

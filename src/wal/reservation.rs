@@ -1,0 +1,267 @@
+//! Room in the log: it is reserved before a command is applied, so that appending its record cannot fail for lack of it.
+//!
+//! Two kinds of room exist. Room for one record holds for as long as nothing else is appended: the caller keeps the lock that
+//! orders its appends from the claim to the append. Room for a rollback is set aside in preallocated segments and holds until its
+//! guard is dropped, whatever else is appended.
+//!
+//! Where there is no room, [`Log::with_room`] makes some and tries again. It is the only such loop. It preallocates a segment,
+//! waits until pending frames are written, or writes the manifest that the opening could not write. On a full disk it first waits
+//! for the space of files that were unlinked, before it answers [`Error::Full`].
+
+use super::Level;
+use super::log::{Inner, Log, Position, entry_bytes};
+use super::queue::{Queue, Shortage};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::bytes::Head;
+use crate::ids::Lsn;
+use crate::io::sync::Arc;
+
+/// What is to be reserved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need {
+    /// The length of a record's body, in bytes; `None` reserves a rollback alone.
+    record_bytes: Option<usize>,
+    /// Room in preallocated segments for the records of a rollback, in bytes.
+    rollback_bytes: u64,
+}
+
+impl Need {
+    /// Room for a record whose body has so many bytes.
+    pub(crate) fn record(record_bytes: usize) -> Need {
+        Need { record_bytes: Some(record_bytes), rollback_bytes: 0 }
+    }
+
+    /// Room for the records of a rollback.
+    pub(crate) fn rollback(rollback_bytes: u64) -> Need {
+        Need { record_bytes: None, rollback_bytes }
+    }
+
+    /// The same, and room for the records of a rollback.
+    pub(crate) fn and_rollback(self, rollback_bytes: u64) -> Need {
+        Need { rollback_bytes, ..self }
+    }
+
+    /// Claims the room, or says what is short. Nothing is claimed then.
+    fn claim(self, queue: &mut Queue) -> Result<(), Shortage> {
+        // the rollback's room first: the record must not take the segment that holds it
+        if self.rollback_bytes > 0 {
+            queue.promise(self.rollback_bytes)?;
+        }
+        let Some(len) = self.record_bytes else { return Ok(()) };
+        let claimed = queue.has_room(entry_bytes(len));
+        if claimed.is_err() {
+            self.give_back(queue);
+        }
+        claimed
+    }
+
+    fn give_back(self, queue: &mut Queue) {
+        if self.rollback_bytes > 0 {
+            queue.release_promise(self.rollback_bytes);
+        }
+    }
+}
+
+/// Room for one record, and perhaps for the rollback of its transaction. Dropping it gives both back.
+///
+/// It is valid while the caller holds the lock that orders its appends.
+#[must_use = "dropping a reservation gives the room back"]
+pub(crate) struct Reservation<'a> {
+    log: &'a Log,
+    record_bytes: usize,
+    rollback: Option<RollbackRoom>,
+}
+
+impl Reservation<'_> {
+    /// Appends the record. `wanted` says how durable it is to become without anybody asking again; `head` may depend on its LSN.
+    /// Returns where the record was placed, and the room for the rollback, if that was reserved.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] and lack of memory; the room is given back then.
+    pub(crate) fn append(
+        self,
+        body: &[u8],
+        wanted: Option<Level>,
+        head: impl FnOnce(Lsn) -> Head,
+    ) -> Result<(Position, Option<RollbackRoom>)> {
+        debug_assert!(body.len() <= self.record_bytes, "a record is larger than the room reserved for it");
+        let position = self.log.inner.append(body, wanted, head)?;
+        Ok((position, self.rollback))
+    }
+}
+
+/// Room for the records of a rollback, in preallocated segments. Dropping it gives the room back.
+#[must_use = "dropping it gives the room back"]
+pub(crate) struct RollbackRoom {
+    inner: Arc<Inner>,
+    bytes: u64,
+}
+
+impl RollbackRoom {
+    /// Adds the room that another guard holds.
+    pub(crate) fn join(&mut self, mut other: RollbackRoom) {
+        debug_assert!(Arc::ptr_eq(&self.inner, &other.inner), "room of two logs cannot be joined");
+        self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
+    }
+
+    /// Appends a record without a body, which this room covers: a compensation record, or the end of the transaction.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] and lack of memory.
+    pub(crate) fn append(&self, wanted: Option<Level>, head: impl FnOnce(Lsn) -> Head) -> Result<Position> {
+        self.inner.append(&[], wanted, head)
+    }
+}
+
+impl Drop for RollbackRoom {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.inner.commit.queue.lock().release_promise(self.bytes);
+        }
+    }
+}
+
+impl Inner {
+    fn append(&self, body: &[u8], wanted: Option<Level>, head: impl FnOnce(Lsn) -> Head) -> Result<Position> {
+        let (lsn, end) = self.commit.append(body, wanted, head)?;
+        Ok(Position { lsn, end })
+    }
+
+    /// Ends a shortage, or says why that is impossible. Blocks; no lock may be held.
+    fn relieve(&self, shortage: Shortage, need: Need) -> Result<()> {
+        self.commit.check_latch()?;
+        let is_short = |queue: &mut Queue| {
+            let claimed = need.claim(queue).is_ok();
+            if claimed {
+                need.give_back(queue);
+            }
+            !claimed
+        };
+        match shortage {
+            Shortage::Spare { bytes } => self.spares.prepare(&self.commit, bytes, is_short).map(|_| ()),
+            Shortage::Pending => {
+                let end = {
+                    let mut queue = self.commit.queue.lock();
+                    queue.seal()?;
+                    queue.next_frame_start()
+                };
+                self.commit.wait(end, Level::Written)
+            }
+            Shortage::Manifest => {
+                if is_short(&mut self.commit.queue.lock()) {
+                    self.publish_epoch()?;
+                    self.commit.queue.lock().bar(false);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Log {
+    /// Runs `attempt` until it finds room. Between two attempts it makes room, and waits for it. `attempt` answers with what was
+    /// short, and has let go of its locks by then.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the disk has no space, also after that of unlinked files was reclaimed; [`Error::Latched`]; those of
+    /// `attempt`.
+    pub(super) fn with_room<T>(
+        &self,
+        need: Need,
+        mut attempt: impl FnMut() -> Result<Result<T, Shortage>>,
+    ) -> Result<T> {
+        loop {
+            match attempt()? {
+                Ok(done) => return Ok(done),
+                Err(shortage) => self.deferred_unlinks().retry_after_reclaim(self.inner.relieve(shortage, need))?,
+            }
+        }
+    }
+
+    /// Takes the lock that orders the caller's appends, and reserves room under it. Blocks without the lock until there is room.
+    /// `lock` may be called several times; what it returned is dropped before anything is waited for.
+    ///
+    /// # Errors
+    /// As [`Log::with_room`].
+    pub(crate) fn reserve_under<G>(
+        &self,
+        need: Need,
+        mut lock: impl FnMut() -> Result<G>,
+    ) -> Result<(G, Reservation<'_>)> {
+        self.with_room(need, || {
+            let guard = lock()?;
+            Ok(self.claim(need)?.map(|reservation| (guard, reservation)))
+        })
+    }
+
+    /// Reserves room for a rollback alone. Blocks until there is room; no lock may be held.
+    ///
+    /// # Errors
+    /// As [`Log::with_room`].
+    pub(crate) fn reserve_rollback(&self, bytes: u64) -> Result<RollbackRoom> {
+        let need = Need::rollback(bytes);
+        self.with_room(need, || Ok(need.claim(&mut self.inner.commit.queue.lock())))?;
+        Ok(RollbackRoom { inner: self.inner.clone(), bytes })
+    }
+
+    /// Reserves room if there is some already. The caller holds the lock that orders its appends.
+    ///
+    /// # Errors
+    /// [`Error::Latched`].
+    pub(crate) fn try_reserve(&self, need: Need) -> Result<Option<Reservation<'_>>> {
+        Ok(self.claim(need)?.ok())
+    }
+
+    fn claim(&self, need: Need) -> Result<Result<Reservation<'_>, Shortage>> {
+        self.check_latch()?;
+        let claimed = need.claim(&mut self.inner.commit.queue.lock());
+        Ok(claimed.map(|()| self.reservation(need)))
+    }
+
+    fn reservation(&self, need: Need) -> Reservation<'_> {
+        let bytes = need.rollback_bytes;
+        let rollback = (bytes > 0).then(|| RollbackRoom { inner: self.inner.clone(), bytes });
+        Reservation { log: self, record_bytes: need.record_bytes.unwrap_or(0), rollback }
+    }
+
+    /// Room for records without a body while nobody else appends, one after the other: in the reserve that is kept for the undo
+    /// of recovery, where the disk is full.
+    pub(crate) fn last_room(&self) -> LastRoom<'_> {
+        LastRoom { log: self, full: false }
+    }
+}
+
+/// See [`Log::last_room`].
+pub(crate) struct LastRoom<'a> {
+    log: &'a Log,
+    /// The disk has proved full, and is not asked again for each record.
+    full: bool,
+}
+
+impl<'a> LastRoom<'a> {
+    /// Reserves room for one more record.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the reserve is used up as well; [`Error::Latched`].
+    pub(crate) fn reserve(&mut self) -> Result<Reservation<'a>> {
+        let need = Need::record(0);
+        if self.full && self.is_left() {
+            self.log.check_latch()?;
+            return Ok(self.log.reservation(need));
+        }
+        match self.log.reserve_under(need, || Ok(())) {
+            Ok(((), reservation)) => Ok(reservation),
+            Err(error) if error.is_full() && self.is_left() => {
+                self.full = true;
+                Ok(self.log.reservation(need))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        self.log.inner.commit.queue.lock().has_last_room(entry_bytes(0))
+    }
+}
