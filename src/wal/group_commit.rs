@@ -18,6 +18,7 @@ use crate::io::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, OnceLock, Orde
 use crate::wal::Level;
 use crate::wal::device_latency::DeviceLatency;
 use crate::wal::queue::{FlightState, Forming, Progress, Queue, Shortage, Work};
+use crate::wal::reader_holds::ReaderHolds;
 use crate::wal::segment_writer::{Active, SegmentInfo, SegmentWriter};
 use crate::wal::waiters::Wake;
 use std::task::{Context, Poll};
@@ -27,16 +28,22 @@ use std::time::Duration;
 pub(super) struct GroupCommit {
     pub(super) queue: SpinMutex<Queue>,
     writer: Mutex<SegmentWriter>,
+    /// The segment being written, for readers of figures: this lock is never held over I/O.
+    active: Mutex<Option<Arc<Active>>>,
     pub(super) progress: Progress,
     /// Signalled when a frame has landed or a leader steps down, and when the log has failed: for those who need others out of
     /// the way.
     landed: Condvar,
     latch: OnceLock<Error>,
     latched: AtomicBool,
+    /// Whether the failure was reported as an event.
+    reported: AtomicBool,
     /// Segments of this store, oldest first; the last one is active.
     pub(super) segments: Mutex<Vec<SegmentInfo>>,
     /// Their size, readable without the lock.
     pub(super) segment_bytes: AtomicU64,
+    /// Positions from which readers have yet to read: the segments from there on are not recycled.
+    pub(super) readers: Arc<ReaderHolds>,
     /// Who makes spares ahead of need, if anybody does.
     preparer: OnceLock<thread::Thread>,
     pub(super) syncs: AtomicU64,
@@ -57,18 +64,28 @@ impl GroupCommit {
         GroupCommit {
             queue: SpinMutex::new(queue),
             writer: Mutex::new(writer),
+            active: Mutex::new(None),
             progress: Progress { durable: AtomicU64::new(durable.get()), written: AtomicU64::new(durable.get()) },
             landed: Condvar::new(),
             latch: OnceLock::new(),
             latched: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
             segment_bytes: AtomicU64::new(segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)),
             segments: Mutex::new(segments),
+            readers: Arc::default(),
             preparer: OnceLock::new(),
             syncs: AtomicU64::new(0),
             direct_writes: AtomicU64::new(0),
             pace,
             turns: AtomicU64::new(0),
         }
+    }
+
+    /// Whether no thread holds one of the locks that are held over I/O.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "asked by the test of events alone"))]
+    pub(super) fn is_unlocked(&self) -> bool {
+        self.writer.try_lock().is_some() && self.segments.try_lock().is_some()
     }
 
     pub(super) fn durable(&self) -> Lsn {
@@ -96,6 +113,9 @@ impl GroupCommit {
         let waiters = self.queue.lock().waiters.take_all();
         self.landed.notify_all();
         waiters.into_iter().for_each(Wake::wake);
+        if stored.is_latched() && !self.reported.swap(true, Ordering::AcqRel) {
+            crate::events::event!(error, error = %stored, "the log stopped writing");
+        }
         stored
     }
 
@@ -106,15 +126,8 @@ impl GroupCommit {
             told @ (Error::Latched { .. } | Error::Closed) => told,
             other => Error::Latched { source: Arc::new(other) },
         };
-        let mut is_first = false;
-        let stored = self.latch.get_or_init(|| {
-            is_first = true;
-            first
-        });
+        let stored = self.latch.get_or_init(|| first);
         self.latched.store(true, Ordering::Release);
-        if is_first && stored.is_latched() {
-            crate::events::event!(error, error = %stored, "the log stopped writing");
-        }
         stored.clone()
     }
 
@@ -315,12 +328,12 @@ impl GroupCommit {
         // second sync would report success
         let fuse = Fuse { commit: self };
         self.check_latch()?;
-        let work = self.queue.lock().take_work(&self.progress);
+        // an error here comes before anything was taken or written: it fails this commit, and the log goes on
+        let work = self.queue.lock().take_work(&self.progress)?;
         let direct = match work {
-            Ok(None) => Ok(None),
-            Ok(Some(Work::Sync)) => self.sync_written(&mut writer).map(|()| None),
-            Ok(Some(Work::Frame { frame, level, follows })) => self.write_frame(&mut writer, frame, level, follows),
-            Err(error) => Err(error),
+            None => Ok(None),
+            Some(Work::Sync) => self.sync_written(&mut writer).map(|()| None),
+            Some(Work::Frame { frame, level, follows }) => self.write_frame(&mut writer, frame, level, follows),
         };
         let direct = direct.map_err(|error| self.latch_silently(error))?;
         drop(writer);
@@ -348,6 +361,7 @@ impl GroupCommit {
         if let Some(spare) = enters {
             self.settle(writer, start)?;
             let segment = writer.enter(&spare, start)?;
+            self.active.lock().clone_from(&writer.active);
             self.progress.durable.fetch_max(start.get(), Ordering::AcqRel);
             self.add_segment(segment);
         }
@@ -428,6 +442,7 @@ impl GroupCommit {
             return Err(Error::Full { what: "the first segment", source: None });
         };
         let segment = writer.enter(&spare, base)?;
+        self.active.lock().clone_from(&writer.active);
         self.progress.durable.fetch_max(base.get(), Ordering::AcqRel);
         self.progress.written.fetch_max(base.get(), Ordering::AcqRel);
         self.add_segment(segment);
@@ -438,6 +453,11 @@ impl GroupCommit {
         self.segment_bytes.fetch_add(segment.file_bytes, Ordering::Relaxed);
         self.segments.lock().push(segment);
         // a spare has gone
+        self.wake_preparer();
+    }
+
+    /// Wakes the thread that makes spares ahead of need, also where it rests.
+    pub(super) fn wake_preparer(&self) {
         if let Some(preparer) = self.preparer.get() {
             preparer.unpark();
         }
@@ -450,12 +470,12 @@ impl GroupCommit {
 
     /// Whether a segment of this open exists.
     pub(super) fn has_entered(&self) -> bool {
-        self.writer.lock().active.is_some()
+        self.active.lock().is_some()
     }
 
     /// The path that durable writes take now.
     pub(super) fn write_path(&self) -> Option<crate::io::WritePath> {
-        self.writer.lock().active.as_ref().map(|a| a.file.write_path())
+        self.active.lock().as_ref().map(|active| active.file.write_path())
     }
 
     /// Parks as the flusher until there is work, or until `limit` has passed; without a limit, until there is any activity.
@@ -525,7 +545,7 @@ impl Leader<'_> {
             }
             Err(error) => {
                 self.step_down(None);
-                Err(self.commit.latch(error))
+                if self.commit.is_latched() { Err(self.commit.latch(error)) } else { Err(error) }
             }
         }
     }

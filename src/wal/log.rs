@@ -46,6 +46,8 @@ pub struct LogStats {
     pub segment_bytes: u64,
     /// Segments ready for use.
     pub spares: usize,
+    /// Their size, in bytes. It comes on top of `segment_bytes`.
+    pub preallocated_bytes: u64,
     /// Frames written since the log was opened.
     pub frames: u64,
     /// Records appended since then.
@@ -73,6 +75,8 @@ pub(crate) struct Inner {
     pub(super) lock: Mutex<Option<Box<dyn DirectoryLock>>>,
     pub(super) stop: AtomicBool,
     pub(super) closed: AtomicBool,
+    /// What the first close came to; held while it is under way.
+    pub(super) outcome: Mutex<Option<Result<()>>>,
     /// Where this open began to write.
     pub(super) start: Lsn,
     /// Where what was recovered ends.
@@ -176,7 +180,7 @@ impl Inner {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Log {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
@@ -247,11 +251,16 @@ impl Log {
         self.wait(end, Level::Durable)
     }
 
-    /// Reads the durable records from an LSN on.
+    /// Reads the durable records from an LSN on, up to what is durable now.
+    ///
+    /// What the reader has yet to read stays: [`truncate_before`](Log::truncate_before) recycles none of those segments while the
+    /// reader lives. A reader that is kept for long so keeps the log from shrinking. It must not be used once the log is closed.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if segments that should be there are not, and I/O errors.
     pub fn read_from(&self, lsn: Lsn) -> Result<Records> {
+        // holds everything back until it is known where the reading starts
+        let hold = self.inner.commit.readers.hold(Lsn::ZERO);
         let upto = self.durable_lsn();
         let listed = self.inner.commit.segments.lock().clone();
         let segments = listed
@@ -266,13 +275,15 @@ impl Log {
         let start = start.unwrap_or_else(|| segments.first().map_or(from, |s| s.base));
         // a segment that was entered since is none of those listed, and holds nothing that is read here
         manifest.segment = segments.last().map_or(manifest.segment, |last| manifest.segment.min(last.id));
+        hold.advance(start);
         let view = StoreDir::listed(self.inner.storage.clone(), segments, manifest);
-        Ok(Records::new(Scanner::new(&view, start)?.stop_at(upto), lsn, upto))
+        Ok(Records::new(Scanner::new(&view, start)?.stop_at(upto), lsn, upto, hold))
     }
 
     /// Gives up all records below an LSN. Their space is used again, in whole segments.
     ///
-    /// When it returns, the new start of the log survives power loss.
+    /// When it returns, the new start of the log survives power loss. Segments that a [reader](Log::read_from) has yet to read keep
+    /// their space until a later call finds that it has passed them or was dropped.
     ///
     /// # Errors
     /// I/O errors; the log goes on.
@@ -306,6 +317,7 @@ impl Log {
             segments,
             segment_bytes: self.segment_bytes(),
             spares: queue.spares().len(),
+            preallocated_bytes: queue.preallocated_bytes(),
             frames: queue.frames,
             records: queue.records,
             groups: queue.groups.clone(),
@@ -326,14 +338,24 @@ impl Log {
 
     /// Makes everything durable, proves it by a clean mark, and ends the log.
     ///
+    /// When it returns `Ok`, everything appended survives power loss. A second call waits for the first and gets its outcome.
+    ///
     /// # Errors
     /// [`Error::Latched`] and I/O errors; the records are then as durable as their tickets said.
     pub fn close(&self) -> Result<()> {
-        if self.inner.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
+        self.end_once(|| self.finish())
+    }
+
+    /// Ends the log by `finish`, unless that was done; all callers get the first one's outcome.
+    fn end_once(&self, finish: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.inner.closed.store(true, Ordering::Release);
+        let mut outcome = self.inner.outcome.lock();
+        if let Some(outcome) = &*outcome {
+            return outcome.clone();
         }
-        let result = self.finish();
+        let result = finish();
         self.end();
+        *outcome = Some(result.clone());
         result
     }
 
@@ -356,20 +378,17 @@ impl Log {
 
     /// Ends the log without a clean mark: what was appended is handed on, and errors are told to tickets.
     pub(crate) fn abandon(&self) -> Result<()> {
-        if self.inner.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        self.inner.commit.queue.lock().close();
-        let result = self.inner.commit.flush_wanted();
-        self.end();
-        result
+        self.end_once(|| {
+            self.inner.commit.queue.lock().close();
+            self.inner.commit.flush_wanted()
+        })
     }
 
     /// Ends the log as a kill of the process would: nothing more is written.
     pub(crate) fn kill(&self) {
         self.inner.closed.store(true, Ordering::Release);
         self.inner.commit.latch(Error::Closed);
-        self.end();
+        let _ = self.end_once(|| Err(Error::Closed));
     }
 
     fn end(&self) {

@@ -25,9 +25,12 @@ mod group_commit;
 mod log;
 mod open;
 mod queue;
+mod reader_holds;
 pub(crate) mod scan;
 mod segment_pool;
 mod segment_writer;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 mod ticket;
 mod waiters;
 

@@ -141,6 +141,7 @@ impl OpenLog {
             lock: Mutex::new(store_dir.lock),
             stop: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            outcome: Mutex::new(None),
             start: base,
             recovered: end.end,
         });

@@ -28,6 +28,8 @@ use std::time::Duration;
 
 /// Buffers kept for reuse, and the size above which one is given back to the system instead.
 const POOLED_BUFFERS: usize = 4;
+/// What a new buffer holds before it grows: as much as lies within the heap.
+const NEW_BUFFER_BYTES: usize = 64 << 10;
 const POOLED_BUFFER_BYTES: usize = 4 << 20;
 /// Room that must be left in spares beyond what is promised to open transactions, in bytes.
 const RESERVE_BYTES: u64 = 64 << 10;
@@ -172,12 +174,16 @@ pub(super) struct Queue {
     pub(super) groups: BatchSizes,
 }
 
+fn out_of_memory(error: std::io::Error) -> Error {
+    Error::Full { what: "a frame in memory", source: Some(std::sync::Arc::new(error)) }
+}
+
+fn new_buffer() -> Result<AlignedBuf> {
+    AlignedBuf::with_capacity(NEW_BUFFER_BYTES).map_err(out_of_memory)
+}
+
 fn fresh_buffer(pool: &mut Vec<AlignedBuf>) -> Result<AlignedBuf> {
-    let out_of_memory = |e| Error::Full { what: "a frame in memory", source: Some(std::sync::Arc::new(e)) };
-    let mut buf = match pool.pop() {
-        Some(buf) => buf,
-        None => AlignedBuf::with_capacity(64 << 10).map_err(out_of_memory)?,
-    };
+    let mut buf = pool.pop().map_or_else(new_buffer, Ok)?;
     buf.clear();
     buf.resize(HEADER_BYTES).map_err(out_of_memory)?;
     Ok(buf)
@@ -235,6 +241,11 @@ impl Queue {
 
     pub(super) fn spares(&self) -> &[Spare] {
         &self.spares
+    }
+
+    /// The size of all preallocated segment files, in bytes.
+    pub(super) fn preallocated_bytes(&self) -> u64 {
+        self.spares.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)
     }
 
     pub(super) fn add_spare(&mut self, spare: Spare) {
@@ -362,7 +373,10 @@ impl Queue {
         let mut prefix = Head::default();
         prefix.varint(len as u64);
         let prefix = prefix.as_slice();
-        let out_of_memory = |e| Error::Full { what: "a frame in memory", source: Some(std::sync::Arc::new(e)) };
+        // the frame that follows has its memory before this one holds anything: whoever takes this one off cannot lack it
+        if self.pool.is_empty() {
+            self.pool.push(new_buffer()?);
+        }
         let before = self.forming.buf.len();
         let needed = before.saturating_add(prefix.len()).saturating_add(len);
         self.forming.buf.reserve(needed).map_err(out_of_memory)?;
@@ -406,17 +420,20 @@ impl Queue {
         if !self.forming.holds_something() {
             return self.fill_block();
         }
-        let frame = self.replace_forming(self.bounds.block_bytes)?;
+        let frame = self.replace_forming(self.forming.kind, self.bounds.block_bytes)?;
+        self.push_sealed(frame);
+        Ok(())
+    }
+
+    fn push_sealed(&mut self, frame: Forming) {
         self.sealed_bytes = self.sealed_bytes.saturating_add(frame.payload_bytes());
         self.sealed.push_back(frame);
-        Ok(())
     }
 
     /// Ends a block that the last frame has left open, by a frame without records. Nothing is forming.
     fn fill_block(&mut self) -> Result<()> {
         if self.in_block() {
-            self.forming.kind = FrameKind::Watermark;
-            let frame = self.replace_forming(self.bounds.block_bytes)?;
+            let frame = self.replace_forming(FrameKind::Watermark, self.bounds.block_bytes)?;
             self.sealed.push_back(frame);
         }
         Ok(())
@@ -427,8 +444,10 @@ impl Queue {
         self.block_boundary(self.forming.start) != self.forming.start
     }
 
-    fn replace_forming(&mut self, align: u32) -> Result<Forming> {
+    /// Takes the forming frame off, of this kind and padded so. Without memory for the next one nothing has changed.
+    fn replace_forming(&mut self, kind: FrameKind, align: u32) -> Result<Forming> {
         let buf = fresh_buffer(&mut self.pool)?;
+        self.forming.kind = kind;
         self.forming.align = align;
         let start = self.forming.end();
         let align = self.bounds.block_bytes;
@@ -442,15 +461,16 @@ impl Queue {
         if self.is_pending() || !self.sealed.is_empty() || !self.needs_watermark() {
             return Ok(Watermark::Nothing);
         }
-        if !self.forming.holds_something() {
-            if frame::end_of(self.forming.start, 0, self.bounds.block_bytes) > self.segment_end {
-                // worth no rotation: the manifest can carry it too
-                return Ok(Watermark::InManifest { upto: self.records_end });
-            }
-            self.forming.kind = FrameKind::Watermark;
-        }
-        let end = self.forming.end();
-        self.seal()?;
+        let frame = if self.forming.holds_something() {
+            self.replace_forming(self.forming.kind, self.bounds.block_bytes)?
+        } else if frame::end_of(self.forming.start, 0, self.bounds.block_bytes) > self.segment_end {
+            // worth no rotation: the manifest can carry it too
+            return Ok(Watermark::InManifest { upto: self.records_end });
+        } else {
+            self.replace_forming(FrameKind::Watermark, self.bounds.block_bytes)?
+        };
+        let end = frame.end();
+        self.push_sealed(frame);
         self.want(end, Level::Durable);
         Ok(Watermark::InFrame { end })
     }
@@ -573,12 +593,11 @@ impl Queue {
                     Level::Durable => self.bounds.block_bytes,
                     Level::Written => frame::ALIGN_BYTES,
                 };
-                (self.replace_forming(align)?, level)
+                (self.replace_forming(self.forming.kind, align)?, level)
             }
             // what was written last ends inside a block, and no later write may share that with what is durable
             None if self.in_block() => {
-                self.forming.kind = FrameKind::Watermark;
-                (self.replace_forming(self.bounds.block_bytes)?, Level::Durable)
+                (self.replace_forming(FrameKind::Watermark, self.bounds.block_bytes)?, Level::Durable)
             }
             None => return Ok(Some(Work::Sync)),
         };

@@ -8,7 +8,7 @@
 use crate::error::{Error, Result, out_of_space};
 use crate::format::bytes::round_up;
 use crate::ids::Lsn;
-use crate::io::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
+use crate::io::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, thread};
 use crate::io::{AlignedBuf, Storage, WritePath, create_anew, write_all_at};
 use crate::store::layout as names;
 use crate::store::open_dir::Spare;
@@ -39,8 +39,12 @@ pub(super) struct SpareBounds {
 pub(super) struct SegmentPool {
     storage: Arc<dyn Storage>,
     bounds: SpareBounds,
-    /// The number of the newest spare; held while one is made, so that one is made at a time.
-    newest: Mutex<u64>,
+    /// The highest number that a spare was given.
+    newest: AtomicU64,
+    /// Held while a spare is made, so that one is made at a time.
+    making: Mutex<()>,
+    /// Held while segments are recycled. Spares that have their names, which no sync of the directory has covered yet.
+    recycling: Mutex<Vec<Spare>>,
     /// How many need one now: then whoever makes one does not rest.
     needing: AtomicUsize,
 }
@@ -66,7 +70,14 @@ impl SegmentPool {
     /// Takes over the spares found at open. Those of no use are dropped from the list (and later from the disk, by number).
     pub(super) fn new(storage: Arc<dyn Storage>, bounds: SpareBounds, found: &[Spare]) -> SegmentPool {
         let newest = found.iter().map(|s| s.number).max().unwrap_or(0);
-        SegmentPool { storage, bounds, newest: Mutex::new(newest), needing: AtomicUsize::new(0) }
+        SegmentPool {
+            storage,
+            bounds,
+            newest: AtomicU64::new(newest),
+            making: Mutex::new(()),
+            recycling: Mutex::new(Vec::new()),
+            needing: AtomicUsize::new(0),
+        }
     }
 
     /// Whether a file of this size can become a segment.
@@ -95,6 +106,8 @@ impl SegmentPool {
     ) -> Result<bool> {
         self.needing.fetch_add(1, Ordering::Relaxed);
         let _needing = Needing(&self.needing);
+        // one that is made ahead of need may be resting
+        commit.wake_preparer();
         self.prepare_at(commit, bytes, needed, &FillMode::Full)
     }
 
@@ -113,7 +126,7 @@ impl SegmentPool {
         needed: impl Fn(&mut Queue) -> bool,
         pace: &FillMode<'_>,
     ) -> Result<bool> {
-        let mut newest = self.newest.lock();
+        let _making = self.making.lock();
         commit.check_latch()?;
         let current = {
             let mut queue = commit.queue.lock();
@@ -122,14 +135,15 @@ impl SegmentPool {
             }
             queue.segment_bytes
         };
-        let spare = self.make(&mut newest, self.next_bytes(current, bytes), pace)?;
+        let spare = self.make(self.next_bytes(current, bytes), pace)?;
         commit.queue.lock().add_spare(spare);
         Ok(true)
     }
 
     /// Waits until no spare is being made or recycled. After the log was stopped, none will be.
     pub(super) fn settle(&self) {
-        drop(self.newest.lock());
+        drop(self.making.lock());
+        drop(self.recycling.lock());
     }
 
     /// Whether the next rotation would find no spare beside the reserve.
@@ -137,8 +151,13 @@ impl SegmentPool {
         queue.spares().len() < self.bounds.ready
     }
 
-    fn make(&self, newest: &mut u64, file_bytes: u64, pace: &FillMode<'_>) -> Result<Spare> {
-        let number = newest.saturating_add(1);
+    /// A number that no spare has had.
+    fn next_number(&self) -> u64 {
+        self.newest.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    fn make(&self, file_bytes: u64, pace: &FillMode<'_>) -> Result<Spare> {
+        let number = self.next_number();
         let name = names::spare(number);
         let temp = names::temp(&name);
         let made = self.write_through(&temp, &name, file_bytes, pace);
@@ -147,7 +166,6 @@ impl SegmentPool {
             let _ = self.storage.remove(&temp);
             return Err(error);
         }
-        *newest = number;
         Ok(Spare { name, number, file_bytes })
     }
 
@@ -203,25 +221,25 @@ impl SegmentPool {
         }
     }
 
-    /// Gives up every segment that lies wholly below `lsn`: some become spares, the rest is removed. The caller has made sure,
-    /// durably, that nothing needs them. Returns how many.
+    /// Gives up every segment that lies wholly below `lsn` and that no reader has yet to read: some become spares, the rest is
+    /// removed. The caller has made sure, durably, that nothing else needs them. Returns how many.
     ///
     /// When it returns, the renames and removals survive power loss; when a crash takes them back, the files are garbage by
     /// their names.
     pub(super) fn recycle_below(&self, commit: &GroupCommit, lsn: Lsn) -> Result<usize> {
-        let mut newest = self.newest.lock();
+        let mut unsynced = self.recycling.lock();
         commit.check_latch()?;
         let gone: Vec<SegmentInfo> = {
             let mut segments = commit.segments.lock();
+            let lsn = commit.readers.lowest().map_or(lsn, |lowest| lowest.min(lsn));
             let count = segments.iter().zip(segments.iter().skip(1)).take_while(|(_, next)| next.base <= lsn).count();
             segments.drain(..count).collect()
         };
-        let mut recycled = Vec::new();
         let mut done = 0usize;
         let mut result = Ok(());
         for segment in &gone {
-            match self.give_up(commit, segment, recycled.len(), &mut newest) {
-                Ok(spare) => recycled.extend(spare),
+            match self.give_up(commit, segment, unsynced.len()) {
+                Ok(spare) => unsynced.extend(spare),
                 Err(error) => {
                     result = Err(error);
                     break;
@@ -234,11 +252,12 @@ impl SegmentPool {
         commit.segments.lock().splice(..0, left.iter().cloned());
         let gone_bytes = given_up.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add);
         commit.segment_bytes.fetch_sub(gone_bytes, Ordering::Relaxed);
-        if done > 0 {
+        if done > 0 || !unsynced.is_empty() {
+            // what this fails for is tried again with the next call
             self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
         }
         let mut queue = commit.queue.lock();
-        recycled.into_iter().for_each(|spare| queue.add_spare(spare));
+        unsynced.drain(..).for_each(|spare| queue.add_spare(spare));
         result.map(|()| done)
     }
 
@@ -248,7 +267,6 @@ impl SegmentPool {
         commit: &GroupCommit,
         segment: &SegmentInfo,
         recycled: usize,
-        newest: &mut u64,
     ) -> Result<Option<Spare>> {
         let is_there = |operation, done: std::io::Result<()>| match done {
             // somebody else has removed it: there is nothing left to give up
@@ -261,12 +279,11 @@ impl SegmentPool {
         };
         let right_size = segment.file_bytes >= current.min(self.bounds.segment_bytes);
         if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
-            let number = newest.saturating_add(1);
+            let number = self.next_number();
             let name = names::spare(number);
             if !is_there("rename", self.storage.rename(&segment.name, &name))? {
                 return Ok(None);
             }
-            *newest = number;
             return Ok(Some(Spare { name, number, file_bytes: segment.file_bytes }));
         }
         is_there("remove", self.storage.remove(&segment.name)).map(|_| None)
