@@ -42,7 +42,8 @@ pub struct LogOptions {
     pub commit_spin: Duration,
     /// How many segments are kept ready ahead of need; one of them is the reserve that lets a full disk be opened.
     pub preallocated_segments: usize,
-    /// How many segments are kept for use again at the most.
+    /// How many preallocated segments recycling keeps at most; what is truncated beyond that is
+    /// removed. Default: 4. Reserving room for the rollback of open transactions may add more.
     pub max_preallocated_segments: usize,
     /// Who does the work behind the scenes.
     pub background: Background,
@@ -228,8 +229,13 @@ impl Options {
         self
     }
 
-    /// How many bytes the log may take on disk. Near it commits are slowed down for a checkpoint to catch up, at it they
-    /// answer [`Error::Full`]. 4 GiB by default.
+    /// How many bytes the log's segments may take on disk. Default: 4 GiB. Near this limit commits are
+    /// throttled so that a checkpoint can catch up; at the limit they answer [`Error::Full`].
+    ///
+    /// Preallocated segments come on top: at most 4 of them, of [`segment_bytes`](Self::segment_bytes)
+    /// each (256 MiB by default), plus what open transactions have reserved for their rollback, plus one
+    /// segment that is being written. [`LogStats::preallocated_bytes`](crate::wal::LogStats) has the
+    /// actual figure.
     #[must_use]
     pub fn max_log_bytes(mut self, bytes: u64) -> Self {
         self.max_log_bytes = bytes;

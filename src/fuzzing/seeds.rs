@@ -110,7 +110,7 @@ fn logs() -> Vec<(String, Files)> {
     let mut all = Vec::new();
     for (name, records, len) in [("few", 3, 20), ("long", 2, 3000), ("segments", 30, 600)] {
         let disk = new_disk(512);
-        let (log, _) = Log::open_on(storage(&disk), options.clone()).unwrap();
+        let log = Log::open_on(storage(&disk), options.clone()).unwrap();
         for number in 0..records {
             log.append(&vec![number; len]).unwrap().wait().unwrap();
         }

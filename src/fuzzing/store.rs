@@ -135,7 +135,7 @@ fn reopened(disk: &SimDisk, machine: &MachineTag, is_whole: bool) {
     (options.segment_bytes, options.first_segment_bytes) = (16 << 10, 16 << 10);
     options.background = Background::Manual;
     let before = files_of(disk);
-    let (log, report) = match Log::open_on(storage(disk), options.clone()) {
+    let log = match Log::open_on(storage(disk), options.clone()) {
         Ok(opened) => opened,
         Err(error) => {
             is_typed(&error);
@@ -146,15 +146,15 @@ fn reopened(disk: &SimDisk, machine: &MachineTag, is_whole: bool) {
     };
     assert!(is_whole, "the scan found damage, opening does not");
     let read = |log: &Log, from: Lsn| log.read_from(from).map(|records| records.collect::<Result<Vec<_>>>());
-    let found = match read(&log, report.start).unwrap() {
+    let found = match read(&log, log.recovery_report().start).unwrap() {
         Ok(found) => found,
         // the frames are whole, so they were acknowledged; what is in them does not add up
         Err(error) => return is_typed(&error),
     };
     log.append(b"one more").unwrap().wait().unwrap();
     drop(log);
-    let (log, report) = Log::open_on(storage(&disk.crash(Crash::Nothing)), options).unwrap();
-    let again = read(&log, report.start).unwrap().unwrap();
+    let log = Log::open_on(storage(&disk.crash(Crash::Nothing)), options).unwrap();
+    let again = read(&log, log.recovery_report().start).unwrap().unwrap();
     let (last, rest) = again.split_last().unwrap();
     assert_eq!(rest, found, "what was there stays there");
     assert_eq!(last.1, b"one more");

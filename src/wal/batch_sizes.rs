@@ -1,9 +1,9 @@
-//! What the frames of a log held: how many records each, counted by powers of two.
+//! A histogram of the records in each frame, by powers of two.
 
-/// How many sizes are told apart; the last counts everything larger too.
+/// Number of classes. The last class also counts every larger frame.
 const SIZES: usize = 16;
 
-/// How many records the frames of a log held: what group commit made of them.
+/// A histogram of how many records each frame of a log held: the batch sizes of group commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchSizes {
     frames: u64,
@@ -13,7 +13,7 @@ pub struct BatchSizes {
 }
 
 impl BatchSizes {
-    /// Counts a frame.
+    /// Counts a frame. A frame without records is not counted.
     pub(crate) fn add(&mut self, records: u32) {
         let Some(power) = records.checked_ilog2() else { return };
         self.frames = self.frames.saturating_add(1);
@@ -25,28 +25,28 @@ impl BatchSizes {
         }
     }
 
-    /// Frames that held records.
+    /// Number of frames that held records.
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Records in all of them.
+    /// Number of records in all frames.
     pub fn records(&self) -> u64 {
         self.records
     }
 
-    /// Records in the fullest.
+    /// Number of records in the largest batch.
     pub fn most(&self) -> u32 {
         self.most
     }
 
-    /// Records a frame, on average; 0 without frames.
+    /// Mean number of records in a frame; 0 without frames.
     pub fn mean(&self) -> f64 {
         if self.frames == 0 { 0.0 } else { self.records as f64 / self.frames as f64 }
     }
 
-    /// How many frames held 1 record, 2 or 3, 4 to 7, and so on by powers of two: the least that a frame of the class holds, and the
-    /// count. Classes without frames are left out; the last one has no upper end.
+    /// The histogram: the smallest batch of each class and the number of frames in it. The classes are
+    /// 1 record, 2 to 3, 4 to 7 and so on. Empty classes are left out; the last class has no upper end.
     pub fn by_size(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
         self.by_size.iter().zip(0..u32::BITS).filter(|(count, _)| **count > 0).map(|(count, power)| {
             // no shift overflows: there are fewer classes than bits

@@ -1,35 +1,36 @@
-//! What a durable write takes of late, and so how long it pays to wait without sleeping.
+//! The recent latency of durable writes, which decides whether waiting committers spin or park.
 //!
-//! A thread that sleeps has to be woken: a call of the system for whoever wakes it, a switch for itself, and more where the processor
-//! has gone to sleep too. Where many wait for a device that is quick, it is cheaper to let others run again and again until the frame is there.
-//! It knows nothing of frames or positions.
+//! Waking a parked thread costs a system call and a context switch, and more if the processor has gone idle. Where many threads
+//! wait for a fast device, spinning with yields until the frame has landed is cheaper. This module knows nothing of frames or
+//! positions.
 
 use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicU64, Ordering, thread};
 use std::time::Duration;
 
-/// Nobody lets others run more often than so, for the storage's clock may stand still. In a model it does.
-const MOST_ROUNDS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 10_000 };
-/// Who was woken is there by then, however long a sync of much took.
-const MOST_GATHERING: Duration = Duration::from_millis(1);
-/// From so many committers at once on they stay awake. (Measured on two cores: two threads lose a fifth by it, eight gain two fifths.)
-const COMPANY: usize = if cfg!(any(loom, shuttle)) { 2 } else { 4 };
+/// Upper bound on yields, in case the storage clock does not advance. Under a model checker it never does.
+const MAX_YIELDS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 10_000 };
+/// Bounds how long a leader waits for others to join: threads woken by the previous frame run by then.
+const MAX_GATHER: Duration = Duration::from_millis(1);
+/// From this many concurrent committers on, waiters spin. (Measured on two cores: two threads lose a fifth of their throughput by
+/// spinning, eight gain two fifths.)
+const MIN_WAITERS_TO_SPIN: usize = if cfg!(any(loom, shuttle)) { 2 } else { 4 };
 
-/// How quick the device is.
+/// A moving average of the latency of durable writes.
 pub(super) struct DeviceLatency {
     storage: Arc<dyn Storage>,
-    /// What a durable write takes, as a moving average.
+    /// Latency of a durable write in nanoseconds: each new measurement has a weight of one eighth.
     write_nanos: AtomicU64,
     commit_spin: Duration,
 }
 
 impl DeviceLatency {
-    /// Those who wait stay awake for `commit_spin`, if a write takes no more than half of that.
+    /// Waiters spin for up to `commit_spin` if a write takes no more than half of that.
     pub(super) fn new(storage: Arc<dyn Storage>, commit_spin: Duration) -> DeviceLatency {
         DeviceLatency { storage, write_nanos: AtomicU64::new(0), commit_spin }
     }
 
-    /// Does a durable write, and notes what it takes.
+    /// Runs a durable write and measures its latency.
     pub(super) fn timed<T>(&self, write: impl FnOnce() -> T) -> T {
         let began = self.storage.monotonic();
         let out = write();
@@ -40,28 +41,28 @@ impl DeviceLatency {
         out
     }
 
-    /// How long one who leads waits for others to join.
-    pub(super) fn gathering(&self) -> Duration {
-        self.half_a_write().min(MOST_GATHERING)
+    /// How long a leader waits for others to join.
+    pub(super) fn gather_limit(&self) -> Duration {
+        self.half_a_write().min(MAX_GATHER)
     }
 
     fn half_a_write(&self) -> Duration {
         Duration::from_nanos(self.write_nanos.load(Ordering::Relaxed) / 2)
     }
 
-    /// How long one stays awake who waits beside so many.
-    pub(super) fn awake(&self, committers: usize) -> Duration {
-        let pays = committers >= COMPANY && self.half_a_write().saturating_mul(4) <= self.commit_spin;
+    /// How long a waiter spins when this many threads commit at once; zero if it should park.
+    pub(super) fn spin_limit(&self, committers: usize) -> Duration {
+        let pays = committers >= MIN_WAITERS_TO_SPIN && self.half_a_write().saturating_mul(4) <= self.commit_spin;
         if pays { self.commit_spin } else { Duration::ZERO }
     }
 
-    /// Lets others run again and again, until `done` says so or the time is over. Returns whether it said so.
-    pub(super) fn give_way(&self, limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    /// Yields in a loop until `done` returns true or the limit has passed. Returns whether `done` did.
+    pub(super) fn yield_until(&self, limit: Duration, mut done: impl FnMut() -> bool) -> bool {
         if limit.is_zero() {
             return false;
         }
         let began = self.storage.monotonic();
-        for _ in 0..MOST_ROUNDS {
+        for _ in 0..MAX_YIELDS {
             thread::yield_now();
             if done() {
                 return true;
@@ -86,35 +87,35 @@ mod tests {
     }
 
     #[test]
-    fn many_who_wait_for_a_quick_device_stay_awake() {
+    fn many_waiters_spin_for_a_fast_device() {
         let quick = pace(Duration::from_micros(250));
-        assert_eq!(quick.awake(COMPANY), Duration::from_micros(500));
-        assert_eq!(quick.awake(COMPANY - 1), Duration::ZERO);
-        assert_eq!(pace(Duration::from_micros(251)).awake(64), Duration::ZERO);
+        assert_eq!(quick.spin_limit(MIN_WAITERS_TO_SPIN), Duration::from_micros(500));
+        assert_eq!(quick.spin_limit(MIN_WAITERS_TO_SPIN - 1), Duration::ZERO);
+        assert_eq!(pace(Duration::from_micros(251)).spin_limit(64), Duration::ZERO);
     }
 
     #[test]
-    fn a_clock_that_stands_still_keeps_nobody_awake_for_ever() {
+    fn a_clock_that_does_not_advance_ends_the_spinning() {
         let mut rounds = 0;
-        let said = pace(Duration::ZERO).give_way(Duration::from_secs(1), || {
+        let said = pace(Duration::ZERO).yield_until(Duration::from_secs(1), || {
             rounds += 1;
             false
         });
-        assert_eq!((said, rounds), (false, MOST_ROUNDS));
-        assert!(pace(Duration::ZERO).give_way(Duration::from_secs(1), || true));
-        assert!(!pace(Duration::ZERO).give_way(Duration::ZERO, || true));
+        assert_eq!((said, rounds), (false, MAX_YIELDS));
+        assert!(pace(Duration::ZERO).yield_until(Duration::from_secs(1), || true));
+        assert!(!pace(Duration::ZERO).yield_until(Duration::ZERO, || true));
     }
 
     #[test]
-    fn what_a_write_takes_is_measured_by_the_storages_clock() {
+    fn write_latency_is_measured_by_the_storage_clock() {
         let disk = SimDisk::new(1);
         let pace = DeviceLatency::new(Arc::new(disk.clone()), Duration::from_micros(500));
         for _ in 0..100 {
             pace.timed(|| disk.advance(Duration::from_millis(1)));
         }
-        assert!(pace.gathering() > Duration::from_micros(400), "{:?}", pace.gathering());
+        assert!(pace.gather_limit() > Duration::from_micros(400), "{:?}", pace.gather_limit());
         pace.timed(|| disk.advance(Duration::from_secs(2)));
-        assert_eq!(pace.gathering(), MOST_GATHERING);
-        assert_eq!(pace.awake(64), Duration::ZERO);
+        assert_eq!(pace.gather_limit(), MAX_GATHER);
+        assert_eq!(pace.spin_limit(64), Duration::ZERO);
     }
 }

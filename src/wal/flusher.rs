@@ -1,4 +1,4 @@
-//! The log's work behind the scenes, as small steps: threads run them, or a caller does.
+//! The log's background work, as small steps: two threads run them, or the caller does.
 
 use crate::error::Result;
 use crate::io::sync::{Arc, Ordering, thread};
@@ -7,26 +7,26 @@ use crate::wal::log::Inner;
 use crate::wal::queue::Watermark;
 use std::time::Duration;
 
-/// How long the log rests before a watermark follows the last frame.
+/// How long the log is idle before a watermark follows the last frame. It bounds how long a commit stays unproven.
 const IDLE: Duration = Duration::from_millis(10);
-/// How long a spare is not tried again after one could not be made.
+/// How long the preallocator waits before it looks again, also after a failure. It bounds retries on a full disk.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// One kind of work behind the scenes.
+/// One kind of background work, run by [`Log::step`](crate::wal::Log::step).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogStep {
-    /// Write what tickets wait for.
+    /// Writes the frames that tickets wait for. They survive power loss afterwards.
     Flush,
-    /// Make durable what `Interval` commits are due.
+    /// Makes commits with `Durability::Interval` durable once their interval has passed.
     SyncDue,
-    /// Prove the last frames by a watermark behind them.
+    /// Writes a watermark behind the last frames, which proves that they were completed.
     Watermark,
-    /// Write a segment ahead of need.
+    /// Preallocates a segment.
     PrepareSegment,
 }
 
 impl LogStep {
-    /// All kinds.
+    /// All kinds of background work.
     pub const ALL: [LogStep; 4] = [LogStep::Flush, LogStep::SyncDue, LogStep::Watermark, LogStep::PrepareSegment];
 }
 

@@ -1,14 +1,26 @@
-//! Group commit: who writes the forming frame, when, and who is told.
+//! Group commit with leaders and followers.
 //!
-//! Whoever waits for a position may lead: it takes what has formed, completes it in memory, writes it, and wakes those
-//! whose position was reached. Alone, a committer so writes its own frame and hands nothing to anybody.
-//! Several leaders may have frames in flight where the device takes direct writes; sealing, which fixes the
-//! order of the chain, is done by one at a time.
+//! Records of all threads are appended to one forming frame. A thread that waits for a position becomes
+//! the leader if none is active:
 //!
-//! The first failed write or sync latches the log: every waiter and every later append gets that error, nothing is
-//! retried. (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
+//! 1. it counts itself a leader under the queue lock, and may yield for a while so that more records
+//!    join (`gather`);
+//! 2. it takes the writer lock, takes the frame off the queue and seals it, which fixes its place in the
+//!    chain of frames;
+//! 3. it releases the writer lock and writes the frame directly to the device; where the device takes
+//!    no direct writes, it writes through the page cache and syncs, under the writer lock;
+//! 4. it notes the frame as landed, advances the durable LSN, and steps down: it wakes the next leader
+//!    first, then every follower whose position was reached.
 //!
-//! Lock order: writer, then queue. No I/O happens under the queue lock.
+//! A follower spins or parks until its position is durable, or until it is chosen to lead. Without
+//! concurrency a committer leads its own frame and switches to no other thread.
+//!
+//! The first failed write or sync latches the log: every waiter and every later append gets that error,
+//! and nothing is retried. (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
+//! An error before anything was taken off the queue fails only the commit that met it.
+//!
+//! Lock order: writer, then queue. No I/O happens under the queue lock. Wakers and event subscribers are
+//! foreign code: they run under no lock.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::Head;
@@ -17,9 +29,11 @@ use crate::io::AlignedBuf;
 use crate::io::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, OnceLock, Ordering, SpinMutex, thread};
 use crate::wal::Level;
 use crate::wal::device_latency::DeviceLatency;
-use crate::wal::queue::{FlightState, Forming, Progress, Queue, Shortage, Work};
+use crate::wal::in_flight::{FrameState, Progress};
+use crate::wal::queue::{Forming, Queue, Shortage, Work};
+use crate::wal::reader_holds::ReaderHolds;
 use crate::wal::segment_writer::{Active, SegmentInfo, SegmentWriter};
-use crate::wal::waiters::Wake;
+use crate::wal::waiters::{TaskKey, Wake};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,23 +41,29 @@ use std::time::Duration;
 pub(super) struct GroupCommit {
     pub(super) queue: SpinMutex<Queue>,
     writer: Mutex<SegmentWriter>,
+    /// The segment being written, for readers of figures: this lock is never held over I/O.
+    active: Mutex<Option<Arc<Active>>>,
     pub(super) progress: Progress,
-    /// Signalled when a frame has landed or a leader steps down, and when the log has failed: for those who need others out of
-    /// the way.
+    /// Signaled when a frame has landed, when a leader steps down, and when the log has failed. A thread that
+    /// waits for it holds the queue lock.
     landed: Condvar,
     latch: OnceLock<Error>,
     latched: AtomicBool,
-    /// Segments of this store, oldest first; the last one is active.
+    /// Whether the failure was reported as an event.
+    reported: AtomicBool,
+    /// The store's segments, oldest first; the last one is active. This lock is never held over I/O.
     pub(super) segments: Mutex<Vec<SegmentInfo>>,
-    /// Their size, readable without the lock.
+    /// Total size of the segments, in bytes. It changes with `segments` and is read without that lock.
     pub(super) segment_bytes: AtomicU64,
-    /// Who makes spares ahead of need, if anybody does.
+    /// Positions from which readers have yet to read: the segments from there on are not recycled.
+    pub(super) readers: Arc<ReaderHolds>,
+    /// The preallocator thread, if there is one.
     preparer: OnceLock<thread::Thread>,
     pub(super) syncs: AtomicU64,
     pub(super) direct_writes: AtomicU64,
-    pace: DeviceLatency,
-    /// How often one who waits awake was chosen to lead.
-    turns: AtomicU64,
+    latency: DeviceLatency,
+    /// How often a spinning waiter was chosen to lead. It saves the other spinners the queue lock.
+    successions: AtomicU64,
 }
 
 impl GroupCommit {
@@ -52,23 +72,33 @@ impl GroupCommit {
         writer: SegmentWriter,
         segments: Vec<SegmentInfo>,
         durable: Lsn,
-        pace: DeviceLatency,
+        latency: DeviceLatency,
     ) -> GroupCommit {
         GroupCommit {
             queue: SpinMutex::new(queue),
             writer: Mutex::new(writer),
+            active: Mutex::new(None),
             progress: Progress { durable: AtomicU64::new(durable.get()), written: AtomicU64::new(durable.get()) },
             landed: Condvar::new(),
             latch: OnceLock::new(),
             latched: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
             segment_bytes: AtomicU64::new(segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)),
             segments: Mutex::new(segments),
+            readers: Arc::default(),
             preparer: OnceLock::new(),
             syncs: AtomicU64::new(0),
             direct_writes: AtomicU64::new(0),
-            pace,
-            turns: AtomicU64::new(0),
+            latency,
+            successions: AtomicU64::new(0),
         }
+    }
+
+    /// Whether no thread holds one of the locks that are held over I/O.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "asked by the test of events alone"))]
+    pub(super) fn is_unlocked(&self) -> bool {
+        self.writer.try_lock().is_some() && self.segments.try_lock().is_some()
     }
 
     pub(super) fn durable(&self) -> Lsn {
@@ -90,36 +120,34 @@ impl GroupCommit {
         self.latched.load(Ordering::Acquire)
     }
 
-    /// Stops the log for good and tells every waiter. No lock may be held: wakers are strangers' code.
+    /// Stops the log for good and wakes every waiter with the error. The caller must hold no lock: wakers and
+    /// event subscribers are foreign code.
     pub(super) fn latch(&self, error: Error) -> Error {
         let stored = self.latch_silently(error);
         let waiters = self.queue.lock().waiters.take_all();
         self.landed.notify_all();
         waiters.into_iter().for_each(Wake::wake);
+        if stored.is_latched() && !self.reported.swap(true, Ordering::AcqRel) {
+            crate::events::event!(error, error = %stored, "the log stopped writing");
+        }
         stored
     }
 
-    /// Stops the log for good, under the writer's lock, before anybody else may write. The caller sees to it that
-    /// [`GroupCommit::latch`] follows once the lock is let go.
+    /// Stops the log for good, under the writer lock, before another thread can write. The caller must call
+    /// [`GroupCommit::latch`] once it has released that lock.
     fn latch_silently(&self, error: Error) -> Error {
         let first = match error {
             told @ (Error::Latched { .. } | Error::Closed) => told,
             other => Error::Latched { source: Arc::new(other) },
         };
-        let mut is_first = false;
-        let stored = self.latch.get_or_init(|| {
-            is_first = true;
-            first
-        });
+        let stored = self.latch.get_or_init(|| first);
         self.latched.store(true, Ordering::Release);
-        if is_first && stored.is_latched() {
-            crate::events::event!(error, error = %stored, "the log stopped writing");
-        }
         stored.clone()
     }
 
-    /// Ends all writing. When it returns, nobody writes any more, and what was not written gets [`Error::Closed`]: tickets and
-    /// transactions may outlive the log, and the store may have another owner by then.
+    /// Ends all writing. When it returns, no thread writes any more, and waiters for what was not written get
+    /// [`Error::Closed`]. Tickets and transactions may outlive the log, and the store may then have another
+    /// owner.
     pub(super) fn stop(&self) {
         self.latch(Error::Closed);
         let mut queue = self.queue.lock();
@@ -201,42 +229,42 @@ impl GroupCommit {
             }
             queue.want(lsn, level);
             if queue.may_lead(&self.progress) {
-                queue.leaders = queue.leaders.saturating_add(1);
+                queue.add_leader();
                 let is_forming = queue.is_forming();
                 drop(queue);
                 self.lead(is_forming)?;
                 continue;
             }
-            let awake = self.pace.awake(queue.committers);
-            let wake = if awake.is_zero() { Wake::Thread(thread::current()) } else { Wake::Awake };
-            let id = queue.waiters.add(lsn, level, wake);
+            let spin = self.latency.spin_limit(queue.committers);
+            let wake = if spin.is_zero() { Wake::Thread(thread::current()) } else { Wake::Spinning };
+            let id = queue.waiters.add_thread(lsn, level, wake);
             // before anybody can choose this one
-            let turns = self.turns.load(Ordering::Acquire);
+            let successions = self.successions.load(Ordering::Acquire);
             drop(queue);
             // a failure between the check above and the registration would wake nobody
             self.check_latch()?;
-            if awake.is_zero() || !self.commit_spin(id, turns, (lsn, level), awake) {
+            if spin.is_zero() || !self.commit_spin(id, successions, (lsn, level), spin) {
                 thread::park();
             }
         }
     }
 
-    /// Waits without sleeping, as one who is registered so. Returns whether there is something to look at; if not, the caller is
-    /// registered as one who sleeps.
-    fn commit_spin(&self, id: u64, mut turns: u64, (lsn, level): (Lsn, Level), limit: Duration) -> bool {
+    /// Spins as a registered waiter. Returns whether the position was reached, the log failed, or the waiter
+    /// was taken out of the list; otherwise the waiter is now registered as parked.
+    fn commit_spin(&self, id: u64, mut successions: u64, (lsn, level): (Lsn, Level), limit: Duration) -> bool {
         let done = || {
             if self.progress.reached(lsn, level) || self.is_latched() {
                 return true;
             }
-            let before = std::mem::replace(&mut turns, self.turns.load(Ordering::Acquire));
-            before != turns && !self.queue.lock().waiters.contains(id)
+            let before = std::mem::replace(&mut successions, self.successions.load(Ordering::Acquire));
+            before != successions && !self.queue.lock().waiters.contains_thread(id)
         };
-        self.pace.give_way(limit, done) || self.queue.lock().waiters.renew(id, Wake::Thread(thread::current())).is_err()
+        self.latency.yield_until(limit, done) || !self.queue.lock().waiters.park_thread(id, thread::current())
     }
 
-    /// Lets others run and join the frame that forms, for a while: those that were woken by the frame before.
+    /// Yields for a while so that threads woken by the previous frame can join the forming one.
     fn gather(&self) {
-        if !self.pace.give_way(self.pace.gathering(), || !self.queue.lock().is_forming()) {
+        if !self.latency.yield_until(self.latency.gather_limit(), || !self.queue.lock().is_forming()) {
             self.queue.lock().expect_no_more();
         }
     }
@@ -248,13 +276,13 @@ impl GroupCommit {
         lsn: Lsn,
         level: Level,
         cx: &mut Context<'_>,
-        registration: &mut Option<u64>,
+        registration: &mut Option<TaskKey>,
     ) -> Poll<Result<()>> {
         if self.progress.reached(lsn, level) {
             return Poll::Ready(Ok(()));
         }
-        // wakers are strangers' code, also where they are cloned or dropped: that is done without the lock
-        let wake = Wake::Task(cx.waker().clone());
+        // wakers are foreign code, also when they are cloned or dropped: that happens without the lock
+        let waker = cx.waker().clone();
         let (successor, _before) = {
             let mut queue = self.queue.lock();
             if self.progress.reached(lsn, level) {
@@ -263,13 +291,13 @@ impl GroupCommit {
             }
             queue.want(lsn, level);
             let renewed = match *registration {
-                Some(id) => queue.waiters.renew(id, wake),
-                None => Err(wake),
+                Some(key) => queue.waiters.replace_waker(key, waker),
+                None => Err(waker),
             };
             let before = match renewed {
                 Ok(before) => Some(before),
-                Err(wake) => {
-                    *registration = Some(queue.waiters.add(lsn, level, wake));
+                Err(waker) => {
+                    *registration = Some(queue.waiters.add_task(lsn, level, waker));
                     None
                 }
             };
@@ -292,7 +320,7 @@ impl GroupCommit {
             if !queue.may_lead(&self.progress) {
                 return Ok(false);
             }
-            queue.leaders = queue.leaders.saturating_add(1);
+            queue.add_leader();
         }
         self.lead(false)?;
         Ok(true)
@@ -315,21 +343,21 @@ impl GroupCommit {
         // second sync would report success
         let fuse = Fuse { commit: self };
         self.check_latch()?;
-        let work = self.queue.lock().take_work(&self.progress);
+        // an error here comes before anything was taken or written: it fails this commit, and the log goes on
+        let work = self.queue.lock().take_work(&self.progress)?;
         let direct = match work {
-            Ok(None) => Ok(None),
-            Ok(Some(Work::Sync)) => self.sync_written(&mut writer).map(|()| None),
-            Ok(Some(Work::Frame { frame, level, follows })) => self.write_frame(&mut writer, frame, level, follows),
-            Err(error) => Err(error),
+            None => Ok(None),
+            Some(Work::Sync) => self.sync_written(&mut writer).map(|()| None),
+            Some(Work::Frame { frame, level, follows }) => self.write_frame(&mut writer, frame, level, follows),
         };
         let direct = direct.map_err(|error| self.latch_silently(error))?;
         drop(writer);
         let mut landed = None;
         if let Some(Direct { active, buf, start, watermark }) = direct {
-            let written = self.pace.timed(|| active.write_durable(&buf, start));
+            let written = self.latency.timed(|| active.write_durable(&buf, start));
             written.map_err(|error| self.latch_silently(error))?;
             self.direct_writes.fetch_add(1, Ordering::Relaxed);
-            landed = Some(Landed { end: start.plus(buf.len() as u64), state: FlightState::Completed, watermark, buf });
+            landed = Some(Landed { end: start.plus(buf.len() as u64), state: FrameState::Completed, watermark, buf });
         }
         drop(fuse);
         Ok(landed)
@@ -348,6 +376,7 @@ impl GroupCommit {
         if let Some(spare) = enters {
             self.settle(writer, start)?;
             let segment = writer.enter(&spare, start)?;
+            self.active.lock().clone_from(&writer.active);
             self.progress.durable.fetch_max(start.get(), Ordering::AcqRel);
             self.add_segment(segment);
         }
@@ -365,7 +394,7 @@ impl GroupCommit {
         writer.zero_rest(&mut buf, start, end)?;
         active.write_cached(&buf, start)?;
         writer.wrote(end);
-        self.land(Landed { end, state: FlightState::Written, watermark, buf });
+        self.land(Landed { end, state: FrameState::Written, watermark, buf });
         if level == Level::Durable {
             self.sync_written(writer)?;
         }
@@ -382,7 +411,7 @@ impl GroupCommit {
             return Ok(());
         }
         let active = self.active(writer)?;
-        self.pace.timed(|| active.sync())?;
+        self.latency.timed(|| active.sync())?;
         writer.unsynced = false;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.queue.lock().synced(&self.progress);
@@ -428,6 +457,7 @@ impl GroupCommit {
             return Err(Error::Full { what: "the first segment", source: None });
         };
         let segment = writer.enter(&spare, base)?;
+        self.active.lock().clone_from(&writer.active);
         self.progress.durable.fetch_max(base.get(), Ordering::AcqRel);
         self.progress.written.fetch_max(base.get(), Ordering::AcqRel);
         self.add_segment(segment);
@@ -437,25 +467,30 @@ impl GroupCommit {
     fn add_segment(&self, segment: SegmentInfo) {
         self.segment_bytes.fetch_add(segment.file_bytes, Ordering::Relaxed);
         self.segments.lock().push(segment);
-        // a spare has gone
+        // a preallocated segment was taken
+        self.wake_preparer();
+    }
+
+    /// Wakes the preallocator, also from a pause between two pieces.
+    pub(super) fn wake_preparer(&self) {
         if let Some(preparer) = self.preparer.get() {
             preparer.unpark();
         }
     }
 
-    /// Names the thread that makes spares ahead of need, to be woken when one has gone.
+    /// Names the preallocator thread, which is woken when a preallocated segment was taken.
     pub(super) fn set_preparer(&self, preparer: thread::Thread) {
         let _ = self.preparer.set(preparer);
     }
 
     /// Whether a segment of this open exists.
     pub(super) fn has_entered(&self) -> bool {
-        self.writer.lock().active.is_some()
+        self.active.lock().is_some()
     }
 
     /// The path that durable writes take now.
     pub(super) fn write_path(&self) -> Option<crate::io::WritePath> {
-        self.writer.lock().active.as_ref().map(|a| a.file.write_path())
+        self.active.lock().as_ref().map(|active| active.file.write_path())
     }
 
     /// Parks as the flusher until there is work, or until `limit` has passed; without a limit, until there is any activity.
@@ -491,7 +526,7 @@ struct Direct {
 /// A frame that was written, what became of it, and the watermark that it carries.
 struct Landed {
     end: Lsn,
-    state: FlightState,
+    state: FrameState,
     watermark: Lsn,
     buf: AlignedBuf,
 }
@@ -509,7 +544,7 @@ impl Drop for Fuse<'_> {
     }
 }
 
-/// Keeps the promise that every waiter gets an answer, also when the leader fails or panics.
+/// An active leader. Dropping it steps down, so that every waiter gets an answer even if the leader panics.
 struct Leader<'a> {
     commit: &'a GroupCommit,
     done: bool,
@@ -525,25 +560,25 @@ impl Leader<'_> {
             }
             Err(error) => {
                 self.step_down(None);
-                Err(self.commit.latch(error))
+                if self.commit.is_latched() { Err(self.commit.latch(error)) } else { Err(error) }
             }
         }
     }
 
-    /// Wakes those whose position was reached, and one to lead on.
+    /// Wakes the next leader, and the followers whose position was reached.
     fn step_down(&self, landed: Option<Landed>) {
         let commit = self.commit;
         let (flusher, successor, reached) = {
             let mut queue = commit.queue.lock();
             let flusher = landed.and_then(|landed| commit.note_landed(&mut queue, landed));
-            queue.leaders = queue.leaders.saturating_sub(1);
+            queue.remove_leader();
             let reached = queue.waiters.take_reached(|lsn, level| commit.progress.reached(lsn, level));
             let failed = commit.latched.load(Ordering::Acquire);
             (flusher, if failed { None } else { queue.take_successor(&commit.progress) }, reached)
         };
         commit.landed.notify_all();
-        if matches!(successor, Some(Wake::Awake)) {
-            commit.turns.fetch_add(1, Ordering::Release);
+        if matches!(successor, Some(Wake::Spinning)) {
+            commit.successions.fetch_add(1, Ordering::Release);
         }
         // the next leader first: its write can begin while the others are being woken
         successor.into_iter().chain(reached).for_each(Wake::wake);

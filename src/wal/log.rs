@@ -34,33 +34,36 @@ pub(crate) struct Position {
     pub(crate) end: Lsn,
 }
 
-/// Figures of an open log.
+/// Statistics of an open log, returned by [`Log::stats`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogStats {
-    /// Everything below it survives power loss.
+    /// The durable LSN: every record below it survives power loss.
     pub durable: Lsn,
-    /// Everything below it survives a kill of the process.
+    /// The written LSN: every record below it survives a kill of the process.
     pub written: Lsn,
-    /// Segment files, spares not counted.
+    /// Number of segment files. Preallocated segments are not counted.
     pub segments: usize,
-    /// Their size, in bytes.
+    /// Total size of the segment files, in bytes.
     pub segment_bytes: u64,
-    /// Segments ready for use.
-    pub spares: usize,
-    /// Frames written since the log was opened.
+    /// Number of preallocated segments that are ready for use.
+    pub preallocated_segments: usize,
+    /// Total size of the preallocated segments, in bytes. It comes on top of `segment_bytes`.
+    pub preallocated_bytes: u64,
+    /// Frames taken off to be written since the log was opened.
     pub frames: u64,
-    /// Records appended since then.
+    /// Records appended since the log was opened.
     pub records: u64,
-    /// How many records each of the frames held that were written since then.
-    pub groups: BatchSizes,
-    /// Frames that went directly to the device.
+    /// Histogram of the records in each frame since the log was opened: the batch sizes of group
+    /// commit.
+    pub batch_sizes: BatchSizes,
+    /// Frames written directly to the device, around the page cache.
     pub direct_writes: u64,
-    /// Syncs of data written through the page cache.
+    /// Syncs of frames that were written through the page cache.
     pub syncs: u64,
-    /// The path that durable writes take; `None` before the first segment.
+    /// The path that durable writes take. `None` until the first segment is entered.
     pub write_path: Option<WritePath>,
-    /// The block that frames are padded to, in bytes.
+    /// The block size that durable frames are padded to, in bytes.
     pub block_bytes: u32,
 }
 
@@ -76,6 +79,8 @@ pub(crate) struct Inner {
     pub(super) stop: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) deferred_unlinks: DeferredUnlinks,
+    /// What the first close came to; held while it is under way.
+    pub(super) outcome: Mutex<Option<Result<()>>>,
     /// Where this open began to write.
     pub(super) start: Lsn,
     /// Where what was recovered ends.
@@ -146,10 +151,10 @@ impl Inner {
 /// use seawal::wal::{Log, LogOptions};
 ///
 /// let dir = tempfile::tempdir()?;
-/// let (log, report) = Log::open(dir.path(), LogOptions::default())?;
+/// let log = Log::open(dir.path(), LogOptions::default())?;
 /// let first = log.append(b"one")?; // in memory
 /// log.append(b"two")?.wait()?; // both survive power loss now
-/// let records: Vec<Vec<u8>> = log.read_from(report.end)?.map(|r| Ok(r?.1)).collect::<seawal::Result<_>>()?;
+/// let records: Vec<Vec<u8>> = log.read_from(log.recovery_report().end)?.map(|r| Ok(r?.1)).collect::<seawal::Result<_>>()?;
 /// assert_eq!(records, [b"one".to_vec(), b"two".to_vec()]);
 /// assert!(first.is_done());
 /// log.close()?;
@@ -158,32 +163,34 @@ impl Inner {
 pub struct Log {
     pub(super) inner: Arc<Inner>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    report: LogReport,
 }
 
 impl Log {
-    /// Opens the log in a directory, or creates it. All its records are verified.
+    /// Opens the log in a directory, or creates it. Every record is verified;
+    /// [`recovery_report`](Self::recovery_report) says what was found.
     ///
     /// When it returns, the directory, the records found and the place where they end survive power loss.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Corrupt`], [`Error::UnsupportedVersion`], [`Error::NotAStore`] and I/O errors; the
     /// directory's content is then as before.
-    pub fn open(dir: impl AsRef<Path>, options: LogOptions) -> Result<(Log, LogReport)> {
+    pub fn open(dir: impl AsRef<Path>, options: LogOptions) -> Result<Log> {
         let dir = dir.as_ref();
         let storage = DiskStorage::open(dir, Create::IfMissing).map_err(|e| Error::io("open", dir.into(), e))?;
         Self::open_on(Arc::new(storage), options)
     }
 
-    /// Opens the log on a storage of your own; see [`Log::open`].
+    /// Opens the log on a given storage; see [`Log::open`].
     ///
     /// # Errors
     /// As [`Log::open`].
-    pub fn open_on(storage: Arc<dyn Storage>, options: LogOptions) -> Result<(Log, LogReport)> {
+    pub fn open_on(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Log> {
         open_alone(storage, options)
     }
 
-    pub(super) fn spawn(inner: Arc<Inner>) -> Result<Log> {
-        let log = Log { inner, threads: Mutex::new(Vec::new()) };
+    pub(super) fn spawn(inner: Arc<Inner>, report: LogReport) -> Result<Log> {
+        let log = Log { inner, threads: Mutex::new(Vec::new()), report };
         if log.inner.options.background == Background::Threads {
             let spawn = |name: &str, run: fn(&Arc<Inner>)| {
                 let inner = log.inner.clone();
@@ -198,10 +205,22 @@ impl Log {
         Ok(log)
     }
 
-    /// Appends a record, in memory. The ticket says when it is durable; it becomes so whether it is waited for or not.
+    /// What opening the log found: where the records start and end, and what was cut.
+    pub fn recovery_report(&self) -> &LogReport {
+        &self.report
+    }
+
+    /// Notes what only the caller of [`OpenLog::start`](crate::wal::OpenLog::start) knows.
+    pub(super) fn complete_report(&mut self, start: Lsn, warnings: Vec<String>) {
+        self.report.start = start;
+        self.report.warnings = warnings;
+    }
+
+    /// Appends a record in memory. Nothing survives a crash when this returns: the ticket says when the
+    /// record is durable. The log makes it durable whether or not the ticket is waited for.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::Full`], [`Error::Latched`], [`Error::Closed`]; nothing was appended then.
+    /// [`Error::TooLarge`], [`Error::Full`], [`Error::Latched`] and [`Error::Closed`]. Nothing was appended then.
     pub fn append(&self, record: &[u8]) -> Result<LogTicket> {
         let (_, end) = self.with_room(Need::record(record.len()), || {
             self.check_record(record.len())?;
@@ -211,7 +230,7 @@ impl Log {
         Ok(self.ticket(end, Level::Durable))
     }
 
-    /// Makes everything appended so far survive power loss.
+    /// Waits until everything appended so far survives power loss.
     ///
     /// # Errors
     /// [`Error::Latched`].
@@ -224,11 +243,17 @@ impl Log {
         self.wait(end, Level::Durable)
     }
 
-    /// Reads the durable records from an LSN on.
+    /// Reads the durable records from an LSN up to what is durable now.
+    ///
+    /// While the reader lives, no segment that it has yet to read is recycled. A reader that is kept for
+    /// long therefore keeps [`truncate_before`](Log::truncate_before) from freeing space. A reader must not
+    /// be used once the log is closed, for another process may then recycle its segments.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if segments that should be there are not, and I/O errors.
     pub fn read_from(&self, lsn: Lsn) -> Result<Records> {
+        // holds everything back until it is known where the reading starts
+        let hold = self.inner.commit.readers.hold(Lsn::ZERO);
         let upto = self.durable_lsn();
         let listed = self.inner.commit.segments.lock().clone();
         let segments = listed
@@ -243,13 +268,16 @@ impl Log {
         let start = start.unwrap_or_else(|| segments.first().map_or(from, |s| s.base));
         // a segment that was entered since is none of those listed, and holds nothing that is read here
         manifest.segment = segments.last().map_or(manifest.segment, |last| manifest.segment.min(last.id));
+        hold.advance(start);
         let view = StoreDir::listed(self.inner.storage.clone(), segments, manifest);
-        Ok(Records::new(Scanner::new(&view, start)?.stop_at(upto), lsn, upto))
+        Ok(Records::new(Scanner::new(&view, start)?.stop_at(upto), lsn, upto, hold))
     }
 
-    /// Gives up all records below an LSN. Their space is used again, in whole segments.
+    /// Gives up all records below an LSN. Their space is recycled, in whole segments.
     ///
-    /// When it returns, the new start of the log survives power loss.
+    /// When it returns, the new start of the log survives power loss. Segments that a
+    /// [reader](Log::read_from) has yet to read are kept; a later call recycles them once the reader has
+    /// passed them or was dropped.
     ///
     /// # Errors
     /// I/O errors; the log goes on.
@@ -266,12 +294,12 @@ impl Log {
         Ok(())
     }
 
-    /// Everything below it survives power loss.
+    /// The durable LSN: everything below it survives power loss.
     pub fn durable_lsn(&self) -> Lsn {
         self.inner.commit.durable()
     }
 
-    /// Figures of the log.
+    /// Statistics of the log. This never waits for I/O.
     pub fn stats(&self) -> LogStats {
         let commit = &self.inner.commit;
         let segments = commit.segments.lock().len();
@@ -282,10 +310,11 @@ impl Log {
             written: Lsn::new(commit.progress.written.load(Ordering::Acquire)),
             segments,
             segment_bytes: self.segment_bytes(),
-            spares: queue.spares().len(),
+            preallocated_segments: queue.spares().len(),
+            preallocated_bytes: queue.preallocated_bytes(),
             frames: queue.frames,
             records: queue.records,
-            groups: queue.groups.clone(),
+            batch_sizes: queue.groups.clone(),
             direct_writes: commit.direct_writes.load(Ordering::Relaxed),
             syncs: commit.syncs.load(Ordering::Relaxed),
             write_path,
@@ -293,7 +322,8 @@ impl Log {
         }
     }
 
-    /// Runs one step of the work behind the scenes, for [`Background::Manual`]. Returns whether there was anything to do.
+    /// Runs one step of background work, for [`Background::Manual`]. Returns whether there was anything to
+    /// do.
     ///
     /// # Errors
     /// Those of the step.
@@ -301,16 +331,26 @@ impl Log {
         self.inner.step(step)
     }
 
-    /// Makes everything durable, proves it by a clean mark, and ends the log.
+    /// Makes everything durable, records a clean end in the manifest, and closes the log.
+    ///
+    /// When it returns `Ok`, everything appended survives power loss. A second call waits for the first and gets its outcome.
     ///
     /// # Errors
-    /// [`Error::Latched`] and I/O errors; the records are then as durable as their tickets said.
+    /// [`Error::Latched`] and I/O errors. The records are then as durable as their tickets said.
     pub fn close(&self) -> Result<()> {
-        if self.inner.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
+        self.end_once(|| self.finish())
+    }
+
+    /// Ends the log by `finish`, unless that was done; all callers get the first one's outcome.
+    fn end_once(&self, finish: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.inner.closed.store(true, Ordering::Release);
+        let mut outcome = self.inner.outcome.lock();
+        if let Some(outcome) = &*outcome {
+            return outcome.clone();
         }
-        let result = self.finish();
+        let result = finish();
         self.end();
+        *outcome = Some(result.clone());
         result
     }
 
@@ -333,20 +373,17 @@ impl Log {
 
     /// Ends the log without a clean mark: what was appended is handed on, and errors are told to tickets.
     pub(crate) fn abandon(&self) -> Result<()> {
-        if self.inner.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        self.inner.commit.queue.lock().close();
-        let result = self.inner.commit.flush_wanted();
-        self.end();
-        result
+        self.end_once(|| {
+            self.inner.commit.queue.lock().close();
+            self.inner.commit.flush_wanted()
+        })
     }
 
     /// Ends the log as a kill of the process would: nothing more is written.
     pub(crate) fn kill(&self) {
         self.inner.closed.store(true, Ordering::Release);
         self.inner.commit.latch(Error::Closed);
-        self.end();
+        let _ = self.end_once(|| Err(Error::Closed));
     }
 
     fn end(&self) {

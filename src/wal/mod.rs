@@ -3,9 +3,10 @@
 //! Records are opaque bytes here; the module knows nothing of transactions or machines.
 //!
 //! ```text
-//!   append ──▶ queue ──▶ commit ──▶ writer ──▶ segment files     spares: segments ahead of need
-//!             (memory)  (leaders)  (one order)                   root: the manifest's two copies
-//!   open:  attach ──▶ segments ──▶ scan ──▶ later ──▶ evidence ──▶ start of a new epoch
+//!   append ──▶ queue ──▶ group commit ──▶ segment writer ──▶ segment files ◀── segment pool
+//!             (memory)    (leaders)      (order of frames)                    (preallocated)
+//!                └─▶ frames in flight ──▶ waiters
+//!   open: store directory ──▶ segments ──▶ scan ──▶ tail scan ──▶ evidence ──▶ a new epoch
 //! ```
 #![cfg_attr(
     not(test),
@@ -22,13 +23,17 @@ mod batch_sizes;
 mod device_latency;
 mod flusher;
 mod group_commit;
+mod in_flight;
 mod log;
 mod open;
 mod queue;
+mod reader_holds;
 mod reservation;
 pub(crate) mod scan;
 mod segment_pool;
 mod segment_writer;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 mod ticket;
 mod waiters;
 
@@ -43,10 +48,10 @@ pub(crate) use reservation::{Need, Reservation, RollbackRoom};
 pub use scan::{Records, Tail};
 pub use ticket::LogTicket;
 
-/// What a record has survived once it is there.
+/// What a record survives once it has reached this level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Handed to the operating system: survives a kill of the process, not power loss.
+    /// Written to the page cache: survives a kill of the process, not power loss.
     Written,
     /// On stable storage: survives power loss.
     Durable,

@@ -22,19 +22,19 @@ use crate::wal::segment_writer::{Identity, SegmentInfo, SegmentWriter};
 /// A segment holds at least so many blocks, its header's included.
 const SEGMENT_BLOCKS: u64 = 4;
 
-/// What opening a log found.
+/// What opening a log found, returned by [`Log::recovery_report`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogReport {
-    /// Where the records begin that are still there.
+    /// The LSN where the retained records start.
     pub start: Lsn,
-    /// Where they end.
+    /// The LSN where the recovered records end.
     pub end: Lsn,
-    /// The count of opens, this one included.
+    /// The number of times the log was opened, this time included.
     pub epoch: Epoch,
-    /// What lay behind the end and was cut, if anything did.
+    /// The torn tail that was cut; `None` if the log ended cleanly.
     pub tail: Option<Tail>,
-    /// Sentences about what is not as it should be, though nothing was lost.
+    /// Warnings, one sentence each: something is not as it should be, but nothing was lost.
     pub warnings: Vec<String>,
 }
 
@@ -105,6 +105,8 @@ impl OpenLog {
         options.first_segment_bytes = options.first_segment_bytes.max(least_bytes);
         let identity = Identity { store: manifest.store, epoch, block_bytes, machine };
         let root = Arc::new(Mutex::new(root));
+        let tail = end.tail.filter(|tail| tail.torn);
+        let report = LogReport { start: manifest.log_start, end: end.end, epoch, tail, warnings: Vec::new() };
         // behind everything that the old segments could hold, so that no LSN of theirs is used again, and where a block begins
         let block = u64::from(block_bytes);
         let base = Lsn::new(round_up(end.beyond.get().max(block), block));
@@ -130,8 +132,8 @@ impl OpenLog {
             SegmentWriter::new(storage.clone(), identity.clone(), root.clone(), end.end, end.last_checksum, last_id);
         let segments = known_segments(&*storage, &store_dir)?;
         // between the end of what was recovered and the base there is nothing that could be lost
-        let pace = DeviceLatency::new(storage.clone(), options.commit_spin);
-        let commit = GroupCommit::new(queue, writer, segments, base, pace);
+        let latency = DeviceLatency::new(storage.clone(), options.commit_spin);
+        let commit = GroupCommit::new(queue, writer, segments, base, latency);
         let inner = Arc::new(Inner {
             storage,
             commit,
@@ -143,6 +145,7 @@ impl OpenLog {
             stop: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             deferred_unlinks: DeferredUnlinks::default(),
+            outcome: Mutex::new(None),
             start: base,
             recovered: end.end,
         });
@@ -154,7 +157,7 @@ impl OpenLog {
             inner.storage.remove(&spare.name).map_err(|e| Error::io("remove", inner.storage.path(&spare.name), e))?;
         }
         inner.enter_first(base)?;
-        Log::spawn(inner)
+        Log::spawn(inner, report)
     }
 }
 
@@ -171,7 +174,7 @@ fn known_segments(storage: &dyn Storage, store_dir: &StoreDir) -> Result<Vec<Seg
 }
 
 /// Opens a log that stands alone: all its records are verified.
-pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<(Log, LogReport)> {
+pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Log> {
     let store_dir = StoreDir::new(storage, Access::ReadWrite)?;
     let machine = MachineTag { name: options.name.clone(), version: options.version };
     let start = start_alone(&store_dir, &machine)?;
@@ -185,12 +188,10 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     let storage = store_dir.storage.clone();
     let mut warnings: Vec<_> = store_dir.manifest_faults.iter().map(ToString::to_string).collect();
     warnings.extend(store_dir.foreign.iter().map(|name| format!("{name} is not a file of this store")));
-    let tail = end.tail.clone().filter(|t| t.torn);
-    let (records_start, records_end) = (start, end.end);
-    let log = OpenLog { store_dir, root, end, machine, options }.start()?;
+    let mut log = OpenLog { store_dir, root, end, machine, options }.start()?;
     warnings.splice(..0, storage.warnings());
-    let report = LogReport { start: records_start, end: records_end, epoch: log.epoch(), tail, warnings };
-    Ok((log, report))
+    log.complete_report(start, warnings);
+    Ok(log)
 }
 
 /// Where the records of a log that stands alone begin. Checks whose they are: as the manifest says or, without any, the oldest

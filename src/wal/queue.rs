@@ -1,16 +1,18 @@
-//! The state under the append lock: the forming frame, the frames in flight, and through [`super::waiters`] who waits for what.
+//! The state under the append lock: the forming frame, the sealed frames, the room for records, and through
+//! [`super::in_flight`] and [`super::waiters`] the frames on their way and the threads and tasks that wait.
 //!
 //! Invariants:
 //! - LSNs are handed out in order and are contiguous within an open, across segments too;
 //! - a frame that is to be made durable, or may be, ends on a block boundary; one that is merely written ends where its payload
 //!   does, and the next one goes on in the same block;
 //! - nothing is synced while what was written last ends inside a block: a frame that fills it up comes first;
-//! - a record is only placed where it fits, in the current segment or in a spare that is at hand, and
-//!   an ordinary record never takes the last spares: together they hold what open transactions were promised for their
-//!   rollback, and one is left for the next open;
+//! - a record is only placed where it fits, in the current segment or in a preallocated one, and an ordinary record never takes
+//!   the last preallocated segments: together they hold what open transactions were promised for their rollback, and one is
+//!   left for the next open;
+//! - while the forming frame holds a record, the memory of the next frame is in the pool: taking a frame off cannot fail;
 //! - `durable` is the end of the contiguous prefix of completed frames and never goes back.
 //!
-//! Nothing here blocks, writes or calls anything unknown.
+//! Nothing here blocks, does I/O or runs foreign code.
 
 use super::Level;
 use super::waiters::{Waiters, Wake};
@@ -20,14 +22,17 @@ use crate::format::frame::HEADER_BYTES;
 use crate::format::frame::{self, FrameKind};
 use crate::ids::Lsn;
 use crate::io::AlignedBuf;
-use crate::io::sync::{AtomicU64, Ordering, thread};
+use crate::io::sync::thread;
 use crate::store::open_dir::Spare;
 use crate::wal::batch_sizes::BatchSizes;
+use crate::wal::in_flight::{FrameState, InFlight, Progress};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Buffers kept for reuse, and the size above which one is given back to the system instead.
+/// Number of buffers kept for reuse, and the capacity above which one is freed instead. Together they bound the pool to 16 MiB.
 const POOLED_BUFFERS: usize = 4;
+/// Initial capacity of a buffer: the largest that comes from the heap and not from a map of its own.
+const NEW_BUFFER_BYTES: usize = 64 << 10;
 const POOLED_BUFFER_BYTES: usize = 4 << 20;
 /// Room that must be left in spares beyond what is promised to open transactions, in bytes.
 const RESERVE_BYTES: u64 = 64 << 10;
@@ -57,24 +62,6 @@ impl Forming {
     fn holds_something(&self) -> bool {
         self.records > 0 || self.kind == FrameKind::Watermark
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FlightState {
-    Pending,
-    /// In the page cache.
-    Written,
-    /// On stable storage.
-    Completed,
-}
-
-struct Flight {
-    /// What the frame itself proves, once it is on stable storage.
-    watermark: Lsn,
-    end: Lsn,
-    state: FlightState,
-    /// The end of its last frame with records, if any has some.
-    records_end: Lsn,
 }
 
 /// How a watermark reaches the device.
@@ -107,23 +94,6 @@ pub(crate) enum Shortage {
     Manifest,
 }
 
-/// How far the log is, readable without the lock.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    pub(super) durable: AtomicU64,
-    pub(super) written: AtomicU64,
-}
-
-impl Progress {
-    pub(super) fn reached(&self, lsn: Lsn, level: Level) -> bool {
-        let of = match level {
-            Level::Durable => &self.durable,
-            Level::Written => &self.written,
-        };
-        of.load(Ordering::Acquire) >= lsn.get()
-    }
-}
-
 /// Sizes that bound the queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -150,19 +120,16 @@ pub(super) struct Queue {
     want_written: Lsn,
     /// Positions to make durable by a time, for `Interval` commits.
     pub(super) due: Option<(Duration, Lsn)>,
-    flights: VecDeque<Flight>,
+    in_flight: InFlight,
     pub(super) leaders: usize,
-    /// How many have waited at once of late.
+    /// Recent number of concurrent waiters: it rises at once and decays by an eighth with each frame.
     pub(super) committers: usize,
     pub(super) waiters: Waiters,
-    /// No record is taken any more.
+    /// The log is closed: no record is taken any more.
     closed: bool,
-    /// None is taken yet: the epoch that it would carry is not durable.
+    /// No record is taken yet: the epoch that it would carry is not durable.
     barred: bool,
     pool: Vec<AlignedBuf>,
-    /// The end of the last completed frame with records, and the last watermark that was written.
-    records_end: Lsn,
-    written_watermark: Lsn,
     /// The flusher sleeps and wants to be woken when there is work that nobody leads.
     pub(super) flusher: Option<thread::Thread>,
     /// It sleeps with nothing to look after, not even a watermark: the next frame that lands must wake it.
@@ -172,12 +139,16 @@ pub(super) struct Queue {
     pub(super) groups: BatchSizes,
 }
 
+fn out_of_memory(error: std::io::Error) -> Error {
+    Error::Full { what: "a frame in memory", source: Some(std::sync::Arc::new(error)) }
+}
+
+fn new_buffer() -> Result<AlignedBuf> {
+    AlignedBuf::with_capacity(NEW_BUFFER_BYTES).map_err(out_of_memory)
+}
+
 fn fresh_buffer(pool: &mut Vec<AlignedBuf>) -> Result<AlignedBuf> {
-    let out_of_memory = |e| Error::Full { what: "a frame in memory", source: Some(std::sync::Arc::new(e)) };
-    let mut buf = match pool.pop() {
-        Some(buf) => buf,
-        None => AlignedBuf::with_capacity(64 << 10).map_err(out_of_memory)?,
-    };
+    let mut buf = pool.pop().map_or_else(new_buffer, Ok)?;
     buf.clear();
     buf.resize(HEADER_BYTES).map_err(out_of_memory)?;
     Ok(buf)
@@ -208,15 +179,13 @@ impl Queue {
             want_durable: Lsn::ZERO,
             want_written: Lsn::ZERO,
             due: None,
-            flights: VecDeque::new(),
+            in_flight: InFlight::new(start),
             leaders: 0,
             committers: 0,
             waiters: Waiters::default(),
             closed: false,
             barred: false,
             pool,
-            records_end: start,
-            written_watermark: start,
             flusher: None,
             flusher_is_idle: false,
             frames: 0,
@@ -235,6 +204,11 @@ impl Queue {
 
     pub(super) fn spares(&self) -> &[Spare] {
         &self.spares
+    }
+
+    /// The size of all preallocated segment files, in bytes.
+    pub(super) fn preallocated_bytes(&self) -> u64 {
+        self.spares.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)
     }
 
     pub(super) fn add_spare(&mut self, spare: Spare) {
@@ -330,6 +304,7 @@ impl Queue {
     }
 
     pub(super) fn release_promise(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.promised, "{bytes} bytes are given back of {} that are promised", self.promised);
         self.promised = self.promised.saturating_sub(bytes);
     }
 
@@ -362,8 +337,12 @@ impl Queue {
         let mut prefix = Head::default();
         prefix.varint(len as u64);
         let prefix = prefix.as_slice();
-        let out_of_memory = |e| Error::Full { what: "a frame in memory", source: Some(std::sync::Arc::new(e)) };
+        // the next frame gets its memory before this one holds a record, so that taking this one off cannot fail
+        if self.pool.is_empty() {
+            self.pool.push(new_buffer()?);
+        }
         let before = self.forming.buf.len();
+        debug_assert!(self.forming.kind == FrameKind::Records, "a record goes into a frame without records");
         let needed = before.saturating_add(prefix.len()).saturating_add(len);
         self.forming.buf.reserve(needed).map_err(out_of_memory)?;
         for part in [prefix, head.as_slice(), body] {
@@ -371,7 +350,12 @@ impl Queue {
         }
         self.forming.records = self.forming.records.saturating_add(1);
         self.records = self.records.saturating_add(1);
-        Ok((lsn, self.forming.start.plus(self.forming.buf.len() as u64)))
+        let end = self.forming.start.plus(self.forming.buf.len() as u64);
+        debug_assert!(
+            end > lsn && self.forming.end() <= self.segment_end,
+            "the record at {lsn} does not fit its segment"
+        );
+        Ok((lsn, end))
     }
 
     /// Makes the forming frame one that a record of so many bytes fits in.
@@ -406,17 +390,20 @@ impl Queue {
         if !self.forming.holds_something() {
             return self.fill_block();
         }
-        let frame = self.replace_forming(self.bounds.block_bytes)?;
+        let frame = self.replace_forming(self.forming.kind, self.bounds.block_bytes)?;
+        self.push_sealed(frame);
+        Ok(())
+    }
+
+    fn push_sealed(&mut self, frame: Forming) {
         self.sealed_bytes = self.sealed_bytes.saturating_add(frame.payload_bytes());
         self.sealed.push_back(frame);
-        Ok(())
     }
 
     /// Ends a block that the last frame has left open, by a frame without records. Nothing is forming.
     fn fill_block(&mut self) -> Result<()> {
         if self.in_block() {
-            self.forming.kind = FrameKind::Watermark;
-            let frame = self.replace_forming(self.bounds.block_bytes)?;
+            let frame = self.replace_forming(FrameKind::Watermark, self.bounds.block_bytes)?;
             self.sealed.push_back(frame);
         }
         Ok(())
@@ -427,10 +414,14 @@ impl Queue {
         self.block_boundary(self.forming.start) != self.forming.start
     }
 
-    fn replace_forming(&mut self, align: u32) -> Result<Forming> {
+    /// Takes the forming frame off, as a frame of this kind, padded to `align`. On an error nothing has changed.
+    fn replace_forming(&mut self, kind: FrameKind, align: u32) -> Result<Forming> {
         let buf = fresh_buffer(&mut self.pool)?;
+        self.forming.kind = kind;
         self.forming.align = align;
         let start = self.forming.end();
+        debug_assert!(start > self.forming.start, "a frame takes no room");
+        debug_assert!(start <= self.segment_end, "a frame ends at {start}, behind its segment");
         let align = self.bounds.block_bytes;
         let next = Forming { kind: FrameKind::Records, buf, start, records: 0, enters: None, align };
         Ok(std::mem::replace(&mut self.forming, next))
@@ -439,30 +430,31 @@ impl Queue {
     /// Sees to it that a watermark follows the last completed records, now that the log has rested: in the frame that is forming, or
     /// in one of its own.
     pub(super) fn add_watermark(&mut self) -> Result<Watermark> {
-        if self.is_pending() || !self.sealed.is_empty() || !self.needs_watermark() {
+        if self.in_flight.is_pending() || !self.sealed.is_empty() || !self.needs_watermark() {
             return Ok(Watermark::Nothing);
         }
-        if !self.forming.holds_something() {
-            if frame::end_of(self.forming.start, 0, self.bounds.block_bytes) > self.segment_end {
-                // worth no rotation: the manifest can carry it too
-                return Ok(Watermark::InManifest { upto: self.records_end });
-            }
-            self.forming.kind = FrameKind::Watermark;
-        }
-        let end = self.forming.end();
-        self.seal()?;
+        let frame = if self.forming.holds_something() {
+            self.replace_forming(self.forming.kind, self.bounds.block_bytes)?
+        } else if frame::end_of(self.forming.start, 0, self.bounds.block_bytes) > self.segment_end {
+            // worth no rotation: the manifest can carry it too
+            return Ok(Watermark::InManifest { upto: self.in_flight.records_end() });
+        } else {
+            self.replace_forming(FrameKind::Watermark, self.bounds.block_bytes)?
+        };
+        let end = frame.end();
+        self.push_sealed(frame);
         self.want(end, Level::Durable);
         Ok(Watermark::InFrame { end })
     }
 
     /// Notes that a watermark up to here stands in the manifest.
     pub(super) fn noted_watermark(&mut self, upto: Lsn) {
-        self.written_watermark = self.written_watermark.max(upto);
+        self.in_flight.note_watermark(upto);
     }
 
     /// Whether frames are on their way.
     pub(super) fn is_busy(&self) -> bool {
-        self.leaders > 0 || self.is_pending()
+        self.leaders > 0 || self.in_flight.is_pending()
     }
 
     /// Whether there is, or will soon be, something for the flusher to look after.
@@ -472,10 +464,10 @@ impl Queue {
 
     /// Whether completed records have nothing behind them yet that proves it.
     pub(super) fn needs_watermark(&self) -> bool {
-        self.written_watermark < self.records_end
+        self.in_flight.needs_watermark()
     }
 
-    /// Notes that someone wants everything below `lsn` to be so durable.
+    /// Notes that everything below `lsn` is wanted at this level.
     pub(super) fn want(&mut self, lsn: Lsn, level: Level) {
         match level {
             Level::Durable => self.want_durable = self.want_durable.max(lsn),
@@ -513,13 +505,9 @@ impl Queue {
             return true;
         }
         // nothing pending, something only written, and someone wants it durable
-        self.holds_written()
-            && !self.is_pending()
+        self.in_flight.holds_written()
+            && !self.in_flight.is_pending()
             && !progress.reached(self.want_durable.min(self.untaken_start()), Level::Durable)
-    }
-
-    fn holds_written(&self) -> bool {
-        self.flights.iter().any(|f| f.state == FlightState::Written)
     }
 
     /// Whether one more leader may begin now.
@@ -529,20 +517,20 @@ impl Queue {
 
     /// Whether the next frame is to be durable and nothing before it waits for a sync.
     fn goes_directly(&self) -> bool {
-        self.want_durable > self.untaken_start() && !self.holds_written()
+        self.want_durable > self.untaken_start() && !self.in_flight.holds_written()
     }
 
-    /// Whether all who commit at the time are in what is written next.
+    /// Whether the records of all recent committers are in the next frame.
     fn has_gathered(&self) -> bool {
         !self.sealed.is_empty() || self.forming.records as usize >= self.committers
     }
 
-    /// Whether a leader should let others join that were woken just now.
+    /// Whether a leader should wait for threads that were woken just now to join.
     pub(super) fn is_forming(&self) -> bool {
         self.bounds.max_in_flight.is_none() && self.goes_directly() && !self.has_gathered()
     }
 
-    /// Those that were waited for have not come.
+    /// Notes that the threads a leader waited for have not come.
     pub(super) fn expect_no_more(&mut self) {
         self.committers = self.waiting();
     }
@@ -557,12 +545,16 @@ impl Queue {
             return Ok(None);
         }
         // bytes that were only written, and are wanted durable, are synced with the next frame, whatever it holds itself
-        let overdue = self.holds_written() && !progress.reached(self.want_durable, Level::Durable);
+        let overdue = self.in_flight.holds_written() && !progress.reached(self.want_durable, Level::Durable);
         let level_from = |start: Lsn| {
             if self.want_durable > start || overdue { Level::Durable } else { Level::Written }
         };
         let (frame, level) = match self.sealed.pop_front() {
             Some(frame) => {
+                debug_assert!(
+                    self.sealed_bytes >= frame.payload_bytes(),
+                    "sealed frames hold less than they are counted for"
+                );
                 self.sealed_bytes = self.sealed_bytes.saturating_sub(frame.payload_bytes());
                 let level = level_from(frame.start);
                 (frame, level)
@@ -573,100 +565,74 @@ impl Queue {
                     Level::Durable => self.bounds.block_bytes,
                     Level::Written => frame::ALIGN_BYTES,
                 };
-                (self.replace_forming(align)?, level)
+                (self.replace_forming(self.forming.kind, align)?, level)
             }
             // what was written last ends inside a block, and no later write may share that with what is durable
             None if self.in_block() => {
-                self.forming.kind = FrameKind::Watermark;
-                (self.replace_forming(self.bounds.block_bytes)?, Level::Durable)
+                (self.replace_forming(FrameKind::Watermark, self.bounds.block_bytes)?, Level::Durable)
             }
             None => return Ok(Some(Work::Sync)),
         };
-        let end = frame.end();
+        let follows = self.in_flight.is_pending();
         self.committers = self.waiting().max(self.committers.saturating_sub(self.committers.div_ceil(8)));
-        let records_end = if frame.kind == FrameKind::Records { end } else { Lsn::ZERO };
-        let follows = self.is_pending();
-        self.flights.push_back(Flight { watermark: Lsn::ZERO, end, state: FlightState::Pending, records_end });
+        self.in_flight.take_off(frame.end(), frame.kind == FrameKind::Records);
         self.frames = self.frames.saturating_add(1);
         self.groups.add(frame.records);
         Ok(Some(Work::Frame { frame, level, follows }))
     }
 
-    fn is_pending(&self) -> bool {
-        self.flights.iter().any(|f| f.state == FlightState::Pending)
-    }
-
     /// Whether a frame before `end` is still being written.
     pub(super) fn pending_before(&self, end: Lsn) -> bool {
-        self.flights.iter().any(|f| f.state == FlightState::Pending && f.end < end)
+        self.in_flight.pending_before(end)
     }
 
-    /// Notes what became of the frame that ends at `end`, and what a watermark in it proves.
-    pub(super) fn landed(&mut self, end: Lsn, state: FlightState, watermark: Lsn, progress: &Progress) {
-        for flight in self.flights.iter_mut().rev().filter(|f| f.end == end) {
-            flight.state = state;
-            flight.watermark = watermark;
-        }
-        if state == FlightState::Written {
-            self.merge_written();
-        }
-        self.advance(progress);
-    }
-
-    /// Makes one of the last two flights if both are written: there may be any number before a sync.
-    fn merge_written(&mut self) {
-        let mut last_two = self.flights.iter_mut().rev().take(2);
-        if let (Some(last), Some(before)) = (last_two.next(), last_two.next())
-            && (last.state, before.state) == (FlightState::Written, FlightState::Written)
-        {
-            before.end = last.end;
-            before.watermark = before.watermark.max(last.watermark);
-            before.records_end = before.records_end.max(last.records_end);
-            self.flights.pop_back();
-        }
+    /// Notes what became of the frame that ends at `end`, and the watermark in it.
+    pub(super) fn landed(&mut self, end: Lsn, state: FrameState, watermark: Lsn, progress: &Progress) {
+        self.in_flight.land(end, state, watermark, progress);
+        self.forget_reached_deadline(progress);
     }
 
     /// Notes that everything that had been written is now on stable storage.
     pub(super) fn synced(&mut self, progress: &Progress) {
-        for flight in self.flights.iter_mut().filter(|f| f.state == FlightState::Written) {
-            flight.state = FlightState::Completed;
-        }
-        self.advance(progress);
+        self.in_flight.note_synced(progress);
+        self.forget_reached_deadline(progress);
     }
 
-    fn advance(&mut self, progress: &Progress) {
-        while let Some(flight) = self.flights.front() {
-            if flight.state != FlightState::Completed {
-                break;
-            }
-            self.written_watermark = self.written_watermark.max(flight.watermark);
-            self.records_end = self.records_end.max(flight.records_end);
-            progress.durable.fetch_max(flight.end.get(), Ordering::AcqRel);
-            self.flights.pop_front();
-        }
-        let mut written = progress.durable.load(Ordering::Acquire);
-        for flight in self.flights.iter().take_while(|f| f.state != FlightState::Pending) {
-            written = flight.end.get();
-        }
-        progress.written.fetch_max(written, Ordering::AcqRel);
+    /// Forgets a deadline whose position is durable.
+    fn forget_reached_deadline(&mut self, progress: &Progress) {
         if self.due.is_some_and(|(_, upto)| progress.reached(upto, Level::Durable)) {
             self.due = None;
         }
     }
 
-    /// Gives a frame's memory back.
+    /// Counts one more leader.
+    pub(super) fn add_leader(&mut self) {
+        self.leaders = self.leaders.saturating_add(1);
+        debug_assert!(
+            self.leaders <= self.bounds.max_in_flight.unwrap_or(1),
+            "more leaders than may have frames in flight"
+        );
+    }
+
+    /// Counts one leader less.
+    pub(super) fn remove_leader(&mut self) {
+        debug_assert!(self.leaders > 0, "a leader steps down twice");
+        self.leaders = self.leaders.saturating_sub(1);
+    }
+
+    /// Returns a frame's memory to the pool.
     pub(super) fn recycle(&mut self, buf: AlignedBuf) {
         if self.pool.len() < POOLED_BUFFERS && buf.capacity() <= POOLED_BUFFER_BYTES {
             self.pool.push(buf);
         }
     }
 
-    /// Takes out one who could lead now: a thread that waits, asleep or awake, else the flusher.
+    /// Takes out a waiter that can lead now: a parked or spinning thread, or else the flusher.
     pub(super) fn take_successor(&mut self, progress: &Progress) -> Option<Wake> {
         if !self.may_lead(progress) {
             return None;
         }
-        // who leads has taken what comes before that
+        // active leaders have taken the frames before that
         let above = (self.leaders > 0).then(|| self.untaken_start());
         self.waiters.take_thread(above).or_else(|| self.flusher.take().map(Wake::Thread))
     }

@@ -1,14 +1,14 @@
-//! Segments written ahead of need, and segments that are used again.
+//! The segment pool: segments that are preallocated, and segments that are recycled.
 //!
-//! A spare was written through and synced before it gets its name, so that a frame written into it later changes no
-//! metadata. It holds no base LSN until it is entered. Making one is slow and happens outside every lock but its own; ahead of
-//! need it is made piece by piece, with pauses, so that commits find the device free. It is written around the page
-//! cache where that works, which has no use for its zeros.
+//! A preallocated segment was filled with zeros and synced before it got its name, so that a frame written into it later changes
+//! no metadata. It has no base LSN until the log enters it. Preallocation is slow and holds no lock that a commit or recycling
+//! needs. Ahead of need it proceeds in pieces with pauses between them, so that commits find the device free. The zeros are
+//! written around the page cache where the device takes direct writes.
 
 use crate::error::{Error, Result, out_of_space};
 use crate::format::bytes::round_up;
 use crate::ids::Lsn;
-use crate::io::sync::{Arc, AtomicUsize, Mutex, Ordering, thread};
+use crate::io::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, thread};
 use crate::io::{AlignedBuf, Storage, WritePath, create_anew, write_all_at};
 use crate::store::layout as names;
 use crate::store::open_dir::Spare;
@@ -17,43 +17,50 @@ use crate::wal::queue::Queue;
 use crate::wal::segment_writer::SegmentInfo;
 use std::time::Duration;
 
-/// How much of a spare is written at once by those who need it, and ahead of need.
+/// Bytes written at once where a commit waits for the segment, and ahead of need. The smaller piece bounds how long a commit
+/// waits behind it.
 const PIECE_BYTES: u64 = 1 << 20;
 const PIECE_BYTES_AHEAD: u64 = 256 << 10;
-/// Ahead of need it rests for so many times as long as it wrote, but no longer than this at once.
-const REST: u32 = 4;
-const LONGEST_REST: Duration = Duration::from_millis(5);
+/// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum. So preallocation takes at most
+/// a fifth of the device's time.
+const PAUSE_FACTOR: u32 = 4;
+const MAX_PAUSE: Duration = Duration::from_millis(5);
 
-/// Sizes and numbers of spares.
+/// Sizes and numbers of preallocated segments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SpareBounds {
     pub(super) block_bytes: u32,
     pub(super) first_segment_bytes: u64,
     pub(super) segment_bytes: u64,
-    /// Kept ready: one for the next rotation, the others as the reserve.
+    /// Number kept ready: one for the next rotation, the others as the reserve.
     pub(super) ready: usize,
-    /// Kept at the most; what is truncated beyond that is removed.
+    /// Number that recycling keeps at most; further segments are removed.
     pub(super) most: usize,
 }
 
 pub(super) struct SegmentPool {
     storage: Arc<dyn Storage>,
     bounds: SpareBounds,
-    /// The number of the newest spare; held while one is made, so that one is made at a time.
-    newest: Mutex<u64>,
-    /// How many need one now: then whoever makes one does not rest.
+    /// The highest number that a preallocated segment was given.
+    newest: AtomicU64,
+    /// Held while a segment is preallocated, so that one is made at a time. Recycling never waits for it.
+    making: Mutex<()>,
+    /// Held while segments are recycled. Contains recycled segments whose new names no sync of the directory has covered yet: they
+    /// enter the pool after the next one that succeeds.
+    recycling: Mutex<Vec<Spare>>,
+    /// Number of threads that wait for a preallocated segment: while there are any, the preallocator does not pause.
     needing: AtomicUsize,
 }
 
-/// How a spare is made.
+/// How a segment is preallocated.
 enum FillMode<'a> {
-    /// As fast as can be.
+    /// As fast as possible.
     Full,
-    /// Resting, unless the log fills its segment too fast for that, and giving up if told to.
+    /// With pauses, unless the log fills its segment too fast for that. It gives up when `stopping` says so.
     Ahead { commit: &'a GroupCommit, stopping: &'a dyn Fn() -> bool },
 }
 
-/// Counts one who needs a spare.
+/// Counts a thread that waits for a preallocated segment.
 struct Needing<'a>(&'a AtomicUsize);
 
 impl Drop for Needing<'_> {
@@ -63,10 +70,17 @@ impl Drop for Needing<'_> {
 }
 
 impl SegmentPool {
-    /// Takes over the spares found at open. Those of no use are dropped from the list (and later from the disk, by number).
+    /// Takes over the preallocated segments found at open.
     pub(super) fn new(storage: Arc<dyn Storage>, bounds: SpareBounds, found: &[Spare]) -> SegmentPool {
         let newest = found.iter().map(|s| s.number).max().unwrap_or(0);
-        SegmentPool { storage, bounds, newest: Mutex::new(newest), needing: AtomicUsize::new(0) }
+        SegmentPool {
+            storage,
+            bounds,
+            newest: AtomicU64::new(newest),
+            making: Mutex::new(()),
+            recycling: Mutex::new(Vec::new()),
+            needing: AtomicUsize::new(0),
+        }
     }
 
     /// Whether a file of this size can become a segment.
@@ -75,15 +89,15 @@ impl SegmentPool {
         file_bytes >= block.saturating_mul(2) && round_up(file_bytes, block) == file_bytes
     }
 
-    /// The size of the next spare: segments start small and double up to their limit.
+    /// The size of the next preallocated segment: segments start small and double up to their limit.
     fn next_bytes(&self, current: u64, at_least: u64) -> u64 {
         let block = u64::from(self.bounds.block_bytes);
         let grown = current.saturating_mul(2).clamp(self.bounds.first_segment_bytes, self.bounds.segment_bytes);
         round_up(grown.max(at_least.saturating_add(block)), block)
     }
 
-    /// Makes one spare that holds at least `bytes` behind its header, if `needed` still says so once it is this
-    /// caller's turn. When it returns `true`, the spare survives power loss.
+    /// Preallocates one segment that holds at least `bytes` behind its header, if `needed` still says so once no other thread is
+    /// preallocating. When it returns `true`, the preallocated segment survives power loss.
     ///
     /// # Errors
     /// [`Error::Full`] where the file system has no space; what was begun is removed again.
@@ -95,10 +109,12 @@ impl SegmentPool {
     ) -> Result<bool> {
         self.needing.fetch_add(1, Ordering::Relaxed);
         let _needing = Needing(&self.needing);
+        // the preallocator may be pausing
+        commit.wake_preparer();
         self.prepare_at(commit, bytes, needed, &FillMode::Full)
     }
 
-    /// Makes one ahead of need, if there are few, and gives it up when `stopping` says so. As [`SegmentPool::prepare`].
+    /// Preallocates one ahead of need, if few are ready, and gives up when `stopping` says so. See [`SegmentPool::prepare`].
     ///
     /// # Errors
     /// As [`SegmentPool::prepare`]; [`Error::Closed`] if it was given up.
@@ -113,7 +129,7 @@ impl SegmentPool {
         needed: impl Fn(&mut Queue) -> bool,
         pace: &FillMode<'_>,
     ) -> Result<bool> {
-        let mut newest = self.newest.lock();
+        let _making = self.making.lock();
         commit.check_latch()?;
         let current = {
             let mut queue = commit.queue.lock();
@@ -122,23 +138,29 @@ impl SegmentPool {
             }
             queue.segment_bytes
         };
-        let spare = self.make(&mut newest, self.next_bytes(current, bytes), pace)?;
+        let spare = self.make(self.next_bytes(current, bytes), pace)?;
         commit.queue.lock().add_spare(spare);
         Ok(true)
     }
 
-    /// Waits until no spare is being made or recycled. After the log was stopped, none will be.
+    /// Waits until no segment is being preallocated or recycled. After the log was stopped, none will be.
     pub(super) fn settle(&self) {
-        drop(self.newest.lock());
+        drop(self.making.lock());
+        drop(self.recycling.lock());
     }
 
-    /// Whether the next rotation would find no spare beside the reserve.
+    /// Whether fewer segments are ready than should be.
     pub(super) fn are_short(&self, queue: &Queue) -> bool {
         queue.spares().len() < self.bounds.ready
     }
 
-    fn make(&self, newest: &mut u64, file_bytes: u64, pace: &FillMode<'_>) -> Result<Spare> {
-        let number = newest.saturating_add(1);
+    /// A number that no preallocated segment has had.
+    fn next_number(&self) -> u64 {
+        self.newest.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    fn make(&self, file_bytes: u64, pace: &FillMode<'_>) -> Result<Spare> {
+        let number = self.next_number();
         let name = names::spare(number);
         let temp = names::temp(&name);
         let made = self.write_through(&temp, &name, file_bytes, pace);
@@ -147,7 +169,6 @@ impl SegmentPool {
             let _ = self.storage.remove(&temp);
             return Err(error);
         }
-        *newest = number;
         Ok(Spare { name, number, file_bytes })
     }
 
@@ -184,7 +205,7 @@ impl SegmentPool {
                     return Err(Error::Closed);
                 }
                 let taken = self.storage.monotonic().saturating_sub(began);
-                self.rest(commit, taken, (at, file_bytes));
+                self.pause(commit, taken, (at, file_bytes));
             }
         }
         file.sync_all().map_err(|e| fail("sync", e))?;
@@ -192,36 +213,36 @@ impl SegmentPool {
         self.storage.sync_dir().map_err(|e| fail("sync", e))
     }
 
-    /// Leaves the device to others for a while, having written `done` bytes of all: unless somebody waits for the spare, or will before
-    /// it is done, if the current segment goes on to fill as it has.
-    fn rest(&self, commit: &GroupCommit, taken: Duration, (done, all): (u64, u64)) {
+    /// Pauses after a piece, with `done` bytes of `all` written. It does not pause while a thread waits for the segment, or if the
+    /// current segment would fill up before the next one is ready.
+    fn pause(&self, commit: &GroupCommit, taken: Duration, (done, all): (u64, u64)) {
         let (used, capacity) = commit.queue.lock().filled();
         let twice_used = u128::from(all).saturating_mul(used.into()).saturating_mul(2);
         let is_behind = u128::from(done).saturating_mul(capacity.into()) < twice_used;
         if self.needing.load(Ordering::Relaxed) == 0 && !is_behind {
-            thread::park_timeout(taken.saturating_mul(REST).min(LONGEST_REST));
+            thread::park_timeout(taken.saturating_mul(PAUSE_FACTOR).min(MAX_PAUSE));
         }
     }
 
-    /// Gives up every segment that lies wholly below `lsn`: some become spares, the rest is removed. The caller has made sure,
-    /// durably, that nothing needs them. Returns how many.
+    /// Recycles every segment that lies wholly below `lsn` and that no reader has yet to read: some become preallocated segments,
+    /// the others are removed. The caller has durably recorded that nothing else needs them. Returns their number.
     ///
-    /// When it returns, the renames and removals survive power loss; when a crash takes them back, the files are garbage by
-    /// their names.
+    /// When it returns, the renames and removals survive power loss. If a crash takes them back, the names show that the files
+    /// are garbage.
     pub(super) fn recycle_below(&self, commit: &GroupCommit, lsn: Lsn) -> Result<usize> {
-        let mut newest = self.newest.lock();
+        let mut unsynced = self.recycling.lock();
         commit.check_latch()?;
         let gone: Vec<SegmentInfo> = {
             let mut segments = commit.segments.lock();
+            let lsn = commit.readers.lowest().map_or(lsn, |lowest| lowest.min(lsn));
             let count = segments.iter().zip(segments.iter().skip(1)).take_while(|(_, next)| next.base <= lsn).count();
             segments.drain(..count).collect()
         };
-        let mut recycled = Vec::new();
         let mut done = 0usize;
         let mut result = Ok(());
         for segment in &gone {
-            match self.give_up(commit, segment, recycled.len(), &mut newest) {
-                Ok(spare) => recycled.extend(spare),
+            match self.give_up(commit, segment, unsynced.len()) {
+                Ok(spare) => unsynced.extend(spare),
                 Err(error) => {
                     result = Err(error);
                     break;
@@ -229,29 +250,24 @@ impl SegmentPool {
             }
             done = done.saturating_add(1);
         }
-        // what could not be given up still takes its space, and is tried again the next time
+        // what could not be recycled still takes its space, and is tried again with the next call
         let (given_up, left) = gone.split_at(done.min(gone.len()));
         commit.segments.lock().splice(..0, left.iter().cloned());
         let gone_bytes = given_up.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add);
         commit.segment_bytes.fetch_sub(gone_bytes, Ordering::Relaxed);
-        if done > 0 {
+        if done > 0 || !unsynced.is_empty() {
+            // where this fails, the next call syncs again
             self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
         }
         let mut queue = commit.queue.lock();
-        recycled.into_iter().for_each(|spare| queue.add_spare(spare));
+        unsynced.drain(..).for_each(|spare| queue.add_spare(spare));
         result.map(|()| done)
     }
 
-    /// Makes a spare of a segment's file, or removes it.
-    fn give_up(
-        &self,
-        commit: &GroupCommit,
-        segment: &SegmentInfo,
-        recycled: usize,
-        newest: &mut u64,
-    ) -> Result<Option<Spare>> {
+    /// Makes a preallocated segment of a segment's file, or removes the file.
+    fn give_up(&self, commit: &GroupCommit, segment: &SegmentInfo, recycled: usize) -> Result<Option<Spare>> {
         let is_there = |operation, done: std::io::Result<()>| match done {
-            // somebody else has removed it: there is nothing left to give up
+            // another process has removed the file: there is nothing left to recycle
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
             other => other.map(|()| true).map_err(|e| Error::io(operation, self.storage.path(&segment.name), e)),
         };
@@ -261,12 +277,11 @@ impl SegmentPool {
         };
         let right_size = segment.file_bytes >= current.min(self.bounds.segment_bytes);
         if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
-            let number = newest.saturating_add(1);
+            let number = self.next_number();
             let name = names::spare(number);
             if !is_there("rename", self.storage.rename(&segment.name, &name))? {
                 return Ok(None);
             }
-            *newest = number;
             return Ok(Some(Spare { name, number, file_bytes: segment.file_bytes }));
         }
         is_there("remove", self.storage.remove(&segment.name)).map(|_| None)

@@ -1,7 +1,8 @@
-//! Tickets: the promise of durability, to be waited for later.
+//! Tickets: what a caller waits for to know that its records are durable.
 
 use super::Level;
 use super::log::Inner;
+use super::waiters::TaskKey;
 use crate::error::Result;
 use crate::ids::Lsn;
 use crate::io::sync::Arc;
@@ -10,16 +11,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Stands for records that were appended and will become durable, waited for or not.
+/// Represents records that were appended. They become durable whether or not the ticket is waited for.
 ///
-/// [`wait`](LogTicket::wait) blocks; as a future it needs no runtime, and polling does no I/O.
+/// [`wait`](LogTicket::wait) blocks the thread. As a future, the ticket needs no particular runtime, and
+/// polling it does no I/O.
 #[must_use = "a ticket says when the records are durable"]
 pub struct LogTicket {
     inner: Arc<Inner>,
     end: Lsn,
     level: Level,
-    /// The waker that an earlier poll left.
-    registration: Option<u64>,
+    /// The registration of the waker that an earlier poll left.
+    registration: Option<TaskKey>,
 }
 
 impl LogTicket {
@@ -27,21 +29,22 @@ impl LogTicket {
         LogTicket { inner, end, level, registration: None }
     }
 
-    /// Blocks until the records are as durable as was asked for.
+    /// Blocks until the records are durable: they survive power loss when this returns `Ok`.
     ///
     /// # Errors
-    /// [`crate::Error::Latched`] if a write failed: then whether they survived is known only after the log is reopened.
+    /// [`crate::Error::Latched`] if a write failed: only reopening the log then tells whether the records
+    /// survived. [`crate::Error::Full`] if there was no memory to write them; waiting again may succeed.
     pub fn wait(&self) -> Result<()> {
         self.inner.commit.wait(self.end, self.level)
     }
 
-    /// Whether the wait would return at once, with an error too.
+    /// Whether [`wait`](Self::wait) would return at once, with success or with an error.
     pub fn is_done(&self) -> bool {
         let commit = &self.inner.commit;
         commit.progress.reached(self.end, self.level) || commit.is_latched()
     }
 
-    /// The position that must be reached.
+    /// The LSN that the durable LSN must reach.
     pub fn end(&self) -> Lsn {
         self.end
     }
@@ -58,9 +61,9 @@ impl Future for LogTicket {
 
 impl Drop for LogTicket {
     fn drop(&mut self) {
-        if let Some(id) = self.registration {
-            let forgotten = self.inner.commit.queue.lock().waiters.remove(id);
-            // a waker is a stranger's code
+        if let Some(key) = self.registration {
+            let forgotten = self.inner.commit.queue.lock().waiters.remove_task(key);
+            // a waker is foreign code: it is dropped without the lock
             drop(forgotten);
         }
     }

@@ -83,7 +83,7 @@ fn a_manifest_whose_log_starts_behind_all_that_its_segment_can_hold_is_refused()
     let mut log_options = LogOptions::default();
     log_options.background = Background::Manual;
     let open = |disk: &SimDisk| Log::open_on(Arc::new(disk.clone()), log_options.clone());
-    let (log, _) = open(&disk).unwrap();
+    let log = open(&disk).unwrap();
     log.append(b"one").unwrap().wait().unwrap();
     drop(log);
     let [segment] = &files(&disk).into_keys().filter(|name| name.ends_with(".seg")).collect::<Vec<_>>()[..] else {

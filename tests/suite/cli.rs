@@ -436,7 +436,7 @@ fn what_is_no_store_is_said_to_be_none() {
     assert_eq!(bytes_of(&empty).keys().filter(|name| *name != "LOCK").collect::<Vec<_>>(), ["notes.txt"]);
     // another machine's store: looked at, not replayed, not opened
     let log = place.0.path().join("log");
-    let (opened, _) = seawal::wal::Log::open(&log, seawal::wal::LogOptions::default()).unwrap();
+    let opened = seawal::wal::Log::open(&log, seawal::wal::LogOptions::default()).unwrap();
     opened.append(b"a record").unwrap().wait().unwrap();
     opened.close().unwrap();
     let out = run("verify", &log, &[]).exits(0).out;

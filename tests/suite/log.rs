@@ -15,7 +15,7 @@ fn options() -> LogOptions {
     options
 }
 
-fn open(disk: &SimDisk) -> seawal::Result<(Log, seawal::wal::LogReport)> {
+fn open(disk: &SimDisk) -> seawal::Result<Log> {
     Log::open_on(Arc::new(disk.clone()), options())
 }
 
@@ -27,7 +27,7 @@ fn contents(log: &Log) -> Vec<Vec<u8>> {
 /// acknowledged.
 fn run(disk: &SimDisk, from: u32, to: u32) -> u32 {
     let mut acknowledged = from;
-    let Ok((log, _)) = open(disk) else { return acknowledged };
+    let Ok(log) = open(disk) else { return acknowledged };
     let mut tickets = Vec::new();
     for n in from..to {
         let mut record = n.to_le_bytes().to_vec();
@@ -78,14 +78,14 @@ fn what_was_acknowledged_is_there_after_a_crash_at_any_operation() {
                 seed => Crash::Seeded(op * 10 + seed),
             };
             let disk = disk.crash(crash);
-            let (log, _) = open(&disk).unwrap_or_else(|e| panic!("op {op}, crash {crash:?}: {e}"));
+            let log = open(&disk).unwrap_or_else(|e| panic!("op {op}, crash {crash:?}: {e}"));
             check(&log, acknowledged, 40);
             // and it goes on, and is there again after another crash
             let before = contents(&log).len() as u32;
             drop(log);
             let after = run(&disk, before, before + 7);
             let disk = disk.crash(Crash::Seeded(seed));
-            let (log, _) = open(&disk).unwrap_or_else(|e| panic!("second open, op {op}, crash {crash:?}: {e}"));
+            let log = open(&disk).unwrap_or_else(|e| panic!("second open, op {op}, crash {crash:?}: {e}"));
             check(&log, after, before + 7);
         }
     }
@@ -107,7 +107,7 @@ fn a_failed_write_latches_and_nothing_acknowledged_is_lost() {
             disk.fail_at(op, fault, persistence);
             let acknowledged = run(&disk, 0, 40);
             let disk = disk.crash(Crash::Seeded(op));
-            let (log, _) = open(&disk).unwrap_or_else(|e| panic!("op {op}, {fault:?}: {e}"));
+            let log = open(&disk).unwrap_or_else(|e| panic!("op {op}, {fault:?}: {e}"));
             check(&log, acknowledged, 40);
         }
     }
@@ -116,7 +116,7 @@ fn a_failed_write_latches_and_nothing_acknowledged_is_lost() {
 #[test]
 fn a_record_counts_as_durable_only_once_its_write_has_returned() {
     let disk = SimDisk::new(6);
-    let (log, _) = open(&disk).unwrap();
+    let log = open(&disk).unwrap();
     let ticket = log.append(b"record").unwrap();
     let before = log.durable_lsn();
     disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::Once);
@@ -128,7 +128,7 @@ fn a_record_counts_as_durable_only_once_its_write_has_returned() {
 #[test]
 fn truncation_gives_space_back_and_keeps_the_rest() {
     let disk = SimDisk::new(3);
-    let (log, _) = open(&disk).unwrap();
+    let log = open(&disk).unwrap();
     let mut lsns = Vec::new();
     for n in 0..200u32 {
         log.append(&[n as u8; 3000]).unwrap().wait().unwrap();
@@ -142,9 +142,9 @@ fn truncation_gives_space_back_and_keeps_the_rest() {
     assert!(left.len() >= 49 && left.len() < 100, "{}", left.len());
     assert_eq!(left.last().unwrap()[0], 199);
     log.close().unwrap();
-    let (log, report) = open(&disk).unwrap();
+    let log = open(&disk).unwrap();
     assert_eq!(contents(&log), left);
-    assert!(report.tail.is_none());
+    assert!(log.recovery_report().tail.is_none());
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn truncation_is_not_held_up_by_segments_that_somebody_else_has_removed() {
         let disk = SimDisk::new(4);
         let mut options = options();
         options.max_preallocated_segments = max_preallocated_segments;
-        let (log, _) = Log::open_on(Arc::new(disk.clone()), options).unwrap();
+        let log = Log::open_on(Arc::new(disk.clone()), options).unwrap();
         for n in 0..100u8 {
             log.append(&[n; 3000]).unwrap().wait().unwrap();
         }
@@ -171,7 +171,7 @@ fn truncation_is_not_held_up_by_segments_that_somebody_else_has_removed() {
         // whoever had been removed is no spare
         assert!((0..100).all(|n| log.append(&[n; 3000]).unwrap().wait().is_ok()));
         log.close().unwrap();
-        let (log, _) = open(&disk).unwrap();
+        let log = open(&disk).unwrap();
         assert_eq!(contents(&log).last().unwrap()[..], [99; 3000]);
     }
 }
@@ -179,7 +179,7 @@ fn truncation_is_not_held_up_by_segments_that_somebody_else_has_removed() {
 #[test]
 fn a_crash_at_any_operation_of_a_truncation_leaves_every_record_that_was_to_be_kept() {
     let disk = SimDisk::new(5);
-    let (log, _) = open(&disk).unwrap();
+    let log = open(&disk).unwrap();
     let mut lsns = Vec::new();
     for n in 0..100u8 {
         log.append(&[n; 3000]).unwrap().wait().unwrap();
@@ -192,7 +192,7 @@ fn a_crash_at_any_operation_of_a_truncation_leaves_every_record_that_was_to_be_k
     for point in points {
         for crash in point.crash_choices(point.op()) {
             let at = format!("op {}, {:?}, crash {crash:?}", point.op(), point.kind());
-            let (log, _) = open(&point.crash(crash)).unwrap_or_else(|e| panic!("{at}: {e}"));
+            let log = open(&point.crash(crash)).unwrap_or_else(|e| panic!("{at}: {e}"));
             let found: Vec<u8> = contents(&log).iter().map(|record| record[0]).collect();
             assert!(found.len() >= 19, "{at}: {found:?}");
             assert_eq!(found, (100 - found.len() as u8..100).collect::<Vec<_>>(), "{at}");
@@ -210,7 +210,7 @@ fn a_log_that_is_refused_is_left_as_it_is() {
     };
     let refused = |disk: &SimDisk, options: LogOptions| {
         let before = files(disk);
-        let error = Log::open_on(Arc::new(disk.clone()), options).map(|(_, report)| report).unwrap_err();
+        let error = Log::open_on(Arc::new(disk.clone()), options).map(|_| ()).unwrap_err();
         assert_eq!(files(disk), before, "{error:?}");
         error
     };
@@ -235,10 +235,10 @@ fn a_log_that_is_refused_is_left_as_it_is() {
         rotten.flip_bit(&segment, 4096 + 60, 0).unwrap();
         let error = refused(&rotten, options());
         assert!(error.is_corrupt(), "{error:?}");
-        let (log, _) = open(&disk).unwrap();
+        let log = open(&disk).unwrap();
         check(&log, 28, 30);
         drop(log);
-        let (log, _) = open(&disk.crash(Crash::Nothing)).unwrap();
+        let log = open(&disk.crash(Crash::Nothing)).unwrap();
         check(&log, 28, 30);
     }
 }
@@ -263,7 +263,7 @@ fn records_of_any_length_around_the_ends_of_blocks_and_segments_come_back() {
     let mut too_large = 0;
     for chunk in lengths.chunks(12) {
         let disk = SimDisk::new(5);
-        let (log, _) = open(&disk).unwrap();
+        let log = open(&disk).unwrap();
         let mut kept = Vec::new();
         for &len in chunk {
             let record = vec![len as u8; len as usize];
@@ -280,7 +280,7 @@ fn records_of_any_length_around_the_ends_of_blocks_and_segments_come_back() {
             }
         }
         drop(log);
-        let (log, _) = open(&disk.crash(Crash::Nothing)).unwrap();
+        let log = open(&disk.crash(Crash::Nothing)).unwrap();
         assert_eq!(contents(&log), kept, "{chunk:?}");
         log.append(b"more").unwrap().wait().unwrap();
     }
@@ -289,12 +289,12 @@ fn records_of_any_length_around_the_ends_of_blocks_and_segments_come_back() {
 
 #[test]
 fn the_stats_say_what_a_group_held() {
-    let (log, _) = open(&SimDisk::new(5)).unwrap();
+    let log = open(&SimDisk::new(5)).unwrap();
     for group in [1, 5, 2] {
         let tickets: Vec<_> = (0..group).map(|n: u8| log.append(&[n]).unwrap()).collect();
         tickets.into_iter().for_each(|ticket| ticket.wait().unwrap());
     }
-    let groups = log.stats().groups;
+    let groups = log.stats().batch_sizes;
     assert_eq!((groups.frames(), groups.records(), groups.most()), (3, 8, 5));
     assert_eq!(groups.by_size().collect::<Vec<_>>(), [(1, 1), (2, 1), (4, 1)]);
 }
@@ -302,7 +302,7 @@ fn the_stats_say_what_a_group_held() {
 #[test]
 fn the_stats_say_which_path_writes_take_and_count_what_takes_it() {
     for (path, direct) in [(WritePath::Direct, true), (WritePath::BufferedSync, false)] {
-        let (log, _) = open(&SimDisk::builder().seed(5).write_path(path).build()).unwrap();
+        let log = open(&SimDisk::builder().seed(5).write_path(path).build()).unwrap();
         let before = log.stats();
         (0..10u8).for_each(|n| log.append(&[n]).unwrap().wait().unwrap());
         let stats = log.stats();
@@ -315,10 +315,10 @@ fn the_stats_say_which_path_writes_take_and_count_what_takes_it() {
 #[test]
 fn records_are_read_from_the_middle_of_a_group_and_only_up_to_what_was_durable() {
     let disk = SimDisk::new(6);
-    let (log, _) = open(&disk).unwrap();
+    let log = open(&disk).unwrap();
     let tickets: Vec<_> = (0..4u8).map(|n| log.append(&[n]).unwrap()).collect();
     tickets.into_iter().for_each(|ticket| ticket.wait().unwrap());
-    assert_eq!(log.stats().groups.most(), 4, "all in one frame");
+    assert_eq!(log.stats().batch_sizes.most(), 4, "all in one frame");
     let all: Vec<_> = log.read_from(Lsn::ZERO).unwrap().map(Result::unwrap).collect();
     for (at, (lsn, _)) in all.iter().enumerate() {
         let read: Vec<_> = log.read_from(*lsn).unwrap().map(Result::unwrap).collect();
@@ -350,7 +350,7 @@ fn a_name_that_no_header_can_hold_is_refused_and_nothing_is_written() {
 #[test]
 fn a_reader_under_which_durable_records_vanish_is_told() {
     let disk = SimDisk::new(1);
-    let (log, _) = open(&disk).unwrap();
+    let log = open(&disk).unwrap();
     for n in 0..6u32 {
         log.append(&n.to_le_bytes()).unwrap().wait().unwrap();
     }
@@ -377,7 +377,7 @@ impl std::task::Wake for Owner {
 fn a_waker_that_owns_a_ticket_is_let_go_of_without_a_lock_that_the_ticket_needs() {
     let (finished_out, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let (log, _) = open(&SimDisk::new(1)).unwrap();
+        let log = open(&SimDisk::new(1)).unwrap();
         let noop = std::task::Waker::noop();
         let polled = |waker: &std::task::Waker| {
             let mut ticket = log.append(b"a record").unwrap();
@@ -402,12 +402,13 @@ fn records_of_some_mebibytes_are_read_once() {
     let disk = SimDisk::new(3);
     let mut options = options();
     (options.segment_bytes, options.first_segment_bytes) = (64 << 20, 64 << 20);
-    let (log, _) = Log::open_on(Arc::new(disk.clone()), options.clone()).unwrap();
+    let log = Log::open_on(Arc::new(disk.clone()), options.clone()).unwrap();
     (0..12u8).for_each(|n| log.append(&vec![n; 3 << 20]).unwrap().wait().unwrap());
     drop(log);
     let disk = disk.crash(Crash::Nothing);
     disk.enable_trace();
-    let (log, report) = Log::open_on(Arc::new(disk.clone()), options).unwrap();
+    let log = Log::open_on(Arc::new(disk.clone()), options).unwrap();
+    let report = log.recovery_report();
     let read = |line: &String| {
         let bytes = line.contains(" ReadDeviceAt ").then(|| line.rsplit('+').next().unwrap().parse::<u64>().unwrap());
         bytes.unwrap_or(0)

@@ -273,7 +273,7 @@ fn a_ticket_that_nobody_waits_for_is_flushed_by_the_threads() {
     let options = Options::new().background(Background::Threads);
     let engine = options.open::<Stacks>(dir.path()).unwrap();
     std::mem::forget(engine.submit(Cmd::push(1, 1)).unwrap());
-    let (log, _) = Log::open_on(Arc::new(SimDisk::new(5)), LogOptions::default()).unwrap();
+    let log = Log::open_on(Arc::new(SimDisk::new(5)), LogOptions::default()).unwrap();
     std::mem::forget(log.append(b"record").unwrap());
     let end = engine.stats().log.unwrap().durable;
     for _ in 0..2000 {

@@ -19,7 +19,7 @@ fn log_options() -> LogOptions {
 fn a_failed_sync_is_never_tried_again_however_many_wait_for_it() {
     for round in 0..30 {
         let disk = SimDisk::builder().seed(round).write_path(WritePath::BufferedSync).build();
-        let (log, _) = Log::open_on(Arc::new(disk.clone()), log_options()).unwrap();
+        let log = Log::open_on(Arc::new(disk.clone()), log_options()).unwrap();
         log.append(b"before").unwrap().wait().unwrap();
         disk.fail_next(OpKind::SyncData, Fault::Eio, Persistence::Once);
         let acknowledged: usize = std::thread::scope(|scope| {
@@ -30,8 +30,8 @@ fn a_failed_sync_is_never_tried_again_however_many_wait_for_it() {
         });
         drop(log);
         let disk = disk.crash(Crash::Nothing);
-        let (log, report) = Log::open_on(Arc::new(disk), log_options()).unwrap();
-        let found = log.read_from(report.start).unwrap().count();
+        let log = Log::open_on(Arc::new(disk), log_options()).unwrap();
+        let found = log.read_from(log.recovery_report().start).unwrap().count();
         assert!(found > acknowledged, "round {round}: {acknowledged} acknowledged and the one before, {found} found");
     }
 }
@@ -40,7 +40,7 @@ fn a_failed_sync_is_never_tried_again_however_many_wait_for_it() {
 fn a_log_closed_under_its_writers_opens_again() {
     for round in 0..30 {
         let disk = SimDisk::new(round);
-        let (log, _) = Log::open_on(Arc::new(disk.clone()), log_options()).unwrap();
+        let log = Log::open_on(Arc::new(disk.clone()), log_options()).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| while log.append(b"record").is_ok() {});

@@ -17,9 +17,8 @@ fn what_a_storage_may_not_keep_is_in_every_report() {
     drop(engine);
     let (_, report) = open_on::<crate::common::Stacks>(&disk, &manual().recovery(RecoveryPolicy::ReadOnly)).unwrap();
     assert_eq!(report.warnings, [sentence]);
-    let (_, report) =
-        Log::open_on(Arc::new(SimDisk::builder().warning(sentence).build()), LogOptions::default()).unwrap();
-    assert_eq!(report.warnings, [sentence]);
+    let log = Log::open_on(Arc::new(SimDisk::builder().warning(sentence).build()), LogOptions::default()).unwrap();
+    assert_eq!(log.recovery_report().warnings, [sentence]);
     let (_, report) = open(&SimDisk::new(1));
     assert!(report.warnings.is_empty(), "{report:?}");
 }

@@ -27,7 +27,7 @@ pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> 
         committing += slice(bench, &store, turns as u64, &mut commits)?;
         turns += 1;
     }
-    let groups = store.stats().log.map(|log| log.groups).unwrap_or_default();
+    let groups = store.stats().log.map(|log| log.batch_sizes).unwrap_or_default();
     store.close()?;
     // one ideal write carries a commit of every thread
     let at_once = if durable { bench.threads } else { 1 };

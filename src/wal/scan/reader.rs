@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::ids::Lsn;
 use crate::store::open_dir::SegmentFile;
+use crate::wal::reader_holds::ReaderHold;
 use crate::wal::scan::scanner::{Chunk, Scanner};
 
 /// The records of a log from an LSN up to what was durable when it was made, in order.
@@ -12,18 +13,21 @@ pub struct Records {
     scanner: Option<Scanner>,
     from: Lsn,
     upto: Lsn,
+    /// Keeps the segments that are still to be read.
+    hold: ReaderHold,
     /// Records of the chunk that was read last, in reverse.
     ready: Vec<(Lsn, Vec<u8>)>,
 }
 
 impl Records {
-    pub(in crate::wal) fn new(scanner: Scanner, from: Lsn, upto: Lsn) -> Records {
-        Records { scanner: Some(scanner), from, upto, ready: Vec::new() }
+    pub(in crate::wal) fn new(scanner: Scanner, from: Lsn, upto: Lsn, hold: ReaderHold) -> Records {
+        Records { scanner: Some(scanner), from, upto, hold, ready: Vec::new() }
     }
 
     fn read_chunk(&mut self) -> Result<bool> {
         let Some(scanner) = self.scanner.as_mut() else { return Ok(false) };
         let Some(chunk) = scanner.next_chunk()? else { return Ok(false) };
+        self.hold.advance(scanner.position());
         let path = |file: &SegmentFile| scanner.path(&file.name);
         for record in records_of(&chunk) {
             let (lsn, bytes) = record.map_err(|(lsn, reason)| {

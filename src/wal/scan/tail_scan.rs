@@ -175,7 +175,7 @@ mod tests {
     fn with_frames(count: u8) -> (SimDisk, OpenSegment) {
         let disk = SimDisk::new(1);
         let options = LogOptions { background: Background::Manual, ..LogOptions::default() };
-        let (log, _) = Log::open_on(Arc::new(disk.clone()), options).unwrap();
+        let log = Log::open_on(Arc::new(disk.clone()), options).unwrap();
         (0..count).for_each(|n| log.append(&[n; 100]).unwrap().wait().unwrap());
         let name = disk.file_names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
         let FileName::Segment { id, base } = names::parse(&name) else { unreachable!("{name}") };

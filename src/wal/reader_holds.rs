@@ -1,0 +1,61 @@
+//! What keeps segments from being recycled while a reader has yet to read them.
+
+use crate::ids::Lsn;
+use crate::io::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+
+/// The positions from which live readers go on. Segments from the lowest one on are not recycled.
+///
+/// Recycling asks for the lowest position under the lock of the list of segments. A reader holds everything before it looks at
+/// that list, so it never lists a segment that is given up afterwards.
+#[derive(Default)]
+pub(super) struct ReaderHolds {
+    // never held over I/O
+    positions: Mutex<Positions>,
+}
+
+#[derive(Default)]
+struct Positions {
+    next_id: u64,
+    by_id: BTreeMap<u64, Lsn>,
+}
+
+impl ReaderHolds {
+    /// Holds everything from a position on, until the hold is dropped.
+    pub(super) fn hold(self: &Arc<Self>, from: Lsn) -> ReaderHold {
+        let mut positions = self.positions.lock();
+        let id = positions.next_id;
+        positions.next_id = id.wrapping_add(1);
+        let before = positions.by_id.insert(id, from);
+        debug_assert!(before.is_none(), "two readers have the number {id}");
+        ReaderHold { holds: self.clone(), id }
+    }
+
+    /// The lowest position that a reader goes on from; `None` without readers.
+    pub(super) fn lowest(&self) -> Option<Lsn> {
+        self.positions.lock().by_id.values().copied().min()
+    }
+}
+
+/// One reader's hold.
+pub(in crate::wal) struct ReaderHold {
+    holds: Arc<ReaderHolds>,
+    id: u64,
+}
+
+impl ReaderHold {
+    /// Lets go of everything below a position.
+    pub(super) fn advance(&self, to: Lsn) {
+        if let Some(from) = self.holds.positions.lock().by_id.get_mut(&self.id) {
+            debug_assert!(*from <= to, "a reader goes back from {from} to {to}");
+            *from = to.max(*from);
+        }
+    }
+}
+
+impl Drop for ReaderHold {
+    fn drop(&mut self) {
+        let held = self.holds.positions.lock().by_id.remove(&self.id);
+        debug_assert!(held.is_some(), "a reader's hold was dropped twice");
+    }
+}
