@@ -189,7 +189,7 @@ impl<M: StateMachine> Shared<M> {
                         Err(Error::Full { what: "the undo of what was open", source: None })
                     }
                 };
-                match pending_undo.pay(log, ready, |_| {}) {
+                match pending_undo.log_pending_undo(log, ready, |_| {}) {
                     Ok(()) => core.pending_undo = None,
                     Err(error) if lack.is_some() && error.is_full() => {}
                     Err(Error::Poisoned) => return Err(self.poison()),
