@@ -49,7 +49,7 @@ fn tell_phases(dir: &Path, entries: u64) {
     let rate = |n: u64| n as f64 / phase.as_secs_f64() / 1e6;
     println!(
         "    attach {:.1?}, snapshot {:.1?}, redo {:.1?}, cut {:.1?}, undo {:.1?};",
-        phases.attach, phases.snapshot, phases.redo, phases.cut, phases.undo
+        phases.open_dir, phases.snapshot, phases.redo, phases.cut, phases.undo
     );
     println!("    {:.2} million entries/s and {:.0} MB/s in that phase", rate(entries), rate(bytes));
 }

@@ -102,6 +102,11 @@ pub enum Error {
     },
     /// The machine panicked while it was being changed. Reopening recovers.
     Poisoned,
+    /// A thread of the store itself panicked. Reopening recovers.
+    Internal {
+        /// What the thread was doing.
+        what: &'static str,
+    },
     /// The store was closed.
     Closed,
     /// The store was opened read-only.
@@ -132,6 +137,14 @@ impl Error {
 
     pub(crate) fn invalid(reason: impl Into<Cow<'static, str>>) -> Self {
         Error::InvalidArgument { reason: reason.into() }
+    }
+
+    /// Turns an I/O error that says that space ran out into [`Error::Full`].
+    pub(crate) fn full_if_out_of_space(self, what: &'static str) -> Self {
+        match self {
+            Error::Io { source, .. } if out_of_space(&source) => Error::Full { what, source: Some(source) },
+            other => other,
+        }
     }
 
     /// Whether running the transaction again may succeed.
@@ -230,6 +243,7 @@ impl fmt::Display for Error {
             }
             Error::Latched { source } => write!(f, "the store stopped writing after a failure: {source}"),
             Error::Poisoned => f.write_str("the state machine panicked; reopen the store to recover"),
+            Error::Internal { what } => write!(f, "a thread of the store panicked while {what}; reopen the store"),
             Error::Closed => f.write_str("the store is closed"),
             Error::ReadOnly => f.write_str("the store was opened read-only"),
             Error::Expired => f.write_str("the transaction was open for too long and was rolled back"),

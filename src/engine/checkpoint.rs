@@ -141,7 +141,7 @@ struct CheckpointThrottle<'a, M: StateMachine> {
 }
 
 impl<M: StateMachine> SnapshotThrottle for CheckpointThrottle<'_, M> {
-    fn is_gentle(&self) -> bool {
+    fn is_paced(&self) -> bool {
         self.bytes_per_second.is_some()
     }
 
@@ -542,7 +542,7 @@ impl<M: StateMachine> Shared<M> {
         let manifest = log.manifest();
         log.recycle_below(manifest.log_start)?;
         let names = self.storage.list().map_err(|e| Error::io("list", self.storage.path(""), e))?;
-        let gentle = self.pacer(log).is_gentle();
+        let gentle = self.pacer(log).is_paced();
         let later = !gentle && self.options.log.background == crate::options::Background::Threads;
         let mut removed = false;
         for name in names {

@@ -157,7 +157,7 @@ impl<M: StateMachine> Shared<M> {
     /// [`Error::Full`] while the disk has no space for it.
     pub(crate) fn log_pending_undo(&self, log: &Log) -> Result<()> {
         let need = Need::record(0);
-        let what = "the undo of what was open";
+        let what = "the rollback of recovered transactions";
         // each turn logs a record at least, and as many as there is room for
         loop {
             if self.core.read().pending_undo.is_none() {
@@ -177,7 +177,7 @@ impl<M: StateMachine> Shared<M> {
                     Error::Full { what, source: None }
                 }),
             };
-            match pending_undo.pay(room, |_| {}) {
+            match pending_undo.log_pending_undo(room, |_| {}) {
                 Ok(()) => {
                     core.pending_undo = None;
                     drop(core);

@@ -18,8 +18,7 @@ use crate::store::layout as names;
 use crate::store::layout::FileName;
 use crate::store::open_dir::{Access, StoreDir};
 use crate::wal::Log;
-use crate::wal::scan::reader::records_of;
-use crate::wal::scan::scanner::Scanner;
+use crate::wal::scan::{Scanner, oldest_usable, records_of};
 use std::time::Duration;
 
 pub(super) fn storage(disk: &SimDisk) -> Arc<dyn Storage> {
@@ -98,14 +97,14 @@ pub fn scan(data: &[u8]) {
         Ok(store_dir) => store_dir,
         Err(error) => return is_typed(&error),
     };
-    let start = match (&store_dir.manifest, store_dir.oldest_usable()) {
+    let start = match (&store_dir.manifest, oldest_usable(&store_dir)) {
         (Some(manifest), _) => manifest.log_start,
         (None, Ok(Some(oldest))) => oldest.header.base,
         (None, Ok(None)) => return,
         (None, Err(error)) => return is_typed(&error),
     };
     let machine = store_dir.manifest.as_ref().map(|manifest| manifest.machine.clone());
-    let machine = machine.or_else(|| store_dir.oldest_usable().ok().flatten().map(|oldest| oldest.header.machine));
+    let machine = machine.or_else(|| oldest_usable(&store_dir).ok().flatten().map(|oldest| oldest.header.machine));
     let first = scanned(&store_dir, start);
     match &first {
         Ok((frames, end)) => {

@@ -38,7 +38,7 @@ use crate::ids::MachineTag;
 use crate::io::sync::Arc;
 use crate::io::{Create, DiskStorage, Storage};
 use crate::store::open_dir::{Access, StoreDir};
-use crate::wal::scan::segment_set::OpenSegment;
+use crate::wal::scan::OpenSegment;
 use std::path::Path;
 
 /// A directory to look at. It is not created if it is not there.

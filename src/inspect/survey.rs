@@ -6,7 +6,7 @@ use crate::ids::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
 use crate::io::sync::Arc;
 use crate::io::{OpenMode, Storage};
 use crate::store::layout as names;
-use crate::wal::scan::segment_set::OpenSegment;
+use crate::wal::scan::OpenSegment;
 
 /// What files a store has, and what its root pointer says.
 #[derive(Clone, Debug)]

@@ -16,9 +16,7 @@ use crate::recovery::torn_tail;
 use crate::store::layout as names;
 use crate::store::manifest_file::read_each;
 use crate::store::open_dir::StoreDir;
-use crate::wal::scan::reader::records_of;
-use crate::wal::scan::scanner::{Chunk, Scanner};
-use crate::wal::scan::segment_set::OpenSegment;
+use crate::wal::scan::{Chunk, OpenSegment, Scanner, records_of};
 use std::io::{self, Write};
 
 /// How much of it is written.

@@ -1,14 +1,20 @@
-//! Reading ahead: while a reader checks what was read, another thread reads what comes next.
+//! Sequential reading with read-ahead: while the reader checks one window, a thread reads the next.
 //!
-//! The thread is the caller's, who runs [`Fetcher::run`] on it. It knows nothing of what the bytes mean.
+//! The caller runs the thread, with [`Fetcher::run`] or [`hold_readers`]. What the bytes mean is not
+//! known here.
 
-use crate::io::sync::{Arc, mpsc};
+use crate::error::{Error, Result};
+use crate::io::sync::{Arc, Mutex, mpsc, thread};
 use crate::io::{AlignedBuf, File, read_device_full};
 use std::collections::VecDeque;
 use std::io;
 
-/// What is left free in front of the bytes that were read, for those before them that belong to them.
+/// Free space that a prefetched buffer has in front of its bytes, for the end of the window before.
+/// It bounds the frames and chunks that profit from read-ahead: 4 MiB holds the largest chunk.
 pub(crate) const FRONT_BYTES: usize = 4 << 20;
+/// The number of reads that are asked for ahead: with two, the thread starts the next one without a
+/// wake-up.
+pub(crate) const READS_AHEAD: usize = 2;
 
 struct Request {
     file: Arc<dyn File>,
@@ -17,10 +23,10 @@ struct Request {
     buf: AlignedBuf,
 }
 
-/// The buffer, and how many bytes stand behind its front.
+/// The buffer, and how many bytes were read behind its front.
 type Answer = (AlignedBuf, io::Result<usize>);
 
-/// What is to be read: of which file, by a number that the reader gave it, from where on, and how many bytes.
+/// Bytes to be read of a file, which the reader has given a number.
 pub(crate) struct Wanted<'a> {
     pub(crate) number: usize,
     pub(crate) file: &'a Arc<dyn File>,
@@ -28,11 +34,108 @@ pub(crate) struct Wanted<'a> {
     pub(crate) bytes: usize,
 }
 
+/// Where a buffer holds the window that was asked for, and how many of its bytes are new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filled {
+    pub(crate) base: usize,
+    pub(crate) read: usize,
+}
+
+/// Reads files in order, window by window. It prefetches once it has a thread for that.
+#[derive(Default)]
+pub(crate) struct SequentialReader(Option<Ahead>);
+
+impl SequentialReader {
+    /// Starts to prefetch. The caller runs the returned [`Fetcher`] on a thread.
+    pub(crate) fn start_ahead(&mut self) -> Fetcher {
+        let (ahead, fetcher) = pair();
+        self.0 = Some(ahead);
+        fetcher
+    }
+
+    /// Fills `buf` with a window of a file: with `kept`, which is in memory already and ends at
+    /// `wanted.offset`, and then with what is read from there. `wanted.bytes` counts the whole window
+    /// and `kept` is no longer than that.
+    ///
+    /// It takes what was prefetched from that offset, which may be more or less than `wanted`, and
+    /// otherwise calls `read_now`.
+    pub(crate) fn fill(
+        &mut self,
+        buf: &mut AlignedBuf,
+        kept: &[u8],
+        wanted: &Wanted<'_>,
+        read_now: impl FnOnce(&mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<Filled> {
+        debug_assert!(kept.len() <= wanted.bytes, "what is kept is part of the window");
+        let ahead = self.0.as_mut().filter(|_| kept.len() < wanted.bytes);
+        let prefetched = ahead.and_then(|ahead| ahead.take(wanted.number, wanted.offset, buf));
+        let (base, read) = match prefetched {
+            Some(read) if kept.len() <= FRONT_BYTES => (FRONT_BYTES.saturating_sub(kept.len()), read?),
+            _ => {
+                // this overwrites the buffer's content, which need not be cleared
+                buf.resize(wanted.bytes)?;
+                let rest = buf.get_mut(kept.len()..).filter(|rest| !rest.is_empty());
+                (0, rest.map_or(Ok(0), |rest| read_now(rest, wanted.offset))?)
+            }
+        };
+        let end = base.saturating_add(kept.len());
+        if let Some(front) = buf.get_mut(base..end) {
+            front.copy_from_slice(kept);
+        }
+        debug_assert!(end.saturating_add(read) <= buf.len(), "what was read fits the buffer");
+        buf.resize(end.saturating_add(read))?;
+        Ok(Filled { base, read })
+    }
+
+    /// Whether there is a thread that prefetches.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Prefetches `wanted`, in this order. Without a thread it does nothing.
+    pub(crate) fn prefetch(&mut self, wanted: &[Wanted<'_>]) {
+        if let Some(ahead) = &mut self.0 {
+            ahead.ask(wanted);
+        }
+    }
+}
+
+/// Runs `fetcher` and `read` on two threads while the caller runs `work`, and keeps both threads alive
+/// until `work` has returned.
+///
+/// Most allocators hand the arena of the thread that exited last to the next new thread. Threads that
+/// `work` starts should inherit the arenas of other workers, and not those of the readers.
+///
+/// # Errors
+/// [`Error::Internal`] where one of the two threads panicked.
+pub(crate) fn hold_readers<R>(fetcher: Fetcher, read: impl FnOnce() + Send, work: impl FnOnce() -> R) -> Result<R> {
+    let held = &Mutex::new(());
+    thread::scope(|scope| {
+        let until_done = held.lock();
+        let fetcher = scope.spawn(move || {
+            fetcher.run();
+            drop(held.lock());
+        });
+        let reader = scope.spawn(move || {
+            read();
+            drop(held.lock());
+        });
+        let worked = work();
+        drop(until_done);
+        let ended = [reader.join(), fetcher.join()];
+        if ended.iter().all(|ended| ended.is_ok()) {
+            Ok(worked)
+        } else {
+            Err(Error::Internal { what: "it read ahead" })
+        }
+    })
+}
+
 /// The reader's end.
-pub(crate) struct Ahead {
+struct Ahead {
     requests: mpsc::Sender<Request>,
     answers: mpsc::Receiver<Answer>,
-    /// Which files are being read, and from where on, in the order in which they were asked for.
+    /// The number and the offset of each request that has no answer yet, in order.
     pending: VecDeque<(usize, u64)>,
     spare: Vec<AlignedBuf>,
 }
@@ -43,8 +146,7 @@ pub(crate) struct Fetcher {
     answers: mpsc::Sender<Answer>,
 }
 
-/// Both ends.
-pub(crate) fn pair() -> (Ahead, Fetcher) {
+fn pair() -> (Ahead, Fetcher) {
     let (requests, requests_in) = mpsc::channel();
     let (answers_out, answers) = mpsc::channel();
     let ahead = Ahead { requests, answers, pending: VecDeque::new(), spare: Vec::new() };
@@ -52,7 +154,7 @@ pub(crate) fn pair() -> (Ahead, Fetcher) {
 }
 
 impl Fetcher {
-    /// Reads what is asked for, until nobody can ask any more.
+    /// Serves read requests until the reader is dropped.
     pub(crate) fn run(self) {
         while let Ok(Request { file, offset, bytes, mut buf }) = self.requests.recv() {
             let read = make_room(&mut buf, FRONT_BYTES.saturating_add(bytes)).and_then(|()| {
@@ -66,7 +168,7 @@ impl Fetcher {
     }
 }
 
-/// Sets a buffer's length. A new one takes no memory for what is not used of its front.
+/// Sets a buffer's length. The unused pages of a new buffer's front take no memory.
 fn make_room(buf: &mut AlignedBuf, len: usize) -> io::Result<()> {
     if buf.capacity() < len {
         *buf = AlignedBuf::zeroed(len)?;
@@ -75,9 +177,9 @@ fn make_room(buf: &mut AlignedBuf, len: usize) -> io::Result<()> {
 }
 
 impl Ahead {
-    /// Has bytes of files read, which are to be taken next and in this order: of several, the thread goes on from one to the next without
-    /// a sleep. What was asked for before counts if it is the first of them; else it is of no use any more.
-    pub(crate) fn ask(&mut self, wanted: &[Wanted<'_>]) {
+    /// Requests reads, which are to be taken next and in this order. Earlier requests stay if they are
+    /// the first of `wanted`; otherwise they are waited for and dropped.
+    fn ask(&mut self, wanted: &[Wanted<'_>]) {
         let places = wanted.iter().map(|wanted| (wanted.number, wanted.offset));
         if !self.pending.iter().copied().eq(places.take(self.pending.len())) {
             while let Some((_, (buf, _))) = self.settle() {
@@ -86,7 +188,7 @@ impl Ahead {
         }
         for &Wanted { number, file, offset, bytes } in wanted.iter().skip(self.pending.len()) {
             let buf = self.spare.pop().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
-            // without memory, or the thread, it is read when it is needed
+            // without memory or without the thread, the reader reads it when it needs it
             let Ok(buf) = buf else { return };
             let file = Arc::clone(file);
             if self.requests.send(Request { file, offset, bytes, buf }).is_err() {
@@ -96,15 +198,15 @@ impl Ahead {
         }
     }
 
-    /// Waits for what was asked for first, if anything was.
+    /// Waits for the oldest request, if there is one.
     fn settle(&mut self) -> Option<((usize, u64), Answer)> {
         let first = self.pending.pop_front()?;
         Some((first, self.answers.recv().ok()?))
     }
 
-    /// Takes what was read of a file from an offset on, in exchange for a buffer to read into later; nothing if that was not asked
-    /// for. What was asked for before it is passed over.
-    pub(crate) fn take(&mut self, number: usize, offset: u64, buf: &mut AlignedBuf) -> Option<io::Result<usize>> {
+    /// Takes what was read of a file from `offset` on, in exchange for `buf`. Drops older requests.
+    /// Returns `None` if this place was not asked for.
+    fn take(&mut self, number: usize, offset: u64, buf: &mut AlignedBuf) -> Option<io::Result<usize>> {
         while let Some((pending, (mut found, read))) = self.settle() {
             if pending != (number, offset) {
                 self.spare.push(found);

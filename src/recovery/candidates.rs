@@ -1,21 +1,20 @@
-//! The states that recovery may begin from, the best first.
+//! The states that recovery may start from, best first.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::format::snapshot::{HEADER_BYTES, SnapshotHeader};
 use crate::ids::{Epoch, Lsn};
-use crate::io::{AlignedBuf, OpenMode, read_device_full};
+use crate::io::{NamedFile, OpenMode};
 use crate::store::layout as names;
 use crate::store::open_dir::StoreDir;
-use crate::wal::scan::scanner::Scanner;
-use crate::wal::scan::segment_set::OpenSegment;
+use crate::wal::scan::{OpenSegment, Scanner, oldest_usable, origin};
 
 /// Where replay may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Candidate {
     /// At a snapshot.
     Snapshot(SnapshotEntry),
-    /// With the empty state, at this LSN: the log goes back to the beginning.
+    /// With the empty state, at this LSN: the log goes back to its beginning.
     Origin(Lsn),
 }
 
@@ -36,7 +35,8 @@ impl Candidate {
     }
 }
 
-/// Lists them. The manifest says which snapshots count. Without any manifest, those count that the valid log passed.
+/// Lists the candidates. The manifest names the snapshots that count. Without a manifest, a snapshot
+/// counts if the valid log passes its LSN.
 pub(crate) fn list(store_dir: &StoreDir) -> Result<Vec<Candidate>> {
     if let Some(manifest) = &store_dir.manifest {
         let mut list: Vec<Candidate> = manifest.snapshots.iter().copied().map(Candidate::Snapshot).collect();
@@ -45,26 +45,23 @@ pub(crate) fn list(store_dir: &StoreDir) -> Result<Vec<Candidate>> {
         }
         return Ok(list);
     }
-    let origin = store_dir.origin()?.map(Candidate::Origin);
-    let Some(first) = store_dir.oldest_usable()? else {
+    let origin = origin(store_dir)?.map(Candidate::Origin);
+    let Some(first) = oldest_usable(store_dir)? else {
         return Ok(Vec::from_iter(origin));
     };
     let mut list = Vec::new();
     for lsn in passed(store_dir, first.header.base)?.into_iter().take(SNAPSHOTS_KEPT) {
-        let name = names::snapshot(lsn);
-        let io = |operation, e| Error::io(operation, store_dir.storage.path(&name), e);
-        let file = store_dir.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;
-        let file_bytes = file.len().map_err(|e| io("measure", e))?;
-        list.push(Candidate::Snapshot(SnapshotEntry { lsn, file_bytes }));
+        let file = NamedFile::open(&*store_dir.storage, &names::snapshot(lsn), OpenMode::Read)?;
+        list.push(Candidate::Snapshot(SnapshotEntry { lsn, file_bytes: file.len()? }));
     }
     list.extend(origin);
     Ok(list)
 }
 
-/// Which snapshots, the newest first, hold a state that the valid log passed.
+/// The snapshots whose state the valid log passes, newest first.
 ///
-/// One that was never published may hold what a later epoch cut off. Then the valid log does not pass its LSN, or only
-/// within that later epoch, which used the LSN again.
+/// A snapshot that was never published may hold what a later epoch cut off. The valid log then does
+/// not pass its LSN, or passes it only within that later epoch, which used the LSN again.
 fn passed(store_dir: &StoreDir, start: Lsn) -> Result<Vec<Lsn>> {
     let mut found = Vec::new();
     for &lsn in &store_dir.snapshots {
@@ -84,21 +81,19 @@ fn passed(store_dir: &StoreDir, start: Lsn) -> Result<Vec<Lsn>> {
     scanner.take_end()?;
     for file in store_dir.segments.iter().filter(|file| file.base >= start) {
         let header = OpenSegment::open(&*store_dir.storage, file)?.header;
-        // where nothing was cut before the first one, its base is also the end of the log before
+        // where nothing was cut before the first segment, its base is also the end of the log before it
         let uncut = file.base == start && header.previous_end == start;
         pass(file.base, if uncut { Epoch::default() } else { header.epoch });
     }
     Ok(found.into_iter().filter_map(|(lsn, _, passed)| passed.then_some(lsn)).collect())
 }
 
-/// The epoch that wrote a snapshot. One that cannot be read counts as the newest: it is found out when it is loaded.
+/// The epoch that wrote a snapshot. A damaged header counts as the newest epoch: loading the snapshot
+/// then reports the damage.
 pub(crate) fn epoch_of(store_dir: &StoreDir, lsn: Lsn) -> Result<Epoch> {
-    let name = names::snapshot(lsn);
-    let io = |operation, e| Error::io(operation, store_dir.storage.path(&name), e);
-    let file = store_dir.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;
-    let block = HEADER_BYTES.max(store_dir.storage.block_bytes() as usize);
-    let mut buf = AlignedBuf::zeroed(block).map_err(|e| io("read", e))?;
-    let read = read_device_full(&*file, &mut buf, 0).map_err(|e| io("read", e))?;
+    let file = NamedFile::open(&*store_dir.storage, &names::snapshot(lsn), OpenMode::Read)?;
+    let mut buf = file.buffer(HEADER_BYTES.max(store_dir.storage.block_bytes() as usize))?;
+    let read = file.read_device_full(&mut buf, 0)?;
     let header = SnapshotHeader::decode(buf.get(..read.min(HEADER_BYTES)).unwrap_or_default());
     Ok(header.map_or(Epoch::new(u64::MAX), |header| header.epoch))
 }

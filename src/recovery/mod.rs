@@ -1,8 +1,8 @@
-//! Recovery: from a directory to a state, a log to go on with, and a report.
+//! Recovery: from a directory to a state, a log to append to, and a report.
 //!
-//! Lock and sync what is there; load the newest snapshot that is whole; redo the log after it, repeating history; cut
-//! the log's end by starting a new epoch in a new segment; undo the losers, logging each step; make that durable. It
-//! may crash anywhere and be run again. It knows nothing of locks, threads or readers.
+//! It locks and syncs the directory; loads the newest whole snapshot; redoes the log after it; cuts the
+//! log's end by starting a new epoch in a new segment; and undoes the transactions that had not ended,
+//! which it logs and makes durable. A crash at any point leaves a directory that recovers again.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::expect_used)
@@ -10,62 +10,50 @@
 
 pub(crate) mod candidates;
 mod pending_undo;
+mod redo;
 pub(crate) mod replay;
 mod report;
 
 pub(crate) use pending_undo::{PendingUndo, undo_in_memory};
+pub(crate) use report::new_report;
 
 pub use crate::options::{Phase, Progress, RecoveryPolicy};
 pub use report::{Phases, RecoveryReport, Verdict};
 
 use crate::error::{Error, Result};
-use crate::format::manifest::SnapshotEntry;
-use crate::ids::{Epoch, Lsn, MachineTag, StoreId};
-use crate::io::sync::{Arc, Mutex, mpsc, thread};
-use crate::io::{Storage, read_ahead as ahead};
+use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
+use crate::ids::{Lsn, MachineTag, StoreId};
+use crate::io::sync::Arc;
+use crate::io::{Clock, Storage};
 use crate::machine::StateMachine;
-use crate::options::{Options, ProgressFn};
+use crate::options::Options;
 use crate::snapshot::Help;
+use crate::store::manifest_file::ManifestFile;
 use crate::store::open_dir::{Access, StoreDir};
-use crate::txn::{ActiveTransactions, guarded};
-use crate::wal::scan::scanner::{Chunk, ScanEnd, Scanner};
-use crate::wal::{Level, Log, OpenLog, Tail, prepare_manifest};
+use crate::txn::ActiveTransactions;
+use crate::wal::scan::{ScanEnd, Scanner, manifest_stand_in, oldest_usable};
+use crate::wal::{Log, OpenLog, Tail};
 use candidates::Candidate;
+use redo::Redo;
 use replay::Replay;
+use report::ProgressReporter;
 
 use std::time::Duration;
 
-/// How much of the log is replayed at once. Recovery holds three such groups at the most, beside what the machine makes of them: one being
-/// replayed, one that waits for it, and one being read.
-const GROUP_BYTES: u64 = 32 << 20;
-/// How much is replayed at once at first, while the state is small.
-const FIRST_GROUP_BYTES: u64 = 8 << 20;
-
-/// What recovery hands to the engine.
+/// What the engine starts from.
 pub(crate) struct Recovered<M: StateMachine> {
     pub(crate) state: M,
-    /// What could not be logged of the undo, for lack of room.
+    /// The part of the undo that could not be logged on a full disk.
     pub(crate) pending_undo: Option<PendingUndo<M>>,
     /// `None` when read-only.
     pub(crate) log: Option<Log>,
     pub(crate) report: RecoveryReport,
-    /// Snapshots that the manifest vouches for, the newest first.
+    /// The verified snapshots, newest first.
     pub(crate) snapshots: Vec<SnapshotEntry>,
 }
 
-/// Tells the user's callback how far it is.
-struct ProgressReporter(Option<ProgressFn>);
-
-impl ProgressReporter {
-    fn tell(&self, phase: Phase, done: u64, total: u64) {
-        if let Some(progress) = &self.0 {
-            progress(Progress { phase, done, total });
-        }
-    }
-}
-
 /// The time since the last call.
-struct Stopwatch<'a>(&'a dyn Storage, Duration);
+struct Stopwatch<'a>(&'a dyn Clock, Duration);
 
 impl Stopwatch<'_> {
     fn lap(&mut self) -> Duration {
@@ -77,6 +65,9 @@ impl Stopwatch<'_> {
 }
 
 /// Recovers a store, or creates it.
+///
+/// When it returns, the end of the log, the new epoch and the undo survive power loss, except for what
+/// is returned as `pending_undo`. A read-only open writes nothing.
 pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Options) -> Result<Recovered<M>> {
     options.validate()?;
     let mut watch = Stopwatch(&*storage, storage.monotonic());
@@ -89,14 +80,14 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
     check_is_ours::<M>(&store_dir, options)?;
     let mut report = new_report(&store_dir);
-    report.phases.attach = watch.lap();
+    report.phases.open_dir = watch.lap();
 
     let help = Help::from(options.log.background);
     let Base { mut replay, start, snapshots, origin } = load_base::<M>(&store_dir, &mut report, &reporter, help)?;
     report.phases.snapshot = watch.lap();
 
     let scanner = Scanner::new(&store_dir, start)?;
-    let end = redo(scanner, &mut replay, &mut report, &reporter, help)?;
+    let end = Redo { replay: &mut replay, report: &mut report, reporter: &reporter }.run(scanner, help)?;
     note_end(&store_dir, &end, &mut report);
     report.phases.redo = watch.lap();
 
@@ -108,47 +99,36 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
         report.phases.undo = watch.lap();
         return Ok(Recovered { state, pending_undo: None, log: None, report, snapshots });
     }
-    let root = prepare_manifest(&store_dir, &machine, &snapshots, origin)?;
+    let root = open_manifest(&store_dir, &machine, &snapshots, origin)?;
     let log = OpenLog { store_dir, root, end, machine, options: options.log.clone() }.start()?;
     report.epoch = log.epoch();
     report.phases.cut = watch.lap();
 
-    let (state, pending_undo) = undo_losers(state, table, &log, &mut report, &reporter)?;
+    let (state, pending_undo) = PendingUndo { state, table }.undo_at_open(&log, &mut report, &reporter)?;
     report.phases.undo = watch.lap();
-    // how durable writes went shows only now
+    // only now does the storage know how fast its durable writes are
     let late: Vec<_> = storage.warnings().into_iter().filter(|warning| !report.warnings.contains(warning)).collect();
     report.warnings.extend(late);
     Ok(Recovered { state, pending_undo, log: Some(log), report, snapshots })
 }
 
-pub(crate) fn new_report(store_dir: &StoreDir) -> RecoveryReport {
-    let mut warnings = store_dir.storage.warnings();
-    let other = if store_dir.manifest.is_some() { "; the other copy stood in" } else { "" };
-    warnings.extend(store_dir.manifest_faults.iter().map(|fault| format!("{fault}{other}")));
-    if store_dir.manifest.is_none() && !store_dir.is_new() {
-        warnings.push("no copy of the manifest is left; the segments and snapshots stood in".into());
-    }
-    warnings.extend(store_dir.foreign.iter().map(|name| format!("{name} is not a file of this store")));
-    RecoveryReport {
-        verdict: if store_dir.is_new() { Verdict::New } else { Verdict::Interrupted },
-        epoch: store_dir.manifest.as_ref().map_or(Epoch::default(), |m| m.epoch),
-        snapshot: None,
-        snapshot_bytes: 0,
-        end: Lsn::ZERO,
-        log_bytes: 0,
-        records: 0,
-        groups: Default::default(),
-        redone: 0,
-        undone: 0,
-        undo_steps: 0,
-        digests: 0,
-        tail: None,
-        warnings,
-        phases: Phases::default(),
-    }
+/// Opens the manifest. Without a whole copy, the segments and the verified snapshots make a new one.
+fn open_manifest(
+    store_dir: &StoreDir,
+    machine: &MachineTag,
+    snapshots: &[SnapshotEntry],
+    origin: Option<Lsn>,
+) -> Result<ManifestFile> {
+    let stand_in = manifest_stand_in(store_dir)?.map(|mut found| {
+        found.snapshots = snapshots.iter().copied().take(SNAPSHOTS_KEPT).collect();
+        found.log_start = found.snapshots.last().map_or(found.log_start, |oldest| oldest.lsn);
+        found.origin = origin;
+        found
+    });
+    store_dir.open_manifest(machine, stand_in)
 }
 
-/// Refuses a directory without a store where none is to be made, and a store of another machine.
+/// Refuses a directory without a store if none may be created, and a store of another machine.
 fn check_is_ours<M: StateMachine>(store_dir: &StoreDir, options: &Options) -> Result<()> {
     let path = store_dir.storage.path("");
     if store_dir.is_new() {
@@ -162,7 +142,7 @@ fn check_is_ours<M: StateMachine>(store_dir: &StoreDir, options: &Options) -> Re
         let reason = format!("it belongs to the machine \"{}\", not to \"{}\"", found.name, M::NAME);
         return Err(Error::NotAStore { path, reason: reason.into() });
     }
-    // without a manifest nobody knows the newest version; each segment's and snapshot's own is looked at all the same
+    // only the manifest has the newest version; segments and snapshots are checked by their own
     if store_dir.manifest.is_some() && !M::supports(found.version) {
         let what = M::NAME.into();
         return Err(Error::UnsupportedVersion { path, what, found: found.version, supported: M::VERSION });
@@ -170,55 +150,12 @@ fn check_is_ours<M: StateMachine>(store_dir: &StoreDir, options: &Options) -> Re
     Ok(())
 }
 
-/// Whose store it is and which: as the manifest says or, without any, the oldest segment that is of use.
+/// The machine and the id of the store, from the manifest or else from the oldest usable segment.
 fn owner(store_dir: &StoreDir) -> Result<Option<(MachineTag, StoreId)>> {
     if let Some(manifest) = &store_dir.manifest {
         return Ok(Some((manifest.machine.clone(), manifest.store)));
     }
-    Ok(store_dir.oldest_usable()?.map(|first| (first.header.machine, first.header.store)))
-}
-
-/// Undoes the losers, and logs that. On a disk that is full to the last byte they are undone in memory; the rest of the log's part is
-/// pending_undo, and comes before anything else is written.
-fn undo_losers<M: StateMachine>(
-    state: M,
-    table: ActiveTransactions<M::Command>,
-    log: &Log,
-    report: &mut RecoveryReport,
-    reporter: &ProgressReporter,
-) -> Result<(M, Option<PendingUndo<M>>)> {
-    if table.is_empty() {
-        return Ok((state, None));
-    }
-    report.undone = table.len() as u64;
-    let steps = |table: &ActiveTransactions<M::Command>| {
-        table.iter().map(|(_, undo)| undo.len() as u64).fold(0, u64::saturating_add)
-    };
-    let total = steps(&table);
-    let mut pending_undo = PendingUndo { state, table };
-    // the reserve is only used where the disk is full
-    let mut room = log.last_room();
-    let room = || match room.reserve() {
-        Err(Error::Full { source, .. }) => Err(Error::Full { what: "the undo of what was open", source }),
-        other => other,
-    };
-    match pending_undo.pay(room, |done| reporter.tell(Phase::Undo, done, total)) {
-        Ok(()) => {
-            log.wait(log.seal()?, Level::Durable)?;
-            report.undo_steps = total;
-            Ok((pending_undo.state, None))
-        }
-        Err(error) if error.is_full() => {
-            let (mut state, mut table) = guarded(|| (pending_undo.state.clone(), pending_undo.table.clone()))?;
-            undo_in_memory(&mut state, &mut table)?;
-            report.undo_steps = total;
-            report
-                .warnings
-                .push(format!("{error}: it is done in memory, and commits are refused until there is space"));
-            Ok((state, Some(pending_undo)))
-        }
-        Err(error) => Err(error),
-    }
+    Ok(oldest_usable(store_dir)?.map(|first| (first.header.machine, first.header.store)))
 }
 
 /// Where replay begins.
@@ -226,12 +163,12 @@ struct Base<M: StateMachine> {
     replay: Replay<M>,
     start: Lsn,
     snapshots: Vec<SnapshotEntry>,
-    /// Where the empty state was begun with, if it was.
+    /// The LSN of the empty state, if replay begins with that.
     origin: Option<Lsn>,
 }
 
-/// Loads the newest snapshot that is whole; an older one, or the empty state where the log goes back to it, stands in for
-/// one that is damaged.
+/// Loads the newest whole snapshot, or begins with the empty state if the log goes back to it. A damaged
+/// snapshot is reported as a warning.
 fn load_base<M: StateMachine>(
     store_dir: &StoreDir,
     report: &mut RecoveryReport,
@@ -241,26 +178,26 @@ fn load_base<M: StateMachine>(
     let mut first_fault = None;
     let list = candidates::list(store_dir)?;
     let store = owner(store_dir)?.map(|(_, store)| store);
-    let vouched: Vec<SnapshotEntry> = list.iter().filter_map(Candidate::entry).collect();
+    let listed: Vec<SnapshotEntry> = list.iter().filter_map(Candidate::entry).collect();
     for candidate in &list {
         let Candidate::Snapshot(entry) = candidate else {
             let Candidate::Origin(start) = candidate else { continue };
             let replay = Replay::new(M::default(), ActiveTransactions::default(), *start);
-            // whatever was vouched for before has turned out to be damaged
+            // every snapshot that was listed is damaged
             return Ok(Base { replay, start: *start, snapshots: Vec::new(), origin: Some(*start) });
         };
-        let tell = |done, total| reporter.tell(Phase::Snapshot, done, total);
-        match crate::snapshot::load::<M>(&*store_dir.storage, store, entry.lsn, help, &tell) {
+        let progress = |done, total| reporter.report(Phase::Snapshot, done, total);
+        match crate::snapshot::load::<M>(&*store_dir.storage, store, entry.lsn, help, &progress) {
             Ok(loaded) => {
                 report.snapshot = Some(loaded.header.lsn);
                 report.snapshot_bytes = loaded.file_bytes;
                 let replay = Replay::new(loaded.state, loaded.table, entry.lsn);
-                // the damaged ones before it are no longer vouched for
-                let whole = vouched.iter().copied().filter(|e| e.lsn <= entry.lsn).collect();
+                // the newer ones are damaged and are no longer listed
+                let whole = listed.iter().copied().filter(|e| e.lsn <= entry.lsn).collect();
                 return Ok(Base { replay, start: entry.lsn, snapshots: whole, origin: None });
             }
             Err(error) if error.is_corrupt() => {
-                report.warnings.push(format!("{error}; an older state stood in"));
+                report.warnings.push(format!("{error}; an older state is used"));
                 first_fault.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -272,119 +209,10 @@ fn load_base<M: StateMachine>(
     }))
 }
 
-/// Reads and replays the log. With threads, one reads, one checks what was read, and the caller decodes and applies a group of what was
-/// checked while the next one comes together.
-fn redo<M: StateMachine>(
-    mut scanner: Scanner,
-    replay: &mut Replay<M>,
-    report: &mut RecoveryReport,
-    reporter: &ProgressReporter,
-    help: Help,
-) -> Result<ScanEnd> {
-    let total = scanner.bytes_ahead();
-    let storage = scanner.storage().clone();
-    let take = |replay: &mut Replay<M>, group: &[Chunk], report: &mut RecoveryReport| -> Result<()> {
-        replay.chunks(group, |chunk| storage.path(&chunk.segment().name), report)?;
-        let bytes = group.iter().map(Chunk::bytes).fold(0, u64::saturating_add);
-        report.log_bytes = report.log_bytes.saturating_add(bytes);
-        reporter.tell(Phase::Redo, report.log_bytes, total);
-        Ok(())
-    };
-    if help == Help::None {
-        let mut read = 0;
-        loop {
-            let group = next_group(&mut scanner, &mut read)?;
-            if group.is_empty() {
-                replay.finish()?;
-                return scanner.take_end();
-            }
-            take(replay, &group, report)?;
-            group.into_iter().for_each(|chunk| scanner.reuse(chunk));
-        }
-    }
-    let (groups_out, groups_in) = mpsc::sync_channel::<Vec<Chunk>>(1);
-    let (used_out, used_in) = mpsc::channel::<Chunk>();
-    let (ends_out, ends_in) = mpsc::channel::<Result<ScanEnd>>();
-    let (ahead, fetcher) = ahead::pair();
-    scanner.read_ahead(ahead);
-    // Both threads stay until all is redone. A thread that helps to merge then comes by the heap of one that helped to decode the snapshot,
-    // as most allocators pass on what an ended thread gave up last; with the heap of a reader it would leave what it replaces unused.
-    let stay = &Mutex::new(());
-    thread::scope(|scope| {
-        let until_redone = stay.lock();
-        scope.spawn(move || {
-            fetcher.run();
-            drop(stay.lock());
-        });
-        let reader = scope.spawn(move || {
-            // whoever has gone has failed, and says so himself
-            let _ = ends_out.send(read_groups(scanner, groups_out, used_in));
-            drop(stay.lock());
-        });
-        let mut result = Ok(());
-        for group in &groups_in {
-            result = take(replay, &group, report);
-            if result.is_err() {
-                break;
-            }
-            group.into_iter().for_each(|chunk| drop(used_out.send(chunk)));
-        }
-        drop((groups_in, used_out));
-        let end = ends_in.recv().unwrap_or(Err(Error::Poisoned));
-        let redone = result.and(end).and_then(|end| replay.finish().map(|()| end));
-        drop(until_redone);
-        reader.join().map_err(|_| Error::Poisoned)?;
-        redone
-    })
-}
-
-/// Reads the whole log, in groups; where it ends is the answer. Into what was used it reads again.
-fn read_groups(
-    mut scanner: Scanner,
-    groups: mpsc::SyncSender<Vec<Chunk>>,
-    used: mpsc::Receiver<Chunk>,
-) -> Result<ScanEnd> {
-    let mut read = 0;
-    loop {
-        let group = next_group(&mut scanner, &mut read)?;
-        if group.is_empty() {
-            return scanner.take_end();
-        }
-        if groups.send(group).is_err() {
-            // the other side has failed, and its error is the one that counts
-            return Err(Error::Closed);
-        }
-        used.try_iter().for_each(|chunk| scanner.reuse(chunk));
-    }
-}
-
-/// How much of the log makes a group behind so much of it: a third, within the bounds.
-fn group_bytes(read: u64) -> u64 {
-    (read / 3).clamp(FIRST_GROUP_BYTES, GROUP_BYTES)
-}
-
-/// Reads on until there is a group, or the log seems to end: it is redone while the rest is searched. Nothing is left where it has
-/// ended already.
-fn next_group(scanner: &mut Scanner, total: &mut u64) -> Result<Vec<Chunk>> {
-    let (mut group, mut bytes) = (Vec::new(), 0u64);
-    let wanted = group_bytes(*total);
-    while bytes < wanted {
-        let Some(mut chunk) = scanner.next_chunk()? else { break };
-        bytes = bytes.saturating_add(chunk.bytes());
-        scanner.pack(&mut chunk);
-        group.push(chunk);
-        if scanner.is_at_fault() {
-            break;
-        }
-    }
-    *total = total.saturating_add(bytes);
-    Ok(group)
-}
-
-/// Recovers in memory from one candidate alone, for those who check whether each of them holds.
+/// Recovers in memory from this candidate alone. A check of the whole store tries each of them.
 ///
 /// # Errors
-/// What recovery would answer, were this the only state to begin from.
+/// Those of a recovery that could begin only here.
 pub(crate) fn rehearse<M: StateMachine>(store_dir: &StoreDir, candidate: Candidate) -> Result<M> {
     let (mut report, reporter) = (new_report(store_dir), ProgressReporter(None));
     let mut replay = match candidate {
@@ -395,18 +223,19 @@ pub(crate) fn rehearse<M: StateMachine>(store_dir: &StoreDir, candidate: Candida
             Replay::new(loaded.state, loaded.table, entry.lsn)
         }
     };
-    redo(Scanner::new(store_dir, candidate.start())?, &mut replay, &mut report, &reporter, Help::Threads)?;
+    let scanner = Scanner::new(store_dir, candidate.start())?;
+    Redo { replay: &mut replay, report: &mut report, reporter: &reporter }.run(scanner, Help::Threads)?;
     undo_in_memory(&mut replay.state, &mut replay.table)?;
     Ok(replay.state)
 }
 
-/// What stands behind the end of the log that looks like an interrupted write; nothing where the store was closed.
+/// Whether the store was closed and, if it was not, the interrupted write past the end of the log.
 pub(crate) fn torn_tail(store_dir: &StoreDir, end: &ScanEnd) -> (bool, Option<Tail>) {
     let clean = store_dir.manifest.as_ref().is_some_and(|m| m.clean_end != Lsn::ZERO && m.clean_end == end.end);
     (clean, end.tail.clone().filter(|tail| tail.torn && !clean))
 }
 
-/// Judges in what state the store was left.
+/// Reports the state in which the store was found.
 fn note_end(store_dir: &StoreDir, end: &ScanEnd, report: &mut RecoveryReport) {
     report.end = end.end;
     if report.verdict == Verdict::New {

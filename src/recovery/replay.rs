@@ -1,4 +1,4 @@
-//! Redo: repeating history, record by record, and knowing who has not ended.
+//! Redo: repeats history record by record, and tracks the transactions that have not ended.
 
 use super::report::RecoveryReport;
 use crate::error::{Error, Result};
@@ -6,54 +6,53 @@ use crate::format::record::Record;
 use crate::ids::{Lsn, TxnId};
 use crate::machine::{DecodeError, StateMachine};
 use crate::txn::{ActiveTransactions, UndoEntry, guarded, undo_last};
-use crate::wal::scan::reader::records_of;
-use crate::wal::scan::scanner::Chunk;
+use crate::wal::scan::{Chunk, records_of};
 use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-/// How many points may wait for their digests: one of the checkpoint under way, one taken in between. One that a crash left
-/// without its digest is pushed out by those that follow.
+/// The most points that wait for their digests: one of the current checkpoint, and one taken in between.
+/// A point that a crash left without its digest is pushed out by later ones.
 const POINTS_KEPT: usize = 2;
 
 /// The state and the active transaction table, as of some LSN.
 pub(crate) struct Replay<M: StateMachine> {
     pub(crate) state: M,
     pub(crate) table: ActiveTransactions<M::Command>,
-    /// Frozen copies, to be compared with the digests that follow.
+    /// Frozen copies of the state, to be compared with the digests that follow.
     points: VecDeque<(Lsn, M)>,
-    /// The last LSN whose state is known to be that of the log's writer.
+    /// The last LSN at which the state is known to be that of the log's writer.
     agreed: Lsn,
-    /// Of the machine that wrote what was redone last. What it put off is carried out before another version's.
+    /// The version of the machine that wrote the last commands. What is buffered of them is applied before
+    /// those of another version.
     version: Option<u32>,
 }
 
-/// Commands that follow one another in the log, but for those of other transactions that are part of it too, and whose inverses nobody
-/// will need.
+/// Consecutive commands whose inverses are not needed, to be redone at once.
 #[derive(Default)]
-struct Run<'a> {
+struct Batch<'a> {
     commands: Vec<&'a [u8]>,
     lsns: Vec<Lsn>,
-    /// How many transactions end in it.
-    ends: u64,
+    /// The number of transactions that commit in it.
+    commits: u64,
 }
 
-impl<'a> Run<'a> {
+impl<'a> Batch<'a> {
     fn push(&mut self, lsn: Lsn, command: &'a [u8]) {
         self.lsns.push(lsn);
         self.commands.push(command);
     }
 }
 
-/// The transactions that begin and commit in these chunks and have undone nothing: no inverse of theirs is ever needed. Their first
-/// records must be here, for those are what opens a transaction.
+/// The transactions that begin and commit in these chunks and undo nothing. Their inverses are never
+/// needed. The first record must be here, because it opens the transaction.
 fn settled_in(chunks: &[Chunk]) -> HashSet<TxnId> {
     let mut open = HashSet::new();
     let mut settled = HashSet::new();
     for (lsn, bytes) in chunks.iter().flat_map(records_of).flatten() {
         match Record::decode(lsn, bytes) {
             Some(Record::Update { txn, .. }) if txn.first_lsn() == lsn => drop(open.insert(txn)),
-            // what comes behind a rollback is not looked at: the transaction is replayed step by step
+            // a transaction that undoes something is replayed step by step
             Some(Record::Clr { txn, .. }) => drop(open.remove(&txn)),
             Some(Record::Commit { txn, .. }) if open.remove(&txn) => drop(settled.insert(txn)),
             _ => {}
@@ -62,15 +61,15 @@ fn settled_in(chunks: &[Chunk]) -> HashSet<TxnId> {
     settled
 }
 
-/// Why a record cannot be replayed: in any case damage, or a machine that breaks its law.
+/// Why a record cannot be replayed: the log is damaged, or the machine is not deterministic.
 pub(crate) type Fault = std::borrow::Cow<'static, str>;
 
-/// Why replay ends before its end: at which record.
+/// Why replay stops early, and at which record.
 enum Stop {
     Damage(Lsn, Fault),
-    /// The digest in this record is not that of the state at the point.
+    /// The digest in the first record differs from that of the state at the second LSN.
     Diverged(Lsn, Lsn),
-    /// From there on the log is that of a machine of a version which this one cannot replay.
+    /// The log from there on is of a version that this machine cannot replay.
     Version(Lsn, u32),
 }
 
@@ -80,20 +79,20 @@ impl From<(Lsn, Fault)> for Stop {
     }
 }
 
-const UNKNOWN: &str = "the record is of no known kind";
-const REJECTED: &str = "the machine rejects a command that it had carried out";
+const UNKNOWN: &str = "the record is of an unknown kind";
+const REJECTED: &str = "the machine rejects a command that it had accepted";
 
 fn unreadable(error: DecodeError) -> Fault {
     format!("the command cannot be read: {error}").into()
 }
 
 impl<M: StateMachine> Replay<M> {
-    /// To begin at this LSN with a state.
+    /// A replay that begins at `start` with this state and these open transactions.
     pub(crate) fn new(state: M, table: ActiveTransactions<M::Command>, start: Lsn) -> Self {
         Replay { state, table, points: VecDeque::new(), agreed: start, version: None }
     }
 
-    /// Replays all records of chunks that follow one another. After the last of them comes [`finish`](Self::finish).
+    /// Replays all records of consecutive chunks. After the last chunks, call [`finish`](Self::finish).
     ///
     /// # Errors
     /// [`Error::Corrupt`] with the LSN of the first record that does not fit; [`Error::Diverged`]; [`Error::UnsupportedVersion`].
@@ -103,7 +102,7 @@ impl<M: StateMachine> Replay<M> {
         path: impl Fn(&Chunk) -> PathBuf,
         report: &mut RecoveryReport,
     ) -> Result<()> {
-        // a panic of the machine must not pass through as if it were ours: it is told as what it is
+        // a panic of the machine becomes `Poisoned`
         let replayed = catch_unwind(AssertUnwindSafe(|| self.group(chunks, report)));
         let found = |lsn: Lsn| {
             let at = chunks.partition_point(|chunk| chunk.first_lsn() <= lsn).saturating_sub(1);
@@ -127,14 +126,14 @@ impl<M: StateMachine> Replay<M> {
         }
     }
 
-    /// Gathers what may be redone at once, in the order of the log, and carries it out before each record that may not.
+    /// Buffers the commands that may be redone at once, and applies them before each record that may not.
     fn group(&mut self, chunks: &[Chunk], report: &mut RecoveryReport) -> Result<(), Stop> {
-        let mut run = Run::default();
+        let mut batch = Batch::default();
         let mut settled = None;
         for (at, chunk) in chunks.iter().enumerate() {
             let version = chunk.machine_version;
             if self.version.is_some_and(|before| before != version) {
-                self.redo(&mut run, report)?;
+                self.redo(&mut batch, report)?;
                 self.state.finish_redo();
             }
             self.version = Some(version);
@@ -148,27 +147,27 @@ impl<M: StateMachine> Replay<M> {
                 let record = Record::decode(lsn, bytes).ok_or((lsn, UNKNOWN.into()))?;
                 match record {
                     Record::Execute { command, .. } => {
-                        run.push(lsn, command);
-                        run.ends = run.ends.saturating_add(1);
+                        batch.push(lsn, command);
+                        batch.commits = batch.commits.saturating_add(1);
                         continue;
                     }
                     Record::Update { txn, command } => {
                         let settled = settled.get_or_insert_with(|| settled_in(chunks.get(at..).unwrap_or_default()));
                         if settled.contains(&txn) {
-                            run.push(lsn, command);
+                            batch.push(lsn, command);
                             continue;
                         }
                     }
                     Record::Commit { txn, .. } if settled.as_mut().is_some_and(|settled| settled.remove(&txn)) => {
-                        run.ends = run.ends.saturating_add(1);
+                        batch.commits = batch.commits.saturating_add(1);
                         continue;
                     }
                     _ => {}
                 }
-                self.redo(&mut run, report)?;
+                self.redo(&mut batch, report)?;
                 self.state.finish_redo();
                 match record {
-                    // another version may well save the same state in other bytes
+                    // another version may save the same state in other bytes
                     Record::Point | Record::Digest { .. } if version != M::VERSION => {}
                     Record::Point => self.keep(lsn),
                     Record::Digest { point, digest } => self.compare(lsn, point, digest, report)?,
@@ -176,15 +175,15 @@ impl<M: StateMachine> Replay<M> {
                 }
             }
         }
-        Ok(self.redo(&mut run, report)?)
+        Ok(self.redo(&mut batch, report)?)
     }
 
-    /// Carries out what the machine has put off. Nobody looks at the state before that.
+    /// Applies what the machine has buffered. Until then the state must not be read.
     pub(crate) fn finish(&mut self) -> Result<()> {
         guarded(|| self.state.finish_redo())
     }
 
-    /// Replays a single record. Where that fails the state is thrown away.
+    /// Replays a single record. After an error the state must not be used.
     pub(crate) fn one(
         &mut self,
         lsn: Lsn,
@@ -215,29 +214,32 @@ impl<M: StateMachine> Replay<M> {
         }
     }
 
-    /// Redoes what was gathered, all at once.
-    fn redo(&mut self, run: &mut Run<'_>, report: &mut RecoveryReport) -> Result<(), (Lsn, Fault)> {
-        if !run.commands.is_empty() {
-            self.state.redo(&run.commands, self.version.unwrap_or_default()).map_err(|fault| {
-                let lsn = run.lsns.get(fault.index).copied().unwrap_or_default();
+    /// Redoes the batch at once.
+    fn redo(&mut self, batch: &mut Batch<'_>, report: &mut RecoveryReport) -> Result<(), (Lsn, Fault)> {
+        debug_assert_eq!(batch.commands.len(), batch.lsns.len(), "each command has an LSN");
+        debug_assert!(batch.lsns.is_sorted(), "the log is replayed in order");
+        if !batch.commands.is_empty() {
+            self.state.redo(&batch.commands, self.version.unwrap_or_default()).map_err(|fault| {
+                let lsn = batch.lsns.get(fault.index).copied().unwrap_or_default();
                 (lsn, fault.unreadable.map_or(REJECTED.into(), unreadable))
             })?;
         }
-        report.redone = report.redone.saturating_add(std::mem::take(&mut run.ends));
-        run.commands.clear();
-        run.lsns.clear();
+        report.redone = report.redone.saturating_add(std::mem::take(&mut batch.commits));
+        batch.commands.clear();
+        batch.lsns.clear();
         Ok(())
     }
 
-    /// Keeps the state of this place for the digest that may follow.
+    /// Keeps a copy of the state at this LSN for the digest that may follow.
     fn keep(&mut self, lsn: Lsn) {
+        debug_assert!(self.points.back().is_none_or(|(last, _)| *last < lsn), "the points come in order");
         self.points.push_back((lsn, self.state.clone()));
         if self.points.len() > POINTS_KEPT {
             self.points.pop_front();
         }
     }
 
-    /// Compares the state at a point with its digest. Where replay began behind the point, there is nothing to compare.
+    /// Compares the state at a point with its digest. If replay began past the point, it does nothing.
     fn compare(&mut self, lsn: Lsn, point: Lsn, digest: u64, report: &mut RecoveryReport) -> Result<(), Stop> {
         let Some(at) = self.points.iter().position(|(kept, _)| *kept == point) else { return Ok(()) };
         let Some((_, state)) = self.points.remove(at) else { return Ok(()) };
@@ -252,7 +254,7 @@ impl<M: StateMachine> Replay<M> {
 
     fn record(&mut self, lsn: Lsn, record: Record<'_>, version: u32, report: &mut RecoveryReport) -> Result<(), Fault> {
         match record {
-            // the caller's
+            // these are the caller's task
             Record::Execute { .. } | Record::Point | Record::Digest { .. } => {}
             Record::Update { txn, command } => {
                 if self.table.undo_list(txn).is_none() && txn.first_lsn() != lsn {
@@ -265,7 +267,7 @@ impl<M: StateMachine> Replay<M> {
             Record::Clr { txn, undo_next } => {
                 let next = undo_last(&mut self.state, &mut self.table, txn).map_err(|fault| fault.reason())?;
                 if next != undo_next {
-                    return Err("the record does not undo what the transaction did last".into());
+                    return Err("the record does not undo the transaction's last effect".into());
                 }
             }
             Record::Commit { txn, .. } => {
@@ -274,14 +276,14 @@ impl<M: StateMachine> Replay<M> {
             }
             Record::Abort { txn } => {
                 if self.end(txn)? > 0 {
-                    return Err("the transaction ended its rollback before all was undone".into());
+                    return Err("the transaction ended its rollback before everything was undone".into());
                 }
             }
         }
         Ok(())
     }
 
-    /// Carries a logged command out. Returns its inverse.
+    /// Applies a logged command. Returns its inverse.
     fn apply(&mut self, command: &[u8], version: u32) -> Result<M::Command, Fault> {
         let command = M::decode(command, version).map_err(unreadable)?;
         match self.state.apply(&command) {
@@ -290,7 +292,7 @@ impl<M: StateMachine> Replay<M> {
         }
     }
 
-    /// Ends a transaction. Returns how many of its effects still stand.
+    /// Ends a transaction. Returns the number of its effects that are not undone.
     fn end(&mut self, txn: TxnId) -> Result<usize, Fault> {
         let undo = self.table.end(txn).ok_or("the record ends a transaction that is not open")?;
         Ok(undo.len())
@@ -307,11 +309,11 @@ mod tests {
     use crate::options::Background;
     use crate::options::Options;
     use crate::recovery::candidates;
-    use crate::recovery::new_report;
+    use crate::recovery::report::new_report;
     use crate::sim::Rng;
     use crate::sim::SimDisk;
     use crate::store::open_dir::{Access, StoreDir};
-    use crate::wal::scan::scanner::Scanner;
+    use crate::wal::scan::Scanner;
     use std::time::Duration;
 
     #[test]

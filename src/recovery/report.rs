@@ -1,20 +1,23 @@
 //! What recovery found and did, for people and for programs.
 
 use crate::ids::{Epoch, Lsn};
+use crate::options::{Phase, Progress, ProgressFn};
+use crate::store::open_dir::StoreDir;
 use crate::wal::{BatchSizes, Tail};
 use std::fmt;
 use std::time::Duration;
 
-/// In what state the store was found.
+/// The state in which the store was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There was none: it was created.
+    /// There was no store, and one was created.
     New,
     /// It had been closed.
     Clean,
-    /// It had not been closed; the log ends with a whole frame.
+    /// It had not been closed. The log ends with a whole frame.
     Interrupted,
-    /// It had not been closed, and the last write is not whole. Nothing acknowledged is missing.
+    /// It had not been closed, and its last write is incomplete. Nothing acknowledged as durable is
+    /// missing.
     TornTail,
 }
 
@@ -29,62 +32,64 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The time that each phase took.
+/// The time that each phase of recovery took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
-    /// Locking, syncing and listing.
-    pub attach: Duration,
+    /// Locking, syncing and listing the directory, and reading the manifest.
+    pub open_dir: Duration,
     /// Loading the snapshot.
     pub snapshot: Duration,
     /// Reading the log and redoing it.
     pub redo: Duration,
     /// Cutting the log's end and starting a new segment.
     pub cut: Duration,
-    /// Undoing losers.
+    /// Undoing the transactions that had not ended, and making that durable.
     pub undo: Duration,
 }
 
 impl Phases {
-    /// All of them.
+    /// The sum of all phases.
     pub fn total(&self) -> Duration {
-        [self.attach, self.snapshot, self.redo, self.cut, self.undo].iter().sum()
+        [self.open_dir, self.snapshot, self.redo, self.cut, self.undo].iter().sum()
     }
 }
 
 /// What recovery found and did.
+///
+/// Its `Display` is a summary in one line.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RecoveryReport {
-    /// In what state the store was found.
+    /// The state in which the store was found.
     pub verdict: Verdict,
-    /// The count of opens, this one included; unchanged when read-only.
+    /// The number of opens so far, including this one. A read-only open does not count.
     pub epoch: Epoch,
-    /// The LSN of the snapshot that was loaded, if one was.
+    /// The LSN of the snapshot that was loaded. `None` if recovery began with the empty state.
     pub snapshot: Option<Lsn>,
-    /// Its size, in bytes.
+    /// The size of that snapshot in bytes. 0 if none was loaded.
     pub snapshot_bytes: u64,
-    /// Where the log ended.
+    /// The LSN at which the log ended.
     pub end: Lsn,
-    /// Log read, in bytes.
+    /// The size of the log that was read, in bytes.
     pub log_bytes: u64,
-    /// Records read.
+    /// The number of records that were read.
     pub records: u64,
-    /// How many of them each frame held.
+    /// The distribution of the number of records in a frame.
     pub groups: BatchSizes,
-    /// Transactions whose commit was found.
+    /// The number of transactions that were redone: their commit records were found.
     pub redone: u64,
-    /// Transactions that had no end record, and were undone.
+    /// The number of transactions that were undone: they had no end record.
     pub undone: u64,
-    /// Effects of theirs that were undone.
+    /// The number of effects that were undone for these.
     pub undo_steps: u64,
-    /// Digests in the log that the state was compared with, and found to agree.
+    /// The number of state digests in the log that the replayed state was compared and agreed with.
     pub digests: u64,
-    /// What lay behind the end of the log and was cut, if it was a write that had not been completed.
+    /// The incomplete write that was found past the end of the log and cut. `None` if there was none.
     pub tail: Option<Tail>,
-    /// Sentences about what is not as it should be, though nothing was lost: a damaged copy that another stood in for, a
-    /// foreign file, a file system without the needed promises.
+    /// Problems that cost no data, a sentence each: a damaged copy that another one replaced, a foreign
+    /// file, a file system without the needed promises.
     pub warnings: Vec<String>,
-    /// Where the time went.
+    /// The time that each phase took.
     pub phases: Phases,
 }
 
@@ -97,5 +102,44 @@ impl fmt::Display for RecoveryReport {
         write!(f, "; {} records in {} bytes of log", self.records, self.log_bytes)?;
         write!(f, "; {} transactions redone, {} undone in {} steps", self.redone, self.undone, self.undo_steps)?;
         write!(f, "; {:.3} s", self.phases.total().as_secs_f64())
+    }
+}
+
+/// The report of a recovery that begins with this directory.
+pub(crate) fn new_report(store_dir: &StoreDir) -> RecoveryReport {
+    let mut warnings = store_dir.storage.warnings();
+    let other = if store_dir.manifest.is_some() { "; the other copy is used" } else { "" };
+    warnings.extend(store_dir.manifest_faults.iter().map(|fault| format!("{fault}{other}")));
+    if store_dir.manifest.is_none() && !store_dir.is_new() {
+        warnings.push("no copy of the manifest is left; the segments and snapshots are used instead".into());
+    }
+    warnings.extend(store_dir.foreign.iter().map(|name| format!("{name} is not a file of this store")));
+    RecoveryReport {
+        verdict: if store_dir.is_new() { Verdict::New } else { Verdict::Interrupted },
+        epoch: store_dir.manifest.as_ref().map_or(Epoch::default(), |m| m.epoch),
+        snapshot: None,
+        snapshot_bytes: 0,
+        end: Lsn::ZERO,
+        log_bytes: 0,
+        records: 0,
+        groups: Default::default(),
+        redone: 0,
+        undone: 0,
+        undo_steps: 0,
+        digests: 0,
+        tail: None,
+        warnings,
+        phases: Phases::default(),
+    }
+}
+
+/// Reports progress to the user's callback, if there is one.
+pub(super) struct ProgressReporter(pub(super) Option<ProgressFn>);
+
+impl ProgressReporter {
+    pub(super) fn report(&self, phase: Phase, done: u64, total: u64) {
+        if let Some(progress) = &self.0 {
+            progress(Progress { phase, done, total });
+        }
     }
 }

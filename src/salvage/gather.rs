@@ -11,7 +11,7 @@ use crate::machine::StateMachine;
 use crate::recovery::replay::{Fault, Replay};
 use crate::recovery::{RecoveryReport, new_report, undo_in_memory};
 use crate::txn::{ActiveTransactions, guarded};
-use crate::wal::scan::scanner::Chunk;
+use crate::wal::scan::Chunk;
 use std::collections::BTreeMap;
 
 /// A state that was put together, and what there is to say of it. The report's findings about the log are in here, as another

@@ -10,7 +10,7 @@ use crate::machine::StateMachine;
 use crate::store::layout as names;
 use crate::store::manifest_file::read_each;
 use crate::store::open_dir::StoreDir;
-use crate::wal::scan::segment_set::OpenSegment;
+use crate::wal::scan::OpenSegment;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The files that are of use.

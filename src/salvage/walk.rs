@@ -6,8 +6,7 @@
 use super::inventory::Inventory;
 use crate::error::{Error, Result};
 use crate::ids::{Lsn, SegmentId};
-use crate::wal::scan::scanner::{Chunk, Scanner};
-use crate::wal::scan::segment_set::{OpenSegment, check_sequence};
+use crate::wal::scan::{Chunk, Known, OpenSegment, Scanner, check_sequence};
 use std::collections::VecDeque;
 
 /// The next of what is there.
@@ -125,7 +124,8 @@ impl<'a> Walker<'a> {
 
 fn scan(inventory: &Inventory, run: Run, start: Lsn) -> Scanner {
     let clean_end = inventory.store_dir.manifest.as_ref().map(|m| m.clean_end);
-    Scanner::over(inventory.storage().clone(), run.segments, start, inventory.watermark(), clean_end)
+    let known = Known { watermark: inventory.watermark(), clean_end };
+    Scanner::over(inventory.storage().clone(), run.segments, start, known)
 }
 
 fn runs(inventory: &Inventory, segments: &[OpenSegment]) -> VecDeque<Run> {

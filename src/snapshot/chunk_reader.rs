@@ -1,60 +1,58 @@
-//! The chunks of a snapshot file, one at a time, each checked.
+//! The chunks of a snapshot file, read one at a time and checked.
 
 use crate::error::{Error, Result};
-use crate::format::HeaderFault;
 use crate::format::bytes::round_up;
 use crate::format::snapshot::{
     CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, HEADER_BYTES, SnapshotEnd, SnapshotHeader, begin_checksum,
     chunk_checksum, decode_chunk_header,
 };
 use crate::ids::{Lsn, StoreId};
-use crate::io::read_ahead as ahead;
-use crate::io::read_ahead::{Ahead, Wanted};
+use crate::io::read_ahead::{Fetcher, Filled, READS_AHEAD, SequentialReader, Wanted};
 use crate::io::sync::{Arc, Mutex, mpsc};
-use crate::io::{AlignedBuf, File, OpenMode, Storage};
+use crate::io::{AlignedBuf, NamedFile, OpenMode, Storage};
 use crate::snapshot::io_pacing::IoPacing;
+use crate::store::manifest_file::header_error;
 use std::io;
-use std::path::PathBuf;
 
-/// How much is read at once.
+/// The size of one read, unless a chunk is larger. It holds the largest chunk that is accepted, and is
+/// large enough that a device reads at its sequential rate.
 const READ_BYTES: u64 = 4 << 20;
+
 /// A snapshot file being read.
 pub(super) struct Source {
     pub(super) header: SnapshotHeader,
     pub(super) chunks: Chunks,
 }
 
-/// Its chunks, in order.
+/// The chunks of a file, in order.
 pub(super) struct Chunks {
-    file: Arc<dyn File>,
-    path: PathBuf,
+    file: NamedFile,
     store: StoreId,
     lsn: Lsn,
     written: Written,
-    /// What was read ahead, and where in the file it begins.
+    /// The bytes around `offset`, and where in the file they begin.
     window: Arc<Window>,
     window_offset: u64,
-    /// Windows that nobody holds any more, to be read into again.
+    /// Free buffers.
     pool: Pool,
-    /// Reads ahead, if there is a thread for it.
-    ahead: Option<Ahead>,
+    reader: SequentialReader,
     block_bytes: u64,
     /// Where the next chunk begins.
     offset: u64,
     index: u32,
     checksums: crc32fast::Hasher,
     totals: SnapshotEnd,
-    /// The kind of the chunk before; once that is the end, the file was whole.
+    /// The kind of the chunk before. Once that is the end, the file was whole.
     before: Option<ChunkKind>,
 }
 
 type Pool = Arc<Mutex<Vec<AlignedBuf>>>;
 
-/// Memory that was read into. It goes back where it came from with the last piece of it.
+/// A buffer that was read into. It returns to the pool when its last piece is dropped.
 struct Window {
-    /// Empty only while it is dropped.
+    /// `None` in the first, empty window and while it is dropped.
     buf: Option<AlignedBuf>,
-    /// Where in it the bytes begin.
+    /// Where in the buffer the bytes begin.
     base: usize,
     pool: Pool,
 }
@@ -71,30 +69,33 @@ impl Drop for Window {
     }
 }
 
-/// How much of a file is there to be read.
+/// How much of a file there is to read.
 pub(super) struct Written {
     bytes: u64,
-    /// Tells how much it has become, as long as it is being written.
+    /// Reports the durable length, while the file is being written.
     more: Option<mpsc::Receiver<u64>>,
     pacing: IoPacing,
 }
 
 impl Written {
     pub(super) fn whole(bytes: u64) -> Written {
-        Written { bytes, more: None, pacing: IoPacing::WHOLE }
+        Written { bytes, more: None, pacing: IoPacing::UNPACED }
     }
 
     pub(super) fn so_far(more: mpsc::Receiver<u64>, pacing: IoPacing) -> Written {
         Written { bytes: 0, more: Some(more), pacing }
     }
 
-    /// Waits until it is that much, or all.
+    /// Waits until there are that many bytes, or the writer has ended.
     fn wait_for(&mut self, bytes: u64) {
         while self.bytes < bytes
             && let Some(more) = &self.more
         {
             match more.recv() {
-                Ok(bytes) => self.bytes = bytes,
+                Ok(bytes) => {
+                    debug_assert!(bytes >= self.bytes, "a file that is being written only grows");
+                    self.bytes = bytes;
+                }
                 Err(_) => self.more = None,
             }
         }
@@ -104,7 +105,7 @@ impl Written {
 /// The content of one chunk.
 pub(super) struct Piece {
     window: Arc<Window>,
-    /// Where what is left of the content begins, and its length.
+    /// Where the unread rest of the content begins, and its length.
     at: usize,
     len: usize,
     pub(super) kind: ChunkKind,
@@ -113,7 +114,9 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// Marks the first `amount` bytes as read.
     pub(super) fn consume(&mut self, amount: usize) {
+        debug_assert!(amount <= self.len, "no more is consumed than was there");
         let amount = amount.min(self.len);
         self.at = self.at.saturating_add(amount);
         self.len = self.len.saturating_sub(amount);
@@ -131,36 +134,33 @@ impl Source {
         Self::of(storage, name, None)
     }
 
-    /// Reads a file as it is being written.
+    /// Opens a file that is still being written.
     pub(super) fn of_written(storage: &dyn Storage, name: &str, written: Written) -> Result<Source> {
         Self::of(storage, name, Some(written))
     }
 
     fn of(storage: &dyn Storage, name: &str, written: Option<Written>) -> Result<Source> {
-        let path = storage.path(name);
-        let io = |operation, e| Error::io(operation, path.clone(), e);
-        let file = match storage.open(name, OpenMode::Read) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::corrupt(path, 0, None, "the snapshot is missing"));
+        let file = match NamedFile::open(storage, name, OpenMode::Read) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::corrupt(storage.path(name), 0, None, "the snapshot is missing"));
             }
-            other => other.map_err(|e| io("open", e))?,
+            other => other?,
         };
         let written = match written {
             Some(written) => written,
-            None => Written::whole(file.len().map_err(|e| io("measure", e))?),
+            None => Written::whole(file.len()?),
         };
         let pool = Pool::default();
         let window = Arc::new(Window { buf: None, base: 0, pool: Arc::clone(&pool) });
         let mut chunks = Chunks {
             file,
-            path: path.clone(),
             store: StoreId::default(),
             lsn: Lsn::ZERO,
             written,
             window,
             window_offset: 0,
             pool,
-            ahead: None,
+            reader: SequentialReader::default(),
             block_bytes: u64::from(storage.block_bytes()),
             offset: 0,
             index: 0,
@@ -169,13 +169,8 @@ impl Source {
             before: None,
         };
         chunks.fill(0, HEADER_BYTES)?;
-        let header = SnapshotHeader::decode(chunks.window.bytes()).map_err(|fault| match fault {
-            HeaderFault::Bad(reason) => Error::corrupt(path.clone(), 0, None, reason),
-            HeaderFault::Version(found) => {
-                let supported = u32::from(crate::format::FORMAT_VERSION);
-                Error::UnsupportedVersion { path: path.clone(), what: "format".into(), found, supported }
-            }
-        })?;
+        let header = SnapshotHeader::decode(chunks.window.bytes());
+        let header = header.map_err(|fault| header_error(storage, name, fault))?;
         chunks.offset = HEADER_BYTES as u64;
         (chunks.store, chunks.lsn) = (header.store, header.lsn);
         Ok(Source { header, chunks })
@@ -184,11 +179,13 @@ impl Source {
 
 impl Chunks {
     fn damage(&self, reason: &'static str) -> Error {
-        Error::corrupt(self.path.clone(), self.offset, Some(self.lsn), reason)
+        Error::corrupt(self.file.path().to_owned(), self.offset, Some(self.lsn), reason)
     }
 
-    /// Sees to it that `len` bytes from `offset` on are in the window, as far as the file goes. Returns where they begin in it.
+    /// Brings `len` bytes from `offset` on into the window, as far as the file goes. Returns where in
+    /// the window they begin.
     fn fill(&mut self, offset: u64, len: usize) -> Result<usize> {
+        debug_assert!(offset >= self.window_offset, "a snapshot is read from front to back");
         let at = offset.saturating_sub(self.window_offset);
         if at.saturating_add(len as u64) <= self.window.bytes().len() as u64 {
             return Ok(usize::try_from(at).unwrap_or(usize::MAX));
@@ -199,68 +196,61 @@ impl Chunks {
         self.written.wait_for(start.saturating_add(want));
         let want = want.min(self.written.bytes.saturating_sub(start));
         let want = usize::try_from(round_up(want, self.block_bytes)).unwrap_or(usize::MAX);
-        // what the window holds from there on is not read again
+        // what the window already holds from there on is not read again
         let kept = start.checked_sub(self.window_offset).and_then(|at| usize::try_from(at).ok());
         let kept = kept.and_then(|at| self.window.bytes().get(at..)).unwrap_or_default();
         let kept = if kept.len().is_multiple_of(usize::try_from(self.block_bytes).unwrap_or(1)) { kept } else { &[] };
-        let io = |e| Error::io_at("read", self.path.clone(), start, e);
+        let io = |e| Error::io_at("read", self.file.path().to_owned(), start, e);
         let spare = self.pool.lock().pop();
         let mut buf = spare.map_or_else(|| AlignedBuf::with_capacity(want), Ok).map_err(io)?;
         let from = start.saturating_add(kept.len() as u64);
-        let was_ahead = self.ahead.as_mut().and_then(|ahead| ahead.take(0, from, &mut buf));
-        let (base, read) = match was_ahead {
-            Some(read) if kept.len() <= ahead::FRONT_BYTES => {
-                (ahead::FRONT_BYTES.saturating_sub(kept.len()), read.map_err(io)?)
-            }
-            _ => {
-                // what it held before is overwritten, and not cleared
-                buf.resize(want.max(kept.len())).map_err(io)?;
-                let room = buf.get_mut(kept.len()..).unwrap_or_default();
-                (0, self.written.pacing.read(&*self.file, room, from).map_err(io)?)
-            }
-        };
-        let behind = base.saturating_add(kept.len());
-        if let Some(front) = buf.get_mut(base..behind) {
-            front.copy_from_slice(kept);
-        }
-        buf.resize(behind.saturating_add(read)).map_err(io)?;
-        let next = from.saturating_add(read as u64);
-        if let Some(ahead) = self.ahead.as_mut().filter(|_| read > 0) {
-            let file = &self.file;
-            let wanted = [next, next.saturating_add(round_up(READ_BYTES, self.block_bytes))].map(|offset| {
-                let more = round_up(self.written.bytes.saturating_sub(offset).min(READ_BYTES), self.block_bytes);
-                Wanted { number: 0, file, offset, bytes: usize::try_from(more).unwrap_or(0) }
-            });
-            let there = wanted.iter().take_while(|wanted| wanted.bytes > 0).count();
-            ahead.ask(wanted.get(..there).unwrap_or_default());
+        let file = self.file.file();
+        let wanted = Wanted { number: 0, file, offset: from, bytes: want.max(kept.len()) };
+        let pacing = self.written.pacing;
+        let read_now = |room: &mut [u8], offset| pacing.read(&**file, room, offset);
+        let Filled { base, read } = self.reader.fill(&mut buf, kept, &wanted, read_now).map_err(io)?;
+        if read > 0 {
+            self.prefetch(from.saturating_add(read as u64));
         }
         self.window = Arc::new(Window { buf: Some(buf), base, pool: Arc::clone(&self.pool) });
         self.window_offset = start;
         Ok(usize::try_from(inside).unwrap_or(usize::MAX))
     }
 
-    /// Has another thread read ahead.
-    pub(super) fn read_ahead(&mut self, ahead: Ahead) {
-        self.ahead = Some(ahead);
+    /// Prefetches the next windows of the file from `offset` on.
+    fn prefetch(&mut self, offset: u64) {
+        let window = round_up(READ_BYTES, self.block_bytes);
+        let offsets = std::iter::successors(Some(offset), |offset| offset.checked_add(window));
+        let wanted = offsets.take(READS_AHEAD).map(|offset| {
+            let left = self.written.bytes.saturating_sub(offset).min(READ_BYTES);
+            let bytes = usize::try_from(round_up(left, self.block_bytes)).unwrap_or(0);
+            Wanted { number: 0, file: self.file.file(), offset, bytes }
+        });
+        let wanted: Vec<_> = wanted.take_while(|wanted| wanted.bytes > 0).collect();
+        self.reader.prefetch(&wanted);
     }
 
-    /// How long the file is, as far as is known.
+    /// Starts to prefetch. The caller runs the returned [`Fetcher`] on a thread.
+    pub(super) fn start_ahead(&mut self) -> Fetcher {
+        self.reader.start_ahead()
+    }
+
+    /// The length of the file in bytes, or of what is durable of it so far.
     pub(super) fn file_bytes(&self) -> u64 {
         self.written.bytes
     }
 
     /// Checks that the file is as long as what was written.
     pub(super) fn check_len(&self) -> Result<()> {
-        let found = self.file.len().map_err(|e| Error::io("measure", self.path.clone(), e))?;
-        if found == self.written.bytes {
+        if self.file.len()? == self.written.bytes {
             Ok(())
         } else {
             Err(self.damage("the snapshot does not read back as written"))
         }
     }
 
-    /// Reads the header of the next chunk and checks its place among the others. Nothing comes behind the end chunk, and where that
-    /// was passed the file is whole.
+    /// Reads the header of the next chunk and checks that it belongs there. `None` past the end chunk:
+    /// the file was whole.
     fn next_header(&mut self) -> Result<Option<ChunkHeader>> {
         if self.before == Some(ChunkKind::End) {
             return Ok(None);
@@ -269,15 +259,15 @@ impl Chunks {
         let header = self.window.bytes().get(at..).and_then(decode_chunk_header);
         let header: ChunkHeader = header.ok_or_else(|| self.damage("there is no chunk here"))?;
         if header.index != self.index {
-            return Err(self.damage("the chunk is not the one that belongs here"));
+            return Err(self.damage("the chunk has the wrong index"));
         }
         if !header.kind.may_follow(self.before) {
-            return Err(self.damage("the chunk is out of its order"));
+            return Err(self.damage("the chunk has a kind that may not follow the one before it"));
         }
         Ok(Some(header))
     }
 
-    /// Reads and checks the next chunk. The end is checked too, and is none.
+    /// Reads and checks the next chunk. `None` at the end chunk, which is checked too.
     pub(super) fn next_chunk(&mut self) -> Result<Option<Piece>> {
         let Some(header) = self.next_header()? else { return Ok(None) };
         let content = header.content_bytes as usize;
@@ -288,7 +278,7 @@ impl Chunks {
         self.check(&header, chunk_checksum(chunk, self.store, self.lsn))?;
         let at = at.saturating_add(CHUNK_HEADER_BYTES);
         if header.kind == ChunkKind::End {
-            // waits for the end of what is being written
+            // waits for the writer to end
             self.written.wait_for(u64::MAX);
             self.check_end(at, content)?;
             self.before = Some(ChunkKind::End);
@@ -299,8 +289,8 @@ impl Chunks {
         Ok(Some(Piece { window, at, len: content, kind: header.kind, end_offset: self.offset }))
     }
 
-    /// Reads and checks the next chunk and keeps nothing of it, so that it need not be in the window as a whole. Returns whether there was
-    /// one. The end is checked too, and is none.
+    /// Reads and checks the next chunk without keeping it, so that the window need not hold all of it.
+    /// Returns `false` at the end chunk, which is checked too.
     pub(super) fn pass_chunk(&mut self) -> Result<bool> {
         let header = match self.next_header()? {
             Some(header) if header.kind != ChunkKind::End => header,
@@ -336,8 +326,10 @@ impl Chunks {
         }
     }
 
-    /// Goes on behind a chunk that was checked and is not the end.
+    /// Moves on past a chunk that was checked and is not the end.
     fn pass(&mut self, header: &ChunkHeader) {
+        debug_assert_eq!(header.index, self.index, "the chunks are read in order");
+        debug_assert!(header.kind != ChunkKind::End, "nothing follows the end");
         let content = u64::from(header.content_bytes);
         if header.kind == ChunkKind::Transactions {
             self.totals.transaction_bytes = self.totals.transaction_bytes.saturating_add(content);
@@ -358,7 +350,7 @@ impl Chunks {
         }
         let behind = self.offset.saturating_add(CHUNK_HEADER_BYTES.saturating_add(len) as u64);
         if behind != self.written.bytes {
-            return Err(self.damage("the file goes on behind the end of the snapshot"));
+            return Err(self.damage("the file goes on past the end of the snapshot"));
         }
         Ok(())
     }

@@ -1,45 +1,43 @@
-//! How much of a snapshot goes to or from the device at once, where commits go on beside it: they wait behind each piece.
+//! I/O pacing for snapshots: split transfers and pause between them, so that concurrent commits get
+//! the device.
 
 use crate::io::sync::thread;
 use crate::io::{File, read_device_full};
 use std::io;
 use std::time::Duration;
 
-/// How large pieces are broken up, and what rest follows each part but the last.
+/// The size of the parts that a transfer is split into, and the pause before each part but the first.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IoPacing {
-    bytes: usize,
-    rest: Duration,
+    chunk_bytes: usize,
+    pause: Duration,
 }
 
 impl IoPacing {
-    /// Pieces as they come.
-    pub(super) const WHOLE: IoPacing = IoPacing { bytes: usize::MAX, rest: Duration::ZERO };
-    /// A part takes the device about as long as a commit does, and a commit finds its turn before the next. At the default pace a
-    /// mebibyte has four milliseconds; with these rests it takes a good one to write, and as much to read.
-    pub(super) const GENTLE: IoPacing = IoPacing { bytes: 256 << 10, rest: Duration::from_micros(100) };
+    /// Transfers as they come, without a pause.
+    pub(super) const UNPACED: IoPacing = IoPacing { chunk_bytes: usize::MAX, pause: Duration::ZERO };
+    /// A part takes the device about as long as a commit does, and a commit gets its turn before the
+    /// next part. At the default rate a mebibyte has 4 ms; with these pauses it takes a little over
+    /// 1 ms to write and as much to read.
+    pub(super) const PACED: IoPacing = IoPacing { chunk_bytes: 256 << 10, pause: Duration::from_micros(100) };
 
-    /// Whether they leave the device to others in between.
-    pub(super) fn are_gentle(self) -> bool {
-        !self.rest.is_zero()
-    }
-
-    /// Hands `piece` to `write` in parts, each with where it begins in the piece.
+    /// Passes `piece` to `write` in parts, each with its offset in the piece.
     pub(super) fn write<E>(self, piece: &[u8], mut write: impl FnMut(&[u8], u64) -> Result<(), E>) -> Result<(), E> {
-        for (n, part) in piece.chunks(self.bytes).enumerate() {
-            self.rest_before(n);
-            write(part, (n as u64).saturating_mul(self.bytes as u64))?;
+        for (n, part) in piece.chunks(self.chunk_bytes).enumerate() {
+            self.pause_before(n);
+            write(part, (n as u64).saturating_mul(self.chunk_bytes as u64))?;
         }
         Ok(())
     }
 
-    /// Reads from the device until `room` is full or the file ends. Returns how much there was.
+    /// Reads from the device until `room` is full or the file ends. Returns the bytes read.
     pub(super) fn read(self, file: &dyn File, room: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0usize;
-        for (n, part) in room.chunks_mut(self.bytes).enumerate() {
-            self.rest_before(n);
+        for (n, part) in room.chunks_mut(self.chunk_bytes).enumerate() {
+            self.pause_before(n);
             let len = part.len();
             let read = read_device_full(file, part, offset.saturating_add(done as u64))?;
+            debug_assert!(read <= len, "a read returns no more than was asked for");
             done = done.saturating_add(read);
             if read < len {
                 break;
@@ -48,9 +46,9 @@ impl IoPacing {
         Ok(done)
     }
 
-    fn rest_before(self, part: usize) {
-        if part > 0 && self.are_gentle() {
-            thread::park_timeout(self.rest);
+    fn pause_before(self, part: usize) {
+        if part > 0 && !self.pause.is_zero() {
+            thread::park_timeout(self.pause);
         }
     }
 }
@@ -63,11 +61,11 @@ mod tests {
     use crate::sim::SimDisk;
 
     #[test]
-    fn parts_make_up_the_piece_and_a_file_that_ends_ends_the_reading() {
+    fn parts_make_up_the_piece_and_the_end_of_the_file_ends_the_read() {
         let disk = SimDisk::new(1);
         let file = disk.open("f", OpenMode::CreateNew).unwrap();
         let bytes: Vec<u8> = (0..5 * 4096u32).map(|n| (n / 256) as u8).collect();
-        for pacing in [IoPacing::WHOLE, IoPacing { bytes: 4096, rest: Duration::from_micros(1) }] {
+        for pacing in [IoPacing::UNPACED, IoPacing { chunk_bytes: 4096, pause: Duration::from_micros(1) }] {
             let mut lengths = Vec::new();
             pacing
                 .write(&bytes[..4 * 4096 + 100], |part, at| {
@@ -75,7 +73,7 @@ mod tests {
                     write_all_at(&*file, part, 4096 + at)
                 })
                 .unwrap();
-            assert_eq!(lengths.len(), if pacing.bytes == 4096 { 5 } else { 1 });
+            assert_eq!(lengths.len(), if pacing.chunk_bytes == 4096 { 5 } else { 1 });
             file.sync_all().unwrap();
             for room in [4096, 3 * 4096, 8 * 4096] {
                 let mut found = AlignedBuf::zeroed(room).unwrap();
@@ -84,7 +82,7 @@ mod tests {
                 assert_eq!(found[..read], bytes[..read]);
             }
         }
-        let failed = IoPacing::WHOLE.write(&bytes, |_, _| Err(io::ErrorKind::Other));
+        let failed = IoPacing::UNPACED.write(&bytes, |_, _| Err(io::ErrorKind::Other));
         assert_eq!(failed, Err(io::ErrorKind::Other));
     }
 }

@@ -1,22 +1,23 @@
-//! Reading a snapshot: its chunks are read and checked ahead, while the machine decodes them.
+//! Loads a snapshot: threads read and check its chunks ahead, while the machine decodes them.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::Take;
 use crate::format::snapshot::{ChunkKind, SnapshotHeader};
 use crate::ids::{Lsn, StoreId, TxnId};
-use crate::io::sync::{Mutex, mpsc, thread};
-use crate::io::{Storage, read_ahead as ahead};
+use crate::io::Storage;
+use crate::io::read_ahead::hold_readers;
+use crate::io::sync::mpsc;
 use crate::machine::parts::{Part, PartSource, read_buffered};
 use crate::machine::{DecodeError, Parts, StateMachine};
-use crate::snapshot::Help;
 use crate::snapshot::chunk_reader::{Chunks, Piece, Source};
+use crate::snapshot::help::Help;
 use crate::store::layout as names;
 use crate::txn::{ActiveTransactions, UndoEntry, UndoList, guarded};
 use std::io::{self, BufRead, Read};
 
-/// How many chunks the reading thread may be ahead.
+/// The number of checked chunks that may wait for the machine. It bounds them to 8 MiB as written.
 const CHUNKS_AHEAD: usize = 8;
-/// So many threads decode at the most: a part and what it becomes is held for each.
+/// The most threads that decode. It bounds memory: each holds a part and what it decodes to.
 const MAX_DECODERS: usize = 16;
 
 /// What a snapshot file held.
@@ -27,19 +28,22 @@ pub(crate) struct Loaded<M: StateMachine> {
     pub(crate) file_bytes: u64,
 }
 
-/// Is told how many bytes of how many have been read.
-pub(crate) type Tell<'a> = &'a (dyn Fn(u64, u64) + Sync);
+/// Receives the bytes read so far and the bytes of the whole file.
+pub(crate) type Report<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
-/// Reads and checks a snapshot. With threads it holds about 32 MiB beside the state, and the parts being decoded.
+/// Reads and checks a snapshot. `store` is the store that it must belong to, where that is known.
+///
+/// With threads it holds about 32 MiB beside the state, and the parts that are being decoded.
 ///
 /// # Errors
-/// [`Error::Corrupt`], [`Error::UnsupportedVersion`], or an I/O error.
+/// [`Error::Corrupt`], [`Error::UnsupportedVersion`], I/O errors; [`Error::Poisoned`] where the machine
+/// panics.
 pub(crate) fn load<M: StateMachine>(
     storage: &dyn Storage,
     store: Option<StoreId>,
     lsn: Lsn,
     help: Help,
-    progress: Tell<'_>,
+    progress: Report<'_>,
 ) -> Result<Loaded<M>> {
     let name = names::snapshot(lsn);
     let Source { header, mut chunks } = Source::open(storage, &name)?;
@@ -51,7 +55,7 @@ pub(crate) fn load<M: StateMachine>(
         return Err(damage(0, "the snapshot belongs to another store".into()));
     }
     if header.machine.name != M::NAME {
-        // whose store it is was asked before
+        // the caller has checked the store itself, so this file does not belong to it
         return Err(damage(0, format!("the snapshot belongs to \"{}\", not to \"{}\"", header.machine.name, M::NAME)));
     }
     let version = header.machine.version;
@@ -60,7 +64,7 @@ pub(crate) fn load<M: StateMachine>(
         return Err(Error::UnsupportedVersion { path, what, found: version, supported: M::VERSION });
     }
     let file_bytes = chunks.file_bytes();
-    let take = |pull: Pull<'_>, decoders| {
+    let decode = |pull: Pull<'_>, decoders| {
         let mut feed =
             Feed { pull, piece: None, kind: ChunkKind::State, failed: None, offset: 0, file_bytes, progress };
         let state = load_state::<M>(&mut feed, version, decoders, &damage)?;
@@ -68,8 +72,8 @@ pub(crate) fn load<M: StateMachine>(
         Ok((state, table))
     };
     let (state, table) = match help {
-        Help::None => take(Pull::Here(&mut chunks), 1)?,
-        Help::Threads => read_ahead(chunks, |pieces| take(Pull::Ahead(pieces), decoders()))?,
+        Help::None => decode(Pull::Here(&mut chunks), 1)?,
+        Help::Threads => read_ahead(chunks, |pieces| decode(Pull::Ahead(pieces), decoders()))?,
     };
     Ok(Loaded { header, state, table, file_bytes })
 }
@@ -78,34 +82,20 @@ fn decoders() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_DECODERS))
 }
 
-/// Has one thread read the chunks and one check them, while `take` makes something of them. The two end last.
-fn read_ahead<R>(mut chunks: Chunks, take: impl FnOnce(mpsc::Receiver<Result<Piece>>) -> Result<R>) -> Result<R> {
-    let (ahead, fetcher) = ahead::pair();
-    chunks.read_ahead(ahead);
-    let stay = &Mutex::new(());
-    thread::scope(|scope| {
-        let until_taken = stay.lock();
-        let fetcher = scope.spawn(move || {
-            fetcher.run();
-            drop(stay.lock());
-        });
-        let (out, pieces) = mpsc::sync_channel(CHUNKS_AHEAD);
-        let reader = scope.spawn(move || {
-            while let Some(piece) = chunks.next_chunk().transpose() {
-                let last = piece.is_err();
-                // the other side has failed, and its error is the one that counts
-                if out.send(piece).is_err() || last {
-                    break;
-                }
+/// Runs `decode` while one thread reads the chunks and one checks them.
+fn read_ahead<R>(mut chunks: Chunks, decode: impl FnOnce(mpsc::Receiver<Result<Piece>>) -> Result<R>) -> Result<R> {
+    let fetcher = chunks.start_ahead();
+    let (out, pieces) = mpsc::sync_channel(CHUNKS_AHEAD);
+    let read = move || {
+        while let Some(piece) = chunks.next_chunk().transpose() {
+            let last = piece.is_err();
+            // a receiver that is gone has failed, and its own error is returned
+            if out.send(piece).is_err() || last {
+                break;
             }
-            drop((chunks, out));
-            drop(stay.lock());
-        });
-        let taken = take(pieces);
-        drop(until_taken);
-        let ended = [reader.join(), fetcher.join()];
-        if ended.iter().all(|ended| ended.is_ok()) { taken } else { Err(Error::Poisoned) }
-    })
+        }
+    };
+    hold_readers(fetcher, read, || decode(pieces))?
 }
 
 fn load_state<M: StateMachine>(
@@ -115,7 +105,7 @@ fn load_state<M: StateMachine>(
     damage: &dyn Fn(u64, String) -> Error,
 ) -> Result<M> {
     let in_parts = feed.peek()?.is_some_and(|piece| piece.kind == ChunkKind::Part);
-    // a panic of the machine is told as what it is
+    // a panic of the machine becomes `Poisoned`, also on a thread
     let state = guarded(|| match in_parts {
         true => M::load_parts(Parts::new(&mut *feed, decoders), version),
         false => M::load(&mut *feed, version),
@@ -124,13 +114,13 @@ fn load_state<M: StateMachine>(
     match (feed.failed.take(), state, at_end) {
         (Some(error), _, _) => Err(error),
         (None, Err(e), _) => Err(damage(feed.offset, format!("the state cannot be read: {e}"))),
-        (None, Ok(_), Ok(false)) => Err(damage(feed.offset, "bytes are left behind the state".into())),
+        (None, Ok(_), Ok(false)) => Err(damage(feed.offset, "bytes are left after the state".into())),
         (None, Ok(_), Err(e)) => Err(damage(feed.offset, e.to_string())),
         (None, Ok(state), Ok(true)) => Ok(state),
     }
 }
 
-/// Reads the open transactions. Nothing but the end comes behind them, and that has been reached then.
+/// Reads the open transactions, and then the end of the file, which must follow them.
 fn load_table<M: StateMachine>(
     feed: &mut Feed<'_>,
     version: u32,
@@ -147,7 +137,7 @@ fn load_table<M: StateMachine>(
         .map_err(|e| damage(feed.offset, format!("the open transactions cannot be read: {e}")))
 }
 
-/// Checks a whole snapshot file, without knowing its machine.
+/// Checks a whole snapshot file without its machine. Returns its header and its length in bytes.
 ///
 /// # Errors
 /// As [`load`].
@@ -179,7 +169,7 @@ fn read_table<M: StateMachine>(bytes: &[u8], version: u32) -> Result<ActiveTrans
         }
         table.insert(id, undo);
     }
-    if take.0.is_empty() { Ok(table) } else { Err(DecodeError::new("bytes are left behind them")) }
+    if take.0.is_empty() { Ok(table) } else { Err(DecodeError::new("bytes are left after them")) }
 }
 
 /// Where chunks come from.
@@ -191,34 +181,35 @@ enum Pull<'a> {
 /// The content of the chunks of one kind, as a stream or in parts.
 struct Feed<'a> {
     pull: Pull<'a>,
-    /// The chunk at hand. One of the kind that follows stays, for the stream of that kind.
+    /// The current chunk. One of the next kind stays here for the stream of that kind.
     piece: Option<Piece>,
     kind: ChunkKind,
-    /// The error behind the stream's, with file and offset.
+    /// The error that a stream's own error cannot carry, with file and offset.
     failed: Option<Error>,
-    /// Where the chunk at hand ends.
+    /// Where in the file the current chunk ends.
     offset: u64,
     file_bytes: u64,
-    progress: Tell<'a>,
+    progress: Report<'a>,
 }
 
 impl Feed<'_> {
-    /// The chunk at hand, or the next one where nothing of that is left; nothing at the end of the file.
+    /// The current chunk, or the next one if nothing of it is left. `None` at the end of the file.
     fn peek(&mut self) -> Result<Option<&Piece>> {
         while self.piece.as_ref().is_none_or(|piece| piece.as_ref().is_empty()) {
             (self.progress)(self.offset, self.file_bytes);
             self.piece = match &mut self.pull {
                 Pull::Here(chunks) => chunks.next_chunk()?,
-                // a thread that has gone without an error has come to the end
+                // a reader that ended without an error has reached the end
                 Pull::Ahead(pieces) => pieces.recv().ok().transpose()?,
             };
             let Some(piece) = &self.piece else { return Ok(None) };
+            debug_assert!(piece.end_offset > self.offset, "the chunks come in order");
             self.offset = piece.end_offset;
         }
         Ok(self.piece.as_ref())
     }
 
-    /// The same for a stream, whose errors cannot carry ours.
+    /// [`peek`](Self::peek) for a stream, whose errors cannot carry ours.
     fn peek_io(&mut self) -> io::Result<Option<&Piece>> {
         if let Err(error) = self.peek() {
             let text = io::Error::other(error.to_string());
@@ -264,7 +255,7 @@ impl PartSource for &mut Feed<'_> {
         if !self.peek_io()?.is_some_and(goes_on) {
             return Ok(Some(Box::new(first)));
         }
-        // seldom: with most values a part lies in one chunk
+        // rare: a part spans chunks only if it holds a large value
         let mut whole = first.as_ref().to_vec();
         while let Some(piece) = self.peek_io()?.filter(|piece| goes_on(piece)) {
             whole.extend_from_slice(piece.as_ref());
@@ -282,10 +273,10 @@ mod tests {
     use crate::ids::{Epoch, MachineTag};
     use crate::kv::{Kv, KvCommand};
     use crate::sim::SimDisk;
-    use crate::snapshot::{Unpaced, write};
+    use crate::snapshot::write::{Unpaced, write};
 
     #[test]
-    fn a_state_that_cannot_be_decoded_ends_the_reading_ahead_of_it() {
+    fn a_state_that_cannot_be_decoded_ends_the_read_ahead() {
         let mut kv = Kv::default();
         for n in 0..48u8 {
             kv.apply(&KvCommand::put("", [n], vec![n; 1 << 20])).unwrap();
@@ -305,7 +296,7 @@ mod tests {
         let (state, file_bytes) = whole.unwrap();
         assert_eq!(file_bytes, disk.read_file(&name).unwrap().len() as u64);
         assert_eq!(state.get("", [47]), kv.get("", [47]));
-        // the first chunk's checksum holds, and the machine can make nothing of it
+        // the first chunk's checksum holds, and the machine cannot decode its content
         let mut bytes = disk.read_file(&name).unwrap();
         let first = &mut bytes[HEADER_BYTES..];
         let found = decode_chunk_header(first).unwrap();

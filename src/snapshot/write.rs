@@ -1,51 +1,54 @@
-//! Writing a snapshot: the machine encodes it into chunks, which go to the device in large pieces and are read back.
+//! Writes a snapshot: the machine encodes it into chunks, which are written in large pieces and read back.
 //!
-//! With threads the three go on at once: one encodes and seals, one writes, one reads back and checks what was written. Each
-//! piece is durable once it has been written, so what is read back is what the device holds.
+//! With threads, three steps overlap: one thread encodes and seals, one writes, and one reads back and
+//! checks what was written. Each piece is durable once it was written, so the check reads what the
+//! device holds.
 
-use super::Help;
-use crate::error::{Error, Result, out_of_space};
+use crate::error::{Error, Result};
 use crate::format::bytes::put_varint;
 use crate::format::manifest::SnapshotEntry;
 use crate::format::snapshot::{
     CHUNK_HEADER_BYTES, ChunkKind, END_BYTES, HEADER_BYTES, SnapshotEnd, SnapshotHeader, seal_chunk,
 };
 use crate::ids::{Lsn, StoreId};
-use crate::io::sync::{Arc, mpsc, thread};
-use crate::io::{AlignedBuf, File, Storage, create_anew, write_all_at};
+use crate::io::sync::{mpsc, thread};
+use crate::io::{AlignedBuf, NamedFile, Storage};
 use crate::machine::StateMachine;
 use crate::snapshot::chunk_reader::{Source, Written};
+use crate::snapshot::help::Help;
 use crate::snapshot::io_pacing::IoPacing;
 use crate::store::layout as names;
 use crate::txn::{ActiveTransactions, guarded};
 use std::io::{self, Write};
 
-/// How much content a chunk holds.
+/// The content of a chunk. It bounds what one flipped bit can spoil and what a reader decodes at once.
 const CHUNK_BYTES: usize = 1 << 20;
-/// What a buffer holds beside its piece: the chunk with which that is full, and headers.
+/// Room in a buffer beside its piece: for the chunk that fills the piece, and for headers.
 const BESIDE_BYTES: usize = CHUNK_BYTES + (64 << 10);
-/// How much is written at once where nobody else is to be waited for: some three chunks, as each write costs the device a tenth of a
-/// millisecond, whatever it holds. With what a buffer holds beside it that is two large pages; in small ones a write takes half as long again.
+/// The size of a write without pacing: about three chunks, because each write costs the device 0.1 ms
+/// whatever its size. Together with [`BESIDE_BYTES`] it fills two huge pages; in small pages a write
+/// took 1.5 times as long.
 const UNPACED_WRITE_BYTES: usize = (4 << 20) - BESIDE_BYTES;
-/// The same where commits go on, for which it is broken up once more.
+/// The size of a write with pacing, which [`IoPacing`] splits further.
 const PACED_WRITE_BYTES: usize = 1 << 20;
-/// So many pieces are in memory: one being encoded, one being written, and one between the two. More are not in the processor's cache any
-/// more when they are written.
+/// The number of buffers: one is encoded, one is written, one waits between the two. More would leave
+/// the processor's cache before they are written.
 const PIECES: usize = 3;
 
-/// How fast a snapshot is to be written.
+/// How fast a snapshot is written.
 pub(crate) trait SnapshotThrottle {
-    /// Whether others are to get at the device between pieces.
-    fn is_gentle(&self) -> bool;
-    /// Is called with the bytes encoded so far after each chunk, and may wait, or give the snapshot up.
+    /// Whether others should get the device between pieces.
+    fn is_paced(&self) -> bool;
+    /// Receives the bytes encoded so far after each chunk. It may wait, or return an error to give the
+    /// snapshot up.
     fn keep(&mut self, bytes: u64) -> Result<()>;
 }
 
-/// As fast as it goes.
+/// Writes as fast as possible.
 pub(crate) struct Unpaced;
 
 impl SnapshotThrottle for Unpaced {
-    fn is_gentle(&self) -> bool {
+    fn is_paced(&self) -> bool {
         false
     }
 
@@ -54,10 +57,19 @@ impl SnapshotThrottle for Unpaced {
     }
 }
 
-/// Writes a snapshot. When it returns, the snapshot was verified and survives power loss, name included.
+/// What a snapshot holds.
+struct Content<'a, M: StateMachine> {
+    header: &'a SnapshotHeader,
+    state: M,
+    table: &'a ActiveTransactions<M::Command>,
+}
+
+/// Writes a snapshot. When it returns `Ok`, the snapshot was verified and survives power loss, its name
+/// included.
 ///
 /// # Errors
-/// [`Error::Full`] where there is no space, or I/O errors; nothing is left behind but a temporary file at worst.
+/// [`Error::Full`] without space, [`Error::Corrupt`] where it does not read back as written, I/O errors.
+/// At worst a temporary file remains, which the next open removes.
 pub(crate) fn write<M: StateMachine>(
     storage: &dyn Storage,
     header: &SnapshotHeader,
@@ -68,46 +80,41 @@ pub(crate) fn write<M: StateMachine>(
 ) -> Result<SnapshotEntry> {
     let name = names::snapshot(header.lsn);
     let temp = names::temp(&name);
-    let written = write_temp(storage, &temp, header, state, table, help, pace).and_then(|entry| {
-        storage.rename(&temp, &name).map_err(|e| failed(storage, &temp, "rename", e))?;
-        storage.sync_dir().map_err(|e| Error::io("sync", storage.path(""), e))?;
+    let content = Content { header, state, table };
+    let written = write_temp(storage, &temp, content, help, pace).and_then(|entry| {
+        storage.rename_file(&temp, &name).map_err(full)?;
+        storage.sync_names()?;
         Ok(entry)
     });
     if written.is_err() {
-        // best effort: a left-over is removed at the next open
+        // best effort: the next open removes what is left
         let _ = storage.remove(&temp);
     }
     written
 }
 
-fn failed(storage: &dyn Storage, temp: &str, operation: &'static str, e: io::Error) -> Error {
-    if out_of_space(&e) {
-        Error::Full { what: "a snapshot", source: Some(Arc::new(e)) }
-    } else {
-        Error::io(operation, storage.path(temp), e)
-    }
+fn full(error: Error) -> Error {
+    error.full_if_out_of_space("a snapshot")
 }
 
-/// Writes it under its temporary name, durable and read back.
+/// Writes the snapshot under its temporary name, makes it durable and reads it back.
 fn write_temp<M: StateMachine>(
     storage: &dyn Storage,
     temp: &str,
-    header: &SnapshotHeader,
-    state: M,
-    table: &ActiveTransactions<M::Command>,
+    content: Content<'_, M>,
     help: Help,
     pace: &mut dyn SnapshotThrottle,
 ) -> Result<SnapshotEntry> {
-    let fail = |operation, e| failed(storage, temp, operation, e);
-    let file = create_anew(storage, temp).map_err(|(operation, e)| fail(operation, e))?;
-    let target = Target { file: &*file, block_bytes: storage.block_bytes() as usize, fail: &fail };
-    let gentle = pace.is_gentle();
-    let pacing = if gentle { IoPacing::GENTLE } else { IoPacing::WHOLE };
+    let file = NamedFile::create_anew(storage, temp).map_err(full)?;
+    let target = Target { file: &file, block_bytes: storage.block_bytes() as usize };
+    let paced = pace.is_paced();
+    let pacing = if paced { IoPacing::PACED } else { IoPacing::UNPACED };
+    let header = content.header;
     let file_bytes = match help {
         Help::None => {
             let mut write = |bytes: &[u8], offset| target.write(bytes, offset);
-            let mut pieces = Pieces::new(Out::Here(&mut write), gentle, &target)?;
-            let file_bytes = encode(&mut pieces, header, state, table, pace, &fail)?;
+            let mut pieces = Pieces::new(Out::Here(&mut write), paced, &target)?;
+            let file_bytes = encode(&mut pieces, content, pace)?;
             target.sync()?;
             verify(storage, temp, header, Written::whole(file_bytes))?;
             file_bytes
@@ -120,11 +127,10 @@ fn write_temp<M: StateMachine>(
             let writer = scope.spawn(move || write_all(target, pacing, &pieces_in, &spares_out, &ends_out));
             let verifier = scope.spawn(move || verify(storage, temp, header, Written::so_far(ends_in, pacing)));
             let out = Out::Ahead { pieces: pieces_out, spares: spares_in };
-            let encoded = Pieces::new(out, gentle, target)
-                .and_then(|mut pieces| encode(&mut pieces, header, state, table, pace, &fail));
-            let written = writer.join().map_err(|_| Error::Poisoned)?;
-            let verified = verifier.join().map_err(|_| Error::Poisoned)?;
-            // each rests on the one before, whose error is the cause of its own
+            let encoded = Pieces::new(out, paced, target).and_then(|mut pieces| encode(&mut pieces, content, pace));
+            let written = writer.join().map_err(|_| Error::Internal { what: "it wrote a snapshot" })?;
+            let verified = verifier.join().map_err(|_| Error::Internal { what: "it verified a snapshot" })?;
+            // the error of an earlier step is the cause of those after it
             written?;
             let file_bytes = encoded?;
             verified?;
@@ -134,19 +140,18 @@ fn write_temp<M: StateMachine>(
     Ok(SnapshotEntry { lsn: header.lsn, file_bytes })
 }
 
-/// Encodes all of it. Returns the file's length.
+/// Encodes the whole file. Returns its length in bytes.
 fn encode<M: StateMachine>(
     pieces: &mut Pieces<'_>,
-    header: &SnapshotHeader,
-    state: M,
-    table: &ActiveTransactions<M::Command>,
+    content: Content<'_, M>,
     pace: &mut dyn SnapshotThrottle,
-    fail: &dyn Fn(&'static str, io::Error) -> Error,
 ) -> Result<u64> {
+    let Content { header, state, table } = content;
+    let target = pieces.target;
     let mut block = [0; HEADER_BYTES];
     header.encode(&mut block).ok_or_else(|| Error::invalid("the machine's name does not fit a snapshot"))?;
-    pieces.buf.extend_from_slice(&block).map_err(|e| fail("write", e))?;
-    let mut chunks = ChunkWriter::new(pieces, header.store, header.lsn, pace).map_err(|e| fail("write", e))?;
+    pieces.buf.extend_from_slice(&block).map_err(|e| target.failed(e))?;
+    let mut chunks = ChunkWriter::new(pieces, header.store, header.lsn, pace).map_err(|e| target.failed(e))?;
     let saved = contained(|| state.save_frozen(&mut chunks)).and_then(|()| chunks.finish_kind());
     let saved = saved.and_then(|()| {
         chunks.kind = ChunkKind::Transactions;
@@ -157,16 +162,16 @@ fn encode<M: StateMachine>(
     let paced = chunks.paced.take();
     match (ended, paced.or(pieces.failed.take())) {
         (_, Some(error)) => Err(error),
-        (ended, None) => ended.map_err(|e| fail("write", e)),
+        (ended, None) => ended.map_err(|e| target.failed(e)),
     }
 }
 
-/// Runs the machine's code on a copy of the state: a panic in it fails this snapshot, and nothing else.
+/// Runs the machine's code on a copy of the state. A panic in it fails only this snapshot.
 fn contained(write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     guarded(write).unwrap_or_else(|_| Err(io::Error::other("the machine panicked while it was being saved")))
 }
 
-/// Reads the whole file back from the device, as it comes to be there, and checks every chunk.
+/// Reads the file back from the device while it is being written, and checks every chunk.
 fn verify(storage: &dyn Storage, name: &str, header: &SnapshotHeader, written: Written) -> Result<()> {
     let Source { header: found, mut chunks } = Source::of_written(storage, name, written)?;
     if found != *header {
@@ -177,34 +182,39 @@ fn verify(storage: &dyn Storage, name: &str, header: &SnapshotHeader, written: W
     chunks.check_len()
 }
 
-/// The file, and how its errors are told.
+/// The file that is written.
 struct Target<'a> {
-    file: &'a dyn File,
+    file: &'a NamedFile,
     block_bytes: usize,
-    fail: &'a (dyn Fn(&'static str, io::Error) -> Error + Sync),
 }
 
 impl Target<'_> {
-    /// How many of so many bytes are whole blocks.
+    /// `bytes`, rounded down to whole blocks.
     fn whole_blocks(&self, bytes: usize) -> usize {
         bytes.saturating_sub(bytes.checked_rem(self.block_bytes).unwrap_or(0))
     }
 
-    /// Writes a piece. When it returns, its whole blocks survive power loss; the end of the last piece does after a sync.
+    /// Writes a piece. When it returns, the whole blocks survive power loss. A partial block, at the end
+    /// of the file, survives only after [`sync`](Self::sync).
     fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let (whole, end) = bytes.split_at_checked(self.whole_blocks(bytes.len())).unwrap_or((bytes, &[]));
         if !whole.is_empty() {
-            self.file.write_durable_at(whole, offset).map_err(|e| (self.fail)("write", e))?;
+            self.file.write_durable_at(whole, offset).map_err(full)?;
         }
-        write_all_at(self.file, end, offset.saturating_add(whole.len() as u64)).map_err(|e| (self.fail)("write", e))
+        self.file.write_all_at(end, offset.saturating_add(whole.len() as u64)).map_err(full)
     }
 
     fn sync(&self) -> Result<()> {
-        self.file.sync_all().map_err(|e| (self.fail)("sync", e))
+        self.file.sync_all().map_err(full)
+    }
+
+    /// The error of a stream that ends in this file.
+    fn failed(&self, e: io::Error) -> Error {
+        full(Error::io("write", self.file.path().to_owned(), e))
     }
 }
 
-/// Writes pieces as they come, and tells what is durable.
+/// Writes the pieces in order, and reports after each how much of the file is durable.
 fn write_all(
     target: &Target<'_>,
     pacing: IoPacing,
@@ -217,7 +227,7 @@ fn write_all(
         pacing.write(&piece, |part, at| target.write(part, offset.saturating_add(at)))?;
         offset = offset.saturating_add(piece.len() as u64);
         if target.whole_blocks(piece.len()) == piece.len() {
-            // whoever has gone has failed, and says so himself
+            // a verifier that is gone has failed, and returns its own error
             let _ = durable.send(offset);
         }
         let _ = spares.send(piece);
@@ -232,12 +242,12 @@ enum Out<'a> {
     Here(&'a mut dyn FnMut(&[u8], u64) -> Result<()>),
     Ahead {
         pieces: mpsc::Sender<AlignedBuf>,
-        /// Those that were written.
+        /// Buffers of pieces that were written.
         spares: mpsc::Receiver<AlignedBuf>,
     },
 }
 
-/// The file's bytes from its first on, gathered into large pieces that begin and end on a block.
+/// Buffers the file's bytes into large pieces. Each but the last begins and ends on a block boundary.
 struct Pieces<'a> {
     out: Out<'a>,
     buf: AlignedBuf,
@@ -245,30 +255,30 @@ struct Pieces<'a> {
     offset: u64,
     piece_bytes: usize,
     target: &'a Target<'a>,
-    /// How many more buffers may be made.
+    /// The number of buffers that may still be allocated.
     more: usize,
-    /// The error of the writer, which a stream's own cannot carry.
+    /// The writer's error, which a stream's own error cannot carry.
     failed: Option<Error>,
 }
 
 impl<'a> Pieces<'a> {
-    fn new(out: Out<'a>, gentle: bool, target: &'a Target<'a>) -> Result<Self> {
-        let piece_bytes = if gentle { PACED_WRITE_BYTES } else { UNPACED_WRITE_BYTES };
-        let buf = Self::room(piece_bytes).map_err(|e| (target.fail)("write", e))?;
+    fn new(out: Out<'a>, paced: bool, target: &'a Target<'a>) -> Result<Self> {
+        let piece_bytes = if paced { PACED_WRITE_BYTES } else { UNPACED_WRITE_BYTES };
+        let buf = Self::room(piece_bytes).map_err(|e| target.failed(e))?;
         Ok(Pieces { out, buf, offset: 0, piece_bytes, target, more: PIECES.saturating_sub(1), failed: None })
     }
 
-    /// A buffer that need not grow.
+    /// A buffer that never has to grow.
     fn room(piece_bytes: usize) -> io::Result<AlignedBuf> {
         AlignedBuf::with_capacity(piece_bytes.saturating_add(BESIDE_BYTES))
     }
 
-    /// Where in the file the next byte comes.
+    /// The offset in the file of the next byte.
     fn end(&self) -> u64 {
         self.offset.saturating_add(self.buf.len() as u64)
     }
 
-    /// Hands the whole blocks over, if they are many; at the end of the file, everything.
+    /// Hands over the whole blocks once they fill a piece, and everything at the end of the file.
     fn hand_over(&mut self, at_end: bool) -> io::Result<()> {
         if !at_end && self.buf.len() < self.piece_bytes {
             return Ok(());
@@ -290,7 +300,7 @@ impl<'a> Pieces<'a> {
                         self.more = more;
                         Self::room(self.piece_bytes)?
                     }
-                    // where the writer has gone, its error is the one that counts
+                    // a writer that is gone has failed, and returns its own error
                     None => spares.recv().map_err(|_| gone())?,
                 };
                 next.clear();
@@ -299,28 +309,30 @@ impl<'a> Pieces<'a> {
                 pieces.send(piece).map_err(|_| gone())?;
             }
         }
+        debug_assert!(at_end || len > 0, "a piece that is handed over is not empty");
+        debug_assert!(at_end || self.target.whole_blocks(len) == len, "a piece ends on a block boundary");
         self.offset = self.offset.saturating_add(len as u64);
         self.buf.extend_from_slice(&rest)
     }
 }
 
 fn gone() -> io::Error {
-    io::Error::other("the snapshot is not written any more")
+    io::Error::other("the snapshot's writer has failed")
 }
 
-/// Cuts a stream into checked chunks.
+/// Splits a stream into checked chunks.
 struct ChunkWriter<'a, 'b> {
     pieces: &'a mut Pieces<'b>,
     store: StoreId,
     lsn: Lsn,
     kind: ChunkKind,
-    /// Where in the buffer the chunk begins.
+    /// Where in the buffer the current chunk begins.
     start: usize,
     index: u32,
     end: SnapshotEnd,
     checksums: crc32fast::Hasher,
     pace: &'a mut dyn SnapshotThrottle,
-    /// The error of `pace`, which the stream's own error type cannot carry.
+    /// The error of `pace`, which a stream's own error cannot carry.
     paced: Option<Error>,
 }
 
@@ -338,7 +350,7 @@ impl<'a, 'b> ChunkWriter<'a, 'b> {
         Ok(chunks)
     }
 
-    /// Leaves room for the next chunk's header.
+    /// Reserves room for the next chunk's header.
     fn begin(&mut self) -> io::Result<()> {
         self.start = self.pieces.buf.len();
         self.pieces.buf.extend_from_slice(&[0; CHUNK_HEADER_BYTES])
@@ -374,12 +386,12 @@ impl<'a, 'b> ChunkWriter<'a, 'b> {
         self.pieces.hand_over(self.kind == ChunkKind::End)?;
         if let Err(error) = self.pace.keep(self.pieces.end()) {
             self.paced = Some(error);
-            return Err(io::Error::other("the checkpoint was given up"));
+            return Err(io::Error::other("the checkpoint was canceled"));
         }
         self.begin()
     }
 
-    /// Writes the end chunk. Returns the file's length.
+    /// Writes the end chunk. Returns the file's length in bytes.
     fn finish(&mut self) -> io::Result<u64> {
         self.end.checksum = self.checksums.clone().finalize();
         let mut content = [0; END_BYTES];
@@ -403,7 +415,7 @@ impl Write for ChunkWriter<'_, '_> {
         Ok(taken.len())
     }
 
-    /// A part of the state ends here.
+    /// Ends a part of the state.
     fn flush(&mut self) -> io::Result<()> {
         self.finish_kind()?;
         if self.kind == ChunkKind::State {
@@ -442,7 +454,7 @@ mod tests {
     use super::*;
     use crate::format::snapshot::decode_chunk_header;
     use crate::ids::{Epoch, MachineTag};
-    use crate::io::{Directory, OpenMode};
+    use crate::io::OpenMode;
     use crate::kv::{Kv, KvCommand};
     use crate::sim::SimDisk;
 
@@ -450,7 +462,7 @@ mod tests {
     struct Written<'a>(&'a SimDisk, &'a str, &'a dyn Fn(&SimDisk, &str, u64));
 
     impl SnapshotThrottle for Written<'_> {
-        fn is_gentle(&self) -> bool {
+        fn is_paced(&self) -> bool {
             false
         }
 
@@ -553,9 +565,8 @@ mod tests {
     #[test]
     fn a_part_begins_behind_each_flush_and_nothing_makes_none() {
         let disk = SimDisk::new(1);
-        let file = disk.open("f", OpenMode::CreateNew).unwrap();
-        let fail = |operation, e| failed(&disk, "f", operation, e);
-        let target = Target { file: &*file, block_bytes: 4096, fail: &fail };
+        let file = NamedFile::open(&disk, "f", OpenMode::CreateNew).unwrap();
+        let target = Target { file: &file, block_bytes: 4096 };
         let mut put = |bytes: &[u8], offset| target.write(bytes, offset);
         let mut pieces = Pieces::new(Out::Here(&mut put), false, &target).unwrap();
         let mut pace = Unpaced;

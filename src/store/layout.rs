@@ -1,12 +1,12 @@
-//! All file names of a store.
+//! The names of all files of a store.
 //!
 //! ```text
-//! LOCK                              who has the store open
-//! MANIFEST-0, MANIFEST-1            the two copies of the root pointer
+//! LOCK                              locked by the process that has the store open
+//! MANIFEST-0, MANIFEST-1            the two copies of the manifest
 //! 00000001-0000000000000000.seg     segment: id, base LSN in hex
-//! spare-00000001                    a segment-to-be, written through, no base LSN yet
+//! spare-00000001                    preallocated segment: allocated and written, no base LSN yet
 //! 00000000000f4000.snap             snapshot: its LSN in hex
-//! *.tmp                             unfinished; removed at open
+//! *.tmp                             unfinished file; removed at open
 //! ```
 
 use crate::ids::{Lsn, SegmentId};
@@ -15,7 +15,7 @@ pub(crate) const LOCK: &str = "LOCK";
 pub(crate) const MANIFESTS: [&str; 2] = ["MANIFEST-0", "MANIFEST-1"];
 const TEMP: &str = ".tmp";
 
-/// What a file of the directory is, by its name.
+/// The role of a file in the directory, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FileName {
     Lock,
@@ -30,8 +30,9 @@ pub(crate) enum FileName {
     Snapshot {
         lsn: Lsn,
     },
-    /// One of this crate's unfinished files.
+    /// An unfinished file of this crate.
     Temp,
+    /// A file that this crate did not create.
     Foreign,
 }
 
@@ -51,7 +52,7 @@ pub(crate) fn temp(name: &str) -> String {
     format!("{name}{TEMP}")
 }
 
-/// Tells what a file is. Only the exact form that the functions above give is recognised.
+/// Parses a file name. It recognizes only the exact form that the functions above return.
 pub(crate) fn parse(name: &str) -> FileName {
     if let Some(rest) = name.strip_suffix(TEMP) {
         return match parse(rest) {
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_recognised_and_nothing_else_is() {
+    fn every_name_is_recognized_and_nothing_else_is() {
         let (id, lsn) = (SegmentId::new(7), Lsn::new(0xf4000));
         assert_eq!(parse(&segment(id, lsn)), FileName::Segment { id, base: lsn });
         assert_eq!(parse(&spare(3)), FileName::Spare { number: 3 });

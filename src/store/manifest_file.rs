@@ -1,40 +1,40 @@
-//! The manifest's two copies on disk: reading the one that counts, and replacing the other.
+//! The manifest's two copies on disk: reading the current one, and replacing the other.
 //!
-//! A publication writes the copy that does not count, so a crash in its middle leaves the one that does. The
-//! counter moves only when a write was completed: after a failure the same copy is written again.
-//! It knows nothing of what the manifest points to.
+//! A publication overwrites the copy that is not current, so a crash in its middle leaves the current
+//! one whole. The counter moves only after a completed write: after a failure the same copy is
+//! written again.
 
-use crate::error::{Error, Result, out_of_space};
+use crate::error::{Error, Result};
 use crate::format::HeaderFault;
 use crate::format::manifest::{MANIFEST_BYTES, Manifest};
 use crate::io::sync::Arc;
-use crate::io::{AlignedBuf, File, OpenMode, Storage, create_anew, read_device_full, write_all_at};
+use crate::io::{NamedFile, OpenMode, Storage};
 use crate::store::layout as names;
 use std::io;
 
-/// What stands in the two copies.
+/// What the two copies hold.
 #[derive(Debug)]
 pub(crate) struct Copies {
-    /// The one that counts, if any is whole.
+    /// The whole copy with the higher counter.
     pub(crate) current: Option<Manifest>,
-    /// A sentence for each copy that is not whole though it is there.
+    /// What is wrong with each damaged copy.
     pub(crate) faults: Vec<Error>,
-    /// How many copies are there.
+    /// The number of copies on disk, whole or not.
     pub(crate) present: usize,
 }
 
 /// Reads both copies as the device holds them.
 pub(crate) fn read_copies(storage: &dyn Storage, names_present: &[String]) -> Result<Copies> {
-    let mut copies = Copies { current: None, faults: Vec::new(), present: 0 };
-    for (_, copy) in read_each(storage, names_present)? {
-        copies.present = copies.present.saturating_add(1);
+    let each = read_each(storage, names_present)?;
+    let mut copies = Copies { current: None, faults: Vec::new(), present: each.len() };
+    for (_, copy) in each {
         match copy {
             Ok(manifest) => {
                 if copies.current.as_ref().is_none_or(|m| m.counter < manifest.counter) {
                     copies.current = Some(manifest);
                 }
             }
-            // a newer program's root pointer: the older copy beside it does not stand for what that program did
+            // a newer program wrote this copy, so the older copy beside it is out of date
             Err(fault @ Error::UnsupportedVersion { .. }) => return Err(fault),
             Err(fault) => copies.faults.push(fault),
         }
@@ -42,7 +42,7 @@ pub(crate) fn read_copies(storage: &dyn Storage, names_present: &[String]) -> Re
     Ok(copies)
 }
 
-/// What stands in each copy that is there, or what is wrong with it.
+/// The content of each copy on disk, or what is wrong with it.
 pub(crate) fn read_each(
     storage: &dyn Storage,
     names_present: &[String],
@@ -52,11 +52,9 @@ pub(crate) fn read_each(
 }
 
 fn read_copy(storage: &dyn Storage, name: &str) -> Result<Result<Manifest, HeaderFault>> {
-    let io = |operation, e| Error::io(operation, storage.path(name), e);
-    let file = storage.open(name, OpenMode::Read).map_err(|e| io("open", e))?;
-    let block = MANIFEST_BYTES.max(storage.block_bytes() as usize);
-    let mut buf = AlignedBuf::zeroed(block).map_err(|e| io("read", e))?;
-    let read = read_device_full(&*file, &mut buf, 0).map_err(|e| io("read", e))?;
+    let file = NamedFile::open(storage, name, OpenMode::Read)?;
+    let mut buf = file.buffer(MANIFEST_BYTES.max(storage.block_bytes() as usize))?;
+    let read = file.read_device_full(&mut buf, 0)?;
     Ok(Manifest::decode(buf.get(..read.min(MANIFEST_BYTES)).unwrap_or_default()))
 }
 
@@ -77,13 +75,13 @@ pub(crate) fn header_error(storage: &dyn Storage, name: &str, fault: HeaderFault
 /// The manifest of an open store.
 pub(crate) struct ManifestFile {
     storage: Arc<dyn Storage>,
-    /// `None` where a copy is missing, and the disk was too full to make it anew.
-    files: [Option<Arc<dyn File>>; 2],
+    /// `None` where a copy is missing and the disk was too full to create it again.
+    files: [Option<NamedFile>; 2],
     current: Manifest,
 }
 
 impl ManifestFile {
-    /// Creates both copies of a new store. When it returns, the first survives power loss.
+    /// Creates both copies of a new store. They survive power loss when it returns.
     pub(crate) fn create(storage: Arc<dyn Storage>, manifest: Manifest) -> Result<ManifestFile> {
         for name in names::MANIFESTS {
             Self::create_copy(&*storage, name, &manifest)?;
@@ -91,86 +89,87 @@ impl ManifestFile {
         Self::open(storage, manifest)
     }
 
-    /// Puts a whole copy in place of one that is missing or damaged: temporary file, write, sync, rename, sync of the directory.
+    /// Writes a whole copy in place of one that is missing or damaged: create a temporary file, write,
+    /// sync, rename, sync the directory.
     fn create_copy(storage: &dyn Storage, name: &str, manifest: &Manifest) -> Result<()> {
         let temp = names::temp(name);
-        let fail = |operation, e| full_or_io(storage, operation, name, e);
         let written = (|| {
-            let file = create_anew(storage, &temp).map_err(|(operation, e)| fail(operation, e))?;
-            let block = encode(storage, manifest)?;
-            write_all_at(&*file, &block, 0).map_err(|e| fail("write", e))?;
-            file.sync_all().map_err(|e| fail("sync", e))?;
-            storage.rename(&temp, name).map_err(|e| fail("rename", e))
+            let file = NamedFile::create_anew(storage, &temp)?;
+            file.write_all_at(&encode(storage, manifest)?, 0)?;
+            file.sync_all()?;
+            storage.rename_file(&temp, name)
         })();
         if let Err(error) = written {
-            // best effort: a left-over is removed at the next open
+            // best effort: the next open removes what is left
             let _ = storage.remove(&temp);
-            return Err(error);
+            return Err(full_if_out_of_space(error));
         }
-        storage.sync_dir().map_err(|e| Error::io("sync", storage.path(""), e))
+        storage.sync_names()
     }
 
-    /// Opens the copies of an existing store for publication. A copy that is missing is made anew, so that later
-    /// publications need no space; on a full disk that is left to the first one that finds some.
+    /// Opens both copies of an existing store for publication. It creates a missing copy, so that later
+    /// publications need no space. On a full disk, the first publication that finds space does so.
     pub(crate) fn open(storage: Arc<dyn Storage>, current: Manifest) -> Result<ManifestFile> {
-        let open = |name: &str| -> Result<Option<Arc<dyn File>>> {
-            let opened = match storage.open(name, OpenMode::ReadWrite) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    // a counter of zero never counts against the whole copy
-                    match Self::create_copy(&*storage, name, &Manifest { counter: 0, ..current.clone() }) {
-                        Err(error) if error.is_full() => return Ok(None),
-                        other => other?,
-                    }
-                    storage.open(name, OpenMode::ReadWrite)
-                }
-                other => other,
-            };
-            opened.map(Some).map_err(|e| Error::io("open", storage.path(name), e))
+        let open = |name: &str| -> Result<Option<NamedFile>> {
+            match NamedFile::open(&*storage, name, OpenMode::ReadWrite) {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                other => return other.map(Some),
+            }
+            // with a counter of zero it never becomes current beside the whole copy
+            match Self::create_copy(&*storage, name, &Manifest { counter: 0, ..current.clone() }) {
+                Err(error) if error.is_full() => Ok(None),
+                Err(error) => Err(error),
+                Ok(()) => NamedFile::open(&*storage, name, OpenMode::ReadWrite).map(Some),
+            }
         };
         let [first, second] = names::MANIFESTS;
         let files = [open(first)?, open(second)?];
         Ok(ManifestFile { storage, files, current })
     }
 
-    /// What counts now.
+    /// The current manifest.
     pub(crate) fn current(&self) -> &Manifest {
         &self.current
     }
 
-    /// Replaces the manifest by what `change` makes of it. When it returns `Ok` the new one survives power loss;
-    /// when it fails the old one does, or the new. It is [`Error::Full`] where a copy had to be made anew and there is no space.
+    /// Applies `change` to the manifest and publishes the result.
+    ///
+    /// When it returns `Ok`, the new manifest survives power loss. When it fails, either the old or the
+    /// new one does.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where a missing copy had to be created and there is no space; I/O errors.
     pub(crate) fn publish(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         let mut next = self.current.clone();
         change(&mut next);
         next.counter = self.current.counter.saturating_add(1);
+        debug_assert_eq!(next.store, self.current.store, "a publication keeps the store's identity");
+        debug_assert!(next.epoch >= self.current.epoch, "the epoch never goes back");
         let odd = next.counter & 1 == 1;
         let (name, file) = match (&names::MANIFESTS, &mut self.files) {
             ([_, second], [_, file]) if odd => (second, file),
             ([first, _], [file, _]) => (first, file),
         };
         let storage = &*self.storage;
-        let io = |operation, e| Error::io(operation, storage.path(name), e);
         if let Some(file) = file {
             let block = encode(storage, &next)?;
-            write_all_at(&**file, &block, 0).map_err(|e| full_or_io(storage, "write", name, e))?;
-            file.sync_all().map_err(|e| io("sync", e))?;
+            file.write_all_at(&block, 0).map_err(full_if_out_of_space)?;
+            file.sync_all()?;
         } else {
             Self::create_copy(storage, name, &next)?;
-            *file = Some(storage.open(name, OpenMode::ReadWrite).map_err(|e| io("open", e))?);
+            *file = Some(NamedFile::open(storage, name, OpenMode::ReadWrite)?);
         }
         self.current = next;
         Ok(())
     }
 }
 
-fn full_or_io(storage: &dyn Storage, operation: &'static str, name: &str, e: io::Error) -> Error {
-    if out_of_space(&e) {
-        return Error::Full { what: "a copy of the manifest", source: Some(Arc::new(e)) };
-    }
-    Error::io(operation, storage.path(name), e)
+fn full_if_out_of_space(error: Error) -> Error {
+    error.full_if_out_of_space("a copy of the manifest")
 }
 
-/// A copy as it stands in its file, which it shares no block of the device with anything else in: the manifest, then zeros.
+/// A copy as its file holds it: the manifest, then zeros to the end of the device's block, which no
+/// other data shares.
 fn encode(storage: &dyn Storage, manifest: &Manifest) -> Result<Vec<u8>> {
     let mut block = vec![0; MANIFEST_BYTES.max(storage.block_bytes() as usize)];
     let copy = block.get_mut(..MANIFEST_BYTES).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! One store directory: the names of its files, its lock, its manifest, and how it is opened.
+//! One store directory: its file names, its lock, its manifest, and how it is opened.
 //!
-//! Everything that recovery reads is synced first and then read around the page cache, so that the
-//! result rests on what the device holds. It knows nothing of frames, records or machines.
+//! This layer knows file names and the manifest. The content of segments and snapshots belongs to
+//! `wal` and `snapshot`.
 #![cfg_attr(
     not(test),
     deny(

@@ -1,25 +1,23 @@
-//! What lies in a store's directory, made safe to rely on: locked, synced, listed, its manifest read.
+//! Opens a store directory: locks it, syncs and lists its files, and reads its manifest.
 //!
-//! Recovery must rest on what the device holds, not on what a page cache remembers of a process that was
-//! killed or of a sync that failed. So everything is synced first and read around the cache afterwards.
-//! It knows nothing of records.
+//! Recovery must rest on what the device holds. The page cache may remember writes of a process that
+//! was killed, or of a sync that failed. So every file is synced first and then read around the cache.
 
 use crate::error::{Error, Result};
-use crate::format::manifest::Manifest;
-use crate::ids::{Lsn, SegmentId};
+use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
+use crate::ids::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
 use crate::io::sync::Arc;
-use crate::io::{DirectoryLock, LockMode, OpenMode, Storage};
+use crate::io::{DirectoryLock, LockMode, NamedFile, OpenMode, Storage};
 use crate::store::layout as names;
 use crate::store::layout::FileName;
-use crate::store::manifest_file::{Copies, read_copies};
-use crate::wal::scan::segment_set::OpenSegment;
+use crate::store::manifest_file::{Copies, ManifestFile, read_copies};
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// To go on with it.
+    /// To append to it, under an exclusive lock.
     ReadWrite,
-    /// To look at it: nothing on disk changes.
+    /// To read it, under a shared lock: nothing on disk changes.
     ReadOnly,
 }
 
@@ -31,12 +29,24 @@ pub(crate) struct SegmentFile {
     pub(crate) base: Lsn,
 }
 
-/// A file written ahead of need.
+/// A preallocated segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spare {
     pub(crate) name: String,
     pub(crate) number: u64,
     pub(crate) file_bytes: u64,
+}
+
+/// What a new manifest is made of where no whole copy of the old one is left.
+#[derive(Clone, Debug)]
+pub(crate) struct ManifestStandIn {
+    pub(crate) store: StoreId,
+    pub(crate) block_bytes: u32,
+    pub(crate) log_start: Lsn,
+    /// Where the state was empty, if the log goes back to that place.
+    pub(crate) origin: Option<Lsn>,
+    /// The snapshots that are known to belong to this log, newest first.
+    pub(crate) snapshots: Vec<SnapshotEntry>,
 }
 
 /// A locked store and what its directory holds.
@@ -48,49 +58,52 @@ pub(crate) struct StoreDir {
     pub(crate) spares: Vec<Spare>,
     /// LSNs, newest first.
     pub(crate) snapshots: Vec<Lsn>,
-    /// Names of files that are none of the store's.
+    /// Names of files that this crate did not create.
     pub(crate) foreign: Vec<String>,
-    /// Names of files that a crash left unfinished.
+    /// Names of temporary files that a crash left behind.
     unfinished: Vec<String>,
     pub(crate) manifest: Option<Manifest>,
-    /// What is wrong with a copy of the manifest, where one is.
+    /// What is wrong with each damaged copy of the manifest.
     pub(crate) manifest_faults: Vec<Error>,
-    /// How many copies of it are there, whole or not.
+    /// The number of manifest copies on disk, whole or not.
     manifests_present: usize,
 }
 
-/// The name of an empty file that lies beside the snapshot of a backup until the manifest is there. No store has a segment
-/// of this number.
+/// The name of an empty file that marks an unfinished backup: it lies beside the snapshot until the
+/// manifest is written. No store has a segment with this number.
 pub(crate) fn backup_mark(lsn: Lsn) -> String {
     names::temp(&names::segment(SegmentId::new(0), lsn))
 }
 
 impl StoreDir {
-    /// Locks the store, makes what it holds durable and reads the manifest.
+    /// Locks the store, syncs its files and reads the manifest. [`Access::ReadOnly`] writes nothing.
     ///
-    /// With [`Access::ReadOnly`] nothing is written.
+    /// # Errors
+    /// [`Error::Locked`]; [`Error::Corrupt`] where a store has lost its manifest and all its segments;
+    /// [`Error::UnsupportedVersion`] for a manifest of a newer program; I/O errors.
     pub(crate) fn new(storage: Arc<dyn Storage>, access: Access) -> Result<StoreDir> {
-        let (store_dir, lost) = Self::gather(storage, access)?;
+        let (store_dir, lost) = Self::read(storage, access)?;
         lost.map_or(Ok(store_dir), Err)
     }
 
-    /// As [`StoreDir::new`] does to go on with a store, but also where there is nothing but what an interrupted backup left.
+    /// Like [`StoreDir::new`] with [`Access::ReadWrite`], but also accepts what an interrupted backup left.
     pub(crate) fn for_backup(storage: Arc<dyn Storage>) -> Result<StoreDir> {
-        let (store_dir, lost) = Self::gather(storage, Access::ReadWrite)?;
-        let lost = lost.filter(|_| store_dir.cut_off_backup().is_none());
+        let (store_dir, lost) = Self::read(storage, Access::ReadWrite)?;
+        let lost = lost.filter(|_| store_dir.interrupted_backup().is_none());
         lost.map_or(Ok(store_dir), Err)
     }
 
-    /// As [`StoreDir::new`] does to look at a store, but also where that has lost its root: then with what there is to say of it.
+    /// Like [`StoreDir::new`] with [`Access::ReadOnly`], but also accepts a store that has lost its
+    /// manifest and its segments. The second result is the error that `new` would have returned.
     pub(crate) fn for_salvage(storage: Arc<dyn Storage>) -> Result<(StoreDir, Option<Error>)> {
-        Self::gather(storage, Access::ReadOnly)
+        Self::read(storage, Access::ReadOnly)
     }
 
-    /// What is there, and what to say where a store was there that has lost its root.
-    fn gather(storage: Arc<dyn Storage>, access: Access) -> Result<(StoreDir, Option<Error>)> {
+    /// Reads the directory. The second result says what is wrong where a store has lost its manifest
+    /// and its segments.
+    fn read(storage: Arc<dyn Storage>, access: Access) -> Result<(StoreDir, Option<Error>)> {
         let lock = take_lock(&*storage, access)?;
-        let dir = |operation, e| Error::io(operation, storage.path(""), e);
-        let names = storage.list().map_err(|e| dir("list", e))?;
+        let names = storage.list_files()?;
         if access == Access::ReadWrite {
             make_durable(&*storage, &names)?;
         }
@@ -108,7 +121,7 @@ impl StoreDir {
             storage,
         };
         for name in names {
-            store_dir.sort_in(name)?;
+            store_dir.classify(name)?;
         }
         store_dir.segments.sort_by_key(|s| (s.id, s.base));
         store_dir.snapshots.sort_by(|a, b| b.cmp(a));
@@ -118,32 +131,31 @@ impl StoreDir {
         let lost = lost.then(|| {
             let fault = store_dir.manifest_faults.pop();
             fault.unwrap_or_else(|| {
-                let reason = "it holds snapshots, but neither a manifest nor a segment: a backup that was cut off, or a store that lost them";
+                let reason = "snapshots without a manifest or segments: an interrupted backup, or lost files";
                 Error::corrupt(store_dir.storage.path(""), 0, None, reason)
             })
         });
         Ok((store_dir, lost))
     }
 
-    /// The snapshot of a backup that was cut off before it had a manifest. The mark beside it tells it from that of a store
-    /// which lost everything else.
-    fn cut_off_backup(&self) -> Option<Lsn> {
+    /// The snapshot of a backup that was interrupted before its manifest was written. The mark beside
+    /// it distinguishes it from the snapshot of a store that has lost everything else.
+    fn interrupted_backup(&self) -> Option<Lsn> {
         let [lsn] = *self.snapshots.as_slice() else { return None };
         let marked = self.unfinished.contains(&backup_mark(lsn));
         (marked && self.is_new() && self.manifests_present == 0).then_some(lsn)
     }
 
-    /// Removes what an interrupted backup left, the mark last.
+    /// Removes what an interrupted backup left. The mark is removed last.
     pub(crate) fn clear_for_backup(&self) -> Result<()> {
-        if let Some(lsn) = self.cut_off_backup() {
-            let name = names::snapshot(lsn);
-            self.storage.remove(&name).map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
-            self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
+        if let Some(lsn) = self.interrupted_backup() {
+            self.storage.remove_file(&names::snapshot(lsn))?;
+            self.storage.sync_names()?;
         }
         self.remove_unfinished()
     }
 
-    /// The segments of a store that is open already.
+    /// A view of the segments of a store that is already open.
     pub(crate) fn listed(storage: Arc<dyn Storage>, segments: Vec<SegmentFile>, manifest: Manifest) -> StoreDir {
         StoreDir {
             storage,
@@ -159,63 +171,64 @@ impl StoreDir {
         }
     }
 
-    /// Whether there is no store here yet.
+    /// Whether the directory holds no store yet.
     pub(crate) fn is_new(&self) -> bool {
         self.manifest.is_none() && self.segments.is_empty()
     }
 
-    /// The oldest segment from which the ids go on without a gap and all headers are whole. What is older is garbage, unless
-    /// a manifest says otherwise: files that were given up, and that a crash brought back or did not remove altogether.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] where not even the newest one's header is whole, or one is there twice; I/O errors.
-    pub(crate) fn oldest_usable(&self) -> Result<Option<OpenSegment>> {
-        let mut oldest: Option<OpenSegment> = None;
-        for file in self.segments.iter().rev() {
-            if let Some(next) = &oldest {
-                if file.id == next.file.id {
-                    let path = self.storage.path(&next.file.name);
-                    return Err(Error::corrupt(path, 0, Some(next.file.base), "two files claim to be this segment"));
-                }
-                if file.id.get().saturating_add(1) != next.file.id.get() {
-                    break;
-                }
-            }
-            match OpenSegment::open(&*self.storage, file) {
-                Ok(segment) => oldest = Some(segment),
-                Err(error) if error.is_corrupt() && oldest.is_some() => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(oldest)
-    }
-
-    /// Where the log of a store without a manifest goes back to the beginning, if it does: the first segment of all begins
-    /// there, right behind the room for a header.
-    pub(crate) fn origin(&self) -> Result<Option<Lsn>> {
-        let Some(OpenSegment { header, .. }) = self.oldest_usable()? else {
-            return Ok(self.is_new().then(|| Lsn::new(u64::from(self.storage.block_bytes()))));
-        };
-        let begins = header.id == SegmentId::new(1) && header.base == Lsn::new(u64::from(header.block_bytes));
-        Ok(begins.then_some(header.base))
-    }
-
-    /// Removes what a crash left unfinished. Done only once nothing stands in the way of opening the store.
+    /// Removes the temporary files that a crash left. Recovery calls it only once the store is certain
+    /// to open.
     pub(crate) fn remove_unfinished(&self) -> Result<()> {
-        for name in &self.unfinished {
-            self.storage.remove(name).map_err(|e| Error::io("remove", self.storage.path(name), e))?;
-        }
-        Ok(())
+        self.unfinished.iter().try_for_each(|name| self.storage.remove_file(name))
     }
 
-    fn sort_in(&mut self, name: String) -> Result<()> {
+    /// Removes unfinished files and opens the manifest for publication. Without a manifest, it makes
+    /// one of `stand_in`, or creates that of a new store. A created manifest survives power loss when
+    /// this returns.
+    pub(crate) fn open_manifest(
+        &self,
+        machine: &MachineTag,
+        stand_in: Option<ManifestStandIn>,
+    ) -> Result<ManifestFile> {
+        if machine.name.len() > MAX_MACHINE_NAME_BYTES {
+            return Err(Error::invalid(format!("a machine's name is at most {MAX_MACHINE_NAME_BYTES} bytes long")));
+        }
+        self.remove_unfinished()?;
+        let storage = self.storage.clone();
+        if let Some(manifest) = &self.manifest {
+            return ManifestFile::open(storage, manifest.clone());
+        }
+        let block_bytes = storage.block_bytes();
+        // the first frame lies behind the first segment's header
+        let first = Lsn::new(u64::from(block_bytes));
+        let new = Manifest {
+            counter: 0,
+            store: StoreId::new(storage.random()),
+            epoch: Epoch::new(0),
+            log_start: first,
+            watermark: Lsn::ZERO,
+            clean_end: Lsn::ZERO,
+            segment: SegmentId::new(0),
+            origin: first,
+            block_bytes,
+            machine: machine.clone(),
+            snapshots: Vec::new(),
+        };
+        let Some(found) = stand_in else {
+            return ManifestFile::create(storage, new);
+        };
+        let ManifestStandIn { store, block_bytes, log_start, origin, mut snapshots } = found;
+        snapshots.truncate(SNAPSHOTS_KEPT);
+        let origin = origin.unwrap_or(Lsn::ZERO);
+        ManifestFile::open(storage, Manifest { store, block_bytes, log_start, origin, snapshots, ..new })
+    }
+
+    fn classify(&mut self, name: String) -> Result<()> {
         match names::parse(&name) {
             FileName::Lock | FileName::Manifest => {}
             FileName::Segment { id, base } => self.segments.push(SegmentFile { name, id, base }),
             FileName::Spare { number } => {
-                let io = |operation, e| Error::io(operation, self.storage.path(&name), e);
-                let file = self.storage.open(&name, OpenMode::Read).map_err(|e| io("open", e))?;
-                let file_bytes = file.len().map_err(|e| io("measure", e))?;
+                let file_bytes = NamedFile::open(&*self.storage, &name, OpenMode::Read)?.len()?;
                 self.spares.push(Spare { name, number, file_bytes });
             }
             FileName::Snapshot { lsn } => self.snapshots.push(lsn),
@@ -240,18 +253,13 @@ fn take_lock(storage: &dyn Storage, access: Access) -> Result<Box<dyn DirectoryL
     })
 }
 
-/// Syncs every file that recovery may read, then the directory: a killed process may have left its last writes and
-/// renames in the page cache, and what recovery serves must not depend on them.
+/// Syncs every file that recovery may read, then the directory. A killed process may have left its
+/// last writes and renames in the page cache, and recovery must not depend on those.
 fn make_durable(storage: &dyn Storage, present: &[String]) -> Result<()> {
     for name in present {
-        match names::parse(name) {
-            FileName::Manifest | FileName::Segment { .. } | FileName::Snapshot { .. } => {
-                let io = |operation, e| Error::io(operation, storage.path(name), e);
-                let file = storage.open(name, OpenMode::ReadWrite).map_err(|e| io("open", e))?;
-                file.sync_all().map_err(|e| io("sync", e))?;
-            }
-            _ => {}
+        if let FileName::Manifest | FileName::Segment { .. } | FileName::Snapshot { .. } = names::parse(name) {
+            NamedFile::open(storage, name, OpenMode::ReadWrite)?.sync_all()?;
         }
     }
-    storage.sync_dir().map_err(|e| Error::io("sync", storage.path(""), e))
+    storage.sync_names()
 }

@@ -43,7 +43,7 @@ pub use flusher::LogStep;
 pub(crate) use log::Position;
 pub use log::{Log, LogStats};
 pub use open::LogReport;
-pub(crate) use open::{OpenLog, prepare_manifest};
+pub(crate) use open::OpenLog;
 pub(crate) use reservation::{Need, Reservation, RollbackRoom};
 pub use scan::{Records, Tail};
 pub use ticket::LogTicket;

@@ -2,8 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
-use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
-use crate::ids::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
+use crate::ids::{Epoch, Lsn, MachineTag, SegmentId};
 use crate::io::deferred_unlinks::DeferredUnlinks;
 use crate::io::sync::{Arc, AtomicBool, Mutex};
 use crate::io::{OpenMode, Storage};
@@ -14,8 +13,7 @@ use crate::wal::device_latency::DeviceLatency;
 use crate::wal::group_commit::GroupCommit;
 use crate::wal::log::{Inner, Log};
 use crate::wal::queue::{Bounds, Queue};
-use crate::wal::scan::scanner::{ScanEnd, Scanner, Tail};
-use crate::wal::scan::segment_set::OpenSegment;
+use crate::wal::scan::{OpenSegment, ScanEnd, Scanner, Tail, manifest_stand_in, oldest_usable};
 use crate::wal::segment_pool::{SegmentPool, SpareBounds};
 use crate::wal::segment_writer::{Identity, SegmentInfo, SegmentWriter};
 
@@ -36,47 +34,6 @@ pub struct LogReport {
     pub tail: Option<Tail>,
     /// Warnings, one sentence each: something is not as it should be, but nothing was lost.
     pub warnings: Vec<String>,
-}
-
-/// Opens or creates the manifest. Without any whole copy, what the segments say stands in for it, the snapshots, the newest
-/// first, that recovery found to count, and the LSN at which it began with the empty state, if it did.
-pub(crate) fn prepare_manifest(
-    store_dir: &StoreDir,
-    machine: &MachineTag,
-    found: &[SnapshotEntry],
-    origin: Option<Lsn>,
-) -> Result<ManifestFile> {
-    if machine.name.len() > MAX_MACHINE_NAME_BYTES {
-        return Err(Error::invalid(format!("a machine's name is at most {MAX_MACHINE_NAME_BYTES} bytes long")));
-    }
-    store_dir.remove_unfinished()?;
-    let storage = store_dir.storage.clone();
-    if let Some(manifest) = &store_dir.manifest {
-        return ManifestFile::open(storage, manifest.clone());
-    }
-    let block_bytes = storage.block_bytes();
-    let mut manifest = Manifest {
-        counter: 0,
-        store: StoreId::new(storage.random()),
-        epoch: Epoch::new(0),
-        log_start: Lsn::new(u64::from(block_bytes)),
-        watermark: Lsn::ZERO,
-        clean_end: Lsn::ZERO,
-        segment: SegmentId::new(0),
-        origin: Lsn::new(u64::from(block_bytes)),
-        block_bytes,
-        machine: machine.clone(),
-        snapshots: Vec::new(),
-    };
-    let Some(OpenSegment { header, .. }) = store_dir.oldest_usable()? else {
-        return ManifestFile::create(storage, manifest);
-    };
-    manifest.store = header.store;
-    manifest.snapshots = found.iter().copied().take(SNAPSHOTS_KEPT).collect();
-    manifest.log_start = manifest.snapshots.last().map_or(header.base, |oldest| oldest.lsn);
-    manifest.origin = origin.unwrap_or(Lsn::ZERO);
-    manifest.block_bytes = header.block_bytes;
-    ManifestFile::open(storage, manifest)
 }
 
 /// A log whose records have been read, about to be opened for more.
@@ -184,7 +141,7 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
         scanner.reuse(chunk);
     }
     let end = scanner.take_end()?;
-    let root = prepare_manifest(&store_dir, &machine, &[], store_dir.origin()?)?;
+    let root = store_dir.open_manifest(&machine, manifest_stand_in(&store_dir)?)?;
     let storage = store_dir.storage.clone();
     let mut warnings: Vec<_> = store_dir.manifest_faults.iter().map(ToString::to_string).collect();
     warnings.extend(store_dir.foreign.iter().map(|name| format!("{name} is not a file of this store")));
@@ -201,7 +158,7 @@ fn start_alone(store_dir: &StoreDir, machine: &MachineTag) -> Result<Lsn> {
         check_machine(store_dir, &manifest.machine, machine)?;
         return Ok(manifest.log_start);
     }
-    let Some(OpenSegment { header, .. }) = store_dir.oldest_usable()? else {
+    let Some(OpenSegment { header, .. }) = oldest_usable(store_dir)? else {
         return Ok(Lsn::new(u64::from(store_dir.storage.block_bytes())));
     };
     check_machine(store_dir, &header.machine, machine)?;

@@ -1,13 +1,18 @@
-//! Reading a log: the segments it consists of, the frames in them, and what decides where it ends.
+//! Reading a log: its segments, the frames in them, and the decision where it ends.
 //!
-//! `segment_set` finds the segments, `scanner` reads their frames in order, `tail_scan` searches
-//! what lies behind an invalid frame, and `evidence` decides whether that is a torn tail or damage.
+//! `segment_set` opens the segments, `scanner` reads their frames in order into `chunk`s, `tail_scan`
+//! searches what lies past an invalid frame, and `evidence` decides whether that is a torn tail or
+//! damage. Other layers use only what is named here.
 
-pub(crate) mod evidence;
-pub(crate) mod reader;
-pub(crate) mod scanner;
-pub(crate) mod segment_set;
+mod chunk;
+mod evidence;
+mod reader;
+mod scanner;
+mod segment_set;
 mod tail_scan;
 
+pub(crate) use chunk::{Chunk, records_of};
 pub use reader::Records;
 pub use scanner::Tail;
+pub(crate) use scanner::{Known, ScanEnd, Scanner};
+pub(crate) use segment_set::{OpenSegment, check_sequence, manifest_stand_in, oldest_usable, origin};

@@ -1,21 +1,23 @@
-//! Reading records back from a log that is open.
+//! Reading records back from an open log.
 
 use crate::error::{Error, Result};
 use crate::ids::Lsn;
 use crate::store::open_dir::SegmentFile;
 use crate::wal::reader_holds::ReaderHold;
-use crate::wal::scan::scanner::{Chunk, Scanner};
+use crate::wal::scan::chunk::records_of;
+use crate::wal::scan::scanner::Scanner;
 
-/// The records of a log from an LSN up to what was durable when it was made, in order.
+/// The records of a log in order, from a given LSN up to what was durable when the iterator was made.
 ///
-/// Yields each record's LSN and bytes. After an error it ends.
+/// Each item is a record's LSN and its bytes. The iterator ends after an error: [`Error::Corrupt`] for
+/// damage below the durable LSN, [`Error::UnsupportedVersion`], or an I/O error.
 pub struct Records {
     scanner: Option<Scanner>,
     from: Lsn,
     upto: Lsn,
     /// Keeps the segments that are still to be read.
     hold: ReaderHold,
-    /// Records of the chunk that was read last, in reverse.
+    /// Records of the current chunk, in reverse.
     ready: Vec<(Lsn, Vec<u8>)>,
 }
 
@@ -24,7 +26,9 @@ impl Records {
         Records { scanner: Some(scanner), from, upto, hold, ready: Vec::new() }
     }
 
+    /// Reads the next chunk into `ready`. Returns `false` at the end.
     fn read_chunk(&mut self) -> Result<bool> {
+        debug_assert!(self.ready.is_empty(), "all records of the chunk before have been returned");
         let Some(scanner) = self.scanner.as_mut() else { return Ok(false) };
         let Some(chunk) = scanner.next_chunk()? else { return Ok(false) };
         self.hold.advance(scanner.position());
@@ -47,14 +51,6 @@ impl Records {
         }
         Ok(true)
     }
-}
-
-/// The records of a chunk, or where and why they do not add up.
-pub(crate) fn records_of(chunk: &Chunk) -> impl Iterator<Item = Result<(Lsn, &[u8]), (Lsn, &'static str)>> {
-    chunk.frames().flat_map(|frame| {
-        let lsn = frame.header.lsn;
-        frame.records().map(move |record| record.map_err(|fault| (lsn, fault.reason())))
-    })
 }
 
 impl Iterator for Records {

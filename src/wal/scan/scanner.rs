@@ -1,128 +1,42 @@
-//! Reading the log: every frame from an LSN on, verified, up to where the evidence says that it ends.
+//! Reads every frame of the log from an LSN on, verified, up to where the evidence says that it ends.
 //!
-//! A segment with a successor ends exactly where that successor's header says; the newest one ends at
-//! its first unacceptable frame, unless something proves that more had been completed ([`crate::wal::scan::evidence`]).
-//! Frames behind that place are searched for only for what their watermarks prove ([`crate::wal::scan::tail_scan`]). Reads go around the page
-//! cache, whole blocks. It knows nothing of what records mean.
+//! A segment with a successor ends where the successor's header says. The newest segment ends at its
+//! first invalid frame, unless something proves that more of it had been durable
+//! ([`evidence`](crate::wal::scan::evidence)). Later frames count only for what their watermarks prove
+//! ([`tail_scan`](crate::wal::scan::tail_scan)). Reads bypass the page cache, in whole blocks. What the
+//! records mean is not known here.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
-use crate::format::frame::{self, Frame, FrameFault, FrameHeader};
+use crate::format::frame::{self, FrameFault};
 use crate::format::segment;
 use crate::ids::{Epoch, Lsn};
-use crate::io::read_ahead as ahead;
-use crate::io::read_ahead::{Ahead, Wanted};
+use crate::io::read_ahead::{FRONT_BYTES, Fetcher, Filled, READS_AHEAD, SequentialReader, Wanted};
 use crate::io::sync::Arc;
 use crate::io::{AlignedBuf, Storage, read_device_full};
-use crate::store::open_dir::{SegmentFile, StoreDir};
+use crate::store::open_dir::StoreDir;
+use crate::wal::scan::chunk::{Chunk, FrameAt};
 use crate::wal::scan::evidence::{Evidence, Finding};
-use crate::wal::scan::segment_set::{CHUNK_BYTES, OpenSegment, check_sequence, needed_segments};
-use crate::wal::scan::tail_scan as later;
-use crate::wal::scan::tail_scan::TailFindings;
+use crate::wal::scan::segment_set::{OpenSegment, check_sequence, needed_segments};
+use crate::wal::scan::tail_scan::{self, CHUNK_BYTES, TailFindings};
 
-/// So many reads are under way or asked for: the thread that reads goes on at once.
-const READS_AHEAD: usize = 2;
-/// A buffer that is larger is not kept.
-const SPARE_BYTES: usize = ahead::FRONT_BYTES + 4 * CHUNK_BYTES as usize;
-/// A chunk is packed where its frames hold less than this part of it.
-const PACKED_BELOW: u64 = 4;
+/// A larger buffer is freed after use. It bounds what a few very large frames can make the scan hold.
+const MAX_SPARE_BYTES: usize = FRONT_BYTES + 4 * CHUNK_BYTES as usize;
 
-/// Verified frames, and the bytes they lie in.
-pub(crate) struct Chunk {
-    bytes: Bytes,
-    frames: Vec<FrameAt>,
-    segment: SegmentFile,
-    /// The version of the machine that wrote them.
-    pub(crate) machine_version: u32,
-    pub(crate) machine_name: Arc<str>,
-}
-
-enum Bytes {
-    /// As they were read.
-    Read(AlignedBuf),
-    /// Only what the frames hold, one behind the other.
-    Packed(Vec<u8>),
-}
-
-#[derive(Clone, Copy)]
-struct FrameAt {
-    header: FrameHeader,
-    checksum: u32,
-    /// In the bytes of the chunk.
-    payload: (usize, usize),
-    total_bytes: u64,
-    file_offset: u64,
-}
-
-impl Chunk {
-    /// The frames in order.
-    pub(crate) fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        let bytes: &[u8] = match &self.bytes {
-            Bytes::Read(buf) => buf,
-            Bytes::Packed(bytes) => bytes,
-        };
-        self.frames.iter().map(move |at| Frame {
-            header: at.header,
-            checksum: at.checksum,
-            payload: bytes.get(at.payload.0..at.payload.1).unwrap_or_default(),
-            total_bytes: at.total_bytes,
-        })
-    }
-
-    /// The file that holds them.
-    pub(crate) fn segment(&self) -> &SegmentFile {
-        &self.segment
-    }
-
-    /// Where in its file an LSN of this chunk lies.
-    pub(crate) fn offset_of(&self, lsn: Lsn) -> u64 {
-        let base = self.frames.first();
-        base.map_or(0, |at| at.file_offset.saturating_add(lsn.since(at.header.lsn)))
-    }
-
-    /// Where its first frame begins.
-    pub(crate) fn first_lsn(&self) -> Lsn {
-        self.frames.first().map_or(Lsn::ZERO, |at| at.header.lsn)
-    }
-
-    /// How many bytes its frames take.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.frames.iter().map(|f| f.total_bytes).fold(0, u64::saturating_add)
-    }
-
-    /// Where most of it is padding, copies what its frames hold, and gives back what it was read into.
-    fn pack(&mut self) -> Option<AlignedBuf> {
-        let held = self.frames().map(|frame| frame.payload.len()).fold(0, usize::saturating_add);
-        let most = usize::try_from(self.bytes().checked_div(PACKED_BELOW)?).ok()?;
-        let mut packed = Vec::new();
-        // without memory for it, it stays as it is
-        packed.try_reserve_exact(Some(held).filter(|held| *held <= most)?).ok()?;
-        self.frames().for_each(|frame| packed.extend_from_slice(frame.payload));
-        let mut end = 0usize;
-        for at in &mut self.frames {
-            let bytes = at.payload.1.saturating_sub(at.payload.0);
-            at.payload = (end, end.saturating_add(bytes));
-            end = at.payload.1;
-        }
-        match std::mem::replace(&mut self.bytes, Bytes::Packed(packed)) {
-            Bytes::Read(buf) => Some(buf),
-            Bytes::Packed(_) => None,
-        }
-    }
-}
-
-/// What lies behind the end of the log in its last segment.
+/// What lies past the end of the log in its last segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tail {
     /// The segment's path.
     pub path: std::path::PathBuf,
-    /// Where in it the log ends, in bytes.
+    /// The offset in the segment at which the log ends, in bytes.
     pub offset: u64,
-    /// What stands there instead of a frame.
+    /// What is wrong with the bytes at that offset: why they are not the next frame.
     pub reason: &'static str,
-    /// Whole frames further on that nothing proves to have been acknowledged.
+    /// The row of the decision table in `docs/recovery.md` that ended the log here, such as `E6`.
+    pub rule: &'static str,
+    /// The number of valid frames further on. Nothing proves that any of them was acknowledged.
     pub later_frames: u64,
-    /// Whether what stands there looks like a write that power loss or a kill interrupted.
+    /// Whether the bytes look like a write that power loss or a kill interrupted.
     pub torn: bool,
 }
 
@@ -137,35 +51,59 @@ pub(crate) struct ScanEnd {
     pub(crate) tail: Option<Tail>,
 }
 
+/// What is known about the log from outside its segments.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known {
+    /// Everything below it was on stable storage.
+    pub(crate) watermark: Lsn,
+    /// Where the log ended when it was closed, if it was.
+    pub(crate) clean_end: Option<Lsn>,
+}
+
+/// What was read past the last frame of a chunk: the start of the next window.
+#[derive(Default)]
+struct Carry {
+    /// The index of the segment.
+    at: usize,
+    /// The offset in the file, a block boundary.
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
 /// A walk over the log.
 pub(crate) struct Scanner {
     storage: Arc<dyn Storage>,
-    segments: Vec<OpenSegment>,
+    segments: Vec<Arc<OpenSegment>>,
+    /// The index of the current segment.
     at: usize,
+    /// Where the next frame begins.
     lsn: Lsn,
-    /// Of the frame before, where it is known.
+    /// The checksum of the frame before, where it is known.
     previous_checksum: Option<u32>,
     /// The highest LSN that the manifest, the clean mark or a segment header proves.
     watermark: Lsn,
     /// Where the log ended when it was closed, if it was.
     clean_end: Option<Lsn>,
-    /// Where to stop though the log may go on, which it does under a reader's eyes.
+    /// Where to stop, if the log may go on past it: a reader's log is open and grows.
     upto: Option<Lsn>,
     end: Option<ScanEnd>,
-    /// What was read behind the last whole frame: in which segment, where in it, and the bytes.
-    carry: (usize, u64, Vec<u8>),
-    /// How much is read at once: so much that a frame as large as those before comes whole.
+    carry: Carry,
+    /// The window's size in bytes. It grows to the largest frame so far, so that the next one of that
+    /// size comes whole.
     want: u64,
     /// Buffers to read into.
     spare: Vec<AlignedBuf>,
-    /// Reads ahead, if there is a thread for it.
-    ahead: Option<Ahead>,
-    /// Whether what stands behind the last chunk is no frame.
+    reader: SequentialReader,
+    /// Whether the bytes past the last chunk are not a valid frame.
     at_fault: bool,
 }
 
 impl Scanner {
-    /// Prepares to read from `start`, a frame boundary. Checks the headers of all segments from there on.
+    /// Prepares to read from `start`, which is a frame boundary. Opens all segments from there on and
+    /// checks their headers.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::UnsupportedVersion`], I/O errors.
     pub(crate) fn new(store_dir: &StoreDir, start: Lsn) -> Result<Scanner> {
         let storage = store_dir.storage.clone();
         let manifest = store_dir.manifest.as_ref();
@@ -176,58 +114,65 @@ impl Scanner {
         if let Some(first) = segments.first()
             && start > first.capacity_end()
         {
-            let reason = "the log is to begin behind all that this segment can hold";
+            let reason = "log_start lies past the end of its segment";
             let path = storage.path(&first.file.name);
             return Err(Error::corrupt(path, first.header.file_bytes, Some(start), reason));
         }
         let watermark = manifest.map_or(Lsn::ZERO, |m| m.watermark.max(m.clean_end));
-        Ok(Self::over(storage, segments, start, watermark, manifest.map(|m| m.clean_end)))
+        let known = Known { watermark, clean_end: manifest.map(|m| m.clean_end) };
+        Ok(Self::over(storage, segments, start, known))
     }
 
-    /// Prepares to read segments whose headers tell one story. `watermark` and `clean_end` are what else is known.
-    pub(crate) fn over(
-        storage: Arc<dyn Storage>,
-        segments: Vec<OpenSegment>,
-        start: Lsn,
-        watermark: Lsn,
-        clean_end: Option<Lsn>,
-    ) -> Scanner {
-        let watermark = segments.iter().map(|s| s.header.watermark).fold(watermark, Lsn::max);
-        let (lsn, previous_checksum) = (start, None);
-        let (at, upto, end, carry, spare, ahead, at_fault) = (0, None, None, <_>::default(), Vec::new(), None, false);
-        let want = CHUNK_BYTES;
-        #[rustfmt::skip]
+    /// Prepares to read segments that [`check_sequence`] has accepted.
+    pub(crate) fn over(storage: Arc<dyn Storage>, segments: Vec<OpenSegment>, start: Lsn, known: Known) -> Scanner {
         let mut scanner = Scanner {
-            storage, segments, at, lsn, previous_checksum, watermark, clean_end, upto, end, carry, want, spare, ahead, at_fault,
+            storage,
+            watermark: segments.iter().map(|s| s.header.watermark).fold(known.watermark, Lsn::max),
+            segments: segments.into_iter().map(Arc::new).collect(),
+            at: 0,
+            lsn: start,
+            previous_checksum: None,
+            clean_end: known.clean_end,
+            upto: None,
+            end: None,
+            carry: Carry::default(),
+            want: CHUNK_BYTES,
+            spare: Vec::new(),
+            reader: SequentialReader::default(),
+            at_fault: false,
         };
         match scanner.segments.first() {
             Some(first) if scanner.lsn <= first.header.base => scanner.enter(0),
             Some(_) => {}
-            None => scanner.finish(None, Epoch::default()),
+            None => scanner.finish(None),
         }
         scanner
     }
 
     fn enter(&mut self, at: usize) {
+        debug_assert!(at == 0 || at > self.at, "the segments are read in order");
         if let Some(segment) = self.segments.get(at) {
+            let lsn = self.lsn.max(segment.header.base);
+            debug_assert!(lsn >= self.lsn, "the position never goes back");
             self.at = at;
-            self.lsn = self.lsn.max(segment.header.base);
+            self.lsn = lsn;
             self.previous_checksum = Some(segment.header_checksum);
         }
     }
 
-    fn finish(&mut self, tail: Option<Tail>, least_epoch: Epoch) {
+    fn finish(&mut self, tail: Option<Tail>) {
+        debug_assert!(self.end.is_none(), "the log ends once");
         let last = self.segments.last();
         self.end = Some(ScanEnd {
             end: self.lsn,
             last_checksum: self.previous_checksum.unwrap_or(segment::UNKNOWN_CHECKSUM),
-            beyond: last.map_or(self.lsn, OpenSegment::capacity_end).max(self.lsn),
-            highest_epoch: last.map_or(least_epoch, |s| s.header.epoch),
+            beyond: last.map_or(self.lsn, |segment| segment.capacity_end()).max(self.lsn),
+            highest_epoch: last.map_or(Epoch::default(), |s| s.header.epoch),
             tail,
         });
     }
 
-    /// How many bytes there are to read at the most.
+    /// An upper bound of the bytes that are left to read.
     pub(crate) fn bytes_ahead(&self) -> u64 {
         let ends = self.segments.iter().enumerate().map(|(i, segment)| {
             let end = self.recorded_end(i).unwrap_or_else(|| segment.capacity_end());
@@ -236,29 +181,32 @@ impl Scanner {
         ends.fold(0, u64::saturating_add)
     }
 
-    /// Where it stands.
+    /// The LSN of the next frame.
     pub(crate) fn position(&self) -> Lsn {
         self.lsn
     }
 
-    /// Whether it stands before what is no frame. The next call finds out what that means, for which it may have to read all that is
-    /// left of the segment: whoever has chunks to work on meanwhile can do so first.
+    /// Whether the next bytes are not a valid frame. The next [`next_chunk`](Self::next_chunk) decides
+    /// what that means, which may read the rest of the segment. Until then there is time to work on
+    /// the chunks so far.
     pub(crate) fn is_at_fault(&self) -> bool {
         self.at_fault
     }
 
-    /// Whether a following segment says where this one ended.
+    /// Whether a following segment's header records where this one ends.
     pub(crate) fn end_is_recorded(&self) -> bool {
         self.recorded_end(self.at).is_some()
     }
 
-    /// Goes on behind damage, for those who gather what is left: at the next whole frame in this segment or, behind its recorded
-    /// end, in the next one. `false` where nothing is left. What lies between is for the caller to report.
+    /// For salvage: goes on past damage, at the next whole frame in this segment, or else in the next
+    /// segment if the end of this one is recorded. Returns `false` where nothing is left. The caller
+    /// reports what lies between.
     pub(crate) fn skip_damage(&mut self) -> Result<bool> {
         let Some(segment) = self.segments.get(self.at).cloned() else { return Ok(false) };
         let recorded_end = self.recorded_end(self.at);
         let limit = recorded_end.unwrap_or_else(|| segment.capacity_end());
-        if let Some(lsn) = later::next_whole(&*self.storage, &segment, self.lsn, limit)? {
+        if let Some(lsn) = tail_scan::next_whole(&segment, self.lsn, limit)? {
+            debug_assert!(lsn > self.lsn, "the position moves on");
             self.lsn = lsn;
             self.previous_checksum = None;
             return Ok(true);
@@ -269,20 +217,20 @@ impl Scanner {
         Ok(recorded_end.is_some())
     }
 
-    /// Stops at a frame boundary below which all is known to be durable.
+    /// Stops at `upto`, a frame boundary below which everything is known to be durable.
     pub(crate) fn stop_at(mut self, upto: Lsn) -> Scanner {
         self.upto = Some(upto);
-        // what is missing of it is damage and not the end
+        // a missing frame below it is damage, and not the end of the log
         self.watermark = self.watermark.max(upto);
         self
     }
 
-    /// Has another thread read ahead.
-    pub(crate) fn read_ahead(&mut self, ahead: Ahead) {
-        self.ahead = Some(ahead);
+    /// Starts to prefetch. The caller runs the returned [`Fetcher`] on a thread.
+    pub(crate) fn start_ahead(&mut self) -> Fetcher {
+        self.reader.start_ahead()
     }
 
-    /// Where the log ended, once all has been read.
+    /// Where the log ended. An error before everything was read.
     pub(crate) fn take_end(self) -> Result<ScanEnd> {
         self.end.ok_or_else(|| Error::invalid("the log was not read to its end"))
     }
@@ -300,22 +248,21 @@ impl Scanner {
         self.segments.get(at.saturating_add(1)).map(|next| next.header.previous_end)
     }
 
-    /// Takes a chunk's memory, to read into it again.
+    /// Takes back the buffer of a chunk that is no longer needed.
     pub(crate) fn reuse(&mut self, chunk: Chunk) {
-        if let Bytes::Read(buf) = chunk.bytes {
+        if let Some(buf) = chunk.into_buffer() {
             self.keep(buf);
         }
     }
 
-    /// Keeps a buffer to read into, unless a very large frame made it so large that all that are kept could come to gigabytes.
     fn keep(&mut self, buf: AlignedBuf) {
-        if buf.capacity() <= SPARE_BYTES {
+        if buf.capacity() <= MAX_SPARE_BYTES {
             self.spare.push(buf);
         }
     }
 
-    /// Makes a chunk that is kept for a while smaller, where most of it is padding. So the same few buffers are read into in turn and
-    /// stay in the processor's cache, where what a device reads arrives sooner.
+    /// Makes a chunk smaller that is kept for a while, if most of it is padding. The same few buffers
+    /// are then read into in turn and stay in the processor's cache.
     pub(crate) fn pack(&mut self, chunk: &mut Chunk) {
         if let Some(buf) = chunk.pack() {
             self.keep(buf);
@@ -325,89 +272,79 @@ impl Scanner {
     /// The next verified frames; `None` at the end of the log.
     ///
     /// # Errors
-    /// Damage, an unknown version, or an I/O error: never the end of the log by mistake. [`Error::Full`] without memory to read into.
+    /// [`Error::Corrupt`], [`Error::UnsupportedVersion`], I/O errors: an error is never taken for the end
+    /// of the log. [`Error::Full`] without memory to read into.
     pub(crate) fn next_chunk(&mut self) -> Result<Option<Chunk>> {
         let buf = self.spare.pop().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
         let mut buf = buf.map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })?;
         let mut want = self.want;
         while self.end.is_none() {
             let Some(segment) = self.segments.get(self.at).cloned() else { break };
-            let recorded_end = self.recorded_end(self.at);
-            if recorded_end == Some(self.lsn) {
+            if self.recorded_end(self.at) == Some(self.lsn) {
                 self.cross(&segment)?;
                 continue;
             }
             let offset = segment.offset_of(self.lsn);
             if self.upto.is_some_and(|upto| self.lsn >= upto) {
-                self.finish(None, Epoch::default());
+                self.finish(None);
                 break;
             }
-            let limit = self.limit(self.at, &segment);
-            // whole blocks are read, and nothing behind the limit is looked at
+            // whole blocks are read, and nothing past the limit is looked at
             let from = segment.block_of(offset);
-            let left = limit.saturating_sub(from);
+            let left = self.limit(self.at, &segment).saturating_sub(from);
             let block = u64::from(segment.header.block_bytes);
-            let base = self.fill_on(&segment, &mut buf, from, round_up(want.min(left), block))?;
-            self.cut(&segment, &mut buf, base, left)?;
-            let (frames, fault) = self.parse(&segment, &mut buf, base, from);
+            let base = self.fill(&segment, &mut buf, from, round_up(want.min(left), block))?;
+            self.truncate(&segment, &mut buf, base, left)?;
+            let (frames, fault) = self.parse(&segment, &mut buf, Window { base, offset: from });
             self.at_fault = fault != FrameFault::Length;
             if !frames.is_empty() {
-                // what is kept begins with a block, too
-                let next = segment.block_of(segment.offset_of(self.lsn));
-                let kept = usize::try_from(next.saturating_sub(from)).unwrap_or(usize::MAX).saturating_add(base);
-                self.carry = (self.at, next, buf.get(kept..).unwrap_or_default().to_vec());
-                let machine_version = segment.header.machine.version;
-                let machine_name = segment.machine_name.clone();
-                let bytes = Bytes::Read(buf);
-                return Ok(Some(Chunk { bytes, frames, segment: segment.file, machine_version, machine_name }));
+                self.carry = self.carry_of(&segment, &buf, Window { base, offset: from });
+                return Ok(Some(Chunk::new(buf, frames, segment)));
             }
             let into = usize::try_from(offset.saturating_sub(from)).unwrap_or(usize::MAX);
             let first = buf.get(base.saturating_add(into)..).unwrap_or_default();
             let needed = frame::stated_bytes(first).unwrap_or(0).saturating_add(into as u64);
             if fault == FrameFault::Length && needed > want && needed <= left {
                 want = needed;
-                // what is left over of such a frame still goes in front of what is read ahead
-                self.want = self.want.max(needed.min(ahead::FRONT_BYTES as u64));
+                // with this bound, what is left of such a frame still fits in front of a prefetched buffer
+                self.want = self.want.max(needed.min(FRONT_BYTES as u64));
                 continue;
             }
-            self.judge(&segment, recorded_end, offset, fault)?;
+            self.judge(&segment, fault)?;
         }
         Ok(None)
     }
 
-    /// Reads on: what was read of these bytes before, or ahead, is not read again, and what comes behind them is read ahead. Returns
-    /// where in the buffer they begin; they may be more than were asked for.
-    fn fill_on(&mut self, segment: &OpenSegment, buf: &mut AlignedBuf, offset: u64, bytes: u64) -> Result<usize> {
-        let (at, from, mut carry) = std::mem::take(&mut self.carry);
+    /// What `buf` holds past the last frame. It begins with a block, like every window.
+    fn carry_of(&self, segment: &OpenSegment, buf: &[u8], window: Window) -> Carry {
+        let next = segment.block_of(segment.offset_of(self.lsn));
+        let skipped = usize::try_from(next.saturating_sub(window.offset)).unwrap_or(usize::MAX);
+        let bytes = buf.get(skipped.saturating_add(window.base)..).unwrap_or_default();
+        Carry { at: self.at, offset: next, bytes: bytes.to_vec() }
+    }
+
+    /// Fills `buf` with a window of the segment from `offset` on, and prefetches what follows. Returns
+    /// where in the buffer the window begins. It may be larger than was asked for.
+    fn fill(&mut self, segment: &OpenSegment, buf: &mut AlignedBuf, offset: u64, bytes: u64) -> Result<usize> {
+        let Carry { at, offset: from, bytes: mut kept } = std::mem::take(&mut self.carry);
         let block = u64::from(segment.header.block_bytes);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        if (at, from) != (self.at, offset) || !(carry.len() as u64).is_multiple_of(block) {
-            carry.clear();
+        if (at, from) != (self.at, offset) || !(kept.len() as u64).is_multiple_of(block) {
+            kept.clear();
         }
-        carry.truncate(bytes);
-        let start = offset.saturating_add(carry.len() as u64);
-        let io = |e| Error::io_at("read", self.storage.path(&segment.file.name), offset, e);
-        let was_ahead = self.ahead.as_mut().filter(|_| carry.len() < bytes).and_then(|a| a.take(self.at, start, buf));
-        let (base, read) = match was_ahead {
-            Some(read) if carry.len() <= ahead::FRONT_BYTES => {
-                (ahead::FRONT_BYTES.saturating_sub(carry.len()), read.map_err(io)?)
-            }
-            _ => {
-                buf.resize(bytes).map_err(io)?;
-                let rest = buf.get_mut(carry.len()..).filter(|rest| !rest.is_empty());
-                (0, rest.map_or(Ok(0), |rest| read_device_full(&*segment.handle, rest, start)).map_err(io)?)
-            }
-        };
-        let behind = base.saturating_add(carry.len());
-        if let Some(front) = buf.get_mut(base..behind) {
-            front.copy_from_slice(&carry);
-        }
-        buf.resize(behind.saturating_add(read)).map_err(io)?;
-        self.ask_ahead(start.saturating_add(read as u64));
+        kept.truncate(bytes);
+        let start = offset.saturating_add(kept.len() as u64);
+        let file = segment.handle.file();
+        let wanted = Wanted { number: self.at, file, offset: start, bytes };
+        let read_now = |room: &mut [u8], offset| read_device_full(&**file, room, offset);
+        let filled = self.reader.fill(buf, &kept, &wanted, read_now);
+        let Filled { base, read } =
+            filled.map_err(|e| Error::io_at("read", segment.handle.path().to_owned(), offset, e))?;
+        self.prefetch(start.saturating_add(read as u64));
         Ok(base)
     }
 
-    /// Where in a segment's file nothing more is to be read.
+    /// The offset in a segment's file past which nothing is read.
     fn limit(&self, at: usize, segment: &OpenSegment) -> u64 {
         match (self.recorded_end(at), self.upto) {
             (Some(end), _) => segment.offset_of(end),
@@ -416,51 +353,49 @@ impl Scanner {
         }
     }
 
-    /// Has read ahead what comes behind that offset in the segment's file.
-    fn ask_ahead(&mut self, offset: u64) {
-        if self.ahead.is_none() {
+    /// Prefetches what follows `offset` in the current segment.
+    fn prefetch(&mut self, offset: u64) {
+        if !self.reader.is_ahead() {
             return;
         }
-        let first = self.behind(self.at, offset);
-        let places = std::iter::successors(first, |&(at, offset, bytes)| self.behind(at, offset.saturating_add(bytes)));
-        let wanted: Vec<_> = places
+        let first = self.next_read(self.at, offset);
+        let reads =
+            std::iter::successors(first, |&(at, offset, bytes)| self.next_read(at, offset.saturating_add(bytes)));
+        let wanted: Vec<_> = reads
             .take(READS_AHEAD)
             .filter_map(|(number, offset, bytes)| {
-                let file = &self.segments.get(number)?.handle;
+                let file = self.segments.get(number)?.handle.file();
                 Some(Wanted { number, file, offset, bytes: usize::try_from(bytes).ok()? })
             })
             .collect();
-        if let Some(ahead) = &mut self.ahead {
-            ahead.ask(&wanted);
-        }
+        self.reader.prefetch(&wanted);
     }
 
-    /// What is to be read next: in which segment, from where in its file on, and how many bytes. Where nothing of a segment is left it is the
-    /// beginning of the next. Always whole blocks, wherever the last frame ends.
-    fn behind(&self, at: usize, offset: u64) -> Option<(usize, u64, u64)> {
+    /// The segment, the offset and the length of the read that follows `offset`. It moves to the next
+    /// segment where nothing of this one is left. Reads are whole blocks, wherever the last frame ends.
+    fn next_read(&self, at: usize, offset: u64) -> Option<(usize, u64, u64)> {
         let here = self.segments.get(at).map(|segment| (at, segment, offset));
         let at = at.saturating_add(1);
-        let beside = self.segments.get(at).map(|segment| (at, segment, segment.offset_of(segment.header.base)));
-        [here, beside].into_iter().flatten().find_map(|(at, segment, offset)| {
+        let next = self.segments.get(at).map(|segment| (at, segment, segment.offset_of(segment.header.base)));
+        [here, next].into_iter().flatten().find_map(|(at, segment, offset)| {
             let limit = round_up(self.limit(at, segment), u64::from(segment.header.block_bytes));
             let left = limit.saturating_sub(offset);
             (left > 0).then_some((at, offset, left.min(self.want)))
         })
     }
 
-    /// Shortens what lies behind `base` to so many bytes.
-    fn cut(&self, segment: &OpenSegment, buf: &mut AlignedBuf, base: usize, bytes: u64) -> Result<()> {
+    /// Shortens the window that begins at `base` to `bytes` bytes.
+    fn truncate(&self, segment: &OpenSegment, buf: &mut AlignedBuf, base: usize, bytes: u64) -> Result<()> {
         let end = base.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
         let kept = end.min(buf.len());
-        buf.resize(kept).map_err(|e| Error::io("read", self.storage.path(&segment.file.name), e))
+        buf.resize(kept).map_err(|e| Error::io("read", segment.handle.path().to_owned(), e))
     }
 
-    /// All acceptable frames from the current LSN on in `buf`, which from `base` on holds the file from that offset on, and why the next
-    /// one is not.
-    fn parse(&mut self, segment: &OpenSegment, buf: &mut [u8], base: usize, offset: u64) -> (Vec<FrameAt>, FrameFault) {
+    /// All valid frames in the window from the current LSN on, and why the next bytes are not one.
+    fn parse(&mut self, segment: &OpenSegment, buf: &mut [u8], window: Window) -> (Vec<FrameAt>, FrameFault) {
         let mut frames = Vec::new();
-        let into = segment.offset_of(self.lsn).saturating_sub(offset);
-        let mut start = usize::try_from(into).unwrap_or(usize::MAX).saturating_add(base);
+        let into = segment.offset_of(self.lsn).saturating_sub(window.offset);
+        let mut start = usize::try_from(into).unwrap_or(usize::MAX).saturating_add(window.base);
         loop {
             let rest = buf.get_mut(start..).unwrap_or_default();
             let frame = match frame::decode(rest, &segment.place(self.lsn)) {
@@ -470,13 +405,15 @@ impl Scanner {
             if self.previous_checksum.is_some_and(|previous| previous != frame.header.previous_checksum) {
                 return (frames, FrameFault::Chain);
             }
+            debug_assert_eq!(frame.header.lsn, self.lsn, "a valid frame is of its place");
+            debug_assert!(frame.end() > self.lsn, "the position moves on with each frame");
             let payload = start.saturating_add(frame::HEADER_BYTES);
             frames.push(FrameAt {
                 header: frame.header,
                 checksum: frame.checksum,
                 payload: (payload, payload.saturating_add(frame.payload.len())),
                 total_bytes: frame.total_bytes,
-                file_offset: offset.saturating_add(start.saturating_sub(base) as u64),
+                file_offset: window.offset.saturating_add(start.saturating_sub(window.base) as u64),
             });
             self.previous_checksum = Some(frame.checksum);
             self.lsn = frame.end();
@@ -492,27 +429,23 @@ impl Scanner {
         {
             let reason = "the segment's last frame is not the one that its successor follows";
             let offset = segment.offset_of(self.lsn);
-            return Err(Error::corrupt(self.storage.path(&segment.file.name), offset, Some(self.lsn), reason));
+            return Err(Error::corrupt(segment.handle.path().to_owned(), offset, Some(self.lsn), reason));
         }
         self.enter(next);
         Ok(())
     }
 
-    /// Decides what an unacceptable frame at the current LSN means.
-    fn judge(
-        &mut self,
-        segment: &OpenSegment,
-        recorded_end: Option<Lsn>,
-        offset: u64,
-        fault: FrameFault,
-    ) -> Result<()> {
-        let path = self.storage.path(&segment.file.name);
-        if let Some(error) = segment.unsupported(&*self.storage, fault) {
+    /// Decides what the invalid frame at the current LSN means.
+    fn judge(&mut self, segment: &OpenSegment, fault: FrameFault) -> Result<()> {
+        let path = segment.handle.path().to_owned();
+        let offset = segment.offset_of(self.lsn);
+        let recorded_end = self.recorded_end(self.at);
+        if let Some(error) = segment.unsupported(fault) {
             return Err(error);
         }
         let later = match recorded_end {
-            None if self.clean_end != Some(self.lsn) => later::search(&*self.storage, segment, offset)?,
-            // what lies behind a recorded end, or behind a clean one, was never written by the log that ends there
+            None if self.clean_end != Some(self.lsn) => tail_scan::search(segment, offset)?,
+            // the log that ends at a recorded or a clean end wrote nothing past it
             _ => TailFindings::default(),
         };
         let evidence = Evidence {
@@ -520,17 +453,27 @@ impl Scanner {
             at_recorded_end: recorded_end == Some(self.lsn),
             proven_complete: self.watermark.max(later.watermark) > self.lsn,
         };
-        match evidence.judge() {
+        let (rule, finding) = evidence.decide();
+        match finding {
             Finding::EndOfSegment => self.cross(segment),
             Finding::EndOfLog => {
                 let torn = offset < segment.header.file_bytes && later.is_torn(fault);
-                let tail = Tail { path, offset, reason: fault.reason(), later_frames: later.frames, torn };
-                self.finish(Some(tail), Epoch::default());
+                let tail = Tail { path, offset, reason: fault.reason(), rule, later_frames: later.frames, torn };
+                self.finish(Some(tail));
                 Ok(())
             }
-            Finding::Damage => Err(Error::corrupt(path, offset, Some(self.lsn), fault.reason())),
+            Finding::Damage => {
+                Err(Error::corrupt(path, offset, Some(self.lsn), format!("{} (rule {rule})", fault.reason())))
+            }
         }
     }
+}
+
+/// Where in a buffer a window of a file begins, and the offset of that place in the file.
+#[derive(Clone, Copy)]
+struct Window {
+    base: usize,
+    offset: u64,
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -540,8 +483,8 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_very_large_frame_is_not_kept() {
-        let mut scanner = Scanner::over(Arc::new(SimDisk::new(1)), Vec::new(), Lsn::ZERO, Lsn::ZERO, None);
-        scanner.keep(AlignedBuf::with_capacity(SPARE_BYTES + 1).unwrap());
+        let mut scanner = Scanner::over(Arc::new(SimDisk::new(1)), Vec::new(), Lsn::ZERO, Known::default());
+        scanner.keep(AlignedBuf::with_capacity(MAX_SPARE_BYTES + 1).unwrap());
         assert!(scanner.spare.is_empty());
         scanner.keep(AlignedBuf::with_capacity(CHUNK_BYTES as usize).unwrap());
         assert_eq!(scanner.spare.len(), 1);

@@ -1,6 +1,6 @@
-//! Segments that were opened: each checked by its header, and all of them in their order.
+//! The segments of a log: each opened and checked by its header, and all of them checked in order.
 //!
-//! It knows what a header says and where in a file an LSN lies, and nothing of what the frames hold.
+//! It knows what a header says and where in a file an LSN lies. What the frames hold is not its concern.
 
 use crate::error::{Error, Result};
 use crate::format::MAX_BLOCK_BYTES;
@@ -10,12 +10,9 @@ use crate::format::manifest::Manifest;
 use crate::format::segment::{self, SegmentHeader};
 use crate::ids::{Lsn, MachineTag, SegmentId, StoreId};
 use crate::io::sync::Arc;
-use crate::io::{AlignedBuf, File, OpenMode, Storage, read_device_full};
+use crate::io::{AlignedBuf, NamedFile, OpenMode, Storage};
 use crate::store::manifest_file::header_error;
-use crate::store::open_dir::{SegmentFile, StoreDir};
-
-/// How much of a segment is read at once, unless a frame is larger.
-pub(super) const CHUNK_BYTES: u64 = 2 << 20;
+use crate::store::open_dir::{ManifestStandIn, SegmentFile, StoreDir};
 
 /// A segment whose header was read and checked.
 #[derive(Clone)]
@@ -24,11 +21,14 @@ pub(crate) struct OpenSegment {
     pub(crate) header: SegmentHeader,
     pub(crate) header_checksum: u32,
     pub(crate) machine_name: Arc<str>,
-    pub(crate) handle: Arc<dyn File>,
+    pub(super) handle: NamedFile,
 }
 
 impl OpenSegment {
-    /// Opens a segment and checks that its header belongs to its name and that nothing of the file is missing.
+    /// Opens a segment. Checks that its header belongs to its name, and that the file is complete.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::UnsupportedVersion`], I/O errors.
     pub(crate) fn open(storage: &dyn Storage, file: &SegmentFile) -> Result<OpenSegment> {
         let (segment, found_bytes) = Self::open_what_is_left(storage, file)?;
         let stated = segment.header.file_bytes;
@@ -39,17 +39,17 @@ impl OpenSegment {
         Ok(segment)
     }
 
-    /// Opens a segment of which a part may be missing, and says how many bytes are there.
+    /// Opens a segment that may have lost its end. Also returns the length of the file in bytes.
     pub(crate) fn open_what_is_left(storage: &dyn Storage, file: &SegmentFile) -> Result<(OpenSegment, u64)> {
-        let path = || storage.path(&file.name);
-        let handle = storage.open(&file.name, OpenMode::Read).map_err(|e| Error::io("open", path(), e))?;
-        let found_bytes = handle.len().map_err(|e| Error::io("measure", path(), e))?;
+        let handle = NamedFile::open(storage, &file.name, OpenMode::Read)?;
+        let found_bytes = handle.len()?;
         let decode = |header_bytes: u64| -> Result<_> {
-            let mut buf = zeroed(storage, &file.name, header_bytes)?;
-            let read = read_device_full(&*handle, &mut buf, 0).map_err(|e| Error::io_at("read", path(), 0, e))?;
+            let mut buf = buffer_for(&handle, header_bytes)?;
+            let read = handle.read_device_full(&mut buf, 0)?;
             Ok(SegmentHeader::decode(buf.get(..read).unwrap_or_default()))
         };
-        // the block size stands in the header, and is seldom another than the storage's; the largest one is bounded by the file
+        // the header states its block size, which is nearly always that of the storage; the file's
+        // length bounds the second attempt
         let block = storage.block_bytes();
         let mut header = decode(u64::from(block))?;
         if header.is_err() {
@@ -57,31 +57,30 @@ impl OpenSegment {
             header = decode(frame::frame_bytes(most.saturating_sub(frame::HEADER_BYTES as u64), block))?;
         }
         let (header, header_checksum) = header.map_err(|fault| header_error(storage, &file.name, fault))?;
-        let damage = |reason| Err(Error::corrupt(path(), 0, Some(file.base), reason));
         if (header.id, header.base) != (file.id, file.base) {
-            return damage("the segment's header is that of another segment");
+            let reason = "the segment's header is that of another segment";
+            return Err(Error::corrupt(storage.path(&file.name), 0, Some(file.base), reason));
         }
         let machine_name = header.machine.name.as_str().into();
         Ok((OpenSegment { file: file.clone(), header, header_checksum, machine_name, handle }, found_bytes))
     }
 
-    /// Makes up the header of a segment that has lost it, for those who gather what is left, from its first frame, if that is
-    /// whole. Where its predecessor ended and which machine wrote it is not known then.
+    /// For salvage: opens a segment that has lost its header, and derives a header from its first
+    /// frame if that is whole. Where its predecessor ended and which machine wrote it stays unknown.
     pub(crate) fn from_first_frame(
         storage: &dyn Storage,
         file: &SegmentFile,
         store: StoreId,
         block_bytes: u32,
     ) -> Result<Option<OpenSegment>> {
-        let io = |operation, e| Error::io(operation, storage.path(&file.name), e);
-        let handle = storage.open(&file.name, OpenMode::Read).map_err(|e| io("open", e))?;
+        let handle = NamedFile::open(storage, &file.name, OpenMode::Read)?;
         let block = u64::from(block_bytes);
-        let found_bytes = handle.len().map_err(|e| io("measure", e))?;
+        let found_bytes = handle.len()?;
         let file_bytes = found_bytes.saturating_sub(found_bytes.checked_rem(block).unwrap_or(0));
         let read = |bytes: u64| -> Result<AlignedBuf> {
-            let mut buf = zeroed(storage, &file.name, bytes)?;
-            let read = read_device_full(&*handle, &mut buf, block).map_err(|e| io("read", e))?;
-            buf.resize(read).map_err(|e| io("read", e))?;
+            let mut buf = buffer_for(&handle, bytes)?;
+            let read = handle.read_device_full(&mut buf, block)?;
+            buf.resize(read).map_err(|e| Error::io("read", handle.path().to_owned(), e))?;
             Ok(buf)
         };
         let room = file_bytes.saturating_sub(block);
@@ -110,63 +109,69 @@ impl OpenSegment {
         Ok(Some(OpenSegment { file: file.clone(), header, header_checksum, machine_name: "".into(), handle }))
     }
 
-    /// Where an LSN lies in the file.
+    /// The offset of an LSN in the file.
     pub(crate) fn offset_of(&self, lsn: Lsn) -> u64 {
         lsn.since(self.header.base).saturating_add(u64::from(self.header.block_bytes))
     }
 
-    /// Where an offset of the file lies in the log.
+    /// The LSN of an offset in the file.
     pub(super) fn lsn_at(&self, offset: u64) -> Lsn {
         self.header.base.plus(offset.saturating_sub(u64::from(self.header.block_bytes)))
     }
 
-    /// Where the block begins that an offset of the file lies in.
+    /// The offset of the block that holds `offset`.
     pub(super) fn block_of(&self, offset: u64) -> u64 {
         offset & !u64::from(self.header.block_bytes.saturating_sub(1))
     }
 
-    /// The first block boundary behind an offset of the file.
+    /// The first block boundary past `offset`.
     pub(super) fn next_boundary(&self, offset: u64) -> u64 {
         self.block_of(offset).saturating_add(u64::from(self.header.block_bytes))
     }
 
-    /// The LSN behind all that the file can hold.
+    /// The LSN past everything that the file can hold.
     pub(crate) fn capacity_end(&self) -> Lsn {
         self.lsn_at(self.header.file_bytes)
     }
 
+    /// Where a frame with this LSN must belong.
     pub(super) fn place(&self, lsn: Lsn) -> Place {
         let SegmentHeader { store, epoch, block_bytes, .. } = self.header;
         Place { store, epoch, lsn, block_bytes }
     }
 
-    /// Reads from that offset on, around the page cache, whole blocks. Less than asked comes only where the file ends.
-    pub(super) fn fill(&self, storage: &dyn Storage, buf: &mut AlignedBuf, offset: u64, bytes: u64) -> Result<()> {
-        let io = |e| Error::io_at("read", storage.path(&self.file.name), offset, e);
-        // what it held before is overwritten, and not cleared
+    /// Reads `bytes` bytes from `offset` into `buf`, around the page cache. Both are multiples of the
+    /// block size. It reads less only at the end of the file.
+    pub(super) fn fill(&self, buf: &mut AlignedBuf, offset: u64, bytes: u64) -> Result<()> {
+        let io = |e| Error::io_at("read", self.handle.path().to_owned(), offset, e);
+        // this overwrites the buffer's content, which need not be cleared
         buf.resize(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(io)?;
-        let read = read_device_full(&*self.handle, buf, offset).map_err(io)?;
+        let read = self.handle.read_device_full(buf, offset)?;
         buf.resize(read).map_err(io)
     }
 
-    /// What a whole frame that this program does not know comes to.
-    pub(super) fn unsupported(&self, storage: &dyn Storage, fault: FrameFault) -> Option<Error> {
+    /// A zeroed buffer for direct reads of this segment.
+    pub(super) fn buffer(&self, bytes: u64) -> Result<AlignedBuf> {
+        buffer_for(&self.handle, bytes)
+    }
+
+    /// The error for a whole frame of a kind or version that this program does not know.
+    pub(super) fn unsupported(&self, fault: FrameFault) -> Option<Error> {
         let (what, found, supported) = match fault {
             FrameFault::Version(found) => ("frame", found, u32::from(crate::format::FORMAT_VERSION)),
             FrameFault::Kind(found) => ("frame kind", found, frame::KINDS),
             _ => return None,
         };
-        let path = storage.path(&self.file.name);
+        let path = self.handle.path().to_owned();
         Some(Error::UnsupportedVersion { path, what: what.into(), found, supported })
     }
 }
 
-pub(super) fn zeroed(storage: &dyn Storage, name: &str, bytes: u64) -> Result<AlignedBuf> {
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    AlignedBuf::zeroed(bytes).map_err(|e| Error::io("read", storage.path(name), e))
+fn buffer_for(handle: &NamedFile, bytes: u64) -> Result<AlignedBuf> {
+    handle.buffer(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
-/// The segments from the one that holds `start` on. Older ones are garbage, whatever they hold.
+/// The segments from the one that holds `start` on. Older ones are garbage and may hold anything.
 pub(super) fn needed_segments(store_dir: &StoreDir, start: Lsn) -> Result<&[SegmentFile]> {
     let segments = &store_dir.segments;
     let newest = store_dir.manifest.as_ref().map_or(SegmentId::default(), |m| m.segment);
@@ -186,19 +191,21 @@ pub(super) fn needed_segments(store_dir: &StoreDir, start: Lsn) -> Result<&[Segm
     let needed = segments.get(first..).unwrap_or_default();
     for (segment, next) in needed.iter().zip(needed.iter().skip(1)) {
         let expected = SegmentId::new(segment.id.get().saturating_add(1));
+        if next.id == segment.id {
+            return Err(twin(store_dir, next));
+        }
         if next.id != expected {
-            return if next.id == segment.id {
-                let path = store_dir.storage.path(&next.name);
-                Err(Error::corrupt(path, 0, Some(next.base), "two files claim to be this segment"))
-            } else {
-                missing(expected)
-            };
+            return missing(expected);
         }
     }
     Ok(needed)
 }
 
-/// Checks that the headers tell one story.
+fn twin(store_dir: &StoreDir, file: &SegmentFile) -> Error {
+    Error::corrupt(store_dir.storage.path(&file.name), 0, Some(file.base), "two files claim to be this segment")
+}
+
+/// Checks that the headers of consecutive segments agree with each other and with the manifest.
 pub(crate) fn check_sequence(
     storage: &dyn Storage,
     segments: &[OpenSegment],
@@ -223,4 +230,56 @@ pub(crate) fn check_sequence(
         before = Some(segment);
     }
     Ok(())
+}
+
+/// The oldest segment of the newest run without a gap in the ids and without a damaged header. Without
+/// a manifest, older segments are garbage: files that were removed, which a crash brought back or
+/// removed only in part.
+///
+/// # Errors
+/// [`Error::Corrupt`] where the newest segment's header is damaged, or two files claim to be one
+/// segment; I/O errors.
+pub(crate) fn oldest_usable(store_dir: &StoreDir) -> Result<Option<OpenSegment>> {
+    let mut oldest: Option<OpenSegment> = None;
+    for file in store_dir.segments.iter().rev() {
+        if let Some(next) = &oldest {
+            if file.id == next.file.id {
+                return Err(twin(store_dir, &next.file));
+            }
+            if file.id.get().saturating_add(1) != next.file.id.get() {
+                break;
+            }
+        }
+        match OpenSegment::open(&*store_dir.storage, file) {
+            Ok(segment) => oldest = Some(segment),
+            Err(error) if error.is_corrupt() && oldest.is_some() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(oldest)
+}
+
+/// The LSN of the empty state, if the log of a store without a manifest goes back to it. That is the
+/// base of the first segment of all, which follows the room for one header.
+pub(crate) fn origin(store_dir: &StoreDir) -> Result<Option<Lsn>> {
+    let Some(OpenSegment { header, .. }) = oldest_usable(store_dir)? else {
+        return Ok(store_dir.is_new().then(|| Lsn::new(u64::from(store_dir.storage.block_bytes()))));
+    };
+    let begins = header.id == SegmentId::new(1) && header.base == Lsn::new(u64::from(header.block_bytes));
+    Ok(begins.then_some(header.base))
+}
+
+/// What the segments say in place of a manifest. `None` where there is a manifest, or no segment.
+pub(crate) fn manifest_stand_in(store_dir: &StoreDir) -> Result<Option<ManifestStandIn>> {
+    if store_dir.manifest.is_some() {
+        return Ok(None);
+    }
+    let Some(OpenSegment { header, .. }) = oldest_usable(store_dir)? else { return Ok(None) };
+    Ok(Some(ManifestStandIn {
+        store: header.store,
+        block_bytes: header.block_bytes,
+        log_start: header.base,
+        origin: origin(store_dir)?,
+        snapshots: Vec::new(),
+    }))
 }

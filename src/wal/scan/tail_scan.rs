@@ -1,38 +1,41 @@
-//! What stands in a segment behind a place where a frame should be and no acceptable one is.
+//! Scans the tail of a segment past an invalid frame for valid later frames.
 //!
-//! Frames are searched for in the blocks that one can begin in, and from each on as they follow one another. Recovery wants to
-//! know what their watermarks prove, and those who gather what is left, where to go on. It judges nothing: that is for
-//! [`crate::wal::scan::evidence`].
+//! It searches the blocks that a frame can begin in and, from each frame that it finds, follows the
+//! chain. Recovery needs what the watermarks of later frames prove, and salvage needs the place to go
+//! on. The decision is made in [`evidence`](crate::wal::scan::evidence).
 
 use crate::error::Result;
 use crate::format::MIN_BLOCK_BYTES;
 use crate::format::bytes::{are_zero, round_up};
 use crate::format::frame::{self, FrameFault, Place};
 use crate::ids::Lsn;
-use crate::io::Storage;
-use crate::wal::scan::segment_set::{CHUNK_BYTES, OpenSegment, zeroed};
+use crate::wal::scan::segment_set::OpenSegment;
 
-/// What lies behind a place where no acceptable frame stands.
+/// The size of one read of a segment, unless a frame is larger. It bounds the memory of a scan, and is
+/// large enough that a device reads at its sequential rate.
+pub(super) const CHUNK_BYTES: u64 = 2 << 20;
+
+/// What lies past an invalid frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TailFindings {
-    /// Whole frames of their very place.
+    /// The number of valid frames.
     pub(super) frames: u64,
-    /// The highest that stands in one.
+    /// The highest watermark of these frames.
     pub(super) watermark: Lsn,
     /// Whether anything was ever written there.
     written: bool,
-    /// Whether something there begins as the frame of another place, as it does where a file is used again.
+    /// Whether something there begins like a frame of another place, as in a file that is reused.
     stale: bool,
-    /// The end and the checksum of the frame that was found last.
+    /// The end and the checksum of the last frame found.
     last: Option<(Lsn, u32)>,
 }
 
 impl TailFindings {
-    /// Looks at what `bytes` starts with. Returns the length of the frame there, or why there is none.
+    /// Checks whether `bytes` starts with a valid frame. Returns its length in bytes, or why it is none.
     ///
-    /// Inside a block a frame counts only as the next one of a chain: what begins there is not told from a record's bytes by its
-    /// first four.
-    fn look(&mut self, bytes: &[u8], place: &Place) -> Result<u64, FrameFault> {
+    /// Inside a block a frame counts only if it continues the chain of the frame before it: only at a
+    /// block boundary do the first four bytes distinguish a frame from a record's content.
+    fn check(&mut self, bytes: &[u8], place: &Place) -> Result<u64, FrameFault> {
         let before = self.last.filter(|(end, _)| *end == place.lsn).map(|(_, checksum)| checksum);
         let at_boundary = place.rest_of_block() == place.block_bytes as usize;
         if !frame::claims_place(bytes, place) {
@@ -46,14 +49,19 @@ impl TailFindings {
         if !at_boundary && before != Some(found.header.previous_checksum) {
             return Err(FrameFault::Chain);
         }
+        let end = place.lsn.plus(found.total_bytes);
+        debug_assert!(self.last.is_none_or(|(last, _)| last <= place.lsn), "the frames are found in order");
+        debug_assert!(end > place.lsn, "a frame takes space");
         self.frames = self.frames.saturating_add(1);
         self.watermark = self.watermark.max(found.header.watermark);
-        self.last = Some((place.lsn.plus(found.total_bytes), found.checksum));
+        self.last = Some((end, found.checksum));
         Ok(found.total_bytes)
     }
 
-    /// Whether this, behind that fault, looks like a write that was interrupted. Where a file is used again nobody can tell the
-    /// inside of an old frame from that of one whose first block was lost; it is taken for the former.
+    /// Whether the tail, after `fault`, looks like an interrupted write.
+    ///
+    /// In a reused file the inside of an old frame cannot be told from that of a new frame whose first
+    /// block was lost. It is taken for the old one.
     pub(super) fn is_torn(&self, fault: FrameFault) -> bool {
         self.frames > 0
             || match fault {
@@ -65,23 +73,24 @@ impl TailFindings {
     }
 }
 
-/// Looks for whole frames of this segment behind `offset`: in the blocks that a frame can begin in, and right behind each that it
-/// finds.
+/// Searches a segment for valid frames past `offset`: at the blocks that a frame can begin in, and
+/// right behind each frame that it finds.
 ///
-/// What claims to be a frame is read once, however many such claims there are: where another can begin inside it the claim
-/// is false, and one that goes beyond what was read is read together with all that is to be searched in it.
-pub(super) fn search(storage: &dyn Storage, segment: &OpenSegment, offset: u64) -> Result<TailFindings> {
+/// Every byte is read once, however many blocks claim to be frames. A claim is false if another frame
+/// can begin inside it. One that goes past what was read is read together with all that is to be
+/// searched in it.
+pub(super) fn search(segment: &OpenSegment, offset: u64) -> Result<TailFindings> {
     let block = u64::from(segment.header.block_bytes);
     let file_bytes = segment.header.file_bytes;
-    let mut later = TailFindings::default();
-    let mut buf = zeroed(storage, &segment.file.name, block)?;
+    let mut findings = TailFindings::default();
+    let mut buf = segment.buffer(block)?;
     let mut position = segment.next_boundary(offset);
     let mut want = CHUNK_BYTES;
     while position < file_bytes {
         let from = segment.block_of(position);
-        segment.fill(storage, &mut buf, from, round_up(want, block).min(file_bytes.saturating_sub(from)))?;
+        segment.fill(&mut buf, from, round_up(want, block).min(file_bytes.saturating_sub(from)))?;
         let end = from.saturating_add(buf.len() as u64);
-        // a file that has become shorter meanwhile gives nothing to go on with
+        // the file has become shorter since its length was read
         if end <= position {
             break;
         }
@@ -89,10 +98,12 @@ pub(super) fn search(storage: &dyn Storage, segment: &OpenSegment, offset: u64) 
         while position < end {
             let into = usize::try_from(position.saturating_sub(from)).ok();
             let rest = into.and_then(|into| buf.get(into..)).unwrap_or_default();
+            debug_assert!(!rest.is_empty(), "the position lies in what was read");
             let place = segment.place(segment.lsn_at(position));
             let stated = frame::stated_bytes(rest).unwrap_or(0);
             let needed = stated.saturating_add(position.saturating_sub(segment.block_of(position)));
-            position = match later.look(rest, &place) {
+            let before = position;
+            position = match findings.check(rest, &place) {
                 Ok(total) => position.saturating_add(total),
                 Err(FrameFault::Length)
                     if stated <= file_bytes.saturating_sub(position) && (position > began || needed > want) =>
@@ -100,31 +111,32 @@ pub(super) fn search(storage: &dyn Storage, segment: &OpenSegment, offset: u64) 
                     want = needed.max(CHUNK_BYTES);
                     break;
                 }
-                Err(fault) => match segment.unsupported(storage, fault) {
+                Err(fault) => match segment.unsupported(fault) {
                     Some(error) => return Err(error),
                     None => segment.next_boundary(position),
                 },
             };
+            debug_assert!(position > before, "the search moves on");
             want = CHUNK_BYTES;
         }
     }
-    Ok(later)
+    Ok(findings)
 }
 
-/// The LSN of the first whole frame of a segment behind the one that should stand at `at`, at a multiple of the smallest block
-/// size: only there the first bytes tell a frame from what a record holds, as its writer has seen to.
-pub(super) fn next_whole(storage: &dyn Storage, segment: &OpenSegment, at: Lsn, limit: Lsn) -> Result<Option<Lsn>> {
+/// The LSN of the first whole frame past `at`. It searches every multiple of the smallest block size:
+/// only there do the first bytes distinguish a frame from a record's content.
+pub(super) fn next_whole(segment: &OpenSegment, at: Lsn, limit: Lsn) -> Result<Option<Lsn>> {
     let block = u64::from(segment.header.block_bytes);
     let end = segment.offset_of(limit).min(segment.header.file_bytes);
     let bad = segment.offset_of(at);
-    let mut buf = zeroed(storage, &segment.file.name, block)?;
+    let mut buf = segment.buffer(block)?;
     let mut from = segment.block_of(bad);
     while from < end {
-        segment.fill(storage, &mut buf, from, CHUNK_BYTES.min(end.saturating_sub(from)))?;
+        segment.fill(&mut buf, from, CHUNK_BYTES.min(end.saturating_sub(from)))?;
         let positions = (from..).step_by(MIN_BLOCK_BYTES as usize);
         for (position, rest) in positions.zip(blocks(&buf)).filter(|(position, _)| *position > bad) {
             let place = segment.place(segment.lsn_at(position));
-            if is_whole(storage, segment, rest, position, &place)? {
+            if is_whole(segment, rest, position, &place)? {
                 return Ok(Some(place.lsn));
             }
         }
@@ -133,8 +145,9 @@ pub(super) fn next_whole(storage: &dyn Storage, segment: &OpenSegment, at: Lsn, 
     Ok(None)
 }
 
-/// Whether a whole frame of that very place stands there. What another can begin inside of is none, and is not read on for it.
-fn is_whole(storage: &dyn Storage, segment: &OpenSegment, bytes: &[u8], position: u64, place: &Place) -> Result<bool> {
+/// Whether `bytes` begins a whole frame of that place. It reads the rest of a frame that is longer
+/// than `bytes`, unless another frame can begin inside it.
+fn is_whole(segment: &OpenSegment, bytes: &[u8], position: u64, place: &Place) -> Result<bool> {
     if !frame::claims_place(bytes, place) {
         return Ok(false);
     }
@@ -147,13 +160,13 @@ fn is_whole(storage: &dyn Storage, segment: &OpenSegment, bytes: &[u8], position
     let block = u64::from(place.block_bytes);
     let start = segment.block_of(position);
     let into = position.saturating_sub(start);
-    let mut whole = zeroed(storage, &segment.file.name, block)?;
-    segment.fill(storage, &mut whole, start, round_up(into.saturating_add(stated), block))?;
+    let mut whole = segment.buffer(block)?;
+    segment.fill(&mut whole, start, round_up(into.saturating_add(stated), block))?;
     let frame = usize::try_from(into).ok().and_then(|into| whole.get(into..)).unwrap_or_default();
     Ok(frame::check(frame, place).is_ok())
 }
 
-/// All of a buffer from each multiple of the smallest block size on.
+/// The rest of the buffer from each multiple of the smallest block size on.
 fn blocks(buf: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::successors(Some(buf), |rest| rest.get(MIN_BLOCK_BYTES as usize..)).take_while(|rest| !rest.is_empty())
 }
@@ -189,9 +202,9 @@ mod tests {
         // the header, then a frame in each block, of which the first is the one that is damaged
         for blocks in (0..10).rev() {
             disk.truncate_file(&segment.file.name, blocks * 4096).unwrap();
-            let found = search(&disk, &segment, 4096).unwrap().frames;
+            let found = search(&segment, 4096).unwrap().frames;
             assert_eq!(found, blocks.saturating_sub(2).min(5), "{blocks} blocks are left");
-            let next = next_whole(&disk, &segment, segment.header.base, segment.capacity_end()).unwrap();
+            let next = next_whole(&segment, segment.header.base, segment.capacity_end()).unwrap();
             assert_eq!(next, (found > 0).then(|| segment.lsn_at(2 * 4096)), "{blocks} blocks are left");
         }
     }
@@ -211,22 +224,22 @@ mod tests {
             checksum
         };
         let first = put(8192, 7);
-        assert_eq!(search(&disk, &segment, 4096).unwrap().frames, 1);
+        assert_eq!(search(&segment, 4096).unwrap().frames, 1);
         put(8192 + 128, first);
-        let later = search(&disk, &segment, 4096).unwrap();
+        let later = search(&segment, 4096).unwrap();
         assert_eq!((later.frames, later.watermark), (2, segment.lsn_at(8192 + 128)));
         put(8192 + 128, first ^ 1);
-        let later = search(&disk, &segment, 4096).unwrap();
+        let later = search(&segment, 4096).unwrap();
         assert_eq!((later.frames, later.watermark), (1, segment.lsn_at(8192)));
         // nor is what follows such a one
         put(8192 + 256, 7);
         put(3 * 4096, 9);
-        let later = search(&disk, &segment, 4096).unwrap();
+        let later = search(&segment, 4096).unwrap();
         assert_eq!((later.frames, later.watermark), (2, segment.lsn_at(3 * 4096)));
         // where the block does not begin with a frame, none in it counts
         disk.overwrite(&segment.file.name, 8192, &[b'.'; 128]).unwrap();
         put(8192 + 128, first);
-        assert_eq!(search(&disk, &segment, 4096).unwrap().frames, 1);
+        assert_eq!(search(&segment, 4096).unwrap().frames, 1);
     }
 
     #[test]
@@ -243,8 +256,8 @@ mod tests {
             disk.overwrite(&segment.file.name, 8192, &bytes[..4096]).unwrap();
         };
         let nothing = || {
-            let found = search(&disk, &segment, 4096).unwrap().frames;
-            let next = next_whole(&disk, &segment, segment.header.base, segment.capacity_end()).unwrap();
+            let found = search(&segment, 4096).unwrap().frames;
+            let next = next_whole(&segment, segment.header.base, segment.capacity_end()).unwrap();
             (found, next) == (0, None)
         };
         // behind what the header says that the file has, and behind what is left of that

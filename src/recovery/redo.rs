@@ -1,0 +1,141 @@
+//! Reads the log in groups and replays them. With threads, reading and replay overlap.
+
+use crate::error::{Error, Result};
+use crate::io::Storage;
+use crate::io::read_ahead::hold_readers;
+use crate::io::sync::{Arc, mpsc};
+use crate::machine::StateMachine;
+use crate::options::Phase;
+use crate::recovery::replay::Replay;
+use crate::recovery::report::{ProgressReporter, RecoveryReport};
+use crate::snapshot::Help;
+use crate::wal::scan::{Chunk, ScanEnd, Scanner};
+
+/// The most log that is replayed at once. Recovery holds at most three groups, beside what the machine
+/// makes of them: one is replayed, one waits, and one is read.
+const GROUP_BYTES: u64 = 32 << 20;
+/// The size of the first groups, so that replay starts early while the state is small.
+const FIRST_GROUP_BYTES: u64 = 8 << 20;
+
+/// A replay, and where it reports to.
+pub(super) struct Redo<'a, M: StateMachine> {
+    pub(super) replay: &'a mut Replay<M>,
+    pub(super) report: &'a mut RecoveryReport,
+    pub(super) reporter: &'a ProgressReporter,
+}
+
+impl<M: StateMachine> Redo<'_, M> {
+    /// Reads and replays the log up to its end.
+    pub(super) fn run(self, mut scanner: Scanner, help: Help) -> Result<ScanEnd> {
+        if help == Help::Threads {
+            return self.run_with_threads(scanner);
+        }
+        let mut groups = Groups::new(&scanner, self);
+        let mut read = 0;
+        loop {
+            let group = next_group(&mut scanner, &mut read)?;
+            if group.is_empty() {
+                groups.redo.replay.finish()?;
+                return scanner.take_end();
+            }
+            groups.replay(&group)?;
+            group.into_iter().for_each(|chunk| scanner.reuse(chunk));
+        }
+    }
+
+    /// One thread reads, one checks what was read, and the caller decodes and applies a group while the
+    /// next one is read.
+    fn run_with_threads(self, mut scanner: Scanner) -> Result<ScanEnd> {
+        let mut groups = Groups::new(&scanner, self);
+        let (groups_out, groups_in) = mpsc::sync_channel::<Vec<Chunk>>(1);
+        let (used_out, used_in) = mpsc::channel::<Chunk>();
+        let (ends_out, ends_in) = mpsc::channel::<Result<ScanEnd>>();
+        let fetcher = scanner.start_ahead();
+        let read = move || {
+            // a receiver that is gone has failed, and its own error is returned
+            let _ = ends_out.send(read_groups(scanner, groups_out, used_in));
+        };
+        let work = || {
+            let mut result = Ok(());
+            for group in &groups_in {
+                result = groups.replay(&group);
+                if result.is_err() {
+                    break;
+                }
+                group.into_iter().for_each(|chunk| drop(used_out.send(chunk)));
+            }
+            drop((groups_in, used_out));
+            let end = ends_in.recv().unwrap_or(Err(Error::Internal { what: "it read the log" }));
+            result.and(end).and_then(|end| groups.redo.replay.finish().map(|()| end))
+        };
+        hold_readers(fetcher, read, work)?
+    }
+}
+
+/// The replay of one group after the other.
+struct Groups<'a, M: StateMachine> {
+    redo: Redo<'a, M>,
+    storage: Arc<dyn Storage>,
+    /// The size of the whole log in bytes, or more.
+    total: u64,
+}
+
+impl<'a, M: StateMachine> Groups<'a, M> {
+    fn new(scanner: &Scanner, redo: Redo<'a, M>) -> Self {
+        Groups { redo, storage: scanner.storage().clone(), total: scanner.bytes_ahead() }
+    }
+
+    fn replay(&mut self, group: &[Chunk]) -> Result<()> {
+        let Redo { replay, report, reporter } = &mut self.redo;
+        replay.chunks(group, |chunk| self.storage.path(&chunk.segment().name), report)?;
+        let bytes = group.iter().map(Chunk::bytes).fold(0, u64::saturating_add);
+        debug_assert!(bytes > 0, "a group holds frames");
+        report.log_bytes = report.log_bytes.saturating_add(bytes);
+        debug_assert!(report.log_bytes <= self.total, "no more is read than lies ahead");
+        reporter.report(Phase::Redo, report.log_bytes, self.total);
+        Ok(())
+    }
+}
+
+/// Reads the whole log in groups, and returns where it ended. It reuses the memory of used chunks.
+fn read_groups(
+    mut scanner: Scanner,
+    groups: mpsc::SyncSender<Vec<Chunk>>,
+    used: mpsc::Receiver<Chunk>,
+) -> Result<ScanEnd> {
+    let mut read = 0;
+    loop {
+        let group = next_group(&mut scanner, &mut read)?;
+        if group.is_empty() {
+            return scanner.take_end();
+        }
+        if groups.send(group).is_err() {
+            // the replay has failed, and its own error is returned
+            return Err(Error::Closed);
+        }
+        used.try_iter().for_each(|chunk| scanner.reuse(chunk));
+    }
+}
+
+/// The size of the next group after `read` bytes of log: a third of that, within the bounds.
+fn group_bytes(read: u64) -> u64 {
+    (read / 3).clamp(FIRST_GROUP_BYTES, GROUP_BYTES)
+}
+
+/// Reads the next group. It ends early where the log seems to end, so that the group is replayed while
+/// the tail is searched. The group is empty once the log has ended.
+fn next_group(scanner: &mut Scanner, total: &mut u64) -> Result<Vec<Chunk>> {
+    let (mut group, mut bytes) = (Vec::new(), 0u64);
+    let wanted = group_bytes(*total);
+    while bytes < wanted {
+        let Some(mut chunk) = scanner.next_chunk()? else { break };
+        bytes = bytes.saturating_add(chunk.bytes());
+        scanner.pack(&mut chunk);
+        group.push(chunk);
+        if scanner.is_at_fault() {
+            break;
+        }
+    }
+    *total = total.saturating_add(bytes);
+    Ok(group)
+}
