@@ -57,7 +57,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{OpenMode, Storage};
+    /// use seawal::io::{Directory, OpenMode};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -80,7 +80,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{OpenMode, Storage};
+    /// use seawal::io::{Directory, OpenMode};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -100,7 +100,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{OpenMode, Storage};
+    /// use seawal::io::{Directory, OpenMode};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;

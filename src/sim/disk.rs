@@ -27,7 +27,7 @@ const WALL_CLOCK_START_MICROS: u64 = 1_700_000_000_000_000;
 ///
 /// ```
 /// use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-/// use seawal::io::{OpenMode, Storage};
+/// use seawal::io::{Directory, OpenMode};
 ///
 /// let disk = SimDisk::new(1);
 /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -49,7 +49,7 @@ pub struct SimDisk {
 ///
 /// ```
 /// use seawal::sim::SimDisk;
-/// use seawal::io::{Storage, WritePath};
+/// use seawal::io::{Directory, WritePath};
 /// let disk = SimDisk::builder().seed(3).block_bytes(512).write_path(WritePath::BufferedSync).build();
 /// assert_eq!(disk.block_bytes(), 512);
 /// ```

@@ -69,7 +69,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{OpenMode, Storage};
+    /// use seawal::io::{Directory, OpenMode};
     ///
     /// let disk = SimDisk::new(7);
     /// disk.record_crash_points(..);

@@ -18,7 +18,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::SimDisk;
-    /// use seawal::io::{OpenMode, Storage};
+    /// use seawal::io::{Directory, OpenMode};
     /// use std::collections::BTreeMap;
     ///
     /// let disk = SimDisk::new(7);

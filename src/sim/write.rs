@@ -15,7 +15,7 @@ impl SimDisk {
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{AlignedBuf, OpenMode, Storage};
+    /// use seawal::io::{AlignedBuf, Directory, OpenMode};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;
