@@ -1,4 +1,4 @@
-//! The crate's error: what failed, where, and at which LSN.
+//! The crate's error. It says what failed, in which file, at which offset and LSN.
 
 use crate::ids::Lsn;
 use std::borrow::Cow;
@@ -10,44 +10,52 @@ use std::sync::Arc;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong. It is cheap to clone: one failed write is told to every waiter.
+/// What went wrong, where, and what to do about it.
+///
+/// Programs usually distinguish five cases, each with a predicate: a conflict to retry
+/// ([`is_conflict`](Error::is_conflict)), a full disk to make room on ([`is_full`](Error::is_full)),
+/// a store to reopen ([`is_latched`](Error::is_latched)), a store that is in use
+/// ([`is_locked`](Error::is_locked)), and damage to repair ([`is_corrupt`](Error::is_corrupt)).
+///
+/// Cloning is cheap, because one failed write is reported to every commit that waits for it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused an operation.
+    /// The operating system returned an error.
     Io {
-        /// What was being done ("write", "sync", …).
+        /// The operation that failed, as a verb ("write", "sync", …).
         operation: &'static str,
-        /// The file.
+        /// The file or directory.
         path: PathBuf,
-        /// Where in the file, if that matters.
+        /// The offset in the file, in bytes, for reads and writes.
         offset: Option<u64>,
-        /// The system's answer.
+        /// The operating system's error.
         source: Arc<io::Error>,
     },
-    /// Data that had been durable is damaged. Nothing was changed.
+    /// Data that was durable is damaged. The store was not changed.
     Corrupt {
         /// The damaged file.
         path: PathBuf,
-        /// Where in it.
+        /// The offset of the damage, in bytes.
         offset: u64,
-        /// The LSN there, if there is one.
+        /// The LSN at that offset, if it is known.
         lsn: Option<Lsn>,
-        /// What is wrong with it.
+        /// What is wrong with the data.
         reason: Cow<'static, str>,
     },
-    /// Replaying the log gives another state than the one that the log's digest tells of, though every byte is whole: the machine
-    /// broke its law, or is not the one that wrote the log. Nothing was changed.
+    /// Replay produced a state whose digest differs from the one in the log, although every
+    /// checksum is right. The machine is not deterministic, loses state in its snapshots, or is
+    /// not the machine that wrote the log. The store was not changed.
     Diverged {
-        /// The machine.
+        /// The machine's name.
         machine: &'static str,
-        /// The file with the digest.
+        /// The file that holds the digest.
         path: PathBuf,
-        /// Where in it.
+        /// The offset of the digest, in bytes.
         offset: u64,
-        /// The LSN whose state differs, the first that was compared and did.
+        /// The first LSN whose state was compared and differs.
         lsn: Lsn,
-        /// The LSN of the last state that was known to agree, or where replay began.
+        /// The last LSN whose state is known to agree, or the LSN where replay began.
         agreed: Lsn,
     },
     /// The directory holds no store of this crate.
@@ -57,50 +65,53 @@ pub enum Error {
         /// What is missing or foreign.
         reason: Cow<'static, str>,
     },
-    /// The bytes are whole, but of a version (of the format, or of the user's machine) that this program cannot read.
+    /// The data is whole, but this program cannot read its version (of the file format, or of the
+    /// user's machine).
     UnsupportedVersion {
         /// The file.
         path: PathBuf,
-        /// Which thing has the version.
+        /// What the version belongs to.
         what: Cow<'static, str>,
-        /// The version found.
+        /// The version in the file.
         found: u32,
-        /// The version supported.
+        /// The newest version that this program reads.
         supported: u32,
     },
-    /// Another process, or another handle in this one, has the store open.
+    /// Another process, or another handle in this process, has the store open.
     Locked {
-        /// The store.
+        /// The store's directory.
         path: PathBuf,
-        /// Who holds it, where known.
+        /// The process that holds the store, if it is known.
         holder: Option<String>,
     },
-    /// The transaction was chosen to end a deadlock. Roll it back and try again.
+    /// The transaction was chosen as the victim of a deadlock. Roll it back and run it again.
     Conflict,
-    /// A lock was not free within the limit. The transaction may go on or be rolled back.
+    /// A lock was not granted within [`lock_timeout`](crate::Options::lock_timeout). The
+    /// transaction may go on, or be rolled back.
     LockTimeout,
-    /// Something exceeds a limit; nothing of it was done.
+    /// The operation exceeds a limit and had no effect.
     TooLarge {
         /// What is too large.
         what: &'static str,
-        /// Its size in bytes.
+        /// Its size, in bytes.
         size: u64,
-        /// The limit in bytes.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// There is no space for this operation; it did nothing, and the engine goes on.
+    /// Space ran out. The operation had no effect, and the store works again once there is space.
     Full {
-        /// What ran out.
+        /// What there was no space for.
         what: &'static str,
-        /// The system's answer, where it gave one.
+        /// The operating system's error, if it returned one.
         source: Option<Arc<io::Error>>,
     },
-    /// An earlier write or sync failed. Nothing is written until the store is reopened.
+    /// An earlier write or sync failed. The store refuses all writes until it is reopened, because
+    /// what reached the device is unknown.
     Latched {
         /// The first failure.
         source: Arc<Error>,
     },
-    /// The machine panicked while it was being changed. Reopening recovers.
+    /// The state machine panicked. Its state may be half changed; reopening the store recovers.
     Poisoned,
     /// A thread of the store itself panicked. Reopening recovers.
     Internal {
@@ -113,11 +124,11 @@ pub enum Error {
     ReadOnly,
     /// The transaction was rolled back because it was open for longer than `max_txn_age`.
     Expired,
-    /// The savepoint does not belong to this transaction, or was rolled past.
+    /// The savepoint belongs to another transaction, or a rollback went past it.
     UnknownSavepoint,
-    /// An argument or option makes no sense.
+    /// An argument or option is not valid.
     InvalidArgument {
-        /// What is wrong with it.
+        /// What is wrong, and what to use instead.
         reason: Cow<'static, str>,
     },
 }
@@ -147,37 +158,107 @@ impl Error {
         }
     }
 
-    /// Whether running the transaction again may succeed.
+    /// True if the transaction lost a deadlock and may succeed when it is run again.
+    ///
+    /// [`Engine::transact`](crate::Engine::transact) retries such transactions by itself.
+    ///
+    /// ```
+    /// use seawal::Error;
+    ///
+    /// assert!(Error::Conflict.is_conflict());
+    /// assert!(!Error::LockTimeout.is_conflict());
+    /// ```
     pub fn is_conflict(&self) -> bool {
         matches!(self, Error::Conflict)
     }
 
-    /// Whether durable data is damaged.
+    /// True if durable data is damaged. [`inspect`](crate::inspect) shows the damage, and
+    /// [`salvage`](mod@crate::salvage) copies what is intact into a new store.
+    ///
+    /// ```
+    /// use seawal::{Engine, kv::Kv};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// Engine::<Kv>::open(dir.path())?.close()?;
+    /// for copy in ["MANIFEST-0", "MANIFEST-1"] {
+    ///     std::fs::write(dir.path().join(copy), "not a manifest")?;
+    /// }
+    /// let error = Engine::<Kv>::open(dir.path()).map(drop).unwrap_err();
+    /// assert!(error.is_corrupt(), "{error}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Error::Corrupt { .. })
     }
 
-    /// Whether replay came to another state than the log tells of.
+    /// True if replay produced another state than the log's digest records.
+    ///
+    /// ```
+    /// use seawal::{Error, Lsn};
+    ///
+    /// let (machine, path) = ("counter", "store/0.seg".into());
+    /// let (lsn, agreed) = (Lsn::new(8192), Lsn::new(4096));
+    /// let error = Error::Diverged { machine, path, offset: 512, lsn, agreed };
+    /// assert!(error.is_diverged() && !error.is_corrupt());
+    /// ```
     pub fn is_diverged(&self) -> bool {
         matches!(self, Error::Diverged { .. })
     }
 
-    /// Whether another opener holds the store.
+    /// True if another process, or another handle in this process, has the store open.
+    ///
+    /// ```
+    /// use seawal::{Engine, kv::Kv};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let store = Engine::<Kv>::open(dir.path())?;
+    /// let second = Engine::<Kv>::open(dir.path()).map(drop);
+    /// assert!(second.unwrap_err().is_locked());
+    /// # drop(store);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_locked(&self) -> bool {
         matches!(self, Error::Locked { .. })
     }
 
-    /// Whether space ran out; the engine goes on, and works again once there is space.
+    /// True if space ran out. The operation had no effect, and the store works again once there
+    /// is space.
+    ///
+    /// ```
+    /// use seawal::Error;
+    ///
+    /// let error = Error::Full { what: "the log", source: None };
+    /// assert!(error.is_full() && !error.is_latched());
+    /// ```
     pub fn is_full(&self) -> bool {
         matches!(self, Error::Full { .. })
     }
 
-    /// Whether an earlier write failed, so that the store must be reopened.
+    /// True if an earlier write or sync failed, so that the store must be reopened.
+    ///
+    /// ```
+    /// use seawal::Error;
+    /// use std::{io, sync::Arc};
+    ///
+    /// let source = Arc::new(io::Error::from(io::ErrorKind::StorageFull));
+    /// let (operation, path) = ("sync", "store/0.seg".into());
+    /// let first = Error::Io { operation, path, offset: None, source };
+    /// let error = Error::Latched { source: Arc::new(first) };
+    /// assert!(error.is_latched());
+    /// assert!(error.is_out_of_space(), "that is why the sync failed");
+    /// ```
     pub fn is_latched(&self) -> bool {
         matches!(self, Error::Latched { .. })
     }
 
-    /// Whether the operating system says that no space, or no quota, is left.
+    /// True if the cause is a lack of space or disk quota, also where the store latched for it.
+    ///
+    /// ```
+    /// use seawal::Error;
+    ///
+    /// assert!(Error::Full { what: "a segment", source: None }.is_out_of_space());
+    /// assert!(!Error::Closed.is_out_of_space());
+    /// ```
     pub fn is_out_of_space(&self) -> bool {
         match self {
             Error::Io { source, .. } => out_of_space(source),
@@ -188,7 +269,7 @@ impl Error {
     }
 }
 
-/// Whether the operating system's error says that space or quota ran out.
+/// True if the operating system reports that space or quota ran out.
 pub(crate) fn out_of_space(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -212,42 +293,56 @@ impl fmt::Display for Error {
             }
             Error::Diverged { machine, path, offset, lsn, agreed } => write!(
                 f,
-                "replaying the log does not give the state that the machine \"{machine}\" had at LSN {lsn}, by the digest in {} at \
-                 offset {offset}; up to LSN {agreed} it did",
+                "replay diverged: the state of the machine \"{machine}\" at LSN {lsn} does not match the digest in {} at \
+                 offset {offset}; the last match is at LSN {agreed}. Open the store with the machine that wrote it",
                 path.display()
             ),
             Error::NotAStore { path, reason } => write!(f, "{} is not a store: {reason}", path.display()),
             Error::UnsupportedVersion { path, what, found, supported } => {
                 write!(
                     f,
-                    "{}: {what} version {found} is not supported; this program supports {supported}",
+                    "{}: {what} version {found} is not supported; this program supports version {supported}, so use the one \
+                     that wrote the store",
                     path.display()
                 )
             }
             Error::Locked { path, holder } => {
                 write!(f, "{} is in use", path.display())?;
                 match holder {
-                    Some(holder) => write!(f, " by {holder}"),
-                    None => Ok(()),
+                    Some(holder) => write!(f, " by {holder}")?,
+                    None => {}
                 }
+                f.write_str("; close it there first")
             }
-            Error::Conflict => f.write_str("the transaction would deadlock with another; try it again"),
-            Error::LockTimeout => f.write_str("a lock was not free within the time limit"),
-            Error::TooLarge { what, size, limit } => write!(f, "{what} of {size} bytes is over the limit of {limit}"),
+            Error::Conflict => {
+                f.write_str("the transaction would deadlock with another; roll it back and run it again")
+            }
+            Error::LockTimeout => {
+                f.write_str("a lock was not granted within lock_timeout; run the transaction again, or raise the limit")
+            }
+            Error::TooLarge { what, size, limit } => {
+                write!(f, "{what} of {size} bytes exceeds the limit of {limit} bytes")
+            }
             Error::Full { what, source } => {
                 write!(f, "no space for {what}")?;
                 match source {
                     Some(source) => write!(f, ": {source}"),
-                    None => Ok(()),
+                    None => f.write_str("; free some and try again"),
                 }
             }
-            Error::Latched { source } => write!(f, "the store stopped writing after a failure: {source}"),
+            Error::Latched { source } => {
+                write!(f, "the store is read-only after a failed write; reopen it to recover ({source})")
+            }
             Error::Poisoned => f.write_str("the state machine panicked; reopen the store to recover"),
             Error::Internal { what } => write!(f, "a thread of the store panicked while {what}; reopen the store"),
             Error::Closed => f.write_str("the store is closed"),
-            Error::ReadOnly => f.write_str("the store was opened read-only"),
-            Error::Expired => f.write_str("the transaction was open for too long and was rolled back"),
-            Error::UnknownSavepoint => f.write_str("the savepoint is not part of this transaction any more"),
+            Error::ReadOnly => {
+                f.write_str("the store was opened read-only; open it without RecoveryPolicy::ReadOnly to write")
+            }
+            Error::Expired => f.write_str("the transaction was open for longer than max_txn_age and was rolled back"),
+            Error::UnknownSavepoint => {
+                f.write_str("the savepoint belongs to another transaction, or a rollback went past it")
+            }
             Error::InvalidArgument { reason } => f.write_str(reason),
         }
     }

@@ -1,8 +1,8 @@
 //! An in-memory state machine made durable by a write-ahead log.
 //!
-//! A state lives in memory, as an ordinary Rust value. Commands change it, one after the other; each is written to a log, and
-//! answered once it survives power loss. Snapshots keep the log short. After a crash the newest snapshot is loaded, the log behind
-//! it is replayed, and what had not been committed is undone.
+//! The state is an ordinary Rust value in memory. Commands change it one after the other. Each command
+//! is written to a log, and returns once it survives power loss. Snapshots keep the log short. After a
+//! crash, recovery loads the newest snapshot, replays the log after it, and undoes open transactions.
 //!
 //! ```
 //! use seawal::{Engine, kv::Kv};
@@ -26,25 +26,27 @@
 //!
 //! # Where to look
 //!
-//! - [`Engine`] is an open store: [`execute`](Engine::execute) a command, [`begin`](Engine::begin) a transaction or run one with
-//!   [`transact`](Engine::transact), [`read`](Engine::read), take a [`view`](Engine::view), a [`checkpoint`](Engine::checkpoint), a
-//!   [backup](Engine::backup_to). [`Options`] says how it is opened, [`Durability`] what a commit survives, and [`RecoveryReport`] what
-//!   opening it found.
+//! - [`Engine`] is an open store. It can [`execute`](Engine::execute) a command,
+//!   [`begin`](Engine::begin) a transaction or [`transact`](Engine::transact) one,
+//!   [`read`](Engine::read), take a [`view`](Engine::view), a [`checkpoint`](Engine::checkpoint) or a
+//!   [backup](Engine::backup_to).
+//! - [`Options`] configures how a store is opened, [`Durability`] chooses what a commit survives, and
+//!   [`RecoveryReport`] says what recovery found.
 //! - [`kv::Kv`] is the built-in machine: an ordered map from bytes to bytes, in named tables.
-//! - [`StateMachine`] is what to implement for a state of your own; its documentation has the law that it keeps.
-//!   With the feature `serde`, `machine::SerdeMachine` derives the encodings.
-//! - [`Error`] tells apart what a program may want to tell apart: a conflict to try again, a full disk to go on from, a latched
-//!   log to reopen, damage to look at.
-//! - [`sim`] is a disk that crashes on demand, to see what your program makes of it; [`sim::explore`] crashes your machine, or the
-//!   built-in one, at every operation and checks what is recovered.
+//! - [`StateMachine`] is the trait to implement for a state of your own. Its documentation has the law
+//!   that implementations keep. With the feature `serde`, `machine::SerdeMachine` derives the encodings.
+//! - [`Error`] distinguishes what programs handle differently: a conflict to retry, a full disk, a store
+//!   to reopen, damage to repair.
+//! - [`sim`] is a disk that crashes on demand, to test your program. [`sim::explore`] crashes your
+//!   machine, or the built-in one, at every operation and checks what recovery restores.
 //! - [`inspect`] shows and verifies the files of a store, without writing to it.
-//! - [`salvage`](mod@salvage) takes what a damaged store still proves into a new one.
-//! - [`wal::Log`] is the log alone, for records that are no commands.
+//! - [`salvage`](mod@salvage) copies what is intact in a damaged store into a new store.
+//! - [`wal::Log`] is the log on its own, for records of any kind.
 //!
 //! # What it does not do
 //!
-//! The state fits into memory, on one machine. Nothing is replicated, and a store is open for writing in one process at a time.
-//! It runs on Linux.
+//! The state must fit into the memory of one computer. Nothing is replicated. One process at a time can
+//! open a store for writing. The crate runs on Linux.
 //!
 //! # Features
 //!

@@ -1,4 +1,4 @@
-//! What a user can set when opening a store.
+//! The options of a store and of a log. They are data only; the engine opens stores.
 
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -7,45 +7,60 @@ use crate::io::sync::Arc;
 use std::fmt;
 use std::time::Duration;
 
-/// What runs background work: flushing tickets, preallocating segments, taking checkpoints.
+/// Four blocks of 4 KiB, the smallest segment that has space for a header and a frame.
+const MIN_SEGMENT_BYTES: u64 = 16 << 10;
+/// Positions within a segment are 32 bits on disk; half of that leaves space to round up.
+const MAX_SEGMENT_BYTES: u64 = (u32::MAX / 2) as u64;
+
+/// Which threads run background work: flushing tickets, preallocating segments, taking checkpoints.
+///
 /// Default: [`Background::Threads`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Background {
-    /// Threads of the store's own.
+    /// The store starts threads of its own.
     #[default]
     Threads,
-    /// Only explicit calls of `step`. One thread then produces one deterministic trace of operations.
+    /// The caller runs each step through explicit calls of `step`. A single-threaded caller then
+    /// gets the same sequence of I/O operations in every run.
     Manual,
 }
 
-/// Sizes and limits of a log.
+/// Sizes and limits of a log that is used on its own ([`wal::Log`](crate::wal::Log)).
+///
+/// [`Options`] has the same settings, under the same names, for the log of a store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogOptions {
-    /// What the records are, written into every file; at most 64 bytes. A log of another name is refused.
+    /// The kind of records, at most 64 bytes. It is written into every file, and a log with
+    /// another name is refused. Default: `"log"`.
     pub name: String,
-    /// The version of the records' meaning.
+    /// The version of the records' encoding. Default: 1.
     pub version: u32,
-    /// The largest size of a segment file, in bytes. No record can be larger.
+    /// The maximum size of a segment file, in bytes, and of a record. Default: 64 MiB.
     pub segment_bytes: u64,
-    /// The size of the first segment; later ones double up to the limit.
+    /// The size of the first segment, in bytes; each later one is twice as large, up to
+    /// `segment_bytes`. Default: 1 MiB.
     pub first_segment_bytes: u64,
-    /// Records are gathered into frames of up to this size, in bytes. A larger record has a frame of its own.
+    /// The maximum size of a frame that combines several records, in bytes. A larger record gets a
+    /// frame of its own. Default: 1 MiB.
     pub max_frame_bytes: u64,
-    /// How much may wait in memory to be written before an append has to wait, in bytes.
+    /// The maximum size of the records that wait in memory to be written, in bytes; beyond it an
+    /// append blocks (back-pressure). Default: 64 MiB.
     pub max_pending_bytes: u64,
-    /// How many frames may be on their way to the device at once, each begun as soon as there is something to write. `None` is one, which
-    /// those join who were woken by the one before.
-    pub max_in_flight: Option<usize>,
-    /// For how long one of four or more that wait for the device lets others run before it sleeps. Where a durable write takes more
-    /// than half of it, everybody sleeps at once.
+    /// The maximum number of frames that are being written at once. `None` writes one frame at a
+    /// time and waits for woken committers to join the next. Default: `None`.
+    pub max_frames_in_flight: Option<usize>,
+    /// How long a waiting committer spins (yielding) before it parks, once four or more are
+    /// waiting; zero disables it. Ignored while a durable write takes more than half of it.
+    /// Default: 500 µs.
     pub commit_spin: Duration,
-    /// How many segments are kept ready ahead of need; one of them is the reserve that lets a full disk be opened.
+    /// The number of segments that are preallocated ahead of need. One of them is a reserve, which
+    /// lets a log be opened on a full disk. Default: 2.
     pub preallocated_segments: usize,
     /// How many preallocated segments recycling keeps at most; what is truncated beyond that is
     /// removed. Default: 4. Reserving room for the rollback of open transactions may add more.
     pub max_preallocated_segments: usize,
-    /// Who does the work behind the scenes.
+    /// Which threads run background work. Default: [`Background::Threads`].
     pub background: Background,
 }
 
@@ -58,7 +73,7 @@ impl Default for LogOptions {
             first_segment_bytes: 1 << 20,
             max_frame_bytes: 1 << 20,
             max_pending_bytes: 64 << 20,
-            max_in_flight: None,
+            max_frames_in_flight: None,
             commit_spin: Duration::from_micros(500),
             preallocated_segments: 2,
             max_preallocated_segments: 4,
@@ -67,41 +82,43 @@ impl Default for LogOptions {
     }
 }
 
-/// What to do about a store that is not whole, or not to be changed.
+/// What recovery may change on disk. Default: [`RecoveryPolicy::Strict`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecoveryPolicy {
-    /// Cut only what the evidence allows; anything else is an error and changes nothing.
+    /// Cut a torn tail where the evidence proves that nothing durable is lost; report any other
+    /// damage as an error and change nothing.
     #[default]
     Strict,
-    /// Recover in memory and write nothing at all: not the cut, not the undo. The store then only answers reads.
+    /// Recover in memory and write nothing: neither the cut nor the undo. The store answers reads
+    /// only.
     ReadOnly,
 }
 
-/// What recovery is doing.
+/// A phase of recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Loading the snapshot.
+    /// Loading the newest snapshot.
     Snapshot,
-    /// Reading the log and redoing it.
+    /// Reading the log and redoing its commands.
     Redo,
-    /// Undoing losers.
+    /// Undoing transactions that had not committed.
     Undo,
 }
 
-/// How far recovery is.
+/// The progress of recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// What it is doing.
+    /// The current phase.
     pub phase: Phase,
-    /// How much of that is done: bytes, in the undo phase steps.
+    /// How much of the phase is done, in bytes; in [`Phase::Undo`], in steps.
     pub done: u64,
-    /// How much there is at the most.
+    /// An upper bound of how much the phase has to do, in the unit of `done`.
     pub total: u64,
 }
 
 pub(crate) type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// How a store is opened; [`Options::open`] opens it.
+/// How a store is opened. Each method sets one option; [`Options::open`] opens the store.
 ///
 /// ```
 /// use seawal::{Durability, Options, kv::Kv};
@@ -161,6 +178,7 @@ impl fmt::Debug for Options {
             .field("max_txn_age", &self.max_txn_age)
             .field("max_txn_undo_bytes", &self.max_txn_undo_bytes)
             .field("checkpoint_log_bytes", &self.checkpoint_log_bytes)
+            .field("checkpoint_bytes_per_second", &self.checkpoint_bytes_per_second)
             .field("max_log_bytes", &self.max_log_bytes)
             .field("recover_within", &self.recover_within)
             .field("digest_every", &self.digest_every)
@@ -170,100 +188,116 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// The defaults: durable by default, checkpoints every 256 MiB of log.
+    /// The default settings: each commit survives power loss, and a checkpoint follows 256 MiB of
+    /// log.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether a missing store is created, which is the default.
+    /// What to do if there is no store in the directory. Default: [`Create::IfMissing`].
     #[must_use]
     pub fn create(mut self, create: Create) -> Self {
         self.create = create;
         self
     }
 
-    /// What a commit survives unless it says otherwise. [`Durability::Sync`] by default.
+    /// What a commit survives once it returns, unless the commit itself chooses another level.
+    ///
+    /// Default: [`Durability::Sync`], which survives power loss.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// How long a command or a read waits for locks. 5 seconds by default.
+    /// How long a command or a read waits for locks, and a commit for space in the log.
+    ///
+    /// Default: 5 seconds.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
         self
     }
 
-    /// How long a transaction may stay open before it is rolled back. A minute by default.
+    /// How long a transaction may stay open; after that it is rolled back, and its next call
+    /// returns [`Error::Expired`]. Default: 60 seconds.
     #[must_use]
     pub fn max_txn_age(mut self, age: Duration) -> Self {
         self.max_txn_age = age;
         self
     }
 
-    /// How many bytes of inverses a transaction may hold for its rollback. 256 MiB by default.
+    /// The maximum size of the inverses that a transaction keeps in memory for its rollback, in
+    /// bytes. Default: 256 MiB.
     #[must_use]
     pub fn max_txn_undo_bytes(mut self, bytes: u64) -> Self {
         self.max_txn_undo_bytes = bytes;
         self
     }
 
-    /// After how many bytes of log a checkpoint is taken. 256 MiB by default.
+    /// The amount of log after which a checkpoint is taken, in bytes. Default: 256 MiB.
     #[must_use]
     pub fn checkpoint_log_bytes(mut self, bytes: u64) -> Self {
         self.checkpoint_log_bytes = bytes;
         self
     }
 
-    /// How many bytes a second a checkpoint writes unless a bound nears; `None` lets it go as fast as it can. 256 MiB by default. A rate of
-    /// nothing is refused when the store is opened.
+    /// The rate at which a checkpoint writes, in bytes per second. `None` is unlimited; `Some(0)`
+    /// is refused when the store is opened. Default: `Some(256 MiB)`.
     ///
-    /// A bound is also what the frozen state may take beside the one that goes on, where the machine
-    /// [tells](crate::machine::StateMachine::copied_share): from an eighth on the checkpoint hurries, and from three sixteenths on
-    /// one commit in 64 waits for it, for ten milliseconds at the most.
+    /// The limit is lifted while the log is close to `max_log_bytes`. It is also lifted when
+    /// copy-on-write duplicates, where the machine reports them, reach 1/8 of the state's memory.
+    /// At 3/16, commits are throttled: one in 64 waits up to 10 ms.
     #[must_use]
     pub fn checkpoint_bytes_per_second(mut self, rate: Option<u64>) -> Self {
         self.checkpoint_bytes_per_second = rate;
         self
     }
 
-    /// How many bytes the log's segments may take on disk. Default: 4 GiB. Near this limit commits are
-    /// throttled so that a checkpoint can catch up; at the limit they answer [`Error::Full`].
+    /// The maximum size of the log's segments on disk, in bytes. At least four times
+    /// `segment_bytes`. Default: 4 GiB.
     ///
-    /// Preallocated segments come on top: at most 4 of them, of [`segment_bytes`](Self::segment_bytes)
-    /// each (256 MiB by default), plus what open transactions have reserved for their rollback, plus one
-    /// segment that is being written. [`LogStats::preallocated_bytes`](crate::wal::LogStats) has the
-    /// actual figure.
+    /// Close to the limit, commits are throttled so that a checkpoint can catch up. At the limit
+    /// they return [`Error::Full`].
+    ///
+    /// Preallocated segments come on top: at most 4 of [`segment_bytes`](Self::segment_bytes) each
+    /// (256 MiB by default), the segments that open transactions have reserved for their rollback,
+    /// and one that is being written. [`LogStats::preallocated_bytes`](crate::wal::LogStats) is
+    /// their actual size.
     #[must_use]
     pub fn max_log_bytes(mut self, bytes: u64) -> Self {
         self.max_log_bytes = bytes;
         self
     }
 
-    /// Takes checkpoints so often that opening the store again would take no longer than this, by the engine's own estimate
-    /// from rates that it measures. What cannot be met is reported in [`crate::Stats`].
+    /// Takes checkpoints often enough that recovery takes no longer than `budget`, as the engine
+    /// estimates it from rates that it measures. Default: no budget.
+    ///
+    /// [`Stats`](crate::Engine::stats) reports a budget that cannot be met.
     #[must_use]
     pub fn recover_within(mut self, budget: Duration) -> Self {
         self.recover_within = Some(budget);
         self
     }
 
-    /// Puts a digest of the state into the log after about so many records, and one with each checkpoint; off by default. Opening the
-    /// store compares them with what replay comes to, and a machine that is not deterministic, or whose snapshots lose something, is
-    /// found out: [`Error::Diverged`] names the first LSN that differs. Digests that are there are compared whether this is set or
-    /// not.
+    /// Writes a digest of the state to the log after about this many records, and with each
+    /// checkpoint. Default: no digests.
     ///
-    /// Each costs a freeze of the state, as a checkpoint does, and one pass over it ([`StateMachine::digest`]), both behind the
-    /// scenes; and the same in replay. They cost commits nothing, nor do they wait for any.
+    /// Recovery compares each digest in the log with the state that replay produces, whether this
+    /// option is set or not. [`Error::Diverged`] names the first LSN that differs. This finds
+    /// machines that are not deterministic, and snapshots that lose a part of the state.
+    ///
+    /// A digest costs a freeze of the state, as a checkpoint does, and one pass over it
+    /// ([`StateMachine::digest`](crate::StateMachine::digest)). Both run in the background, and no
+    /// commit waits for them. Replay pays the same price.
     #[must_use]
     pub fn digest_every(mut self, records: u64) -> Self {
         self.digest_every = Some(records.max(1));
         self
     }
 
-    /// The largest size of a log segment, in bytes. 64 MiB by default; at least four blocks of the device. No command can be larger.
+    /// The maximum size of a log segment, in bytes, and of a command. From 16 KiB to 2 GiB, and at
+    /// least four blocks of the device. Default: 64 MiB.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.log.segment_bytes = bytes;
@@ -271,73 +305,97 @@ impl Options {
         self
     }
 
-    /// The size of the first log segment, in bytes; later ones double. 1 MiB by default.
+    /// The size of the first log segment, in bytes; each later one is twice as large, up to
+    /// `segment_bytes`. At least 16 KiB. Default: 1 MiB.
     #[must_use]
     pub fn first_segment_bytes(mut self, bytes: u64) -> Self {
         self.log.first_segment_bytes = bytes;
         self
     }
 
-    /// How much may wait in memory to be written before commits have to wait, in bytes. 64 MiB by default.
+    /// The maximum size of the records that wait in memory to be written, in bytes; beyond it
+    /// commits block (back-pressure). Default: 64 MiB.
     #[must_use]
     pub fn max_pending_bytes(mut self, bytes: u64) -> Self {
         self.log.max_pending_bytes = bytes;
         self
     }
 
-    /// How many frames may be on their way to the device at once, each begun as soon as there is something to write. By default one, which
-    /// those join who were woken by the one before.
+    /// The maximum number of frames that are being written at once.
+    ///
+    /// Default: one frame at a time, which the committers that the frame before has woken can
+    /// still join.
     #[must_use]
     pub fn max_frames_in_flight(mut self, frames: usize) -> Self {
-        self.log.max_in_flight = Some(frames);
+        self.log.max_frames_in_flight = Some(frames);
         self
     }
 
-    /// For how long one of four or more that wait for the device lets others run, again and again, before it sleeps: half a
-    /// millisecond by default. It gives commits that come at once a third to a half more, and takes processor time that nothing else
-    /// asked for. Where a durable write takes more than half of it, or it is zero, everybody sleeps at once.
+    /// How long a waiting committer spins (yielding) before it parks, once four or more are
+    /// waiting; zero disables it. Default: 500 µs.
+    ///
+    /// It raises the throughput of concurrent commits by 33–50 % on fast devices, at the price of
+    /// CPU time. It is ignored while a durable write takes more than half of it.
     #[must_use]
-    pub fn commit_spin(mut self, most: Duration) -> Self {
-        self.log.commit_spin = most;
+    pub fn commit_spin(mut self, duration: Duration) -> Self {
+        self.log.commit_spin = duration;
         self
     }
 
-    /// Who does the work behind the scenes.
+    /// The number of log segments that are preallocated ahead of need, one of them a reserve that
+    /// lets the store be opened on a full disk. Default: 2.
+    #[must_use]
+    pub fn preallocated_segments(mut self, segments: usize) -> Self {
+        self.log.preallocated_segments = segments;
+        self
+    }
+
+    /// The maximum number of preallocated log segments that recycling keeps. Default: 4.
+    #[must_use]
+    pub fn max_preallocated_segments(mut self, segments: usize) -> Self {
+        self.log.max_preallocated_segments = segments;
+        self
+    }
+
+    /// Which threads run background work. Default: [`Background::Threads`].
     #[must_use]
     pub fn background(mut self, background: Background) -> Self {
         self.log.background = background;
         self
     }
 
-    /// What to do about a store that is not whole, or not to be changed.
+    /// What recovery may change on disk. Default: [`RecoveryPolicy::Strict`].
     #[must_use]
     pub fn recovery(mut self, policy: RecoveryPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Calls `progress` from time to time while the store is being recovered.
+    /// Calls `progress` repeatedly while the store is being recovered. Default: no calls.
     #[must_use]
     pub fn on_progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(progress));
         self
     }
 
+    /// # Errors
+    /// [`Error::InvalidArgument`] for settings that are out of range or contradict each other.
     pub(crate) fn validate(&self) -> Result<()> {
         let log = &self.log;
-        if log.segment_bytes < 16 << 10 || log.first_segment_bytes < 16 << 10 {
-            return Err(Error::invalid("a segment is at least 16 KiB"));
+        if log.segment_bytes < MIN_SEGMENT_BYTES {
+            return Err(Error::invalid("segment_bytes must be at least 16 KiB"));
         }
-        if log.segment_bytes > u64::from(u32::MAX / 2) {
-            return Err(Error::invalid("a segment is at most 2 GiB"));
+        if log.first_segment_bytes < MIN_SEGMENT_BYTES {
+            return Err(Error::invalid("first_segment_bytes must be at least 16 KiB"));
+        }
+        if log.segment_bytes > MAX_SEGMENT_BYTES {
+            return Err(Error::invalid("segment_bytes must be at most 2 GiB"));
         }
         if self.checkpoint_bytes_per_second == Some(0) {
-            return Err(Error::invalid(
-                "a checkpoint that writes nothing a second never ends; without a rate it goes as fast as it can",
-            ));
+            return Err(Error::invalid("checkpoint_bytes_per_second must not be 0 (use None for unlimited)"));
         }
         if self.max_log_bytes < log.segment_bytes.saturating_mul(4) {
-            return Err(Error::invalid("max_log_bytes must hold at least four segments"));
+            return Err(Error::invalid("max_log_bytes must be at least four times segment_bytes"));
         }
         Ok(())
     }

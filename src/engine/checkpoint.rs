@@ -367,7 +367,7 @@ impl<M: StateMachine> Shared<M> {
         let log = self.log()?;
         log.check_latch()?;
         // no more than one checkpoint's at a time
-        log.deferred_unlinks().give_back();
+        log.deferred_unlinks().reclaim();
         match self.log_pending_undo(log) {
             // the snapshot then holds the state as the log tells it, and recovery undoes the losers once more
             Err(error) if error.is_full() && log.has_entered() => {}
@@ -553,7 +553,7 @@ impl<M: StateMachine> Shared<M> {
                 // a file that cannot be opened ends at once
                 let file = later.then(|| self.storage.open(&name, OpenMode::Read).ok()).flatten();
                 remove().map_err(|e| Error::io("remove", self.storage.path(&name), e))?;
-                file.into_iter().for_each(|file| log.deferred_unlinks().hold(file));
+                file.into_iter().for_each(|file| log.deferred_unlinks().defer(file));
                 removed = true;
             }
         }

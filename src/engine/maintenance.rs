@@ -39,7 +39,7 @@ impl<M: StateMachine> Shared<M> {
     /// Frees the space of files that were unlinked.
     fn reclaim(&self) {
         if let Some(log) = &self.log {
-            log.deferred_unlinks().give_back();
+            log.deferred_unlinks().reclaim();
         }
     }
 

@@ -1,7 +1,7 @@
-//! Looking at a store from outside: what lies in its directory, and whether all of it is whole.
+//! Read-only tools: list the files of a store, show them as text, and verify them.
 //!
-//! Everything here opens a store to read, under a shared lock, and writes nothing: not the cut of a torn tail, not the undo.
-//! It works on the store of any machine; only the replay of commands needs the machine itself.
+//! Every function here takes a shared lock and writes nothing: it neither cuts a torn tail nor undoes
+//! transactions. It works on the store of any machine; only the replay of commands needs the machine.
 //!
 //! ```
 //! use seawal::inspect::{self, Depth, Soundness};
@@ -41,7 +41,7 @@ use crate::store::open_dir::{Access, StoreDir};
 use crate::wal::scan::OpenSegment;
 use std::path::Path;
 
-/// A directory to look at. It is not created if it is not there.
+/// Opens a directory for inspection. It is not created if it does not exist.
 ///
 /// # Errors
 /// [`Error::NotAStore`] if there is no such directory, and I/O errors.
@@ -49,24 +49,24 @@ pub fn storage(dir: impl AsRef<Path>) -> Result<Arc<dyn Storage>> {
     let dir = dir.as_ref();
     let storage = DiskStorage::open(dir, Create::Never).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
-            Error::NotAStore { path: dir.into(), reason: "there is no such directory".into() }
+            Error::NotAStore { path: dir.into(), reason: "the directory does not exist".into() }
         }
         _ => Error::io("open", dir.into(), e),
     })?;
     Ok(Arc::new(storage))
 }
 
-/// Locks and lists a store to look at it.
+/// Takes a shared lock on a store and lists its files.
 fn attach(storage: Arc<dyn Storage>) -> Result<StoreDir> {
     let store_dir = StoreDir::new(storage, Access::ReadOnly)?;
     if store_dir.is_new() {
         let path = store_dir.storage.path("");
-        return Err(Error::NotAStore { path, reason: "it holds neither a manifest nor a segment".into() });
+        return Err(Error::NotAStore { path, reason: "the directory has neither a manifest nor a segment".into() });
     }
     Ok(store_dir)
 }
 
-/// Which machine the store belongs to: what the manifest says, else the oldest segment that can be read.
+/// The machine that the store belongs to, from the manifest or else from the oldest readable segment.
 fn machine_of(store_dir: &StoreDir) -> Option<MachineTag> {
     if let Some(manifest) = &store_dir.manifest {
         return Some(manifest.machine.clone());

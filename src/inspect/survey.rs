@@ -1,4 +1,4 @@
-//! The figures of a store's files, without reading what is in them.
+//! Lists a store's files, with their sizes, without reading their content.
 
 use super::attach;
 use crate::error::{Error, Result};
@@ -8,31 +8,31 @@ use crate::io::{OpenMode, Storage};
 use crate::store::layout as names;
 use crate::wal::scan::OpenSegment;
 
-/// What files a store has, and what its root pointer says.
+/// The files of a store and the content of its manifest.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Survey {
-    /// Whose store it is; `None` where no manifest can be read.
+    /// The machine that the store belongs to; `None` if no copy of the manifest is readable.
     pub machine: Option<MachineTag>,
-    /// The store's name.
+    /// The store's random identifier.
     pub store: Option<StoreId>,
-    /// How often it has been opened.
+    /// The number of times that the store has been opened.
     pub epoch: Option<Epoch>,
     /// The oldest LSN that recovery may need.
     pub log_start: Option<Lsn>,
-    /// The block that frames are padded to, in bytes.
+    /// The block size that frames are padded to, in bytes.
     pub block_bytes: Option<u32>,
-    /// Whether it was closed; where its log ended then.
+    /// The end of the log if the store was closed; `None` if it is open or was killed.
     pub clean_end: Option<Lsn>,
-    /// The snapshots that the manifest names, the newest first.
+    /// The snapshots that the manifest names, newest first.
     pub snapshots: Vec<SnapshotFigures>,
-    /// The log's segments, the oldest first.
+    /// The log's segments, oldest first.
     pub segments: Vec<SegmentFigures>,
-    /// Segments ready for use: how many, and their bytes.
+    /// Preallocated segments: their number, and their total size in bytes.
     pub spares: (usize, u64),
-    /// Files that are none of the store's.
+    /// Files that do not belong to the store.
     pub foreign: Vec<String>,
-    /// What is wrong with a copy of the manifest.
+    /// Damaged copies of the manifest.
     pub manifest_faults: Vec<Error>,
 }
 
@@ -40,9 +40,9 @@ pub struct Survey {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SnapshotFigures {
-    /// The state's LSN.
+    /// The LSN of the state in it.
     pub lsn: Lsn,
-    /// Its length in bytes, as the manifest has it.
+    /// The file's length according to the manifest, in bytes.
     pub file_bytes: u64,
 }
 
@@ -50,22 +50,23 @@ pub struct SnapshotFigures {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SegmentFigures {
-    /// Its name.
+    /// The file's name.
     pub name: String,
-    /// Its number.
+    /// The segment's number.
     pub id: SegmentId,
     /// The LSN of its first frame.
     pub base: Lsn,
-    /// Its length in bytes.
+    /// The file's length, in bytes.
     pub file_bytes: u64,
-    /// Which open of the store wrote it; `None` where its header is damaged.
+    /// The epoch (open of the store) that wrote it; `None` if its header is damaged.
     pub epoch: Option<Epoch>,
 }
 
 /// Lists a store's files and reads its manifest and segment headers.
 ///
 /// # Errors
-/// [`Error::NotAStore`], [`Error::Locked`], [`Error::Corrupt`] where neither a manifest nor a segment is left, and I/O errors.
+/// [`Error::NotAStore`]; [`Error::Locked`]; [`Error::Corrupt`] if neither a manifest nor a segment
+/// header is readable; I/O errors.
 pub fn survey(storage: Arc<dyn Storage>) -> Result<Survey> {
     let store_dir = attach(storage)?;
     let storage = &*store_dir.storage;

@@ -1,6 +1,6 @@
-//! A store's files as text: manifest copies, snapshots, segments, frames and records.
+//! Shows a store's files as text: manifest copies, snapshots, segments, frames and records.
 //!
-//! Reading goes on behind damage, in the next segment, so that all that is left can be seen.
+//! After damage, reading continues in the next segment, so that everything readable is shown.
 
 use super::attach;
 use crate::error::{Error, Result};
@@ -19,24 +19,25 @@ use crate::store::open_dir::StoreDir;
 use crate::wal::scan::{Chunk, OpenSegment, Scanner, records_of};
 use std::io::{self, Write};
 
-/// How much of it is written.
+/// The level of detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// Down to frames.
+    /// Files and frames.
     Frames,
-    /// Down to records and their commands.
+    /// Files, frames, and records with their commands.
     Records,
 }
 
-/// How much of a command's bytes is shown.
+/// The number of bytes of a command that are shown, which fit in a terminal line.
 const BYTES_SHOWN: usize = 48;
 
-/// Writes what lies in a store's directory, for people. Nothing of the store is changed.
+/// Writes the content of a store's directory to `out`, for people. The store is not changed.
 ///
-/// Returns the first damage that it came by. Commands of the built-in machine are shown as what they do, those of others as bytes.
+/// Returns the first damage found. Commands of the built-in machine are shown in words, those of
+/// other machines as bytes.
 ///
 /// # Errors
-/// [`Error::NotAStore`], [`Error::Locked`], [`Error::UnsupportedVersion`] and I/O errors, those of `out` among them.
+/// [`Error::NotAStore`]; [`Error::Locked`]; [`Error::UnsupportedVersion`]; I/O errors, also of `out`.
 pub fn write_text(storage: Arc<dyn Storage>, detail: Detail, out: &mut dyn Write) -> Result<Option<Error>> {
     let store_dir = match attach(storage) {
         Err(error) if error.is_corrupt() => {
@@ -56,7 +57,7 @@ pub fn write_text(storage: Arc<dyn Storage>, detail: Detail, out: &mut dyn Write
 struct Text<'a> {
     out: &'a mut dyn Write,
     detail: Detail,
-    /// The first damage.
+    /// The first damage found.
     damage: Option<Error>,
 }
 
@@ -65,7 +66,7 @@ impl Text<'_> {
         self.out.write_fmt(line).and_then(|()| self.out.write_all(b"\n")).map_err(output)
     }
 
-    /// Writes what is damaged; hands any other error back.
+    /// Writes an error that reports damage, and returns any other error.
     fn damaged(&mut self, indent: &str, error: Error) -> Result<()> {
         if !error.is_corrupt() {
             return Err(error);
@@ -140,7 +141,7 @@ impl Text<'_> {
         }
         let mut at = first;
         while let Some(file) = files.get(at) {
-            // behind the manifest's start of the log, or where reading goes on after damage
+            // after the log's start in the manifest, or where reading continues after damage
             let start = if at == first { needed.max(file.base) } else { file.base };
             let mut reached = at;
             let read = self.walk(store_dir, start, at, &mut reached);
@@ -153,12 +154,13 @@ impl Text<'_> {
         Ok(())
     }
 
-    /// Writes segments and frames from `start`, in the segment at `first`, to the end of the log. `reached` tells how far it came.
+    /// Writes segments and frames from `start`, in the segment at `first`, to the end of the log.
+    /// `reached` is set to the LSN that it reached.
     fn walk(&mut self, store_dir: &StoreDir, start: Lsn, first: usize, reached: &mut usize) -> Result<()> {
         if let Some(file) = store_dir.segments.get(first) {
             self.segment(&OpenSegment::open(&*store_dir.storage, file)?)?;
         }
-        // a later segment's header may be damaged, and then there is no telling where this one ends
+        // if the next segment's header is damaged, the end of this segment is unknown
         let mut scanner = Scanner::new(store_dir, start)?;
         let mut shown = first;
         while let Some(chunk) = scanner.next_chunk()? {
@@ -266,7 +268,7 @@ fn output(e: io::Error) -> Error {
     Error::io("write", "the output".into(), e)
 }
 
-/// A command in words, where its machine is the built-in one; else its bytes.
+/// A command of the built-in machine in words, or another machine's command as bytes.
 fn describe(bytes: &[u8], chunk: &Chunk) -> String {
     if &*chunk.machine_name == Kv::NAME
         && let Ok(Ok(command)) = crate::txn::guarded(|| Kv::decode(bytes, chunk.machine_version))

@@ -1,9 +1,9 @@
-//! Checking a store: every copy of the manifest, every snapshot it names, all the log that recovery may need, and that each
-//! state that recovery may begin from leads to the same end.
+//! Verifies a store: both copies of the manifest, every snapshot, and the log that recovery may need.
+//! Also verifies that replay from each snapshot ends in the same state.
 //!
-//! The judgement is recovery's own: the same scanner, the same rule of evidence, the same replay. So what is found clean,
-//! torn or degraded, opens; what does not open is found damaged. It looks further in one way: damage that opening steps around, such as
-//! that of a newest snapshot before an older one that is whole, or of one copy of the manifest, is found too, as what it is.
+//! Verification uses recovery's own scanner, evidence rule and replay. A store that it finds clean,
+//! torn or degraded therefore opens, and a store that does not open is found damaged. In addition it
+//! reports damage that recovery works around, such as one damaged copy of the manifest.
 
 use super::{attach, machine_of};
 use crate::error::{Error, Result};
@@ -26,81 +26,83 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing; nothing is wrong.
+    /// Information; nothing is wrong.
     Note,
-    /// A last write that was interrupted. Opening cuts it, and nothing acknowledged is missing.
+    /// The last write was interrupted. Opening the store cuts it, and no acknowledged commit is lost.
     TornTail,
-    /// Something that was durable is not whole any more, and something whole stands in for it: the store opens, and nothing is
-    /// missing. The next such damage may be one too many: open it and take a checkpoint.
+    /// Durable data is damaged, but a whole copy replaces it: the store opens and nothing is missing.
+    /// Open it and take a checkpoint, because further damage may not be replaceable.
     Degraded,
-    /// Something that was durable is not whole any more, and nothing stands in for it.
+    /// Durable data is damaged, and nothing replaces it.
     Damage,
 }
 
-/// One thing that was found.
+/// One finding.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// A sentence: what, and where.
+    /// What was found and where, as a sentence.
     pub text: String,
-    /// The file, where it is in one.
+    /// The file, if the finding concerns one.
     pub path: Option<PathBuf>,
-    /// Where in the file, in bytes.
+    /// The offset in the file, in bytes.
     pub offset: Option<u64>,
-    /// The LSN there, if there is one.
+    /// The LSN at that offset, if it is known.
     pub lsn: Option<Lsn>,
 }
 
-/// The whole judgement.
+/// The overall result of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Soundness {
-    /// Everything is whole.
+    /// The store is intact.
     Clean,
-    /// Everything is whole but for a last write that was interrupted.
+    /// The store is intact, except for a last write that was interrupted.
     TornTail,
-    /// Something that was durable is damaged; something whole stands in for it, and nothing is missing.
+    /// Durable data is damaged, but a whole copy replaces it, and nothing is missing.
     Degraded,
-    /// Something that was durable is damaged, and nothing stands in for it.
+    /// Durable data is damaged, and nothing replaces it.
     Damaged,
 }
 
-/// How far the check went.
+/// The depth of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Frames, records and snapshots' chunks. What the commands mean is their machine's affair, which was not there.
+    /// Frames, records and snapshot chunks were verified. Commands were not replayed, because their
+    /// machine was not given.
     Frames,
-    /// All of that, and every state that recovery may begin from was loaded and replayed to the end.
+    /// In addition, each snapshot was loaded, and the log after it was replayed.
     Replayed,
 }
 
-/// What a check found.
+/// The result of a verification.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// Whose store it is, where that can be told.
+    /// The machine that the store belongs to, if it is known.
     pub machine: Option<MachineTag>,
-    /// How far the check went.
+    /// The depth of the verification.
     pub depth: Depth,
-    /// What was found.
+    /// The findings.
     pub findings: Vec<Finding>,
-    /// Copies of the manifest that are whole.
+    /// The number of intact copies of the manifest.
     pub manifests: usize,
-    /// Snapshots that are whole.
+    /// The number of intact snapshots.
     pub snapshots: usize,
-    /// Segments that were read.
+    /// The number of segments that were read.
     pub segments: usize,
-    /// Frames that are whole.
+    /// The number of intact frames.
     pub frames: u64,
-    /// Records in them.
+    /// The number of records in those frames.
     pub records: u64,
-    /// Where the log begins and ends, as far as it could be read.
+    /// The first LSN of the log, and the end of its readable part.
     pub log: Option<(Lsn, Lsn)>,
-    /// What opening the store would answer; `None` where it opens. With [`Depth::Frames`], as far as frames tell.
+    /// The error that opening the store would return; `None` if it opens. With [`Depth::Frames`], this
+    /// is a forecast from frames alone.
     pub open_error: Option<Error>,
 }
 
@@ -120,7 +122,7 @@ impl VerifyReport {
         }
     }
 
-    /// The judgement: as bad as the worst finding.
+    /// The overall result, which is that of the worst finding.
     pub fn soundness(&self) -> Soundness {
         match self.findings.iter().map(|finding| finding.severity).max() {
             None | Some(Severity::Note) => Soundness::Clean,
@@ -135,7 +137,7 @@ impl VerifyReport {
         self.findings.push(finding);
     }
 
-    /// Notes damage, for which something whole may stand in; hands back errors that are none.
+    /// Records an error that reports damage, and returns any other error.
     fn damage(&mut self, error: Error) -> Result<()> {
         self.find(Severity::Degraded, error)
     }
@@ -152,17 +154,17 @@ impl VerifyReport {
             Error::Poisoned => "the machine panics when the log is replayed".to_owned(),
             error => error.to_string(),
         };
-        // the same place is found by more than one way of looking at it
+        // several checks may find the same damage
         if !self.findings.iter().any(|finding| finding.text == text) {
             self.findings.push(Finding { severity, text, path, offset, lsn });
         }
         Ok(())
     }
 
-    /// Notes that the store does not open, and why: nothing stands in for what is damaged.
+    /// Records that the store does not open, and why.
     ///
     /// # Errors
-    /// Hands back errors that are no damage.
+    /// Returns errors that do not report damage.
     fn refuse(&mut self, error: Error) -> Result<()> {
         if let Error::UnsupportedVersion { .. } = error {
             return Err(error);
@@ -229,20 +231,21 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-/// Checks a store: one of the built-in machine in full, another machine's in its frames, records and snapshot chunks.
+/// Verifies a store. A store of the built-in machine is verified by replay, a store of another machine
+/// by its frames, records and snapshot chunks.
 ///
-/// Nothing is written. Damage is found, not answered as an error.
+/// Nothing is written. Damage is a finding in the report, not an error.
 ///
 /// # Errors
-/// [`Error::NotAStore`], [`Error::Locked`], [`Error::UnsupportedVersion`] and I/O errors.
+/// [`Error::NotAStore`]; [`Error::Locked`]; [`Error::UnsupportedVersion`]; I/O errors.
 pub fn verify(storage: Arc<dyn Storage>) -> Result<VerifyReport> {
     examine::<Kv>(storage, |machine| machine.name == Kv::NAME)
 }
 
-/// Checks a store of a machine of your own in full.
+/// Verifies a store of the machine `M`, including replay.
 ///
 /// # Errors
-/// As [`verify`]; [`Error::NotAStore`] too if it is another machine's.
+/// The errors of [`verify`], and [`Error::NotAStore`] if the store belongs to another machine.
 pub fn verify_machine<M: StateMachine>(storage: Arc<dyn Storage>) -> Result<VerifyReport> {
     examine::<M>(storage, |_| true)
 }
@@ -290,7 +293,7 @@ fn check_manifests(store_dir: &StoreDir, report: &mut VerifyReport) -> Result<()
         match copies.iter().find(|(copy, _)| *copy == name) {
             Some((_, Ok(_))) => report.manifests = report.manifests.saturating_add(1),
             Some((_, Err(error))) => report.damage(error.clone())?,
-            // the copies are made one after the other, before the first segment
+            // the copies are written one after the other, before the first segment
             None if store_dir.segments.is_empty() => {
                 report.note(format!("{} is not there yet", storage.path(name).display()));
             }
@@ -314,7 +317,7 @@ fn check_strays(store_dir: &StoreDir, report: &mut VerifyReport) {
     }
 }
 
-/// Checks the snapshots that count. Returns which are whole.
+/// Verifies the snapshots that the manifest names. Returns the intact ones.
 fn check_snapshots(store_dir: &StoreDir, report: &mut VerifyReport) -> Result<Vec<Lsn>> {
     let mut whole = Vec::new();
     let storage = &*store_dir.storage;
@@ -343,7 +346,7 @@ fn check_snapshots(store_dir: &StoreDir, report: &mut VerifyReport) -> Result<Ve
     Ok(whole)
 }
 
-/// Reads all of the log that any of the states to begin from needs.
+/// Reads the log from the oldest snapshot that recovery may use.
 fn check_log<M: StateMachine>(
     store_dir: &StoreDir,
     candidates: &[Candidate],
@@ -394,7 +397,7 @@ fn check_log<M: StateMachine>(
     Ok(())
 }
 
-/// Whether a record is one of the engine's; with the machine at hand, whether its command can be read.
+/// Decodes a record, and its command if the machine is known.
 fn check_record<M: StateMachine>(lsn: Lsn, bytes: &[u8], chunk: &Chunk, decodes: bool) -> Result<bool, String> {
     match Record::decode(lsn, bytes) {
         None if decodes => Err("the record is of no known kind".into()),
@@ -411,7 +414,8 @@ fn check_record<M: StateMachine>(lsn: Lsn, bytes: &[u8], chunk: &Chunk, decodes:
     }
 }
 
-/// Opens the store as a reader does, then recovers from every other state that it could begin from: all must end in the same.
+/// Recovers the store read-only, once from each possible starting state. All must end in the same
+/// state.
 fn check_replay<M: StateMachine>(store_dir: &StoreDir, usable: &[Candidate], report: &mut VerifyReport) -> Result<()> {
     let options = Options::new().recovery(RecoveryPolicy::ReadOnly);
     let (used, end) = match recover::<M>(store_dir.storage.clone(), &options) {
@@ -427,23 +431,27 @@ fn check_replay<M: StateMachine>(store_dir: &StoreDir, usable: &[Candidate], rep
             }
         };
         if other != end {
-            let reason = "replaying the log from here ends in another state than from the newest snapshot";
+            let reason = "replaying the log from this snapshot gives another state than from the newest snapshot";
             let path = match candidate.entry() {
                 Some(entry) => store_dir.storage.path(&names::snapshot(entry.lsn)),
                 None => store_dir.storage.path(""),
             };
-            // nothing tells which of the two is right
+            // nothing proves which of the two is right
             report.find(Severity::Damage, Error::corrupt(path, 0, Some(candidate.start()), reason))?;
         }
     }
     Ok(())
 }
 
-/// Foretells, from frames alone, whether the store opens: there is a whole state to begin from, and the log after it is whole.
+/// Predicts from frames alone whether the store opens: it needs an intact starting state and an intact
+/// log after it.
 fn foretell(store_dir: &StoreDir, best: Option<&Candidate>, report: &mut VerifyReport) -> Result<()> {
     let Some(best) = best else {
         let first = report.findings.iter().find(|finding| finding.severity >= Severity::Degraded);
-        let reason = first.map_or("no state is left to begin from".to_owned(), |finding| finding.text.clone());
+        let reason = first.map_or(
+            "no intact snapshot is left, and the log does not go back to the empty state".to_owned(),
+            |finding| finding.text.clone(),
+        );
         return report.refuse(Error::corrupt(store_dir.storage.path(""), 0, None, reason));
     };
     let read = || -> Result<()> {
@@ -456,7 +464,7 @@ fn foretell(store_dir: &StoreDir, best: Option<&Candidate>, report: &mut VerifyR
     read().or_else(|error| report.refuse(error))
 }
 
-/// A short name of a state, equal for equal states.
+/// A digest of a state's encoding, equal for equal states.
 fn digest<M: StateMachine>(state: &M) -> (u64, u32) {
     struct Sum(u64, crc32fast::Hasher);
     impl io::Write for Sum {
@@ -470,7 +478,7 @@ fn digest<M: StateMachine>(state: &M) -> (u64, u32) {
         }
     }
     let mut sum = Sum(0, crc32fast::Hasher::new());
-    // the sum never fails
+    // writing to the checksum never fails
     let _ = state.save(&mut sum);
     (sum.0, sum.1.finalize())
 }

@@ -1,20 +1,20 @@
 //! Aligned buffers for direct I/O.
 //!
-//! A large one is an anonymous memory map, which starts on a page. A small one lies within the heap, behind as many bytes as bring it to
-//! a multiple of 4096: mapping, faulting in and unmapping a page cost more than most uses of it. Neither takes unsafe code. It knows
-//! nothing of what the bytes mean.
+//! A large buffer is an anonymous memory map, which begins on a page boundary. A small buffer is on the
+//! heap, padded in front to a multiple of 4096, because mapping, faulting and unmapping a page cost
+//! more than most uses of it. Neither needs unsafe code.
 
 use memmap2::MmapMut;
 use std::io;
 use std::ops::{Deref, DerefMut};
 
-/// What the first byte's address is a multiple of: no device asks for more.
+/// The alignment of the first byte. No device requires more for direct I/O.
 const ALIGN_BYTES: usize = 4096;
-/// Up to here a buffer lies within the heap.
+/// The maximum size of a buffer on the heap; glibc's allocator maps larger ones (128 KiB) anyway.
 const SMALL_BYTES: usize = 64 << 10;
-/// The size of a large page on the most common processors.
+/// The size of a huge page on x86-64 and most ARM64 systems.
 const LARGE_PAGE_BYTES: usize = 2 << 20;
-/// Where large pages begin to pay for those who do not ask for one.
+/// The minimum size for huge pages, so that rounding up wastes at most a third of the memory.
 const LARGE_BYTES: usize = 2 * LARGE_PAGE_BYTES;
 
 /// A growable buffer whose first byte's address is a multiple of 4096.
@@ -32,7 +32,7 @@ pub struct AlignedBuf(Memory);
 
 #[derive(Debug)]
 enum Memory {
-    /// The buffer is what lies behind `start`. All of its capacity was reserved at once, so that it never moves.
+    /// The content begins at `start`. The capacity is reserved once, so that the buffer never moves.
     Heap {
         bytes: Vec<u8>,
         start: usize,
@@ -51,7 +51,7 @@ impl Memory {
             let mut bytes = Vec::<u8>::new();
             bytes.try_reserve_exact(capacity + ALIGN_BYTES).map_err(|_| io::ErrorKind::OutOfMemory)?;
             let start = bytes.as_ptr().align_offset(ALIGN_BYTES);
-            // the only other answer that is allowed says that it cannot be known
+            // `align_offset` may also return `usize::MAX`, if the offset cannot be computed
             if start < ALIGN_BYTES {
                 bytes.resize(start, 0);
                 return Ok(Memory::Heap { bytes, start });
@@ -61,25 +61,26 @@ impl Memory {
     }
 }
 
-/// Memory that is zero. A large one is asked for in large pages, and in whole ones, for only then the kernel aligns it to them: to fault
-/// it in by small ones costs more than to read into it, and a device reads into them in fewer pieces.
+/// Maps zeroed memory. A large map uses whole huge pages, because the kernel aligns only such a map to
+/// them. Faulting it in by small pages costs more than reading into it, and a device transfers huge
+/// pages in fewer pieces.
 fn map(bytes: usize) -> io::Result<MmapMut> {
     let large = bytes >= LARGE_BYTES || bytes == LARGE_PAGE_BYTES;
     let whole = if large { bytes.checked_next_multiple_of(LARGE_PAGE_BYTES) } else { Some(bytes) };
     let map = MmapMut::map_anon(whole.ok_or(io::ErrorKind::OutOfMemory)?)?;
     #[cfg(target_os = "linux")]
     if large {
-        // only advice: where it is not taken the pages are small
+        // an error only means small pages
         let _ = map.advise(memmap2::Advice::HugePage);
     }
     Ok(map)
 }
 
 impl AlignedBuf {
-    /// An empty buffer with room for `capacity` bytes.
+    /// An empty buffer with a capacity of at least `capacity` bytes.
     ///
     /// # Errors
-    /// The operating system's, when it has no memory to give.
+    /// The operating system's, when memory runs out.
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
         Memory::with_capacity(capacity.max(ALIGN_BYTES)).map(AlignedBuf)
     }
@@ -87,7 +88,7 @@ impl AlignedBuf {
     /// A buffer of `len` zero bytes.
     ///
     /// # Errors
-    /// The operating system's, when it has no memory to give.
+    /// The operating system's, when memory runs out.
     pub fn zeroed(len: usize) -> io::Result<Self> {
         let mut buf = Self::with_capacity(len)?;
         match &mut buf.0 {
@@ -98,7 +99,7 @@ impl AlignedBuf {
         Ok(buf)
     }
 
-    /// How many bytes fit without growing.
+    /// The number of bytes that fit without growing.
     pub fn capacity(&self) -> usize {
         match &self.0 {
             Memory::Heap { bytes, start } => bytes.capacity() - start,
@@ -117,7 +118,7 @@ impl AlignedBuf {
     /// Appends bytes, growing as needed.
     ///
     /// # Errors
-    /// The operating system's, when it has no memory to give; nothing is appended then.
+    /// The operating system's, when memory runs out; the buffer is unchanged then.
     pub fn extend_from_slice(&mut self, more: &[u8]) -> io::Result<()> {
         let end = self.len().checked_add(more.len()).ok_or(io::ErrorKind::OutOfMemory)?;
         self.reserve(end)?;
@@ -134,7 +135,7 @@ impl AlignedBuf {
     /// Sets the length; new bytes are zero.
     ///
     /// # Errors
-    /// The operating system's, when it has no memory to give; the length is unchanged then.
+    /// The operating system's, when memory runs out; the length is unchanged then.
     pub fn resize(&mut self, to: usize) -> io::Result<()> {
         self.reserve(to)?;
         match &mut self.0 {
@@ -149,10 +150,10 @@ impl AlignedBuf {
         Ok(())
     }
 
-    /// Makes room for `total` bytes in all.
+    /// Grows the capacity to at least `total` bytes.
     ///
     /// # Errors
-    /// The operating system's, when it has no memory to give.
+    /// The operating system's, when memory runs out.
     pub fn reserve(&mut self, total: usize) -> io::Result<()> {
         if total <= self.capacity() {
             return Ok(());
@@ -220,7 +221,7 @@ mod tests {
     }
 }
 
-/// For tests of what happens where there is no memory: one buffer of this thread is not to be had.
+/// Makes one allocation of this thread fail, for tests of what happens without memory.
 #[cfg(test)]
 pub(crate) mod failing {
     use std::cell::Cell;
@@ -230,12 +231,12 @@ pub(crate) mod failing {
         static COMING: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
-    /// Fails the buffer behind so many others.
+    /// Fails the allocation after `nth` others.
     pub(crate) fn at(nth: u64) {
         COMING.set(Some(nth));
     }
 
-    /// Whether it has failed. None fails from now on.
+    /// Stops failing. Returns true if the allocation has failed.
     pub(crate) fn stop() -> bool {
         COMING.take().is_none()
     }

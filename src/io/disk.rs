@@ -1,33 +1,36 @@
 //! The real storage: a directory of an operating system's file system.
 //!
 //! Invariants:
-//! - every file is reached through one descriptor of the directory, so that neither a change of the
-//!   working directory nor a rename of the store's directory redirects a call;
-//! - what cannot be written directly is written through the page cache and synced: slower, never wrong;
-//! - an error of a sync is returned once and the sync is never repeated on its behalf.
+//! - Every file is opened relative to one descriptor of the directory, so that neither a change of
+//!   the working directory nor a rename of the store's directory redirects a call.
+//! - A write that direct I/O refuses goes through the page cache and is synced. That is slower, and
+//!   as durable.
+//! - An error of a sync is returned once, and the sync is never retried.
 //!
-//! It knows nothing of what the files hold, and of one name only: its own `LOCK`.
+//! This module knows nothing of what the files hold. The only name it knows is its own `LOCK`.
 
-use crate::io::disk_file::DiskFile;
+use crate::io::disk_file::{DiskFile, Paths, sync_result};
 use crate::io::lock;
 use crate::io::lock::LOCK_FILE;
 use crate::io::probe;
 use crate::io::probe::Probe;
 use crate::io::sync::{Arc, AtomicBool, Ordering};
 use crate::io::sync_plausibility::SyncPlausibility;
-use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath};
+use crate::io::{Clock, Create, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// `O_DSYNC` and nothing else.
 ///
-/// rustix's `OFlags::DSYNC` carries the bits of `O_SYNC`, which would commit each file's times at every
-/// write. The number is the same on all Linux architectures but four, where the stricter flag serves.
+/// rustix's `OFlags::DSYNC` has the bits of `O_SYNC`, which would also write the file's timestamps at
+/// every write. The value is the same on all Linux architectures but these four, which use the
+/// stricter flag.
 const DATA_SYNC: OFlags =
     if cfg!(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64")) {
         OFlags::DSYNC
@@ -35,49 +38,43 @@ const DATA_SYNC: OFlags =
         OFlags::from_bits_retain(0o10000)
     };
 
-/// At least so much of a large file that has lost its name is given back at once, and then there is a rest, for as many times as long as
-/// that took, though no longer than this: where the file system tells the device what is free, writes wait behind that. (Measured: a
-/// commit waited 2 to 9 ms for one file of 4 to 64 MiB.)
-const GIVE_BACK_BYTES: u64 = 1 << 20;
-/// There are so many rests for a file at the most.
-const MOST_RESTS: u64 = 256;
-const REST: u32 = 2;
-const LONGEST_REST: Duration = Duration::from_millis(5);
+/// The size of one step of a gradual deletion. Measured where the file system discards online: a
+/// commit waited 2 to 9 ms behind the deletion of one file of 4 to 64 MiB.
+const TRUNCATE_STEP_BYTES: u64 = 1 << 20;
+/// Bounds the steps of one file, and thereby its deletion to 256 pauses (1.3 s).
+const MAX_TRUNCATE_STEPS: u64 = 256;
+/// A pause takes twice as long as the step before it, so that commits get two thirds of the device.
+const PAUSE_FACTOR: u32 = 2;
+/// Bounds a pause where one step was slow for another reason.
+const MAX_PAUSE: Duration = Duration::from_millis(5);
 
-/// Gives back the space of a file without a name, piece by piece. Best effort: what is left goes when the file is closed.
-fn give_back(file: &fs::File) {
+/// Truncates an unlinked file in small steps, with pauses, because commits wait while the file
+/// system discards freed extents. Best effort: closing the file frees the rest.
+fn truncate_gradually(file: &fs::File) {
     let Ok(stat) = rustix::fs::fstat(file) else { return };
     if stat.st_nlink != 0 || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return;
     }
     let mut len = u64::try_from(stat.st_size).unwrap_or(0);
-    let piece = GIVE_BACK_BYTES.max(len / MOST_RESTS);
-    while len > piece {
-        len = len.saturating_sub(piece);
+    let step = TRUNCATE_STEP_BYTES.max(len / MAX_TRUNCATE_STEPS);
+    while len > step {
+        len = len.saturating_sub(step);
         let began = Instant::now();
         if file.set_len(len).is_err() {
             return;
         }
-        std::thread::sleep(began.elapsed().saturating_mul(REST).min(LONGEST_REST));
+        thread::sleep(began.elapsed().saturating_mul(PAUSE_FACTOR).min(MAX_PAUSE));
     }
-}
-
-/// What [`DiskStorage::open`] does about a directory that is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Create {
-    /// Makes it, readable by its owner alone.
-    IfMissing,
-    /// Answers [`io::ErrorKind::NotFound`].
-    Never,
 }
 
 /// A directory on a file system.
 ///
-/// Durable writes go around the page cache (`O_DIRECT | O_DSYNC`) where the file system allows, else
-/// through it and a `fdatasync`; [`DiskStorage::write_path`] says which.
+/// Durable writes bypass the page cache (`O_DIRECT | O_DSYNC`) if the file system supports it.
+/// Otherwise they go through the page cache, followed by `fdatasync`. [`DiskStorage::write_path`]
+/// returns which.
 ///
 /// ```
-/// use seawal::io::{AlignedBuf, Create, DiskStorage, OpenMode, Storage};
+/// use seawal::io::{AlignedBuf, Create, Directory, DiskStorage, OpenMode};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let disk = DiskStorage::open(dir.path().join("store"), Create::IfMissing)?;
@@ -93,32 +90,22 @@ pub enum Create {
 #[derive(Debug)]
 pub struct DiskStorage {
     path: PathBuf,
-    /// The directory, open for the storage's whole life.
+    /// The directory, open as long as the storage exists.
     dir: fs::File,
     probe: Probe,
     paths: Arc<Paths>,
     since: Instant,
 }
 
-/// What the file system has turned out to allow; each only ever turns false.
-#[derive(Debug)]
-pub(super) struct Paths {
-    /// Whether durable writes try to go around the page cache.
-    pub(super) direct_writes: AtomicBool,
-    /// Whether device reads try to go around the page cache.
-    pub(super) direct_reads: AtomicBool,
-    /// How long the first durable writes took.
-    pub(super) pace: SyncPlausibility,
-}
-
 impl DiskStorage {
     /// Opens a directory.
     ///
-    /// When this returns, the directory's own name survives power loss, as far as its parent was
-    /// durable and may be opened. A directory that is made here has mode 0700.
+    /// When this returns, the directory's own name survives power loss, provided that its parent is
+    /// durable and may be opened. A directory that this call creates has mode 0700.
     ///
     /// # Errors
-    /// The operating system's; [`io::ErrorKind::NotFound`] with [`Create::Never`] where there is none.
+    /// The operating system's error; [`io::ErrorKind::NotFound`] with [`Create::Never`] if there is
+    /// no such directory.
     pub fn open(path: impl AsRef<Path>, create: Create) -> io::Result<DiskStorage> {
         let path = std::path::absolute(path)?;
         match create {
@@ -136,14 +123,14 @@ impl DiskStorage {
             paths: Arc::new(Paths {
                 direct_writes: AtomicBool::new(direct),
                 direct_reads: AtomicBool::new(direct),
-                pace: SyncPlausibility::default(),
+                sync_plausibility: SyncPlausibility::default(),
             }),
             since: Instant::now(),
         })
     }
 
-    /// Chooses how durable writes go. [`WritePath::Direct`] is a wish: where the file system refuses,
-    /// writes are buffered and synced all the same.
+    /// Chooses how durable writes reach the device. Where the file system refuses
+    /// [`WritePath::Direct`], writes are buffered and synced all the same.
     ///
     /// ```
     /// use seawal::io::{Create, DiskStorage, WritePath};
@@ -159,13 +146,13 @@ impl DiskStorage {
         self
     }
 
-    /// How durable writes go, as far as is known: the first direct write may still show that the file
-    /// system refuses them.
+    /// How durable writes reach the device, as far as is known. The first direct write may still
+    /// show that the file system refuses them.
     pub fn write_path(&self) -> WritePath {
         if self.paths.direct_writes.load(Ordering::Relaxed) { WritePath::Direct } else { WritePath::BufferedSync }
     }
 
-    /// Opens the same file once more for direct I/O. `None` where that is impossible.
+    /// Opens the same file again, for direct I/O. `None` if the file system refuses.
     fn open_direct(&self, name: &str, buffered: &fs::File, access: OFlags) -> io::Result<Option<fs::File>> {
         if !self.probe.direct_io {
             return Ok(None);
@@ -174,7 +161,7 @@ impl DiskStorage {
         match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
             Ok(fd) => {
                 let (a, b) = (rustix::fs::fstat(&fd)?, rustix::fs::fstat(buffered)?);
-                // The name may have been given to another file in between.
+                // another file may have got the name in between
                 Ok((a.st_dev == b.st_dev && a.st_ino == b.st_ino).then(|| fs::File::from(fd)))
             }
             Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT) => Ok(None),
@@ -197,7 +184,7 @@ impl Directory for DiskStorage {
         Ok(Arc::new(DiskFile::new(file, direct, access == OFlags::RDWR, &self.probe, Arc::clone(&self.paths))))
     }
 
-    /// Regular files whose names are UTF-8, except the lock file.
+    /// Lists the regular files whose names are UTF-8, except the lock file.
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.dir)? {
@@ -232,12 +219,12 @@ impl Directory for DiskStorage {
 
     fn remove_gradually(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
-        // without it the file goes at once, which is only less gentle
+        // if the file cannot be opened, it is deleted in one step, which is slower for commits only
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty());
         rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())?;
         if let Ok(file) = file {
-            give_back(&fs::File::from(file));
+            truncate_gradually(&fs::File::from(file));
         }
         Ok(())
     }
@@ -260,7 +247,7 @@ impl Directory for DiskStorage {
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings = probe::warnings(&self.dir);
-        warnings.extend(self.paths.pace.warning());
+        warnings.extend(self.paths.sync_plausibility.warning());
         warnings
     }
 }
@@ -280,20 +267,6 @@ impl Clock for DiskStorage {
     }
 }
 
-/// The result of an `fsync` or `fdatasync`, never to be retried.
-///
-/// After a failure the kernel may mark the lost pages clean, so that a second sync says `Ok` about bytes
-/// that are gone. That goes for an interrupted sync as well: the interrupt may have come after an error
-/// had been taken note of. std would retry it, and so would a caller's loop over
-/// [`io::ErrorKind::Interrupted`]; hence the other kind. Every other error is returned as it is.
-pub(super) fn sync_result(result: Result<(), Errno>) -> io::Result<()> {
-    match result {
-        Ok(()) => Ok(()),
-        Err(Errno::INTR) => Err(io::Error::other("a sync was interrupted; what it covered may not be durable")),
-        Err(e) => Err(e.into()),
-    }
-}
-
 fn check_name(name: &str) -> io::Result<()> {
     let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
     if plain && name != LOCK_FILE {
@@ -307,7 +280,7 @@ fn open_dir(path: &Path) -> io::Result<fs::File> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
-/// Makes a directory, and its ancestors where they are missing, each durable before the next.
+/// Creates a directory and its missing ancestors, and makes each durable before the next.
 fn make_dir_durable(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent()
         && !parent.is_dir()
@@ -321,8 +294,8 @@ fn make_dir_durable(path: &Path) -> io::Result<()> {
     sync_parent(path)
 }
 
-/// Makes a directory's name durable. An earlier process may have made it and died before its own sync, so
-/// this is done for a directory that exists as well; a parent that we may not open is left to its owner.
+/// Makes a directory's name durable. A directory that exists is synced too, because the process that
+/// created it may have died before its own sync. A parent that we may not open is its owner's matter.
 fn sync_parent(path: &Path) -> io::Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
     match open_dir(parent) {

@@ -1,12 +1,12 @@
 //! One open file of the real storage.
 //!
-//! A file has up to two descriptors, opened one after the other: one through the page cache, and one around
-//! it where the file system allows. Both must name the same inode; the caller sees to that.
-//! It knows nothing of names and directories.
+//! A file has up to two descriptors: one through the page cache, and one for direct I/O where the
+//! file system supports it. The caller guarantees that both refer to the same inode. This module
+//! knows nothing of names and directories.
 
-use crate::io::disk::{Paths, sync_result};
 use crate::io::probe::Probe;
 use crate::io::sync::{Arc, AtomicBool, Ordering};
+use crate::io::sync_plausibility::SyncPlausibility;
 use crate::io::{File, WritePath};
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::Errno;
@@ -14,21 +14,48 @@ use std::fs;
 use std::io;
 use std::num::NonZeroU64;
 
+/// What the file system has been found to support. Each flag changes from true to false only.
+#[derive(Debug)]
+pub(super) struct Paths {
+    /// True while durable writes try to bypass the page cache.
+    pub(super) direct_writes: AtomicBool,
+    /// True while device reads try to bypass the page cache.
+    pub(super) direct_reads: AtomicBool,
+    /// The latency of the first durable writes.
+    pub(super) sync_plausibility: SyncPlausibility,
+}
+
+/// The result of an `fsync` or `fdatasync`, which is never retried.
+///
+/// After a failure the kernel may mark the lost pages clean, so that a second sync returns `Ok` for
+/// bytes that are gone. The same holds for an interrupted sync, which may have consumed an error.
+/// std retries interrupted calls, and so may a caller, on [`io::ErrorKind::Interrupted`]; hence the
+/// other error kind. All other errors are returned as they are.
+pub(super) fn sync_result(result: Result<(), Errno>) -> io::Result<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(Errno::INTR) => Err(io::Error::other("a sync was interrupted; what it covered may not be durable")),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// One open file on a file system.
 #[derive(Debug)]
 pub(super) struct DiskFile {
     buffered: fs::File,
-    /// Opened `O_DIRECT | O_DSYNC`; absent where the file system refuses.
+    /// Opened with `O_DIRECT | O_DSYNC`; `None` if the file system refuses.
     direct: Option<fs::File>,
     writable: bool,
-    /// What offsets, lengths and addresses of direct I/O are multiples of.
+    /// The alignment of offsets and lengths for direct I/O, in bytes.
     align: usize,
+    /// The alignment of buffer addresses for direct I/O, in bytes.
     memory_align: usize,
     paths: Arc<Paths>,
-    /// Whether the page cache may hold bytes of this file that no sync has covered, this process's or an
-    /// earlier one's. Only [`DiskFile::drop_cached`] looks at it.
+    /// True if the page cache may hold bytes that no sync has covered, from this process or an
+    /// earlier one. Read by [`DiskFile::drop_cached`] only.
     maybe_dirty: AtomicBool,
-    /// Whether this process wrote through the page cache since the last sync: only then does a sync say how fast the device is.
+    /// True if this process wrote through the page cache since the last sync. Only such a sync has
+    /// something to write, so only its latency tells anything about the device.
     written: AtomicBool,
 }
 
@@ -46,14 +73,14 @@ impl DiskFile {
         DiskFile { buffered, direct, writable, align, memory_align, paths, maybe_dirty, written }
     }
 
-    /// Whether direct I/O takes this buffer at this offset.
+    /// True if direct I/O accepts this buffer at this offset.
     fn aligned(&self, buf: &[u8], offset: u64) -> bool {
         buf.len().is_multiple_of(self.align)
             && offset.is_multiple_of(self.align as u64)
             && buf.as_ptr().addr().is_multiple_of(self.memory_align)
     }
 
-    /// Writes all through the page cache, then syncs the file's data.
+    /// Writes the whole buffer through the page cache, then syncs the file's data.
     fn write_buffered_sync(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
         while !buf.is_empty() {
             match self.write_at(buf, offset) {
@@ -67,12 +94,12 @@ impl DiskFile {
             }
         }
         self.maybe_dirty.store(false, Ordering::Relaxed);
-        // timed as a whole
+        // the caller times the write and the sync together
         self.written.store(false, Ordering::Relaxed);
         sync_result(rustix::fs::fdatasync(&self.buffered))
     }
 
-    /// One direct read. `None` where direct I/O does not serve, now or ever.
+    /// Does one direct read. `None` if direct I/O is not possible for this call, or at all.
     fn read_direct(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
         let Some(direct) = self.direct.as_ref().filter(|_| self.paths.direct_reads.load(Ordering::Relaxed)) else {
             return Ok(None);
@@ -93,8 +120,10 @@ impl DiskFile {
         }
     }
 
-    /// Makes the next buffered read of a range come from the device. The kernel keeps dirty pages, hence the
-    /// sync; its error is the caller's, for the device then lacks what the cache shows.
+    /// Drops a range from the page cache, so that the next buffered read comes from the device.
+    ///
+    /// The kernel does not drop dirty pages, so the file is synced first. An error of that sync is
+    /// returned, because the device then lacks bytes that the cache shows.
     fn drop_cached(&self, offset: u64, len: usize) -> io::Result<()> {
         if self.maybe_dirty.load(Ordering::Relaxed) {
             self.sync_data()?;
@@ -125,8 +154,8 @@ impl DiskFile {
             match rustix::io::pwrite(direct, rest, at) {
                 Ok(0) => return Err(no_progress()),
                 Ok(n) => done = done.saturating_add(n),
-                // Unlike a sync, the retry carries the bytes to the device again and relies on no page
-                // that the first attempt may have marked clean.
+                // Unlike a retried sync, a retried write sends the bytes to the device again, so it
+                // does not depend on pages that the first attempt may have marked clean.
                 Err(Errno::INTR) => {}
                 Err(Errno::INVAL) => self.paths.direct_writes.store(false, Ordering::Relaxed),
                 Err(e) => return Err(e.into()),
@@ -136,10 +165,10 @@ impl DiskFile {
     }
 
     fn sync(&self, sync: impl FnOnce(&fs::File) -> rustix::io::Result<()>) -> io::Result<()> {
-        // Before the sync: a write that comes during it may not be covered.
+        // before the sync, because the sync may not cover a concurrent write
         self.maybe_dirty.store(false, Ordering::Relaxed);
         let sync = || sync_result(sync(&self.buffered));
-        if self.written.swap(false, Ordering::Relaxed) { self.paths.pace.timed(sync) } else { sync() }
+        if self.written.swap(false, Ordering::Relaxed) { self.paths.sync_plausibility.timed(sync) } else { sync() }
     }
 }
 
@@ -157,7 +186,7 @@ impl File for DiskFile {
                 Some(n) => n,
                 None => {
                     if !uncached {
-                        // Whole pages only are dropped, so the range reaches back to a block's start.
+                        // the kernel drops whole pages only, so the range begins at a block's start
                         let back = at % self.align as u64;
                         self.drop_cached(at.saturating_sub(back), rest.len().saturating_add(self.align))?;
                         uncached = true;
@@ -169,7 +198,7 @@ impl File for DiskFile {
                 break;
             }
             done = done.saturating_add(n);
-            // A direct read ends short of a block only at the end of the file, where there is no more to ask.
+            // a direct read that ends within a block has reached the end of the file
             if !done.is_multiple_of(self.align) && offset.saturating_add(done as u64) >= self.len()? {
                 break;
             }
@@ -184,10 +213,11 @@ impl File for DiskFile {
     }
 
     fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.paths.pace.timed(|| self.write_through(buf, offset))
+        self.paths.sync_plausibility.timed(|| self.write_through(buf, offset))
     }
 
-    /// On Linux this advice starts the writing of dirty pages, without waiting for it, and drops the clean ones.
+    /// On Linux, `POSIX_FADV_DONTNEED` starts writeback of dirty pages without waiting for it, and
+    /// drops clean pages.
     fn hint_written(&self, offset: u64, len: u64) {
         if let Some(len) = NonZeroU64::new(len) {
             let _ = rustix::fs::fadvise(&self.buffered, offset, Some(len), Advice::DontNeed);
@@ -219,7 +249,7 @@ impl File for DiskFile {
             match rustix::fs::fallocate(&self.buffered, FallocateFlags::empty(), 0, len) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
-                // The length is set, the space is not claimed: such a file system has no way to.
+                // the file system cannot reserve space, so only the length is set
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.len()? < len => return self.set_len(len),
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
                 Err(e) => return Err(e.into()),
@@ -250,7 +280,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let probe = probe::probe(&fs::File::open(dir.path()).unwrap(), crate::io::Create::Never).unwrap();
         let no = || AtomicBool::new(false);
-        let paths = Paths { direct_writes: no(), direct_reads: no(), pace: Default::default() };
+        let paths = Paths { direct_writes: no(), direct_reads: no(), sync_plausibility: Default::default() };
         let file = fs::File::create_new(dir.path().join("f")).unwrap();
         let file = DiskFile::new(file, None, true, &probe, Arc::new(paths));
         for _ in 0..2 {

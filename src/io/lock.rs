@@ -1,9 +1,9 @@
 //! The lock on a directory: `flock` on a file of its own.
 //!
-//! The lock belongs to the open file description, so it excludes a second handle in the same process too,
-//! goes away with a process however that ends, and is closed by `exec`. A process forked from the holder shares it, so it is
-//! given back by name. The text in the file names the
-//! last exclusive holder, for messages only.
+//! The lock belongs to the open file description. It therefore excludes a second handle in the same
+//! process, ends with the process in every case, and does not pass to a program started by `exec`. A
+//! forked child shares it, so it is unlocked explicitly. The file's text is the process id of the last
+//! exclusive holder, for messages only.
 
 use crate::io::{DirectoryLock, LockMode};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -11,13 +11,13 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 
-/// The name of the lock file, which no other file may have.
+/// The reserved name of the lock file.
 pub(super) const LOCK_FILE: &str = "LOCK";
 
 /// Held until dropped.
 #[derive(Debug)]
 struct DiskLock {
-    /// `None` where a reader found no lock file, and so no writer either.
+    /// `None` if a reader found no lock file, so that there is no writer either.
     file: Option<File>,
     mode: LockMode,
 }
@@ -27,16 +27,16 @@ impl DirectoryLock for DiskLock {}
 impl Drop for DiskLock {
     fn drop(&mut self) {
         let Some(file) = &self.file else { return };
-        // A stale name would blame a process that is gone; without it the message is only less helpful.
+        // a stale process id would make a later message blame a process that has ended
         if self.mode == LockMode::Exclusive {
             let _ = rustix::fs::ftruncate(file, 0);
         }
-        // Not left to the closing of the file: a child that another thread is just starting has it open too until its `exec`.
+        // closing the file is not enough: a child process that another thread is starting shares it until `exec`
         let _ = rustix::fs::flock(file, FlockOperation::Unlock);
     }
 }
 
-/// Locks a directory, as [`crate::io::Storage::lock`] promises.
+/// Locks a directory; see [`crate::io::Directory::lock`].
 pub(super) fn lock(dir: &File, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
     let (flags, operation) = match mode {
         LockMode::Shared => (OFlags::RDONLY, FlockOperation::NonBlockingLockShared),
@@ -55,16 +55,16 @@ pub(super) fn lock(dir: &File, mode: LockMode) -> io::Result<Box<dyn DirectoryLo
         }
     }
     if mode == LockMode::Exclusive {
-        // A full disk must not keep a store from opening, so nothing depends on the text.
+        // errors are ignored, because a store must open on a full disk too
         let text = std::process::id().to_string();
         let _ = rustix::fs::ftruncate(&file, 0).and_then(|()| rustix::io::pwrite(&file, text.as_bytes(), 0));
     }
     Ok(Box::new(DiskLock { file: Some(file), mode }))
 }
 
-/// Who holds the lock, as far as can be told.
+/// A description of the lock's holder, for messages.
 fn holder(file: &File, wanted: LockMode) -> String {
-    // Where a shared lock is to be had, only readers stand in the way, and the text is a dead writer's.
+    // if a shared lock is granted, only readers hold it, and the text is from a writer that has ended
     if wanted == LockMode::Exclusive && rustix::fs::flock(file, FlockOperation::NonBlockingLockShared).is_ok() {
         return "a reader".to_owned();
     }

@@ -1,13 +1,15 @@
-//! The storage seam: everything the crate asks of the outside world.
+//! Storage: everything that the crate asks of the operating system.
 //!
-//! One flat directory of files, a clock, and a source of randomness. [`DiskStorage`] is the real one,
-//! [`crate::sim::SimDisk`] the deterministic one that tests and users crash. Nothing here knows of
-//! LSNs, frames or transactions.
+//! A [`Storage`] is one flat directory of files, a clock, and a source of random numbers.
+//! [`DiskStorage`] is the real one. [`SimDisk`](crate::sim::SimDisk) is a deterministic one that
+//! crashes and fails on demand. Nothing here knows of LSNs, frames or transactions.
 //!
-//! Invariants that every implementation keeps:
-//! - what [`File::write_durable_at`] or a sync returned `Ok` for survives power loss;
-//! - a directory change (create, rename, remove) survives only after [`Directory::sync_dir`];
-//! - an error of a sync is reported once and never taken back by a later success.
+//! Every implementation keeps these invariants:
+//! - Bytes survive power loss once [`File::write_durable_at`], or a sync after [`File::write_at`],
+//!   has returned `Ok`.
+//! - A directory change (create, rename, remove) survives power loss once [`Directory::sync_dir`]
+//!   has returned `Ok`.
+//! - An error of a sync is reported once. A later sync that succeeds does not take it back.
 
 mod buffer;
 pub(crate) mod deferred_unlinks;
@@ -23,7 +25,7 @@ mod sync_plausibility;
 pub use buffer::AlignedBuf;
 #[cfg(test)]
 pub(crate) use buffer::failing;
-pub use disk::{Create, DiskStorage};
+pub use disk::DiskStorage;
 #[allow(unused_imports, reason = "layers move to it one by one")]
 pub(crate) use named_file::NamedFile;
 
@@ -43,21 +45,30 @@ pub enum OpenMode {
     CreateNew,
 }
 
-/// Whether a lock on the store's directory admits others.
+/// What a storage does about a directory that does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// Creates it, accessible to its owner only.
+    IfMissing,
+    /// Returns [`io::ErrorKind::NotFound`].
+    Never,
+}
+
+/// Whether other openers may share a lock on the store's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockMode {
-    /// Readers that write nothing may share it.
+    /// Shared among readers, which write nothing.
     Shared,
-    /// One owner.
+    /// Held by one opener, which may write.
     Exclusive,
 }
 
 /// How durable writes reach the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WritePath {
-    /// `O_DIRECT | O_DSYNC`: around the page cache, complete when the call returns.
+    /// `O_DIRECT | O_DSYNC`: bypasses the page cache, and is durable when the call returns.
     Direct,
-    /// Through the page cache, then `fdatasync`.
+    /// Writes through the page cache, then calls `fdatasync`.
     BufferedSync,
 }
 
@@ -68,8 +79,8 @@ pub trait DirectoryLock: Send + Sync {}
 ///
 /// All methods may be called from several threads. Names are plain file names without separators.
 pub trait Directory: Send + Sync + 'static {
-    /// Opens or creates a file. A created file survives power loss only once the file and the
-    /// directory have both been synced.
+    /// Opens or creates a file. A created file survives power loss once the file and the directory
+    /// have both been synced.
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
     /// The names of all files in the directory, sorted.
@@ -103,9 +114,9 @@ pub trait Directory: Send + Sync + 'static {
     /// The path of a file, for messages. An empty name gives the path of the directory.
     fn path(&self, name: &str) -> PathBuf;
 
-    /// Promises that this storage may not keep, a sentence each: a memory file system, for example,
-    /// or durable writes that completed faster than any device can. Recovery asks when it begins
-    /// and after it has written.
+    /// Reasons why this storage may not keep its promises, one sentence each: a file system in
+    /// memory, for example, or durable writes that return faster than any device can complete them.
+    /// Recovery reports them.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
@@ -113,52 +124,54 @@ pub trait Directory: Send + Sync + 'static {
 
 /// Time and randomness.
 pub trait Clock: Send + Sync + 'static {
-    /// Time since some fixed point. It never goes back.
+    /// The time since a fixed point. It never goes back.
     fn monotonic(&self) -> Duration;
 
-    /// Microseconds since 1970, for people. Correctness never depends on it.
+    /// The wall-clock time, in microseconds since 1970. It is shown to people only; correctness
+    /// never depends on it.
     fn wall_clock_micros(&self) -> u64;
 
-    /// A random number.
+    /// A random number, uniform over all values.
     fn random(&self) -> u64;
 }
 
 /// Everything a store asks of the outside world: one directory and one clock.
 ///
-/// Each type that is both a [`Directory`] and a [`Clock`] is a storage.
+/// Every type that is both a [`Directory`] and a [`Clock`] is a storage.
 pub trait Storage: Directory + Clock {}
 
 impl<T: Directory + Clock> Storage for T {}
 
 /// One open file.
-#[expect(clippy::len_without_is_empty, reason = "nothing asks whether a file is empty")]
+#[expect(clippy::len_without_is_empty, reason = "no caller asks whether a file is empty")]
 pub trait File: Send + Sync {
-    /// Reads at `offset`, through the page cache. Returns how many bytes; 0 at the end.
+    /// Reads at `offset`, through the page cache. Returns the number of bytes read; 0 at the end of
+    /// the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Reads what the device holds, around the page cache. `offset` and the length of `buf` are multiples of
-    /// the block size, and `buf` comes from an [`AlignedBuf`]. Returns how many bytes; less than
-    /// asked only at the end of the file.
+    /// Reads from the device, bypassing the page cache. `offset` and the length of `buf` are
+    /// multiples of the block size, and `buf` is a part of an [`AlignedBuf`]. Returns the number of
+    /// bytes read; fewer than requested only at the end of the file.
     fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes at `offset`, through the page cache. Returns how many bytes were taken, which may
-    /// be fewer than given. Survives a kill of the process; survives power loss only after a sync.
+    /// Writes at `offset`, through the page cache. Returns the number of bytes written, which may be
+    /// fewer than given. They survive a kill of the process, and power loss only after a sync.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes all of `buf` at `offset`. When it returns `Ok`, these bytes survive power loss.
+    /// Writes all of `buf` at `offset`. The bytes survive power loss when this returns `Ok`.
     ///
-    /// `offset` and the length are multiples of the block size, and `buf` comes from an
-    /// [`AlignedBuf`]. It says nothing about bytes that [`File::write_at`] left unsynced.
-    /// On [`WritePath::BufferedSync`] it writes and syncs the file's data.
+    /// `offset` and the length are multiples of the block size, and `buf` is a part of an
+    /// [`AlignedBuf`]. Bytes that [`File::write_at`] wrote before may stay unsynced.
     fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Says that a range was written through the page cache and will not be written or read again soon: a storage may begin to hand it to
-    /// the device. It promises nothing, waits for nothing and hides no error from a later sync.
+    /// Hints that a range was written through the page cache and is not needed soon, so that the
+    /// storage may start writeback. It guarantees nothing, does not block, and hides no error from a
+    /// later sync.
     fn hint_written(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }
 
-    /// Makes the file's content durable, with its length where it has changed.
+    /// Makes the file's content durable, and its length if that has changed.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Makes the file's content and all its metadata durable.
@@ -173,11 +186,12 @@ pub trait File: Send + Sync {
     /// Reserves space for the first `len` bytes and sets the length to at least that.
     fn allocate(&self, len: u64) -> io::Result<()>;
 
-    /// Which path [`File::write_durable_at`] takes.
+    /// The path that [`File::write_durable_at`] takes.
     fn write_path(&self) -> WritePath;
 }
 
-/// Creates a file, in place of one that an earlier attempt may have left unfinished. On failure it says what failed.
+/// Creates a file, replacing one that an earlier attempt may have left unfinished. An error comes
+/// with the operation that failed.
 pub(crate) fn create_anew(storage: &dyn Storage, name: &str) -> Result<Arc<dyn File>, (&'static str, io::Error)> {
     let create = || storage.open(name, OpenMode::CreateNew);
     match create() {

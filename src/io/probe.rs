@@ -1,9 +1,9 @@
-//! What can be learned of the device and the file system below a directory.
+//! Probes the device and the file system below a directory.
 //!
-//! Everything here is a best guess that errs to the safe side: an unknown block size is 4096, an unknown
-//! alignment is the block size, and whether direct I/O really works shows at the first write.
+//! The results are guesses that err on the safe side: an unknown block size is 4096 bytes, an unknown
+//! alignment is the block size, and the first write shows whether direct I/O works.
 
-use crate::io::disk::Create;
+use crate::io::Create;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
@@ -12,26 +12,26 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
 
-/// The block size where nothing larger is known: what almost all devices write as one.
+/// The block size unless a larger one is known. Almost all devices write 4 KiB atomically.
 const DEFAULT_BLOCK_BYTES: u32 = 4096;
 
-/// Answers beyond this are taken for nonsense.
+/// Larger sizes are ignored: no device has such blocks, and each frame is padded to one.
 const MAX_BLOCK_BYTES: u32 = 64 << 10;
 
-/// What a directory's file system and device are like.
+/// Properties of a directory's file system and device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probe {
-    /// See [`crate::io::Storage::block_bytes`].
+    /// See [`crate::io::Directory::block_bytes`].
     pub(super) block_bytes: u32,
-    /// What offsets and lengths of direct I/O must be multiples of.
+    /// The alignment of offsets and lengths for direct I/O, in bytes.
     pub(super) direct_align: usize,
-    /// What addresses of direct I/O must be multiples of.
+    /// The alignment of buffer addresses for direct I/O, in bytes.
     pub(super) memory_align: usize,
-    /// False where the file system is known to refuse direct I/O.
+    /// False if the file system is known to refuse direct I/O.
     pub(super) direct_io: bool,
 }
 
-/// Looks at a directory. With [`Create::Never`] nothing is written, not even a file without a name.
+/// Probes a directory. [`Create::Never`] writes nothing, not even an unnamed file.
 pub(super) fn probe(dir: &File, create: Create) -> io::Result<Probe> {
     let mut found = Probe {
         block_bytes: DEFAULT_BLOCK_BYTES,
@@ -59,7 +59,7 @@ pub(super) fn probe(dir: &File, create: Create) -> io::Result<Probe> {
     Ok(found)
 }
 
-/// A regular file of the directory, to ask the kernel about: one without a name, else one that is there.
+/// A regular file to ask the kernel about: an unnamed one, otherwise an existing one.
 fn sample_file(dir: &File, create: Create) -> Option<File> {
     if create == Create::IfMissing {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -81,11 +81,13 @@ fn physical_block_bytes((major, minor): (u32, u32)) -> Option<u32> {
     })
 }
 
-/// Sentences about a file system that may not keep its promises.
+/// Warnings about a file system that may not keep its promises, one sentence each.
 pub(super) fn warnings(dir: &impl AsFd) -> Vec<String> {
     match rustix::fs::fstatfs(dir) {
         Ok(stat) => u32::try_from(stat.f_type).ok().and_then(warning_for).map(str::to_owned).into_iter().collect(),
-        Err(e) => vec![format!("the kind of file system is unknown ({e}), so its promises are too")],
+        Err(e) => {
+            vec![format!("the kind of file system is unknown ({e}), so durable writes may not survive power loss")]
+        }
     }
 }
 
@@ -112,7 +114,7 @@ pub(super) fn random() -> u64 {
         match rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()) {
             Ok(8) => return u64::from_le_bytes(bytes),
             Ok(_) | Err(Errno::INTR) => {}
-            // std seeds its maps from the operating system too, by other means where this call is missing.
+            // std seeds its hash maps from the operating system, by other means if this call is missing
             Err(_) => return RandomState::new().build_hasher().finish(),
         }
     }

@@ -1,18 +1,18 @@
-//! How long durable writes take, to notice a storage that only says that they are done.
+//! Times the first durable writes, to detect a storage that acknowledges them too early.
 
 use crate::io::sync::{AtomicUsize, Mutex, Ordering};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// So many durable writes are timed, and no more.
+/// The number of durable writes that are timed. The median of nine is safe from four outliers.
 const SAMPLES: usize = 9;
-/// Fewer say nothing.
-const TELLING: usize = 3;
-/// No device that keeps what it is given without power is known to answer faster than this, the system call included. (The fastest
-/// flash and phase-change memory take about ten microseconds.)
-const PLAUSIBLE: Duration = Duration::from_micros(5);
+/// The minimum number of samples for a warning. The median of three is safe from one outlier.
+const MIN_SAMPLES: usize = 3;
+/// Half the latency of the fastest durable devices known: flash with power-loss protection and
+/// phase-change memory take about 10 µs, system call included.
+const MIN_PLAUSIBLE: Duration = Duration::from_micros(5);
 
-/// The first durable writes and syncs with something to write, timed.
+/// The latencies of the first durable writes, and of the first syncs that had something to write.
 #[derive(Debug, Default)]
 pub(super) struct SyncPlausibility {
     taken: AtomicUsize,
@@ -20,7 +20,7 @@ pub(super) struct SyncPlausibility {
 }
 
 impl SyncPlausibility {
-    /// Runs a durable write, and times it if it is one of the first.
+    /// Runs a durable write, and times it if it is one of the first that succeed.
     pub(super) fn timed(&self, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         if self.taken.load(Ordering::Relaxed) >= SAMPLES {
             return write();
@@ -36,12 +36,12 @@ impl SyncPlausibility {
         self.times.lock().push(time);
     }
 
-    /// A sentence, if they were faster than can be.
+    /// A warning, if the median is faster than any device.
     pub(super) fn warning(&self) -> Option<String> {
         let mut times = self.times.lock().clone();
         times.sort_unstable();
-        let median = *times.get(times.len() / 2).filter(|_| times.len() >= TELLING)?;
-        (median < PLAUSIBLE).then(|| {
+        let median = *times.get(times.len() / 2).filter(|_| times.len() >= MIN_SAMPLES)?;
+        (median < MIN_PLAUSIBLE).then(|| {
             let micros = median.as_nanos() as f64 / 1000.0;
             format!("durable writes take {micros:.1} µs, less than any device needs: they may not survive power loss")
         })
@@ -53,9 +53,9 @@ mod tests {
     use super::*;
 
     fn warning(micros: &[u64]) -> Option<String> {
-        let pace = SyncPlausibility::default();
-        micros.iter().for_each(|n| pace.note(Duration::from_micros(*n)));
-        pace.warning()
+        let plausibility = SyncPlausibility::default();
+        micros.iter().for_each(|n| plausibility.note(Duration::from_micros(*n)));
+        plausibility.warning()
     }
 
     #[test]
@@ -69,11 +69,11 @@ mod tests {
 
     #[test]
     fn only_the_first_writes_are_timed_and_no_failed_one() {
-        let pace = SyncPlausibility::default();
+        let plausibility = SyncPlausibility::default();
         for n in 0..100 {
-            let result = pace.timed(|| if n % 2 == 0 { Ok(()) } else { Err(io::Error::other("")) });
+            let result = plausibility.timed(|| if n % 2 == 0 { Ok(()) } else { Err(io::Error::other("")) });
             assert_eq!(result.is_ok(), n % 2 == 0);
         }
-        assert_eq!(pace.times.lock().len(), SAMPLES);
+        assert_eq!(plausibility.times.lock().len(), SAMPLES);
     }
 }

@@ -1,7 +1,8 @@
-//! What stands behind the first damage: which transactions are there as a whole, and what can be made of them.
+//! Finds and applies complete transactions in the log after the first damage.
 //!
-//! A transaction is whole when its first record, its commit, and no gap between them are there. Under two-phase locks the order of
-//! commits is an order in which all of them could have run one after the other, so each is carried out where it committed.
+//! A transaction is complete if its first record and its commit are present, with no gap in between.
+//! Under two-phase locking the commit order is a serial order, so each transaction is applied at its
+//! commit.
 
 use super::report::Behind;
 use crate::error::{Error, Result};
@@ -10,25 +11,25 @@ use crate::ids::{Lsn, TxnId};
 use crate::machine::StateMachine;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A command as it was logged, and by which version of the machine.
+/// An encoded command, and the version of the machine that encoded it.
 type Logged = (u32, Vec<u8>);
 
-/// The transactions behind the first damage.
+/// The transactions after the first damage.
 #[derive(Default)]
 pub(super) struct Aftermath {
     pub(super) figures: Behind,
-    /// Those of which all records so far were there.
+    /// Open transactions with all of their records so far.
     open: BTreeMap<TxnId, Vec<Logged>>,
     broken: BTreeSet<TxnId>,
 }
 
 impl Aftermath {
-    /// Something is missing here: nothing that was open is whole.
+    /// Notes a gap: no transaction that is open here is complete.
     pub(super) fn gap(&mut self) {
         self.broken.extend(std::mem::take(&mut self.open).into_keys());
     }
 
-    /// Notes a record; with a state, carries out what ends with it.
+    /// Takes the next record. Given a state, applies the transaction that the record commits.
     pub(super) fn record<M: StateMachine>(
         &mut self,
         lsn: Lsn,
@@ -37,7 +38,7 @@ impl Aftermath {
         state: Option<&mut M>,
     ) -> Result<()> {
         self.figures.records = self.figures.records.saturating_add(1);
-        // kept only where they will be needed
+        // commands are kept only if they will be applied
         let logged = |command: &[u8]| (version, if state.is_some() { command.to_vec() } else { Vec::new() });
         match Record::decode(lsn, bytes) {
             None | Some(Record::Point | Record::Digest { .. }) => {}
@@ -62,7 +63,7 @@ impl Aftermath {
                 Some(commands) => self.whole(&commands, state)?,
                 None => drop(self.broken.insert(txn)),
             },
-            // what was rolled back is not missing
+            // a transaction that was rolled back is not missing
             Some(Record::Abort { txn }) => {
                 self.open.remove(&txn);
                 self.broken.remove(&txn);
@@ -71,7 +72,7 @@ impl Aftermath {
         Ok(())
     }
 
-    /// The figures, once all has been noted.
+    /// The totals, after the last record.
     pub(super) fn finish(mut self) -> Behind {
         self.figures.broken = self.broken.len() as u64;
         self.figures
@@ -87,7 +88,7 @@ impl Aftermath {
     }
 }
 
-/// Carries a transaction out, all of it or, where the machine does not take it, nothing.
+/// Applies a transaction completely, or not at all if the machine rejects one of its commands.
 fn carry_out<M: StateMachine>(commands: &[Logged], state: &mut M) -> Result<bool> {
     let mut inverses = Vec::new();
     for (version, bytes) in commands {

@@ -1,4 +1,4 @@
-//! The state that what is left leads to.
+//! Builds the state that the intact parts of a damaged store lead to.
 
 use super::behind::Aftermath;
 use super::inventory::Inventory;
@@ -14,8 +14,8 @@ use crate::txn::{ActiveTransactions, guarded};
 use crate::wal::scan::Chunk;
 use std::collections::BTreeMap;
 
-/// A state that was put together, and what there is to say of it. The report's findings about the log are in here, as another
-/// beginning may lead to others.
+/// A state, with the findings about the log that led to it. They belong to the state, because another
+/// starting state leads to other findings.
 pub(super) struct Gathered<M> {
     pub(super) state: M,
     base: Base,
@@ -27,7 +27,7 @@ pub(super) struct Gathered<M> {
 }
 
 impl<M> Gathered<M> {
-    /// Tells it all. Returns the state.
+    /// Adds its findings to the report, and returns the state.
     pub(super) fn tell(self, report: &mut SalvageReport) -> M {
         report.base = Some(self.base);
         report.end = Some(self.end);
@@ -43,8 +43,9 @@ impl<M> Gathered<M> {
     }
 }
 
-/// The best that can be put together: from the newest state that is whole and counted, up to the first damage; with
-/// [`Reach::Beyond`] also from one of which nothing proves that it counted, if it is newer than all that is proven.
+/// Builds the best possible state: from the newest intact snapshot that was in use, up to the first
+/// damage. With [`Reach::Beyond`], also from a snapshot that nothing proves to have been in use, if it
+/// is newer than everything that is proven.
 pub(super) fn gather<M: StateMachine>(
     inventory: &Inventory,
     reach: Reach,
@@ -65,7 +66,7 @@ pub(super) fn gather<M: StateMachine>(
     }
     if found.is_none() {
         let first = inventory.segments.first().map(|first| first.header.base);
-        let reason = "no snapshot is left that is whole and counted, and the log does not go back to the beginning";
+        let reason = "no intact snapshot that was in use is left, and the log does not go back to its beginning";
         report.damage(&Error::corrupt(inventory.storage().path(""), 0, first, reason));
     }
     let end = found.as_ref().map_or(Lsn::ZERO, |found: &Gathered<M>| found.end);
@@ -95,7 +96,7 @@ fn read<M: StateMachine>(inventory: &Inventory, lsn: Lsn) -> Result<Replay<M>> {
     Ok(Replay::new(loaded.state, loaded.table, lsn))
 }
 
-/// Loads a snapshot; what is wrong with it is reported.
+/// Loads a snapshot, and reports what is wrong with it.
 fn load<M: StateMachine>(inventory: &Inventory, lsn: Lsn, report: &mut SalvageReport) -> Result<Option<Replay<M>>> {
     match read(inventory, lsn) {
         Ok(replay) => Ok(Some(replay)),
@@ -111,8 +112,8 @@ fn load<M: StateMachine>(inventory: &Inventory, lsn: Lsn, report: &mut SalvageRe
     }
 }
 
-/// The snapshots that counted, the newest first: a copy of the manifest names them, or the log passed their LSN in an epoch that
-/// is no newer than theirs.
+/// The snapshots that were in use, newest first: a copy of the manifest names them, or the log passed
+/// their LSN in an epoch that is no newer than theirs.
 fn counted(inventory: &Inventory) -> Result<Vec<Lsn>> {
     let store_dir = &inventory.store_dir;
     let mut counted = inventory.named.clone();
@@ -131,7 +132,7 @@ fn counted(inventory: &Inventory) -> Result<Vec<Lsn>> {
     };
     for segment in inventory.segments.iter().filter(|s| !inventory.rebuilt.contains(&s.file.id)) {
         let header = &segment.header;
-        // where nothing was cut before it, its base is also the end of the log before
+        // if nothing was cut before it, its base is also the end of the log before it
         let uncut = header.previous_end == header.base;
         pass(header.base, if uncut { Epoch::default() } else { header.epoch });
     }
@@ -146,7 +147,7 @@ fn counted(inventory: &Inventory) -> Result<Vec<Lsn>> {
     Ok(counted)
 }
 
-/// Why a pass over the log has to be made again: a record cannot be replayed, and may have left half of itself behind.
+/// The reason to repeat a pass over the log: a record cannot be replayed, and may be half applied.
 struct Unfit {
     lsn: Lsn,
     why: Error,
@@ -166,25 +167,25 @@ fn replay_from<M: StateMachine>(
         Base::Origin(_) | Base::UnprovenEmpty => empty(),
         Base::Snapshot(lsn) | Base::UnprovenSnapshot(lsn) => read(inventory, lsn)?,
     };
-    // the same records do not lead elsewhere, but for a machine that breaks its law
+    // the same records give the same result, unless the machine breaks its law
     Pass::new(inventory, reach, base, again, Some(unfit)).run()?.map_err(|_| Error::Poisoned)
 }
 
-/// One walk from a state to the end of what is there.
+/// One pass over the log, from a starting state to the end.
 struct Pass<'a, M: StateMachine> {
     inventory: &'a Inventory,
     reach: Reach,
     base: Base,
     replay: Replay<M>,
     replayed: RecoveryReport,
-    /// The record before which to stop.
+    /// The record to stop before.
     stop_at: Option<Unfit>,
-    /// Where the first damage was met; from there on nothing is replayed.
+    /// The LSN of the first damage; nothing is replayed from there on.
     end: Option<Lsn>,
     undone: u64,
     gaps: Vec<(Lsn, Option<Lsn>, Vec<Error>)>,
     behind: Aftermath,
-    /// The record at hand, and the end of the one before.
+    /// The current record, and the end of the previous one.
     at: Lsn,
     behind_last: Lsn,
 }
@@ -234,7 +235,7 @@ impl<'a, M: StateMachine> Pass<'a, M> {
         Ok(Ok(Gathered { state, base, end, replayed, undone, gaps, behind }))
     }
 
-    /// From here on nothing is replayed: what has not ended is undone.
+    /// Ends the replay here, and undoes open transactions.
     fn stop(&mut self, at: Lsn) -> Result<()> {
         if self.end.is_none() {
             self.end = Some(at);
@@ -272,7 +273,7 @@ impl<'a, M: StateMachine> Pass<'a, M> {
         Ok(outcome)
     }
 
-    /// Replays a chunk's records or, behind the first damage, notes them.
+    /// Replays the records of a chunk; after the first damage, collects them instead.
     fn records(&mut self, chunk: &Chunk, damage: &dyn Fn(Lsn, Fault) -> Error) -> Result<Option<Unfit>> {
         for frame in chunk.frames() {
             let mut stopped = self.end.is_some();

@@ -1,4 +1,4 @@
-//! What is left of a store, file by file, without believing that it adds up.
+//! Lists what is left of a store, file by file, without assuming that the files are consistent.
 
 use super::report::SalvageReport;
 use crate::error::{Error, Result};
@@ -13,21 +13,22 @@ use crate::store::open_dir::StoreDir;
 use crate::wal::scan::OpenSegment;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The files that are of use.
+/// The usable files of a damaged store.
 pub(super) struct Inventory {
     pub(super) store_dir: StoreDir,
     pub(super) store: StoreId,
-    /// Those with a whole header, each id once, the oldest first.
+    /// Segments with an intact header, each id once, oldest first.
     pub(super) segments: Vec<OpenSegment>,
-    /// Those of them whose header was made up from their frames: nothing says where their predecessors ended.
+    /// Segments whose header was reconstructed from their frames. The end of the segment before each of
+    /// them is unknown.
     pub(super) rebuilt: BTreeSet<SegmentId>,
-    /// What is wrong with the others, by their ids.
+    /// The faults of the other segments, by id.
     pub(super) bad_segments: Vec<(SegmentId, Error)>,
-    /// The newest segment that is known to have been there.
+    /// The newest segment that is known to have existed.
     pub(super) newest: SegmentId,
-    /// Snapshots that a copy of the manifest names, the newest first.
+    /// Snapshots that a copy of the manifest names, newest first.
     pub(super) named: Vec<Lsn>,
-    /// Whether both copies of the manifest are whole, so that the one that counts is the newest there was.
+    /// True if both copies of the manifest are intact, so that the newer one is the newest ever written.
     manifest_is_known: bool,
 }
 
@@ -62,7 +63,7 @@ impl Inventory {
         let newest =
             newest.chain(segments.iter().map(|s| s.file.id)).chain(bad_segments.iter().map(|(id, _)| *id)).max();
         let current = store_dir.manifest.as_ref().map_or(0, |m| m.counter);
-        // what the older copy names may have been given up since
+        // files that only the older copy names may have been deleted since
         let is_there = |m: &Manifest, lsn: &Lsn| m.counter == current || store_dir.snapshots.contains(lsn);
         let of = |m: &Manifest| m.snapshots.iter().map(|s| s.lsn).filter(|lsn| is_there(m, lsn)).collect::<Vec<_>>();
         let mut named: Vec<Lsn> = manifests.iter().filter(ours).flat_map(of).collect();
@@ -74,19 +75,19 @@ impl Inventory {
         Ok(Inventory { store_dir, store, segments, rebuilt, bad_segments, newest, named, manifest_is_known })
     }
 
-    /// Up to where everything was on stable storage, as far as the manifest and the headers know.
+    /// The LSN up to which the log was durable, according to the manifest and the headers.
     pub(super) fn watermark(&self) -> Lsn {
         let manifest = self.store_dir.manifest.as_ref().map_or(Lsn::ZERO, |m| m.watermark.max(m.clean_end));
         self.segments.iter().map(|s| s.header.watermark).fold(manifest, Lsn::max)
     }
 
-    /// Where the log ended, if the store was closed. Segments of a later time begin behind it.
+    /// The end of the log if the store was closed. Segments that were created later begin after it.
     pub(super) fn clean_end(&self) -> Option<Lsn> {
         let manifest = self.store_dir.manifest.as_ref().filter(|_| self.manifest_is_known)?;
         Some(manifest.clean_end).filter(|end| *end != Lsn::ZERO)
     }
 
-    /// Where the log begins with the empty state, if its first segment is there.
+    /// The first LSN of the log's first segment, if that exists; the state before it is empty.
     pub(super) fn origin(&self) -> Option<Lsn> {
         let first = self.segments.first()?;
         let base = first.header.base;
@@ -96,7 +97,7 @@ impl Inventory {
     }
 }
 
-/// All copies of the manifest that are whole.
+/// The intact copies of the manifest.
 fn manifests(storage: &dyn Storage, report: &mut SalvageReport) -> Result<Vec<Manifest>> {
     let present = storage.list().map_err(|e| Error::io("list", storage.path(""), e))?;
     let copies = read_each(storage, &present)?;
@@ -113,8 +114,8 @@ fn manifests(storage: &dyn Storage, report: &mut SalvageReport) -> Result<Vec<Ma
     Ok(whole)
 }
 
-/// Makes up the headers that are damaged from what the first frame behind them says, where it is whole: a frame proves its own
-/// place. Returns which were.
+/// Reconstructs damaged segment headers from the first frame, if it is intact: a frame's checksum
+/// proves its position. Returns the reconstructed segments.
 fn rebuild(
     store_dir: &StoreDir,
     store: StoreId,
@@ -132,7 +133,7 @@ fn rebuild(
         let Some(mut segment) = OpenSegment::from_first_frame(&*store_dir.storage, file, store, block_bytes)? else {
             continue;
         };
-        // one epoch is one program; where nothing tells which, all must have been of one version
+        // one program wrote an epoch; if it is unknown, all segments must have the same version
         let same = segments.iter().find(|s| s.header.epoch == segment.header.epoch).map(|s| s.header.machine.version);
         let Some(version) = same.or((versions.len() == 1).then_some(machine.version)).filter(|_| !there) else {
             continue;
@@ -169,7 +170,8 @@ fn segments(store_dir: &StoreDir, report: &mut SalvageReport) -> Result<Segments
     Ok((whole, bad))
 }
 
-/// Whose store it is and which: as the manifest says or, without any, most of the segments, then the newest snapshot.
+/// The machine and identifier of the store: from the manifest, else from the majority of segments,
+/// else from the newest snapshot.
 fn owner<M: StateMachine>(store_dir: &StoreDir, segments: &[OpenSegment]) -> Result<(StoreId, MachineTag)> {
     let path = || store_dir.storage.path("");
     let (store, machine) = if let Some(manifest) = &store_dir.manifest {
@@ -185,7 +187,7 @@ fn owner<M: StateMachine>(store_dir: &StoreDir, segments: &[OpenSegment]) -> Res
         let header = |lsn: &Lsn| crate::snapshot::check(&*store_dir.storage, *lsn).ok().map(|(header, _)| header);
         let snapshot = || store_dir.snapshots.iter().find_map(header).map(|header| (header.store, header.machine));
         most.or_else(snapshot).ok_or_else(|| {
-            let reason = "no manifest, segment header or snapshot is whole: whose store it is cannot be told";
+            let reason = "no manifest, segment header or snapshot is intact, so the machine of the store is unknown";
             Error::corrupt(path(), 0, None, reason)
         })?
     };
@@ -200,7 +202,7 @@ fn owner<M: StateMachine>(store_dir: &StoreDir, segments: &[OpenSegment]) -> Res
     Ok((store, machine))
 }
 
-/// Takes out segments that are there twice: which of the two is the right one cannot be told.
+/// Removes segments whose id two files claim, because nothing proves which file is the right one.
 fn drop_twins(storage: &dyn Storage, segments: &mut Vec<OpenSegment>, bad: &mut Vec<(SegmentId, Error)>) {
     let mut count: BTreeMap<SegmentId, u32> = BTreeMap::new();
     for segment in segments.iter() {
@@ -218,7 +220,7 @@ fn drop_twins(storage: &dyn Storage, segments: &mut Vec<OpenSegment>, bad: &mut 
     });
 }
 
-/// The storage of an inventory, for those who need it shared.
+/// The storage of an inventory, shared.
 impl Inventory {
     pub(super) fn storage(&self) -> &Arc<dyn Storage> {
         &self.store_dir.storage

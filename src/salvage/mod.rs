@@ -1,19 +1,22 @@
-//! Everything that a damaged store still proves, as a new store.
+//! Salvage: copies what is intact in a damaged store into a new store.
 //!
-//! A store whose durable data is damaged does not open, and nothing on disk is changed then. [`salvage`] reads it, writes nothing to it,
-//! and makes a new store of what is left: from the newest snapshot that is whole, or the empty state where the log goes back to it,
-//! along the log up to the first damage. Transactions that have not ended there are undone. So what the new store holds is what the
-//! damaged one held after one of its commits. The report says what is missing and what stands behind the damage.
+//! A store whose durable data is damaged does not open, and opening it changes nothing on disk.
+//! [`salvage`] reads such a store without writing to it, and builds a new one. It begins with the
+//! newest intact snapshot, or with the empty state if the log goes back to it. It replays the log up
+//! to the first damage, and undoes the transactions that are open there. The new store therefore has
+//! a state that the damaged store had after one of its commits. The report says what is missing, and
+//! what follows the damage.
 //!
-//! A store that opens is salvaged to what it opens with. What the device cannot read counts as damage.
+//! A store that opens is copied with the state that it opens with. Blocks that the device cannot read
+//! count as damage.
 //!
-//! What stands behind the first damage is no continuation: commits that it rests on are missing. [`Reach::Beyond`] makes
-//! something of it all the same, and the report counts how much. Snapshots with a damaged chunk are never used in part: a part of a
-//! state is not a state that ever was.
+//! The log after the first damage does not continue the state, because commits before it are missing.
+//! [`Reach::Beyond`] applies its complete transactions all the same, and the report counts them. A
+//! snapshot with a damaged chunk is never used in part, because a part of a state never existed.
 //!
 //! ```
 //! use seawal::salvage::{Outcome, Reach, salvage};
-//! use seawal::{Engine, inspect, kv::Kv, storage};
+//! use seawal::{Engine, inspect, io, kv::Kv};
 //! use std::sync::Arc;
 //!
 //! let dir = tempfile::tempdir()?;
@@ -24,7 +27,7 @@
 //! std::fs::write(damaged.join("MANIFEST-0"), "gone")?;
 //! std::fs::write(damaged.join("MANIFEST-1"), "gone too")?;
 //!
-//! let target = storage::DiskStorage::open(&rescued, storage::Create::IfMissing)?;
+//! let target = io::DiskStorage::open(&rescued, io::Create::IfMissing)?;
 //! let report = salvage::<Kv>(inspect::storage(&damaged)?, Arc::new(target), Reach::Proven)?;
 //! assert_eq!(report.outcome, Outcome::Whole, "{report}");
 //! assert_eq!(Engine::<Kv>::open(&rescued)?.get("key")?.as_deref(), Some(&b"value"[..]));
@@ -57,18 +60,21 @@ use inventory::Inventory;
 use names::FileName;
 use source::Source;
 
-/// Writes what can be proven of the store in `source` as a new store into `target`, which holds none yet.
+/// Copies what is intact of the store in `source` into a new store in `target`, which must be empty.
 ///
-/// Nothing is written to `source`; a shared lock keeps it from being opened meanwhile. When this returns `Ok` and the outcome is not
-/// [`Outcome::Nothing`], the new store is complete, as after a close, has an identity of its own, and survives power loss. When it
-/// fails or is cut off, `target` does not open as a store, and may be given to another salvage.
-/// The state is held in memory, as an open store holds it.
+/// Nothing is written to `source`, and a shared lock keeps it from being opened for writing meanwhile.
+/// When this returns `Ok` and the outcome is not [`Outcome::Nothing`], the new store is complete and
+/// survives power loss. It is in the same condition as after a close, and has its own identifier.
+/// When it fails or the process is killed, `target` does not open as a store, and another salvage may
+/// write to it. The whole state is held in memory meanwhile, as in an open store.
 ///
 /// # Errors
-/// [`Error::NotAStore`] where no store is or another machine's; [`Error::Locked`] where one is in use; [`Error::InvalidArgument`]
-/// where `target` holds a store; [`Error::UnsupportedVersion`]: what a newer program wrote is not damage, and is for that program;
-/// [`Error::Corrupt`] where not even whose store it is can be told; [`Error::Poisoned`] where the machine panics; [`Error::Full`] and I/O
-/// errors.
+/// - [`Error::NotAStore`] if `source` has no store, or a store of another machine.
+/// - [`Error::Locked`] if one of the two is in use.
+/// - [`Error::InvalidArgument`] if `target` has a store already.
+/// - [`Error::UnsupportedVersion`] if a newer program wrote the store; use that program.
+/// - [`Error::Corrupt`] if nothing intact says which machine the store belongs to.
+/// - [`Error::Poisoned`] if the machine panics; [`Error::Full`]; I/O errors.
 pub fn salvage<M: StateMachine>(
     source: Arc<dyn Storage>,
     target: Arc<dyn Storage>,
@@ -78,9 +84,9 @@ pub fn salvage<M: StateMachine>(
     let (store_dir, lost) = StoreDir::for_salvage(source.clone())?;
     if store_dir.is_new() && lost.is_none() {
         let path = store_dir.storage.path("");
-        return Err(Error::NotAStore { path, reason: "it holds neither a manifest nor a segment".into() });
+        return Err(Error::NotAStore { path, reason: "the directory has neither a manifest nor a segment".into() });
     }
-    // after the source's lock, so that a store is not salvaged into itself
+    // locked after the source, so that salvaging a store into itself fails
     let target = NewStore::claim(target)?;
     let mut report = SalvageReport::new(reach);
     let options = Options::new().recovery(RecoveryPolicy::ReadOnly);
@@ -103,7 +109,7 @@ pub fn salvage<M: StateMachine>(
     Ok(report)
 }
 
-/// The store opens as it is: what opening it gives is what it holds.
+/// The store opens, so the state that it opens with is copied.
 fn take_whole<M: StateMachine>(recovered: Recovered<M>, store_dir: &StoreDir, report: &mut SalvageReport) -> M {
     let found = recovered.report;
     report.outcome = Outcome::Whole;
@@ -121,7 +127,7 @@ fn take_whole<M: StateMachine>(recovered: Recovered<M>, store_dir: &StoreDir, re
     recovered.state
 }
 
-/// Tells what the device could not read. Where that is in the log, nobody knows what stood there.
+/// Reports blocks that the device could not read. Within the log, their content is unknown.
 fn tell_unreadable(source: &Source, report: &mut SalvageReport) {
     for ((name, offset), text) in source.unreadable() {
         let path = source.path(&name);

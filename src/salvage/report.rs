@@ -1,108 +1,111 @@
-//! What salvage found, kept and had to leave.
+//! The report of a salvage.
 
 use crate::error::Error;
 use crate::ids::{Lsn, MachineTag};
 use crate::inspect::{Finding, Severity};
 use std::fmt;
 
-/// How many findings, and how many stretches of log behind the first damage, are listed; the rest is counted.
-const MOST_LISTED: usize = 256;
+/// The maximum number of entries in each list of a report; further entries are only counted. It bounds
+/// the memory of a report on a badly damaged store.
+const MAX_LISTED: usize = 256;
 
 /// How far salvage goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// To the first damage: the new store holds a state that the damaged one had at one moment, and all of that.
+    /// Up to the first damage. The new store has exactly a state that the damaged store once had.
     #[default]
     Proven,
-    /// On behind it, as far as anything can be made of what is there: transactions that are there as a whole are carried out
-    /// where the machine takes them, a snapshot is begun with that nothing proves to have counted. The state need not be one that
-    /// ever was.
+    /// Beyond the first damage too. Complete transactions after it are applied if the machine accepts
+    /// them, and salvage may begin with a snapshot that nothing proves to have been in use. The
+    /// resulting state may be one that never existed.
     Beyond,
 }
 
-/// What came of it.
+/// The outcome of a salvage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing that can be missed is missing: the store opens as it is, and the new one holds what it holds.
+    /// Nothing is missing: the damaged store opens, and the new store has the same state.
     Whole,
-    /// A new store was written, and something is missing from it, or may be.
+    /// A new store was written, and data is missing from it, or may be missing.
     Partial,
-    /// Nothing is left that a state can begin from. No store was written.
+    /// No starting state is left, and no store was written.
     Nothing,
 }
 
 /// The state that replay began from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// A snapshot that is whole and counted, at this LSN.
+    /// An intact snapshot that was in use, at this LSN.
     Snapshot(Lsn),
-    /// The empty state: the log goes back to the beginning, this LSN.
+    /// The empty state: the log goes back to its beginning, at this LSN.
     Origin(Lsn),
-    /// A snapshot that is whole, but nothing proves that it ever counted. Only with [`Reach::Beyond`].
+    /// An intact snapshot that nothing proves to have been in use. Only with [`Reach::Beyond`].
     UnprovenSnapshot(Lsn),
-    /// The empty state, though the log does not go back to it. Only with [`Reach::Beyond`].
+    /// The empty state, although the log does not go back to it. Only with [`Reach::Beyond`].
     UnprovenEmpty,
 }
 
-/// A part of the log that is not there, or not whole.
+/// A part of the log that is missing or damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// Where it begins.
+    /// The first LSN of the gap.
     pub from: Lsn,
-    /// Where the log goes on or, in a store that was closed, ended; `None` where nothing more is there, and nobody knows how much was.
+    /// The LSN at which the log continues, or ended if the store was closed; `None` if nothing follows
+    /// and the end is unknown.
     pub to: Option<Lsn>,
 }
 
-/// What stands in the log behind the first damage.
+/// What the log contains after the first damage.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Behind {
-    /// Where whole frames stand, each as first and end LSN.
+    /// Ranges of intact frames, each as first and end LSN.
     pub stretches: Vec<(Lsn, Lsn)>,
-    /// How many such stretches are not listed.
+    /// The number of such ranges that are not listed.
     pub more_stretches: u64,
-    /// Whole frames.
+    /// The number of intact frames.
     pub frames: u64,
-    /// Records in them.
+    /// The number of records in those frames.
     pub records: u64,
-    /// Committed transactions that are there from their first record to their last.
+    /// The number of committed transactions with all of their records.
     pub whole: u64,
-    /// Transactions of which a part is there, the rest being lost or before the damage.
+    /// The number of transactions of which records are lost, or lie before the damage.
     pub broken: u64,
-    /// Of the whole ones, those that were carried out. Always 0 with [`Reach::Proven`].
+    /// The number of complete transactions that were applied. Always 0 with [`Reach::Proven`].
     pub applied: u64,
-    /// Of the whole ones, those that the machine rejected or could not read. Always 0 with [`Reach::Proven`].
+    /// The number of complete transactions that the machine rejected or could not decode. Always 0
+    /// with [`Reach::Proven`].
     pub refused: u64,
 }
 
-/// What salvage found, kept and had to leave.
+/// What a salvage found, what it kept, and what is missing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SalvageReport {
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// How far it was to go.
+    /// The reach that was requested.
     pub reach: Reach,
-    /// Whose store it is.
+    /// The machine that the store belongs to.
     pub machine: Option<MachineTag>,
-    /// What was begun with; `None` if nothing was found.
+    /// The starting state; `None` if none was found.
     pub base: Option<Base>,
-    /// The state is that of the log up to here; what [`Reach::Beyond`] added comes on top.
+    /// The LSN up to which the log was replayed, before what [`Reach::Beyond`] added.
     pub end: Option<Lsn>,
-    /// Records that were replayed up to there.
+    /// The number of records that were replayed up to `end`.
     pub records: u64,
-    /// Committed transactions among them.
+    /// The number of committed transactions among them.
     pub transactions: u64,
-    /// Transactions without an end, which were undone.
+    /// The number of transactions that were open there, and were undone.
     pub undone: u64,
-    /// What is missing from the log, from the base on; at most 256 are listed.
+    /// The gaps in the log after the starting state; at most 256 are listed.
     pub gaps: Vec<Gap>,
-    /// What stands behind the first damage.
+    /// What the log contains after the first damage.
     pub behind: Behind,
-    /// Everything that is wrong, a sentence each; at most 256 are listed.
+    /// Everything that is wrong; at most 256 findings are listed.
     pub findings: Vec<Finding>,
-    /// How many findings and gaps are not listed.
+    /// The number of findings and gaps that are not listed.
     pub more: u64,
 }
 
@@ -124,10 +127,10 @@ impl SalvageReport {
         }
     }
 
-    /// Adds a sentence, once.
+    /// Adds a finding, unless the same one is listed already.
     pub(super) fn add(&mut self, finding: Finding) {
         if self.findings.iter().any(|known| known.text == finding.text) {
-        } else if self.findings.len() < MOST_LISTED {
+        } else if self.findings.len() < MAX_LISTED {
             self.findings.push(finding);
         } else {
             self.more = self.more.saturating_add(1);
@@ -148,7 +151,7 @@ impl SalvageReport {
     }
 
     pub(super) fn gap(&mut self, from: Lsn, to: Option<Lsn>) {
-        if self.gaps.len() < MOST_LISTED {
+        if self.gaps.len() < MAX_LISTED {
             self.gaps.push(Gap { from, to });
         } else {
             self.more = self.more.saturating_add(1);
@@ -157,12 +160,12 @@ impl SalvageReport {
 }
 
 impl Behind {
-    /// Notes a whole frame.
+    /// Counts an intact frame.
     pub(super) fn frame(&mut self, from: Lsn, end: Lsn) {
         self.frames = self.frames.saturating_add(1);
         if let Some((_, last)) = self.stretches.last_mut().filter(|(_, last)| *last == from) {
             *last = end;
-        } else if self.stretches.len() < MOST_LISTED {
+        } else if self.stretches.len() < MAX_LISTED {
             self.stretches.push((from, end));
         } else {
             // at most this many: those that could be told to be one are not looked at

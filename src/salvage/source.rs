@@ -1,5 +1,5 @@
-//! A damaged store as salvage sees it: nothing can be written to it, and what the device cannot read counts as damage
-//! instead of ending everything.
+//! The storage of a damaged store, read-only. An unreadable block becomes damaged data instead of an
+//! I/O error, so that one bad block does not end the salvage.
 
 use crate::io::sync::{Arc, Mutex};
 use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, Storage, WritePath};
@@ -8,12 +8,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What stands in for bytes that cannot be read. No header, frame or chunk begins with it, and it is not "never written".
+/// Replaces bytes that cannot be read. No header, frame or chunk begins with it, and it differs from
+/// the zeros of a block that was never written.
 const UNREADABLE: u8 = 0xff;
-/// How many blocks that cannot be read are told one by one.
-const MOST_TOLD: usize = 256;
+/// The maximum number of unreadable blocks that are reported one by one.
+const MAX_REPORTED: usize = 256;
 
-/// Where nothing could be read, and what the operating system said: by file and offset.
+/// Unreadable blocks by file and offset, with the operating system's error.
 pub(super) type Unreadable = BTreeMap<(String, u64), String>;
 
 /// The damaged store.
@@ -27,7 +28,7 @@ impl Source {
         Source { store, unreadable: Arc::default() }
     }
 
-    /// What could not be read so far.
+    /// The unreadable blocks found so far.
     pub(super) fn unreadable(&self) -> Unreadable {
         self.unreadable.lock().clone()
     }
@@ -102,7 +103,7 @@ struct SourceFile {
 }
 
 impl SourceFile {
-    /// Reads block by block what cannot be read at once.
+    /// Reads block by block after a larger read failed.
     fn read_in_pieces(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let left = usize::try_from(self.file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
         let there = left.min(buf.len());
@@ -120,7 +121,7 @@ impl SourceFile {
                 Err(e) => {
                     block.fill(UNREADABLE);
                     let mut unreadable = self.unreadable.lock();
-                    if unreadable.len() < MOST_TOLD {
+                    if unreadable.len() < MAX_REPORTED {
                         unreadable.insert((self.name.clone(), at), e.to_string());
                     }
                 }

@@ -1,7 +1,7 @@
-//! All of the log that is whole, from an LSN on, and the gaps between.
+//! Walks over all intact frames of a log from an LSN on, and the gaps between them.
 //!
-//! Segments whose headers tell one story make a run, and recovery's own scanner reads it; this only goes on where that
-//! one ends. It ends: each step leaves a frame, a gap or a run behind.
+//! Segments whose headers are consistent form a run, which recovery's own scanner reads. The walk
+//! continues where a scan ends. It terminates, because each step passes a frame, a gap or a run.
 
 use super::inventory::Inventory;
 use crate::error::{Error, Result};
@@ -9,17 +9,17 @@ use crate::ids::{Lsn, SegmentId};
 use crate::wal::scan::{Chunk, Known, OpenSegment, Scanner, check_sequence};
 use std::collections::VecDeque;
 
-/// The next of what is there.
+/// One step of a walk.
 pub(super) enum Step {
-    /// Whole frames.
+    /// Intact frames.
     Chunk(Chunk),
-    /// Nothing that could be used: from here, up to there if anything follows or the end is known, and why.
+    /// A gap: its first LSN, its end if anything follows or the end is known, and the reason.
     Gap(Lsn, Option<Lsn>, Vec<Error>),
-    /// The end of the log, as recovery would see it too.
+    /// The end of the log, which recovery would find too.
     End(Lsn),
 }
 
-/// Segments that follow one another, and why they do not follow the run before.
+/// Consecutive segments, and the reason why they do not continue the run before.
 struct Run {
     segments: Vec<OpenSegment>,
     why: Option<Error>,
@@ -31,20 +31,20 @@ impl Run {
     }
 }
 
-/// A walk over what is left of the log.
+/// A walk over the rest of a damaged log.
 pub(super) struct Walker<'a> {
     inventory: &'a Inventory,
     runs: VecDeque<Run>,
     scanner: Option<Scanner>,
-    /// Where it stands.
+    /// The current position.
     at: Lsn,
-    /// To be told before the scanner goes on.
+    /// Steps to return before the scanner continues.
     gap: Option<(Lsn, Error)>,
     ended: bool,
 }
 
 impl<'a> Walker<'a> {
-    /// Prepares to read from `start` on, a frame boundary.
+    /// Begins a walk at `start`, which is a frame boundary.
     pub(super) fn new(inventory: &'a Inventory, start: Lsn) -> Walker<'a> {
         let first = inventory.segments.iter().rposition(|s| s.header.base <= start);
         let segments = inventory.segments.get(first.unwrap_or(0)..).unwrap_or_default();
@@ -61,10 +61,10 @@ impl<'a> Walker<'a> {
         Walker { inventory, runs, scanner, at: start, gap, ended: false }
     }
 
-    /// The next step; [`Step::End`] or a gap behind which nothing follows is the last, then `None`.
+    /// The next step. The last one is [`Step::End`] or a gap without an end; then `None` follows.
     ///
     /// # Errors
-    /// Versions that are not known, and what is neither damage nor its report.
+    /// Unsupported versions, and all errors that do not report damage.
     pub(super) fn next(&mut self) -> Result<Option<Step>> {
         if let Some((to, why)) = self.gap.take() {
             return Ok(Some(Step::Gap(self.at, Some(to), vec![why])));
@@ -85,7 +85,7 @@ impl<'a> Walker<'a> {
             }
             Err(error) if error.is_corrupt() => {
                 self.at = scanner.position();
-                // behind a hole in a segment whose end is not known there may stand what an earlier recovery cut off
+                // if the segment's end is unknown, frames after a hole may be ones that a recovery cut off
                 let ends_the_log = self.runs.is_empty() && self.last() == self.inventory.newest;
                 if (ends_the_log || scanner.end_is_recorded()) && scanner.skip_damage()? {
                     let step = Step::Gap(self.at, Some(scanner.position()), vec![error]);
@@ -98,12 +98,12 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// The newest segment that is there.
+    /// The newest segment that exists.
     fn last(&self) -> SegmentId {
         self.inventory.segments.last().map_or(SegmentId::new(0), |last| last.file.id)
     }
 
-    /// Goes on with the next run, if there is one.
+    /// Continues with the next run, if there is one.
     fn cross_runs(&mut self, damage: Option<Error>) -> Result<Step> {
         let mut why = Vec::from_iter(damage);
         if let Some(mut run) = self.runs.pop_front() {
@@ -139,7 +139,7 @@ fn runs(inventory: &Inventory, segments: &[OpenSegment]) -> VecDeque<Run> {
         let expected = SegmentId::new(before.file.id.get().saturating_add(1));
         let epochs = (before.header.epoch, segment.header.epoch);
         let why = if inventory.rebuilt.contains(&segment.file.id) && epochs.0 != epochs.1 {
-            // within an epoch there is no space between segments; between two, only the lost header knew how much was cut
+            // within an epoch, segments are contiguous; between epochs, only the lost header said how much was cut
             let reason = "the segment has lost its header, which said where its predecessor ended";
             let path = inventory.storage().path(&segment.file.name);
             Some(Error::corrupt(path, 0, Some(segment.header.base), reason))
@@ -157,7 +157,7 @@ fn runs(inventory: &Inventory, segments: &[OpenSegment]) -> VecDeque<Run> {
     runs
 }
 
-/// Why segments are not there: what is wrong with the first of them that is, else that they are missing.
+/// The reason why segments cannot be used: the fault of the first damaged one, or that they are missing.
 fn missing(inventory: &Inventory, first: SegmentId, last: SegmentId, lsn: Lsn) -> Error {
     let bad = inventory.bad_segments.iter().find(|(id, _)| (first..=last).contains(id));
     if let Some((_, error)) = bad {

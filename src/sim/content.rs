@@ -1,8 +1,8 @@
-//! The bytes of a file, sparse and copy-on-write.
+//! The content of a file, sparse and copy-on-write, and the pages for which it has space.
 //!
-//! Cloning costs nothing until one of the copies is written. Pages that were never written, or were
-//! written whole with zeros, take no memory. No byte past `len` is ever read; whoever shortens the
-//! file clears what lies behind, so that a longer file shows zeros there. Also here: which pages of a file take up space.
+//! Cloning is cheap until one of the copies is written. Pages that were never written, or were written
+//! with zeros completely, take no memory. No byte past `len` is ever read. Truncation clears the bytes
+//! past the new end, so that a file that grows again shows zeros there.
 
 use crate::io::sync::{Arc, OnceLock};
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ pub(super) const SECTORS_PER_PAGE: u64 = (PAGE_BYTES / SECTOR_BYTES) as u64;
 
 pub(super) type Page = Arc<[u8; PAGE_BYTES]>;
 
-/// The page of zeros that all who need one share.
+/// The shared page of zeros.
 pub(super) fn zero_page() -> Page {
     static ZERO: OnceLock<Page> = OnceLock::new();
     Arc::clone(ZERO.get_or_init(|| Arc::new([0; PAGE_BYTES])))
@@ -26,7 +26,7 @@ pub(super) struct Content {
     pub(super) len: u64,
 }
 
-/// Cuts a range of bytes at page boundaries: page, offset in it, offset in the range, length.
+/// Splits a byte range at page boundaries: page, offset in the page, offset in the range, length.
 pub(super) fn chunks(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -68,12 +68,12 @@ impl Content {
         }
     }
 
-    /// Reads up to the end of the file; returns how many bytes.
+    /// Reads up to the end of the file, and returns the number of bytes.
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> usize {
         self.read_as_if(self.len, buf, offset)
     }
 
-    /// Reads as if the file were so long.
+    /// Reads as if the file had the given length.
     pub(super) fn read_as_if(&self, len: u64, buf: &mut [u8], offset: u64) -> usize {
         let n = usize::try_from(len.saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
         for (page, inside, from, len) in chunks(offset, n) {
@@ -85,7 +85,7 @@ impl Content {
         n
     }
 
-    /// Writes bytes and leaves the length alone.
+    /// Writes bytes without a change of the length.
     pub(super) fn write(&mut self, buf: &[u8], offset: u64) {
         for (page, inside, from, len) in chunks(offset, buf.len()) {
             let bytes = &buf[from..from + len];
@@ -99,7 +99,7 @@ impl Content {
         }
     }
 
-    /// Takes the sectors of a page that `mask` has a bit for out of a version of that page.
+    /// Copies the sectors in `mask` from a version of a page.
     pub(super) fn put_sectors(&mut self, index: u64, mask: u8, from: &Page) {
         if mask == u8::MAX {
             self.set_page(index, Arc::clone(from));
@@ -111,12 +111,12 @@ impl Content {
         }
     }
 
-    /// Whether both share their bytes and have one length; contents that were never apart do.
+    /// True if both share their bytes and have the same length, so that neither was changed.
     pub(super) fn is_same(&self, other: &Content) -> bool {
         self.len == other.len && Arc::ptr_eq(&self.pages, &other.pages)
     }
 
-    /// Sets the length and drops the pages that lie wholly behind it.
+    /// Sets the length, and drops all pages past it.
     pub(super) fn cut_pages(&mut self, len: u64) {
         self.len = len;
         let end = len.div_ceil(PAGE_BYTES as u64);
@@ -125,7 +125,7 @@ impl Content {
         }
     }
 
-    /// Sets the length and clears what lies behind it.
+    /// Sets the length, and clears all bytes past it.
     pub(super) fn cut(&mut self, len: u64) {
         self.len = len;
         let Some((&last, _)) = self.pages.last_key_value() else { return };
@@ -142,12 +142,12 @@ impl Content {
     }
 }
 
-/// Which pages of a file take up space, as disjoint runs from a first page to one past the last.
+/// The pages of a file that have space, as disjoint ranges.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Extents(BTreeMap<u64, u64>);
 
 impl Extents {
-    /// How many pages from `start` to before `end` take up no space yet.
+    /// The number of pages in `start..end` without space.
     pub(super) fn missing(&self, start: u64, end: u64) -> u64 {
         let held: u64 = self.0.range(..end).map(|(&s, &e)| e.min(end).saturating_sub(s.max(start))).sum();
         end.saturating_sub(start) - held
@@ -164,7 +164,7 @@ impl Extents {
         self.0.insert(start, end);
     }
 
-    /// Gives back every page from `end` on.
+    /// Frees the space of all pages from `end` on.
     pub(super) fn cut(&mut self, end: u64) {
         self.0.split_off(&end);
         if let Some((_, last)) = self.0.iter_mut().next_back() {

@@ -1,8 +1,8 @@
-//! What a crash leaves of a disk.
+//! Crashes: the states that a power loss or a kill can leave.
 //!
-//! A power loss keeps a subset of the pending units: sectors, lengths and changes of names, each on its own.
-//! Units of one file, and changes of names, are applied in their order. A change of a name refers to the
-//! file itself: where the creation was lost and a later rename was kept, the file has the new name.
+//! A power loss keeps any subset of the pending units: sectors, file lengths and name changes. The kept
+//! units are applied in their original order. A name change refers to the file itself, not to its old
+//! name: if a file's creation was lost and its rename was kept, the file has the new name.
 
 use super::content::{SECTOR_BYTES, SECTORS_PER_PAGE, sectors_of};
 use super::disk::SimDisk;
@@ -14,34 +14,34 @@ use crate::io::sync::Arc;
 use std::fmt;
 use std::str::FromStr;
 
-/// What a crash leaves.
+/// A choice of what survives a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Crash {
-    /// Power loss; nothing that was not synced survives.
+    /// Power loss. Only synced data survives.
     Nothing,
-    /// Power loss; everything that was written survives, synced or not, but for what a failed sync gave up.
+    /// Power loss. All written data survives, synced or not, except what a failed sync has lost.
     Everything,
-    /// Power loss; a subset of what was not synced survives. The seed also draws how: unit by unit,
-    /// pages or files whole or not at all, or all up to some moment.
+    /// Power loss. A random subset of the unsynced units survives. The seed also decides whether it is
+    /// chosen by unit, by page, by file, or as a prefix.
     Seeded(u64),
-    /// The process ends, the machine goes on: the page cache survives, and what was not synced is still
-    /// not synced on the new disk.
+    /// A kill of the process. The page cache survives, and unsynced data is still unsynced on the new
+    /// disk.
     KillOnly,
-    /// As `Seeded`; besides, one physical block is destroyed, what was durable in it included: one of those that the last
-    /// unfinished durable write was about, else one with unsynced sectors, if there are any.
+    /// Like `Seeded`, and one physical block is destroyed, including durable data in it. It is a block
+    /// of the last unfinished durable write, or else one with unsynced sectors, if there is any.
     TornBlock(u64),
-    /// Power loss; of what was not synced the first so many changes survive, in the order in which they were made.
+    /// Power loss. This number of unsynced units survives, the oldest ones.
     Prefix(u32),
-    /// Power loss; all that was not synced survives but this one change, counted from 0.
+    /// Power loss. All unsynced units survive except this one, counted from 0.
     AllBut(u32),
-    /// Power loss; of what was not synced only this change survives, counted from 0.
+    /// Power loss. Of the unsynced units only this one survives, counted from 0.
     Only(u32),
-    /// Power loss; of what was not synced those changes survive whose bit is set, the lowest bit for the first. Those from the 65th
-    /// on are lost.
+    /// Power loss. The unsynced units whose bit is set survive; the lowest bit stands for the first unit.
+    /// Units from the 65th on are lost.
     Subset(u64),
 }
 
-/// What one pending unit is about.
+/// What a pending unit changes.
 #[derive(Clone, Copy, Debug)]
 enum About {
     Sector(Ino, u64),
@@ -50,14 +50,14 @@ enum About {
 }
 
 impl SimDisk {
-    /// The disk that is found after a crash at this moment.
+    /// Returns the disk after a crash at this moment. This disk does not change.
     ///
-    /// The new disk has the same clock and the same limit of space, no faults, no locks, and counts its operations
-    /// from 0; its randomness depends on this disk's and on the choice. This disk stays as it is.
+    /// The new disk has the same clock and space limit, no faults and no locks, and counts operations
+    /// from 0. Its random numbers depend on this disk and on the choice.
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{OpenMode, Storage};
+    /// use seawal::io::{Directory, OpenMode};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -75,12 +75,12 @@ impl SimDisk {
         SimDisk::of(after(&self.state.lock().image, choice))
     }
 
-    /// How many changes are written and not synced: sectors, lengths and changes of names. A power loss keeps any
-    /// subset of them.
+    /// The number of units that are written but not synced: sectors, file lengths and name changes. A
+    /// power loss keeps any subset of them.
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{OpenMode, Storage};
+    /// use seawal::io::{Directory, OpenMode};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -94,13 +94,14 @@ impl SimDisk {
         pending_units(&self.state.lock().image)
     }
 
-    /// The crashes worth trying at this moment: a kill; where something is being written, a torn block; and power losses, which are all
-    /// subsets of the pending units where there are eight or fewer, else none, all, each prefix, each unit
-    /// alone, all but each, and sixteen drawn from the seed.
+    /// The crashes to try at this moment: a kill, a torn block if a write is pending, and power losses.
+    ///
+    /// Up to eight pending units, the power losses are all subsets. Beyond that they are: no unit, all
+    /// units, each prefix, each single unit, all but one unit, and sixteen random subsets.
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{OpenMode, Storage};
+    /// use seawal::io::{Directory, OpenMode};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -112,10 +113,10 @@ impl SimDisk {
     }
 }
 
-/// How many units may be pending for all their subsets to be tried.
+/// The maximum number of pending units for which all subsets are tried: 256 crashes.
 const EXHAUSTED_UNITS: usize = 8;
 
-/// How many subsets are drawn where there are too many.
+/// The number of random subsets if there are more pending units.
 const DRAWN_SUBSETS: usize = 16;
 
 pub(super) fn crash_choices(image: &Image, seed: u64) -> Vec<Crash> {
@@ -157,12 +158,12 @@ pub(super) fn after(image: &Image, choice: Crash) -> Image {
     }
 }
 
-/// What the randomness of the disk after a crash depends on.
+/// The seed of the disk after a crash.
 fn code(kind: u64, number: u64) -> u64 {
     mix(number ^ mix(kind))
 }
 
-/// One word, which [`FromStr`] reads again: for a report of a failure.
+/// Writes one word, which [`FromStr`] parses, so that a failure report can be replayed.
 impl fmt::Display for Crash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -179,7 +180,7 @@ impl fmt::Display for Crash {
     }
 }
 
-/// Reads what [`fmt::Display`] writes.
+/// Parses what [`fmt::Display`] writes.
 ///
 /// ```
 /// use seawal::sim::Crash;
@@ -236,8 +237,8 @@ fn units(image: &Image) -> Vec<(u64, About)> {
 fn seeded(image: &Image, seed: u64) -> Image {
     let all = units(image);
     let mut rng = Rng::new(seed);
-    // Independent sectors almost never lose one whole write and keep a later one, so whole pages and
-    // whole files are drawn as well.
+    // Choosing sectors independently almost never loses a whole write and keeps a later one, so whole
+    // pages and whole files are chosen as well.
     let (manner, sixteenths, salt) = (rng.below(4), rng.below(17), rng.next());
     let moment = rng.below(all.len() as u64 + 1) as usize;
     let keep = |at: usize| {
@@ -253,7 +254,7 @@ fn seeded(image: &Image, seed: u64) -> Image {
     power_loss(image, mix(seed) ^ 4, keep)
 }
 
-/// The state after a power loss that kept the units for whose position `keep` says so.
+/// The state after a power loss that kept the units for which `keep` returns true.
 fn power_loss(image: &Image, code: u64, keep: impl Fn(usize) -> bool) -> Image {
     let all = units(image);
     let kept: Vec<u64> = (0..all.len()).filter(|&at| keep(at)).map(|at| all[at].0).collect();
@@ -272,7 +273,7 @@ fn power_loss(image: &Image, code: u64, keep: impl Fn(usize) -> bool) -> Image {
     after
 }
 
-/// The state after the process ended and the machine did not.
+/// The state after a kill of the process.
 fn kill(image: &Image) -> Image {
     let mut after = restarted(image, 3);
     after.dir = Arc::clone(&image.dir);
@@ -283,7 +284,7 @@ fn kill(image: &Image) -> Image {
     after
 }
 
-/// A machine that has just started, without files.
+/// A disk after power-on, without files.
 fn restarted(image: &Image, code: u64) -> Image {
     let mut drawn = image.rng.fork(code);
     let mut after = Image::new(drawn.next(), image.config);

@@ -1,7 +1,7 @@
-//! The simulated disk as programs and tests see it.
+//! The simulated disk, as programs and tests use it.
 //!
-//! One mutex guards the whole disk and is held for one operation at a time, never across a callback. With one
-//! thread, the same calls on the same seed have the same results, and give the same trace.
+//! One mutex guards the whole disk. It is held for one operation at a time, never across a callback. In
+//! a single-threaded program, the same calls with the same seed give the same results and trace.
 
 use super::fault::{Fault, OpKind, Persistence, When};
 use super::inode::Inode;
@@ -15,19 +15,19 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What direct I/O on a simulated disk is aligned to, whatever its block size.
+/// The alignment of direct I/O, whatever the block size.
 const DIRECT_ALIGN: usize = super::content::SECTOR_BYTES;
 
-/// Where the simulated calendar starts.
+/// The wall-clock time at which the simulated clock starts.
 const WALL_CLOCK_START_MICROS: u64 = 1_700_000_000_000_000;
 
-/// A deterministic disk in memory that can be crashed and made to fail.
+/// A deterministic disk in memory, which crashes and fails on demand.
 ///
-/// A clone is another handle to the same disk; [`SimDisk::crash`] makes a new one.
+/// A clone is another handle to the same disk. [`SimDisk::crash`] returns a new disk.
 ///
 /// ```
 /// use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-/// use seawal::io::{OpenMode, Storage};
+/// use seawal::io::{Directory, OpenMode};
 ///
 /// let disk = SimDisk::new(1);
 /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -35,7 +35,7 @@ const WALL_CLOCK_START_MICROS: u64 = 1_700_000_000_000_000;
 /// file.write_at(b"hello", 0)?;
 /// disk.fail_next(OpKind::SyncData, Fault::Eio, Persistence::Once);
 /// file.sync_data().unwrap_err();
-/// file.sync_data()?; // says Ok, as ext4 does, about bytes that are gone:
+/// file.sync_data()?; // succeeds, as on ext4, although the bytes are lost:
 /// assert_eq!(disk.read_file("a")?, b"hello");
 /// assert_eq!(disk.crash(Crash::Everything).read_file("a")?, b"");
 /// # Ok::<(), std::io::Error>(())
@@ -45,11 +45,11 @@ pub struct SimDisk {
     pub(super) state: Arc<Mutex<State>>,
 }
 
-/// Makes a [`SimDisk`] that differs from the usual.
+/// Builds a [`SimDisk`] with other properties than the default ones.
 ///
 /// ```
 /// use seawal::sim::SimDisk;
-/// use seawal::io::{Storage, WritePath};
+/// use seawal::io::{Directory, WritePath};
 /// let disk = SimDisk::builder().seed(3).block_bytes(512).write_path(WritePath::BufferedSync).build();
 /// assert_eq!(disk.block_bytes(), 512);
 /// ```
@@ -61,127 +61,131 @@ pub struct SimDiskBuilder {
 }
 
 impl SimDiskBuilder {
-    /// What all of the disk's decisions come from; 0 by default.
+    /// The seed of all of the disk's decisions. Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// The physical block, 4096 by default; rounded up to a power of two of at least 512.
+    /// The size of a physical block, in bytes, rounded up to a power of two of at least 512.
+    /// Default: 4096.
     pub fn block_bytes(mut self, bytes: u32) -> Self {
         self.config.block_bytes = bytes.clamp(512, 1 << 20).next_power_of_two();
         self
     }
 
-    /// How durable writes go; [`WritePath::Direct`] by default.
+    /// How durable writes reach the device. Default: [`WritePath::Direct`].
     pub fn write_path(mut self, path: WritePath) -> Self {
         self.config.write_path = path;
         self
     }
 
-    /// A sentence about a promise that it may not keep, as [`Storage::warnings`] gives it.
+    /// A warning that [`Directory::warnings`](crate::io::Directory::warnings) returns. Default: none.
     pub fn warning(mut self, warning: &'static str) -> Self {
         self.config.warning = Some(warning);
         self
     }
 
-    /// The disk.
+    /// Builds the disk.
     pub fn build(self) -> SimDisk {
         SimDisk::of(Image::new(self.seed, self.config))
     }
 }
 
 impl SimDisk {
-    /// An empty disk with blocks of 4096 bytes, direct writes and no limit of space.
+    /// An empty disk with blocks of 4096 bytes, direct writes and unlimited space.
     pub fn new(seed: u64) -> SimDisk {
         SimDisk::builder().seed(seed).build()
     }
 
-    /// A disk that has just been started.
+    /// A disk after power-on, with these files.
     pub(super) fn of(image: Image) -> SimDisk {
         SimDisk { state: Arc::new(Mutex::new(State::new(image))) }
     }
 
-    /// A disk with other properties.
+    /// Configures a disk with other properties.
     pub fn builder() -> SimDiskBuilder {
         SimDiskBuilder { seed: 0, config: Config { block_bytes: 4096, write_path: WritePath::Direct, warning: None } }
     }
 
-    /// Plans a fault for the operation with this index, counted as [`SimDisk::op_count`] does, or with
-    /// [`Persistence::ForEver`] from it on. Of several faults for one operation the first planned strikes.
+    /// Plans a fault for the operation with this index (see [`SimDisk::op_count`]); with
+    /// [`Persistence::ForEver`], also for all later operations. If several faults are planned for one
+    /// operation, the one planned first takes effect.
     pub fn fail_at(&self, op_index: u64, fault: Fault, persistence: Persistence) {
         self.state.lock().plan.add(When::At(op_index), fault, persistence);
     }
 
-    /// Plans a fault for the next operation of a kind, or with [`Persistence::ForEver`] for all of that kind.
+    /// Plans a fault for the next operation of a kind; with [`Persistence::ForEver`], for all of them.
     pub fn fail_next(&self, kind: OpKind, fault: Fault, persistence: Persistence) {
         self.state.lock().plan.add(When::Next(kind), fault, persistence);
     }
 
-    /// Takes back all faults that were planned. A machine that is down stays down.
+    /// Removes all planned faults. After [`Fault::Crash`] the disk stays down.
     pub fn clear_faults(&self) {
         self.state.lock().plan.clear();
     }
 
-    /// How many operations there were: the index of the next one.
+    /// The number of operations so far, which is the index of the next one.
     pub fn op_count(&self) -> u64 {
         self.state.lock().ops
     }
 
-    /// Whether [`Fault::Crash`] has struck.
+    /// True after [`Fault::Crash`] has taken effect.
     pub fn is_down(&self) -> bool {
         self.state.lock().image.down
     }
 
-    /// Limits how much can still be written, or lifts the limit. Space is counted in pages of 4096 bytes; removed and
-    /// shortened files give theirs back.
+    /// Limits the free space, in bytes; `None` lifts the limit. Space is counted in pages of 4096 bytes,
+    /// and removing or truncating a file frees its pages.
     pub fn set_free_bytes(&self, free: Option<u64>) {
         let image = &mut self.state.lock().image;
         image.capacity = free.map(|free| image.used_bytes().saturating_add(free));
     }
 
-    /// How much can still be written. Not an operation.
+    /// The free space, in bytes. This call does not count as an operation.
     pub fn free_bytes(&self) -> u64 {
         self.state.lock().image.free_bytes()
     }
 
-    /// Moves the clock.
+    /// Advances the clock.
     pub fn advance(&self, by: Duration) {
         let clock = &mut self.state.lock().image.clock;
         *clock = clock.saturating_add(by);
     }
 
-    /// A hash of all operations so far with their names, offsets, lengths, bytes and faults.
+    /// A hash of all operations so far: their names, offsets, lengths, bytes and faults. Equal hashes
+    /// mean equal runs.
     pub fn trace_hash(&self) -> u64 {
         self.state.lock().trace.hash()
     }
 
-    /// Keeps the last thousand operations as text from here on.
+    /// Starts to keep the last thousand operations as text.
     pub fn enable_trace(&self) {
         self.state.lock().trace.enable();
     }
 
-    /// The operations since [`SimDisk::enable_trace`], one a line: index, kind, name, offset, length, fault.
+    /// The operations since [`SimDisk::enable_trace`], one per line: index, kind, name, offset, length,
+    /// fault.
     pub fn trace(&self) -> Vec<String> {
         self.state.lock().trace.lines()
     }
 
-    /// The names of all files. Not an operation.
+    /// The names of all files. This call does not count as an operation.
     pub fn file_names(&self) -> Vec<String> {
         self.state.lock().image.names()
     }
 
-    /// The operation that a fault struck first, and the file that it was about.
+    /// The first operation that a fault affected, and its file.
     pub(super) fn struck(&self) -> Option<(OpKind, String)> {
         self.state.lock().struck.clone()
     }
 
-    /// The names with what they name.
+    /// The names, each with its inode.
     pub(super) fn names(&self) -> Arc<Names> {
         Arc::clone(&self.state.lock().image.dir)
     }
 
-    /// A file's bytes as the page cache shows them. Not an operation.
+    /// A file's content in the page cache. This call does not count as an operation.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`].
@@ -194,7 +198,8 @@ impl SimDisk {
         }))
     }
 
-    /// Makes a file hold these bytes, at once and durably, its name included. Not an operation.
+    /// Creates or replaces a file with this content, durably, name included. This call does not count
+    /// as an operation.
     pub fn write_file(&self, name: &str, bytes: &[u8]) {
         let image = &mut self.state.lock().image;
         image.sync_name(name);
@@ -215,7 +220,7 @@ impl SimDisk {
         image.claim(ino, 0, bytes.len() as u64);
     }
 
-    /// Turns over one bit of a file, at once and durably. Not an operation.
+    /// Flips one bit of a file, durably. This call does not count as an operation.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`], and [`io::ErrorKind::InvalidInput`] past the end of the file.
@@ -231,7 +236,7 @@ impl SimDisk {
         })
     }
 
-    /// Puts bytes into a file, at once and durably. Not an operation.
+    /// Overwrites bytes of a file, durably. This call does not count as an operation.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`].
@@ -242,7 +247,8 @@ impl SimDisk {
         })
     }
 
-    /// Sets a file's length, at once and durably; what was unsynced becomes durable. Not an operation.
+    /// Sets a file's length, durably; unsynced content becomes durable too. This call does not count as
+    /// an operation.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`].
@@ -255,7 +261,7 @@ impl SimDisk {
         })
     }
 
-    /// Removes a file, at once and durably. Not an operation.
+    /// Removes a file, durably. This call does not count as an operation.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`].
@@ -324,7 +330,7 @@ impl Directory for SimDisk {
                 Ok(())
             }
             Some(Fault::Crash) => Err(image.stop()),
-            // names are kept in a journal, which is never marked clean: they are as pending as before
+            // name changes are in a journal, which is never marked clean, so they stay pending
             Some(fault) => Err(sync_error(fault)),
         })
     }
@@ -364,7 +370,7 @@ impl Directory for SimDisk {
 }
 
 impl Clock for SimDisk {
-    /// The simulated clock: a microsecond for each operation, and what [`SimDisk::advance`] adds.
+    /// The simulated clock advances by 1 µs per operation, and by [`SimDisk::advance`].
     fn monotonic(&self) -> Duration {
         self.state.lock().image.clock
     }
@@ -554,7 +560,7 @@ impl File for SimFile {
     }
 }
 
-/// How much of a transfer goes through: at least a byte, and where possible not all.
+/// The length of a short transfer: at least one byte and, if possible, not all.
 fn part_of(image: &mut Image, len: usize) -> usize {
     if len <= 1 { len } else { 1 + image.fault_rng.below(len as u64 - 1) as usize }
 }
@@ -573,7 +579,7 @@ fn check_range(offset: u64, len: usize) -> io::Result<()> {
     Err(Errno::FBIG.into())
 }
 
-/// The real disk serves unaligned calls slowly; here they are refused, so that tests find them.
+/// Refuses unaligned calls, so that tests find them. The real disk serves them slowly.
 fn check_aligned(buf: &[u8], offset: u64) -> io::Result<()> {
     let aligned = buf.len().is_multiple_of(DIRECT_ALIGN)
         && offset.is_multiple_of(DIRECT_ALIGN as u64)

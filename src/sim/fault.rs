@@ -1,40 +1,40 @@
-//! Which operations fail, and how.
+//! Planned faults: which operations fail, and how.
 //!
-//! Operations are counted from 0; those that are refused because the machine is down are not counted.
-//! This file decides whether a fault strikes; what it does is for each operation to say.
+//! Operations are counted from 0. Operations after [`Fault::Crash`] fail and are not counted. This
+//! module decides whether a fault takes effect; each operation implements the effect itself.
 
-/// What goes wrong.
+/// A fault of the simulated disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// The device fails. A sync that fails marks what it should have written clean: the cache goes on showing
-    /// it, the device lacks it, and another sync says `Ok` without writing it. A durable write that
-    /// fails leaves any subset of its sectors.
+    /// The operation returns `EIO`. A failed sync marks its pages clean, as Linux does: the page cache
+    /// shows the data, the device lacks it, and the next sync succeeds without writing it. A failed
+    /// durable write leaves any subset of its sectors.
     Eio,
-    /// The disk is full, for operations that can take space; others go on.
+    /// Operations that may need space return `ENOSPC`; others succeed.
     NoSpace,
-    /// `write_at` takes a part, at least one byte; `read_at` returns a part. No effect on others.
+    /// `write_at` and `read_at` transfer a part, at least one byte. Other operations are not affected.
     ShortWrite,
-    /// A signal arrives: reads and `write_at` answer [`std::io::ErrorKind::Interrupted`] and do nothing; a sync fails as
-    /// for [`Fault::Eio`], for what it did is unknown. No effect on others. With
-    /// [`Persistence::ForEver`] it strikes every other time, so that loops end.
+    /// A signal arrives. Reads and `write_at` return [`std::io::ErrorKind::Interrupted`] and have no
+    /// effect. A sync fails as with [`Fault::Eio`], because its effect is unknown. Other operations are
+    /// not affected. With [`Persistence::ForEver`] it affects every other operation, so that retry
+    /// loops end.
     Interrupted,
-    /// The machine stops in the middle of this operation, what it writes is left unsynced, and every later
-    /// operation fails. [`super::SimDisk::crash`] says what survives.
+    /// The computer stops in the middle of this operation. What it writes is unsynced, and all later
+    /// operations fail. [`super::SimDisk::crash`] decides what survives.
     Crash,
-    /// A write that the device reports as done and never did: what was there stays. The file's length changes as it
-    /// would have, and after a write through the page cache the cache shows what the device lacks. For writes only.
+    /// Writes only: the device acknowledges the write and does not store it. The file's length changes
+    /// as usual. After a write through the page cache, the cache shows data that the device lacks.
     LostWrite,
-    /// As `LostWrite`; besides, the bytes land somewhere else, at another block of this or of another file, and are
-    /// durable there.
+    /// Like `LostWrite`, and the data is stored durably in another block, of this file or another one.
     MisdirectedWrite,
 }
 
-/// How long a fault stays.
+/// How often a fault takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Persistence {
-    /// It strikes one operation.
+    /// For one operation.
     Once,
-    /// It strikes that operation and every later one that it fits.
+    /// For that operation and all later ones that it applies to.
     ForEver,
 }
 
@@ -67,7 +67,7 @@ impl std::fmt::Display for OpKind {
 }
 
 impl OpKind {
-    /// Whether the operation may have to take space.
+    /// True if the operation may need space.
     fn takes_space(self) -> bool {
         use OpKind::{Allocate, Create, Rename, SetLen, SyncAll, SyncData, SyncDir, WriteAt, WriteDurableAt};
         matches!(self, Create | Rename | SyncDir | WriteAt | WriteDurableAt | SyncData | SyncAll | SetLen | Allocate)
@@ -98,11 +98,11 @@ struct Planned {
     when: When,
     fault: Fault,
     persistence: Persistence,
-    /// How often it has struck or passed.
+    /// How often it has taken effect or been skipped.
     turns: u64,
 }
 
-/// The faults still to come.
+/// The planned faults.
 #[derive(Debug, Default)]
 pub(super) struct Plan(Vec<Planned>);
 
@@ -115,7 +115,7 @@ impl Plan {
         self.0.clear();
     }
 
-    /// The fault that strikes this operation; of several, the one planned first.
+    /// The fault for this operation; of several, the one that was planned first.
     pub(super) fn strike(&mut self, index: u64, kind: OpKind) -> Option<Fault> {
         self.0.iter_mut().find_map(|planned| {
             let due = match (planned.when, planned.persistence) {

@@ -1,29 +1,29 @@
-//! One simulated file: what the device holds, what the page cache shows, and what lies between.
+//! One simulated file: its content on the device, in the page cache, and the changes in between.
 //!
 //! Invariants:
-//! - `pending` holds, in order, every change that is in `cached` and may or may not be on the device;
-//! - applying all of `pending` to `durable` gives `cached`, unless a sync has failed: then the cache shows
-//!   bytes that were given up, which no later sync writes;
-//! - `durable` holds nothing but zeros past the last page of its length.
+//! - `pending` has, in order, every change that is in `cached` and may or may not be on the device.
+//! - Applying all of `pending` to `durable` gives `cached`, unless a sync has failed. Then the cache also
+//!   shows lost bytes, which no later sync writes.
+//! - `durable` has only zeros past the last page of its length.
 //!
-//! It knows nothing of names, space and faults.
+//! This module knows nothing of names, space and faults.
 
 use super::content::{Content, Extents, PAGE_BYTES, Page, SECTOR_BYTES, SECTORS_PER_PAGE, chunks, mask_of, sectors_of};
 use crate::io::sync::Arc;
 
-/// Changes that a power loss keeps or loses: a length as one, sectors each on its own.
+/// Changes that a power loss keeps or loses: a length as a whole, sectors one by one.
 #[derive(Clone, Debug)]
 pub(super) enum Unit {
-    /// Those sectors of a page that `mask` has a bit for take their bytes from the page as it was when written.
+    /// The sectors of a page in `mask` take their bytes from the page as it was when written.
     Sectors { index: u64, mask: u8, page: Page },
     /// The file is at least this long.
     Grow(u64),
-    /// The file is this long, and the pages behind are gone.
+    /// The file is this long, and all later pages are gone.
     Shrink(u64),
 }
 
-/// A unit with its place in the order of all changes of the disk. A sector's place is that of its page, plus its
-/// number in the page.
+/// A unit with its position in the order of all changes of the disk. A sector's position is that of its
+/// page, plus its index in the page.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) seq: u64,
@@ -37,7 +37,7 @@ pub(super) struct Inode {
     pub(super) cached: Content,
     pub(super) pending: Vec<Pending>,
     pub(super) extents: Extents,
-    /// Whether the cache shows what was given up and is on no device.
+    /// True if the cache shows bytes that a failed sync has lost.
     diverged: bool,
 }
 
@@ -65,7 +65,7 @@ impl Inode {
         }
     }
 
-    /// Writes around the page cache, whole sectors. What was pending for them is overtaken.
+    /// Writes whole sectors, bypassing the page cache. Pending changes of these sectors are superseded.
     pub(super) fn write_device(&mut self, buf: &[u8], offset: u64) {
         self.settle_shrinks();
         let end = offset + buf.len() as u64;
@@ -94,14 +94,14 @@ impl Inode {
         });
     }
 
-    /// A write through the page cache of which nothing will reach the device but the length.
+    /// A lost write through the page cache: only the length reaches the device.
     pub(super) fn lose_cached(&mut self, buf: &[u8], offset: u64, seq: &mut u64) {
         self.diverged = true;
         self.cached.write(buf, offset);
         self.grow(buf, offset, seq);
     }
 
-    /// A write around the page cache of which nothing reached the device but the length.
+    /// A lost direct write: only the length reaches the device.
     pub(super) fn lose_device(&mut self, buf: &[u8], offset: u64) {
         self.settle_shrinks();
         let end = offset + buf.len() as u64;
@@ -109,14 +109,14 @@ impl Inode {
         self.cached.len = self.cached.len.max(end);
     }
 
-    /// The device puts bytes where nobody asked for them. The cache goes on showing what it has.
+    /// A misdirected write stores bytes on the device. The cache does not change.
     pub(super) fn stray(&mut self, bytes: &[u8], offset: u64) {
         let room = self.durable.len.saturating_sub(offset).min(bytes.len() as u64);
         self.diverged = true;
         self.durable.write(&bytes[..room as usize], offset);
     }
 
-    /// A write around the page cache that failed on the way: some sectors arrived.
+    /// A failed direct write: a subset of its sectors reaches the device.
     pub(super) fn write_device_partly(
         &mut self,
         buf: &[u8],
@@ -158,7 +158,7 @@ impl Inode {
         self.pending = kept;
     }
 
-    /// Makes everything pending durable.
+    /// Makes all pending changes durable.
     pub(super) fn sync(&mut self) {
         if self.diverged {
             let pending = std::mem::take(&mut self.pending);
@@ -169,7 +169,7 @@ impl Inode {
         }
     }
 
-    /// What a failed sync leaves: pages marked clean that the device never got.
+    /// A failed sync: its pages are marked clean, but the device does not have them.
     pub(super) fn fail_sync(&mut self) {
         self.diverged |= !self.pending.is_empty();
         self.pending.clear();
@@ -184,7 +184,7 @@ impl Inode {
             }
             apply(&mut self.durable, &p.unit);
         }
-        // A page that reached the device takes the file's length along, up to what the cache believes.
+        // a page that reaches the device extends the file there, up to the length in the cache
         self.durable.len = self.durable.len.max(written_to.min(self.cached.len));
     }
 
@@ -206,8 +206,8 @@ impl Inode {
         }
     }
 
-    /// What a read around the page cache returns: the device's bytes, dirty pages having been handed to the
-    /// device first. They stay pending, for the device may hold them in a cache that loses power too.
+    /// The result of a direct read. Dirty pages are written to the device first. They stay pending, because
+    /// the device may have them in a volatile cache.
     pub(super) fn read_device(&self, buf: &mut [u8], offset: u64) -> usize {
         let n = self.durable.read_as_if(self.cached.len, buf, offset);
         let end = offset + n as u64;
@@ -228,7 +228,7 @@ impl Inode {
         n
     }
 
-    /// The file after a power loss that kept these units; nothing where it is just as it is now.
+    /// The file after a power loss that kept these units; `None` if it does not change.
     pub(super) fn after_power_loss(&self, kept: impl Fn(u64) -> bool) -> Option<Inode> {
         if self.pending.is_empty() && self.durable.is_same(&self.cached) {
             return None;
@@ -249,7 +249,7 @@ impl Inode {
         Some(inode)
     }
 
-    /// Makes the cache show what the device holds, and clears what lies past the file's end.
+    /// Resets the cache to the device's content, and clears all bytes past the file's end.
     pub(super) fn settle(&mut self) {
         self.durable.cut(self.durable.len);
         self.extents.cut(self.durable.len.div_ceil(PAGE_BYTES as u64));
@@ -258,7 +258,7 @@ impl Inode {
         self.diverged = false;
     }
 
-    /// Puts bytes everywhere: on the device, in the cache and in what is pending.
+    /// Changes bytes on the device, in the cache and in pending changes.
     pub(super) fn overwrite(&mut self, bytes: &[u8], offset: u64) {
         let end = offset + bytes.len() as u64;
         for content in [&mut self.durable, &mut self.cached] {

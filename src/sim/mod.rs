@@ -1,20 +1,23 @@
-//! The deterministic simulator: a disk that can be crashed, filled up and made to fail.
+//! A deterministic simulator: a disk in memory that crashes, fills up and fails on demand.
 //!
-//! [`SimDisk`] implements [`crate::io::Storage`], so that production code runs on it unchanged. It
-//! keeps what is durable apart from what is only written, and everything it decides comes from one
-//! seed. It knows nothing of logs and transactions.
+//! [`SimDisk`] implements [`Storage`](crate::io::Storage), so production code runs on it unchanged. It
+//! tracks which bytes are durable and which are only written. All of its decisions come from one seed,
+//! so a run can be repeated exactly. [`explore`] uses it to crash a whole store at every operation.
 //!
-//! What it can be made to do:
-//! - **Crash**, at any operation and into any state that unsynced sectors, lengths and names allow: [`SimDisk::crash`],
-//!   [`SimDisk::crash_choices`]. [`SimDisk::record_crash_points`] keeps the disk as it would be for a crash at
-//!   each operation of a workload that runs once. Whole physical blocks can be destroyed ([`Crash::TornBlock`]).
-//! - **Fail** ([`Fault`]): errors, a full disk, short and interrupted transfers, syncs whose failure a retry hides.
-//! - **Lie**: writes that are lost or land elsewhere and are reported as done; bits that flip ([`SimDisk::flip_bit`]).
-//! - **Be slow**: durable writes of several threads complete in any order ([`SimDisk::hold_writes`]).
+//! A simulated disk can do the following:
+//! - **Crash** at any operation, into any state that unsynced sectors, lengths and names allow
+//!   ([`SimDisk::crash`], [`SimDisk::crash_choices`]). [`SimDisk::record_crash_points`] runs a workload
+//!   once and keeps a crash state for each operation. [`Crash::TornBlock`] destroys a physical block.
+//! - **Fail** ([`Fault`]): I/O errors, a full disk, short and interrupted transfers, and failed syncs
+//!   that succeed when they are retried although the data is lost.
+//! - **Misbehave**: acknowledge writes that are lost or misdirected, and flip bits
+//!   ([`SimDisk::flip_bit`]).
+//! - **Be slow**: complete the durable writes of several threads in any order
+//!   ([`SimDisk::hold_writes`]).
 //!
-//! What a device does in reality is a subset of that, so far as tests can tell: states left by ext4, xfs and btrfs are compared with
-//! [`SimDisk::can_leave`]. Not simulated: several directories, sparse files that run out of space when their holes are
-//! filled by a sync, and devices that forget what a sync had promised, but for lost writes.
+//! Tests compare states that ext4, xfs and btrfs leave with [`SimDisk::can_leave`]; all of them are
+//! among the simulated ones. Not simulated are several directories, sparse files that run out of space
+//! in a sync, and devices that lose data after a sync (except by lost writes).
 
 mod content;
 mod crash;

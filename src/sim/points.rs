@@ -1,7 +1,7 @@
-//! Disks as they would be had the machine stopped at an operation.
+//! Crash points: copies of the disk as a crash in the middle of an operation would have left it.
 //!
-//! A workload runs once, and a crash is taken of each of its operations afterwards. What is kept is what
-//! [`Fault::Crash`](super::Fault::Crash) at that operation would have left; the program is none the wiser.
+//! A workload runs once, and the crashes of each of its operations are examined afterwards. A crash
+//! point equals the disk that [`Fault::Crash`](super::Fault::Crash) at that operation would leave.
 
 use super::crash::{self, Crash};
 use super::disk::SimDisk;
@@ -9,9 +9,9 @@ use super::fault::OpKind;
 use super::state::Image;
 use std::ops::{Bound, RangeBounds};
 
-/// A disk on which the machine stopped in the middle of an operation, though the program went on.
+/// A disk that stopped in the middle of an operation, while the program continued on the original.
 ///
-/// It costs a few pointers as long as the files it shares with the disk stay as they are.
+/// It shares the content of unchanged files with the original, so that a copy costs a few pointers.
 #[derive(Clone, Debug)]
 pub struct CrashPoint {
     op: u64,
@@ -20,28 +20,28 @@ pub struct CrashPoint {
 }
 
 impl CrashPoint {
-    /// The operation's index, as [`SimDisk::op_count`] counts.
+    /// The operation's index (see [`SimDisk::op_count`]).
     pub fn op(&self) -> u64 {
         self.op
     }
 
-    /// What the operation was.
+    /// The operation's kind.
     pub fn kind(&self) -> OpKind {
         self.kind
     }
 
-    /// The disk that is found after this crash: see [`SimDisk::crash`].
+    /// Returns the disk after this crash: see [`SimDisk::crash`].
     #[must_use]
     pub fn crash(&self, choice: Crash) -> SimDisk {
         SimDisk::of(crash::after(&self.image, choice))
     }
 
-    /// How many changes are written and not synced: see [`SimDisk::pending_units`].
+    /// The number of units that are written but not synced: see [`SimDisk::pending_units`].
     pub fn pending_units(&self) -> usize {
         crash::pending_units(&self.image)
     }
 
-    /// The crashes worth trying: see [`SimDisk::crash_choices`].
+    /// The crashes to try: see [`SimDisk::crash_choices`].
     pub fn crash_choices(&self, seed: u64) -> Vec<Crash> {
         crash::crash_choices(&self.image, seed)
     }
@@ -65,11 +65,11 @@ impl Points {
 }
 
 impl SimDisk {
-    /// Keeps a [`CrashPoint`] of each operation whose index is in the range, and of no other from now on.
+    /// Records a [`CrashPoint`] for each operation whose index is in the range, and for no other.
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{OpenMode, Storage};
+    /// use seawal::io::{Directory, OpenMode};
     ///
     /// let disk = SimDisk::new(7);
     /// disk.record_crash_points(..);
@@ -87,7 +87,7 @@ impl SimDisk {
         self.state.lock().points.wanted = Some((ops.start_bound().cloned(), ops.end_bound().cloned()));
     }
 
-    /// The crash points kept since they were last taken, in the order of the operations. Recording goes on.
+    /// Takes the crash points recorded since the last call, in order. Recording continues.
     #[must_use]
     pub fn take_crash_points(&self) -> Vec<CrashPoint> {
         std::mem::take(&mut self.state.lock().points.taken)

@@ -1,7 +1,8 @@
-//! Whether a power loss can leave what was found: for comparing the simulated disk with a real one.
+//! Decides whether a power loss can leave given files, to compare the simulated disk with a real one.
 //!
-//! Changes of names are tried in all combinations, each set of names once. Sectors are independent of each other, so each
-//! is looked for by itself; only lengths are combined. It knows nothing of faults and torn blocks.
+//! All combinations of name changes are tried, each resulting set of names once. Sectors are
+//! independent, so each is checked alone; only lengths are combined. Faults and torn blocks are not
+//! considered.
 
 use super::content::{PAGE_BYTES, SECTOR_BYTES, SECTORS_PER_PAGE, sectors_of};
 use super::disk::SimDisk;
@@ -9,16 +10,16 @@ use super::inode::{Inode, Unit};
 use super::state::{Image, Names, apply_entry};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// More changes of one file's length than these are not combined.
+/// The maximum number of length changes of one file whose subsets are all tried.
 const COMBINED_LENGTHS: usize = 16;
 
 impl SimDisk {
-    /// Whether a power loss at this moment can leave exactly these files: whether some choice of [`super::Crash`] does, torn
-    /// blocks apart.
+    /// True if a power loss at this moment can leave exactly these files, that is, if some
+    /// [`Crash`](super::Crash) other than a torn block does.
     ///
     /// ```
     /// use seawal::sim::SimDisk;
-    /// use seawal::io::{OpenMode, Storage};
+    /// use seawal::io::{Directory, OpenMode};
     /// use std::collections::BTreeMap;
     ///
     /// let disk = SimDisk::new(7);
@@ -42,7 +43,7 @@ impl SimDisk {
     }
 }
 
-/// All that a power loss can make of the directory.
+/// All sets of names that a power loss can leave.
 fn possible_names(image: &Image) -> BTreeSet<Names> {
     let mut possible = BTreeSet::from([Names::clone(&image.durable_dir)]);
     for (_, change) in &image.pending_dir {
@@ -66,7 +67,7 @@ fn can_hold(inode: &Inode, bytes: &[u8]) -> bool {
         .filter(|(_, unit)| !matches!(unit, Unit::Sectors { .. }))
         .collect();
     if lengths.iter().all(|(_, unit)| matches!(unit, Unit::Grow(_))) {
-        // only the longest kept one shows
+        // only the longest of the kept lengths has an effect
         let one = |at: usize| can_hold_with(inode, bytes, |kept| kept == at);
         return one(usize::MAX) || lengths.iter().any(|(at, _)| one(*at));
     }
@@ -77,7 +78,7 @@ fn can_hold(inode: &Inode, bytes: &[u8]) -> bool {
     })
 }
 
-/// Whether the file can hold these bytes where of the changes of its length exactly those were kept.
+/// True if the file can have this content when exactly these changes of its length were kept.
 fn can_hold_with(inode: &Inode, bytes: &[u8], kept: impl Fn(usize) -> bool) -> bool {
     let mut len = inode.durable.len;
     let mut cuts = Vec::new();
@@ -95,7 +96,7 @@ fn can_hold_with(inode: &Inode, bytes: &[u8], kept: impl Fn(usize) -> bool) -> b
         && bytes.chunks(SECTOR_BYTES).zip(0..).all(|(found, sector)| sector_can_hold(inode, sector, found, &cuts))
 }
 
-/// Whether the device can hold these bytes in a sector: what was durable, or any later version of it, and cut since.
+/// True if a sector can have this content: its durable version or any later one, truncated since.
 fn sector_can_hold(inode: &Inode, sector: u64, found: &[u8], cuts: &[(usize, u64)]) -> bool {
     let start = sector * SECTOR_BYTES as u64;
     let (index, inside) = (sector / SECTORS_PER_PAGE, (sector % SECTORS_PER_PAGE) as usize);

@@ -1,9 +1,10 @@
 //! Random numbers from a seed: splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
 //! generators", OOPSLA 2014).
 //!
-//! The same seed gives the same numbers on every machine. Not for secrets.
+//! The same seed gives the same numbers on every computer. They are not suited for secrets.
 
-/// Random numbers from a seed, the same on every machine; not for secrets.
+/// A random number generator with a seed. It gives the same numbers on every computer, and is not suited
+/// for secrets.
 ///
 /// ```
 /// use seawal::sim::Rng;
@@ -15,29 +16,29 @@
 pub struct Rng(u64);
 
 impl Rng {
-    /// A generator whose numbers all come from `seed`.
+    /// Creates a generator with this seed.
     pub fn new(seed: u64) -> Rng {
         Rng(seed)
     }
 
-    /// A generator for another purpose, which does not disturb this one.
+    /// Splits off a generator for another purpose, whose use does not change this one's numbers.
     pub(super) fn fork(self, purpose: u64) -> Rng {
         Rng(mix(self.0 ^ mix(purpose)))
     }
 
-    /// Any number.
+    /// The next number, uniform over all values.
     #[expect(clippy::should_implement_trait, reason = "it never ends, and nobody collects it")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
-    /// A number below `bound`; 0 where the bound is 0.
+    /// A number below `bound`, or 0 if the bound is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next().checked_rem(bound).unwrap_or(0)
     }
 
-    /// Heads or tails.
+    /// True or false, with equal probability.
     pub fn coin(&mut self) -> bool {
         self.next() & 1 == 1
     }

@@ -1,12 +1,13 @@
-//! Everything that one simulated disk is: files, names, space, clock; and what happens to it: faults, locks, a trace.
+//! The state of one simulated disk: files, names, space and clock, with its faults, locks and trace.
 //!
-//! An [`Image`] is what a crash is taken of. Copying one costs a few pointers, whatever the files hold.
+//! An [`Image`] is the part that a crash is taken of. Copying one costs a few pointers, whatever the
+//! size of the files.
 //!
 //! Invariants:
-//! - `dir` shows every change of names; `durable_dir` and all of `pending_dir` applied in order give the
-//!   same, unless a directory sync has failed;
-//! - an inode has at most one name in a directory;
-//! - an inode is kept while any of these, or a handle, refers to it.
+//! - `dir` shows every name change. Applying all of `pending_dir` to `durable_dir` in order gives `dir`,
+//!   unless a directory sync has failed.
+//! - An inode has at most one name in a directory.
+//! - An inode is kept while a directory or a handle refers to it.
 
 use super::content::PAGE_BYTES;
 use super::fault::{Fault, OpKind, Plan};
@@ -21,13 +22,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
-/// What a disk without a limit says is free.
+/// The free space of a disk without a limit, in bytes.
 const UNLIMITED_BYTES: u64 = 1 << 40;
 
 pub(super) type Ino = u64;
 pub(super) type Names = BTreeMap<Arc<str>, Ino>;
 
-/// A change of names, which a power loss keeps or loses as one.
+/// A name change, which a power loss keeps or loses as a whole.
 #[derive(Clone, Debug)]
 pub(super) enum EntryChange {
     Create { name: Arc<str>, ino: Ino },
@@ -42,7 +43,7 @@ pub(super) struct Config {
     pub(super) warning: Option<&'static str>,
 }
 
-/// The range of a durable write that was under way when the disk failed or stopped.
+/// The range of a durable write that was in flight when the disk failed or stopped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InFlight {
     pub(super) ino: Ino,
@@ -50,7 +51,7 @@ pub(super) struct InFlight {
     pub(super) len: u64,
 }
 
-/// A durable write that the device works at, and will complete when it is told to.
+/// A durable write in flight, which completes on demand.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) number: u64,
@@ -74,25 +75,26 @@ pub(super) struct Image {
     pub(super) dir: Arc<Names>,
     pub(super) durable_dir: Arc<Names>,
     pub(super) pending_dir: Vec<(u64, EntryChange)>,
-    /// How many handles are open; they keep a removed file alive.
+    /// The number of open handles, which keep a removed file alive.
     pub(super) handles: BTreeMap<Ino, usize>,
-    /// Orders all pending changes, of files and of names.
+    /// The sequence number that orders all pending changes, of files and of names.
     pub(super) seq: u64,
-    /// The size of the disk; `None` for one that is never full.
+    /// The size of the disk, in bytes; `None` for unlimited space.
     pub(super) capacity: Option<u64>,
-    /// For [`crate::io::Storage::random`].
+    /// The generator of [`Clock::random`](crate::io::Clock::random).
     pub(super) rng: Rng,
-    /// For what faults leave behind, apart so that a fault does not change the numbers a program draws.
+    /// The generator of fault effects. It is separate, so that a fault does not change the numbers that
+    /// the program gets.
     pub(super) fault_rng: Rng,
     pub(super) clock: Duration,
     pub(super) down: bool,
     pub(super) in_flight: Option<InFlight>,
-    /// Whether durable writes wait until they are told to complete.
+    /// True while durable writes block until they are completed on demand.
     pub(super) holds: bool,
     pub(super) held: Vec<Held>,
 }
 
-/// A disk and what is planned for it, known of it and held on it.
+/// A disk with its planned faults, trace, locks and crash points.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) image: Image,
@@ -101,9 +103,9 @@ pub(super) struct State {
     pub(super) trace: Trace,
     pub(super) locks: Locks,
     pub(super) points: Points,
-    /// The first operation that a fault struck.
+    /// The first operation that a fault affected.
     pub(super) struck: Option<(OpKind, String)>,
-    /// Wakes those whose durable writes are held.
+    /// Wakes the threads whose durable writes are in flight.
     pub(super) completed: Arc<Condvar>,
 }
 
@@ -121,8 +123,8 @@ impl State {
         }
     }
 
-    /// Carries out one operation: counts it, finds the fault that strikes it, and lets `act` say what comes of it. Where
-    /// crash points are recorded, a copy of the disk lives through the same operation with [`Fault::Crash`].
+    /// Runs one operation: counts it, finds its fault, and calls `act` with both. If crash points are
+    /// recorded, a copy of the disk runs the same operation with [`Fault::Crash`].
     pub(super) fn perform<T>(
         &mut self,
         op: &Op<'_>,
@@ -151,8 +153,8 @@ impl State {
         result
     }
 
-    /// An operation for which a fault means that nothing happens, or, where the machine stops, that it
-    /// happens but nobody is told.
+    /// An operation that has no effect if it fails. If the computer stops, the operation takes effect, but
+    /// its result is not returned.
     pub(super) fn simple<T>(
         &mut self,
         op: &Op<'_>,
@@ -192,7 +194,7 @@ impl Image {
         }
     }
 
-    /// Stops the machine; the error is what the operation answers.
+    /// Stops the computer, and returns the operation's error.
     pub(super) fn stop(&mut self) -> io::Error {
         self.down = true;
         down()
@@ -206,12 +208,12 @@ impl Image {
         self.dir.get(name).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no file {name:?}")))
     }
 
-    /// An inode to be changed.
+    /// An inode, for changes.
     pub(super) fn inode(&mut self, ino: Ino) -> &mut Inode {
         Arc::make_mut(self.inodes.entry(ino).or_default())
     }
 
-    /// Looks at an inode.
+    /// An inode, for reads.
     pub(super) fn look<T>(&self, ino: Ino, look: impl FnOnce(&Inode) -> T) -> T {
         match self.inodes.get(&ino) {
             Some(inode) => look(inode),
@@ -219,7 +221,7 @@ impl Image {
         }
     }
 
-    /// An inode with the counter that orders its changes.
+    /// An inode, for changes, with the sequence number that orders them.
     pub(super) fn inode_and_seq(&mut self, ino: Ino) -> (&mut Inode, &mut u64) {
         (Arc::make_mut(self.inodes.entry(ino).or_default()), &mut self.seq)
     }
@@ -258,8 +260,8 @@ impl Image {
         self.inodes.retain(|ino, _| handles.contains_key(ino) || named.contains(ino));
     }
 
-    /// Makes all changes of names durable that come before a direct edit of this one, so that none of them is
-    /// applied on top of it later.
+    /// Makes all name changes before a direct edit of this name durable, so that none of them is applied
+    /// after it.
     pub(super) fn sync_name(&mut self, name: &str) {
         let about = |change: &EntryChange, ino: Option<&Ino>| match change {
             EntryChange::Create { name: n, ino: i }
@@ -274,12 +276,12 @@ impl Image {
         }
     }
 
-    /// A durable write or a sync of this file has succeeded: nothing of it is under way.
+    /// Forgets writes in flight of a file after a durable write or a sync of it has succeeded.
     pub(super) fn finish_in_flight(&mut self, ino: Ino) {
         self.in_flight = self.in_flight.filter(|write| write.ino != ino);
     }
 
-    /// Ends a handle.
+    /// Closes a handle.
     pub(super) fn close(&mut self, ino: Ino) {
         let Some(open) = self.handles.get_mut(&ino) else { return };
         *open -= 1;
@@ -291,7 +293,7 @@ impl Image {
         }
     }
 
-    /// What files with a name or a handle take up.
+    /// The space of all files with a name or a handle.
     pub(super) fn used_bytes(&self) -> u64 {
         let named: BTreeSet<Ino> = self.dir.values().copied().collect();
         let live = self.inodes.iter().filter(|(ino, _)| self.handles.contains_key(ino) || named.contains(ino));
@@ -302,8 +304,8 @@ impl Image {
         self.capacity.map_or(UNLIMITED_BYTES, |capacity| capacity.saturating_sub(self.used_bytes()))
     }
 
-    /// Takes space for a range of a file, from its start as far as the disk has room. Returns how many bytes
-    /// of the range have space.
+    /// Allocates space for a range of a file, from its start, until the disk is full. Returns the number
+    /// of bytes of the range that have space.
     pub(super) fn claim(&mut self, ino: Ino, offset: u64, len: u64) -> u64 {
         let page_bytes = PAGE_BYTES as u64;
         let (first, last) = (offset / page_bytes, (offset + len).div_ceil(page_bytes));
@@ -332,7 +334,7 @@ impl Image {
     }
 }
 
-/// Applies a change of names to what survived of those before it.
+/// Applies a name change to the surviving result of those before it.
 pub(super) fn apply_entry(names: &mut Names, change: &EntryChange) {
     match change {
         EntryChange::Create { name, ino } | EntryChange::Rename { to: name, ino } => give_name(names, name, *ino),
@@ -344,8 +346,8 @@ pub(super) fn apply_entry(names: &mut Names, change: &EntryChange) {
     }
 }
 
-/// Gives an inode a name, and takes away the one it had: where an earlier rename was lost, that is not
-/// the one this change knew.
+/// Gives an inode a name, and removes the name it had. If an earlier rename was lost, that is not the old
+/// name in this change.
 fn give_name(names: &mut Names, name: &Arc<str>, ino: Ino) {
     names.retain(|_, held| *held != ino);
     names.insert(Arc::clone(name), ino);
@@ -363,7 +365,7 @@ pub(super) fn no_space() -> io::Error {
     Errno::NOSPC.into()
 }
 
-/// The kind of an open, for the trace and for faults.
+/// The kind of an open operation, for the trace and for faults.
 pub(super) fn open_kind(mode: crate::io::OpenMode) -> OpKind {
     if mode == crate::io::OpenMode::CreateNew { OpKind::Create } else { OpKind::Open }
 }

@@ -1,7 +1,7 @@
 //! Tests of the simulated disk: each names the fact it checks.
 
 mod faults;
-mod liars;
+mod misbehaving_device;
 mod possible;
 
 use super::{Crash, Fault, OpKind, Persistence, SimDisk};

@@ -1,19 +1,19 @@
-//! What was asked of the disk, as a running hash and, where wanted, as text.
+//! The trace of operations, as a running hash and, on demand, as text.
 //!
-//! Two runs with the same hash asked for the same operations, with the same bytes, in the same order.
+//! Two runs with the same hash did the same operations, with the same bytes, in the same order.
 
 use super::fault::{Fault, OpKind};
 use super::rng::mix;
 use std::collections::VecDeque;
 
-/// How many lines are kept.
+/// The maximum number of lines that are kept.
 const LINES_KEPT: usize = 1000;
 
-/// One operation, as the trace sees it.
+/// One operation in the trace.
 pub(super) struct Op<'a> {
     pub(super) kind: OpKind,
     pub(super) name: &'a str,
-    /// An offset, or a number that plays its part.
+    /// The offset, or another number that identifies the operation.
     pub(super) offset: u64,
     pub(super) len: u64,
     pub(super) data: &'a [u8],

@@ -1,4 +1,4 @@
-//! Durable writes: done, failed, interrupted by the end of the machine, lost, gone astray, or still under way.
+//! Durable writes: complete, failed, interrupted by a crash, lost, misdirected, or in flight.
 
 use super::disk::SimDisk;
 use super::fault::Fault;
@@ -10,12 +10,13 @@ use std::borrow::Cow;
 use std::io;
 
 impl SimDisk {
-    /// Makes the device slow: from here on durable writes wait, each on its own thread, until [`SimDisk::complete_write`] or
-    /// [`SimDisk::release_writes`]. While a write waits, any subset of its sectors may survive a crash.
+    /// Makes the device slow: durable writes block, each on its own thread, until
+    /// [`SimDisk::complete_write`] or [`SimDisk::release_writes`] is called. While a write is in flight,
+    /// any subset of its sectors may survive a crash.
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{AlignedBuf, OpenMode, Storage};
+    /// use seawal::io::{AlignedBuf, Directory, OpenMode};
     ///
     /// let disk = SimDisk::new(7);
     /// let file = disk.open("a", OpenMode::CreateNew)?;
@@ -35,13 +36,13 @@ impl SimDisk {
         self.state.lock().image.holds = true;
     }
 
-    /// How many durable writes wait.
+    /// The number of durable writes in flight.
     pub fn held_writes(&self) -> usize {
         self.state.lock().image.held.len()
     }
 
-    /// Completes one of the durable writes that wait, counted from 0 in the order in which they were begun. Whether there was
-    /// such a one.
+    /// Completes one durable write in flight, counted from 0 in the order in which they began. Returns
+    /// false if there is no such write.
     pub fn complete_write(&self, nth: usize) -> bool {
         let mut state = self.state.lock();
         let done = state.image.complete(nth);
@@ -49,7 +50,7 @@ impl SimDisk {
         done
     }
 
-    /// Completes all durable writes that wait, the last one first, and lets later ones pass.
+    /// Completes all durable writes in flight, the last one first. Later writes no longer block.
     pub fn release_writes(&self) {
         let mut state = self.state.lock();
         state.image.holds = false;
@@ -61,7 +62,7 @@ impl SimDisk {
 }
 
 impl Image {
-    /// A durable write, as far as there is room.
+    /// Does a durable write, up to the end of the free space.
     pub(super) fn write_through(&mut self, ino: Ino, buf: &[u8], offset: u64, fault: Option<Fault>) -> io::Result<()> {
         let room = self.claim(ino, offset, buf.len() as u64) as usize;
         let fault = if room < buf.len() && fault.is_none() { Some(Fault::NoSpace) } else { fault };
@@ -105,7 +106,7 @@ impl Image {
                 let grown = rng.coin();
                 inode.write_device_partly(buf, offset, || rng.coin(), grown);
                 if buffered {
-                    // The cache shows all of it, as clean pages.
+                    // the page cache shows all of it, as clean pages
                     inode.write_cached(buf, offset, seq);
                     inode.fail_sync();
                 }
@@ -115,8 +116,8 @@ impl Image {
         }
     }
 
-    /// Puts the bytes of a misdirected write into a block of a file that has any, but not where they belong. Where there
-    /// is no such block they are just lost.
+    /// Stores the bytes of a misdirected write in another block, of any file. If there is no other block,
+    /// the bytes are lost.
     pub(super) fn stray(&mut self, ino: Ino, bytes: &[u8], offset: u64) {
         let block = u64::from(self.config.block_bytes);
         let blocks = |(&ino, inode): (&Ino, &Arc<Inode>)| (ino, inode.durable.len.div_ceil(block));
@@ -134,7 +135,7 @@ impl Image {
         }
     }
 
-    /// Begins a durable write that completes later; returns its number.
+    /// Begins a durable write that completes later, and returns its number.
     pub(super) fn hold(&mut self, ino: Ino, buf: &[u8], offset: u64) -> io::Result<u64> {
         if self.claim(ino, offset, buf.len() as u64) < buf.len() as u64 {
             return self.write_through(ino, buf, offset, Some(Fault::NoSpace)).map(|()| 0);
@@ -145,7 +146,7 @@ impl Image {
         Ok(number)
     }
 
-    /// Completes the nth of the durable writes that wait.
+    /// Completes the nth durable write in flight.
     pub(super) fn complete(&mut self, nth: usize) -> bool {
         if nth >= self.held.len() {
             return false;
@@ -154,7 +155,7 @@ impl Image {
         self.write_through(ino, &bytes, offset, None).is_ok()
     }
 
-    /// The disk as a crash finds it: durable writes under way are changes that it may keep or lose.
+    /// The disk at the moment of a crash. Durable writes in flight are pending units.
     pub(super) fn with_held_pending(&self) -> Cow<'_, Image> {
         if self.held.is_empty() {
             return Cow::Borrowed(self);
@@ -168,7 +169,8 @@ impl Image {
     }
 }
 
-/// What a failed sync answers. As on the real disk, an interrupted one is not of the kind that loops retry.
+/// The error of a failed sync. As on the real disk, an interrupted sync does not return the error kind
+/// that loops retry.
 pub(super) fn sync_error(fault: Fault) -> io::Error {
     match fault {
         Fault::NoSpace => no_space(),

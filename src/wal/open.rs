@@ -81,7 +81,7 @@ impl OpenLog {
             block_bytes,
             max_frame_bytes: options.max_frame_bytes,
             max_pending_bytes: options.max_pending_bytes,
-            max_in_flight: options.max_in_flight.map(|most| most.max(1)),
+            max_in_flight: options.max_frames_in_flight.map(|most| most.max(1)),
         };
         let queue = Queue::new(queue_bounds, base, base, usable)?;
         let last_id = store_dir.segments.last().map_or(SegmentId::new(0), |s| s.id);

@@ -110,7 +110,7 @@ impl Modules {
     fn descend(&self, from: &[String], rest: &[String], depth: u32) -> Target {
         let Some((name, after)) = rest.split_first() else { return Target::Module(from.to_vec()) };
         let child = [from, &rest[..1]].concat();
-        if self.0.contains_key(&child) {
+        if self.0.contains_key(&child) && !(after.is_empty() && depth > 0 && self.exports(from, name)) {
             return self.descend(&child, after, depth);
         }
         let from = from.to_vec();
@@ -129,6 +129,15 @@ impl Modules {
             }
         }
         Target::Item(from)
+    }
+
+    /// Whether a module shows an item of this name beside a module of this name (`pub use verify::verify`).
+    fn exports(&self, module: &[String], name: &String) -> bool {
+        let Some(module) = self.0.get(module) else { return false };
+        module.items.contains(name)
+            || module.imports.iter().any(|import| {
+                import.name == *name && import.path.len() > 1 && import.path.ends_with(&[name.clone(), name.clone()])
+            })
     }
 
     /// Everything that a module depends on. An import of a module counts where something is taken from it; a re-export of what lies

@@ -84,8 +84,8 @@ fn code_for_tests_is_left_out() {
 #[test]
 fn paths_lead_to_the_module_that_defines_the_item() {
     let modules = parsed(&[
-        ("s", "mod a; pub mod b; pub use a::A; pub use b::*;"),
-        ("s::a", "mod deep; pub struct A; pub use deep::Deep; fn x() -> super::b::B { Deep }"),
+        ("s", "mod a; pub mod b; pub use a::{A, a}; pub use b::*;"),
+        ("s::a", "mod deep; pub struct A; pub fn a() {} pub use deep::Deep; fn x() -> super::b::B { Deep }"),
         ("s::a::deep", "pub struct Deep; use super::super::b::B; use super::A;"),
         ("s::b", "pub struct B; use crate::{A, a}; fn x() -> a::Deep { self::B; std::fs::read() }"),
         ("tool", "use s::{A, B};"),
@@ -94,6 +94,7 @@ fn paths_lead_to_the_module_that_defines_the_item() {
     let item = |path: &str| Target::Item(names(path));
     assert_eq!(resolve("s::b", "crate::A"), item("s::a"), "through a re-export");
     assert_eq!(resolve("s::b", "a::Deep"), item("s::a::deep"), "through an imported module and a re-export");
+    assert_eq!(resolve("tool", "s::a"), item("s::a"), "a function with its module's name");
     assert_eq!(resolve("tool", "s::B::new"), item("s::b"), "through a glob, from another crate");
     assert_eq!(resolve("s::a::deep", "super::super::b"), Target::Module(names("s::b")));
     assert_eq!(resolve("s::b", "std::fs::read"), Target::Outside(names("std::fs::read"), names("s::b")));

@@ -87,3 +87,41 @@ fn a_copy_of_the_manifest_that_was_left_unfinished_is_written_anew() {
         assert_eq!(state(&open(&disk).0).at(1), [1, 2, 3]);
     }
 }
+
+/// The kernel lists an unlinked file that is still open under its old path, with a suffix.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_removed_snapshot_is_closed_by_the_maintenance_thread_and_by_a_close() {
+    use seawal::kv::{Kv, KvCommand};
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+    use std::time::{Duration, Instant};
+    let dir = tempfile::tempdir().unwrap();
+    let within = dir.path().canonicalize().unwrap();
+    // a file may have two descriptors, one of them for direct I/O
+    let removed_and_open = || {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap();
+        let links = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+        let removed = |path: &PathBuf| path.to_string_lossy().ends_with(".snap (deleted)");
+        links.filter(|path| path.starts_with(&within) && removed(path)).collect::<BTreeSet<_>>().len()
+    };
+    let options = seawal::Options::new().checkpoint_bytes_per_second(None);
+    let engine: seawal::Engine<Kv> = options.open(dir.path()).unwrap();
+    for n in 0..5u8 {
+        engine.execute(KvCommand::put("", [n], [n])).unwrap();
+        engine.checkpoint().unwrap();
+        let files = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name());
+        let snapshots = files.filter(|name| name.to_str().unwrap().ends_with(".snap")).count();
+        assert_eq!(snapshots, usize::from(n + 1).min(2));
+        assert!(removed_and_open() <= 1);
+    }
+    let began = Instant::now();
+    while removed_and_open() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "the maintenance thread closes it");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    engine.execute(KvCommand::put("", "one", "more")).unwrap();
+    engine.checkpoint().unwrap();
+    engine.close().unwrap();
+    assert_eq!(removed_and_open(), 0, "the engine is still there");
+}

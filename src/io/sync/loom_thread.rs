@@ -1,5 +1,7 @@
-//! Threads under loom. Its own `unpark` also wakes a thread that waits for a lock or joins another, which it then takes for a fault
-//! of its own, so parking is made of a lock and a condition here.
+//! Threads under loom, with parking built from a mutex and a condition variable.
+//!
+//! loom's own `unpark` also wakes a thread that waits for a lock or joins another thread, which loom
+//! then reports as a fault of its own.
 
 use crate::io::sync::{Condvar, Mutex};
 pub(crate) use loom::thread::{panicking, yield_now};
@@ -8,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-// recovery is no part of loom's models
+// the loom models do not cover recovery
 pub(crate) use std::thread::scope;
 
 #[derive(Debug, Default)]

@@ -1,9 +1,8 @@
-//! The one place that names the synchronisation primitives.
+//! Synchronization primitives. This is the only module that imports them.
 //!
-//! Everything that locks, counts or parks goes through these names, so that a model checker can
-//! stand in for them: [loom](https://docs.rs/loom) with `--cfg loom`, [shuttle](https://docs.rs/shuttle) with
-//! `--cfg shuttle`. Without these flags they are `parking_lot`'s and the standard library's, and nothing else.
-//! It knows nothing of what is being guarded.
+//! Model checkers replace them: [loom](https://docs.rs/loom) with `--cfg loom`,
+//! [shuttle](https://docs.rs/shuttle) with `--cfg shuttle`. Without these flags they are those of
+//! `parking_lot` and the standard library.
 
 #[cfg(any(loom, shuttle))]
 mod model;
@@ -27,6 +26,6 @@ pub(crate) use std::sync::mpsc;
 pub(crate) use std::thread;
 
 pub(crate) use std::sync::Arc;
-// of no checker: what is set once is only read after an atomic that says so
+// no checker has one; a value that is set once is read only after an atomic flag
 pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::Ordering;

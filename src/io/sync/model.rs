@@ -1,8 +1,7 @@
-//! A model checker's primitives in the shape of `parking_lot`'s, for builds with `--cfg loom` or `--cfg shuttle`.
+//! A model checker's primitives with the interface of `parking_lot`'s (`--cfg loom`, `--cfg shuttle`).
 //!
-//! Time does not pass in a model. A timed wait for a condition never times out, so that a wake-up that is lost
-//! shows as a deadlock and is not made up for by the clock. A timed park is a look at what there is to do now and then, and may
-//! return at any moment.
+//! Time does not pass in a model. A timed wait on a condition never times out, so that a lost wake-up
+//! shows as a deadlock. A timed park is used for polling only, and may return at any moment.
 
 #[cfg(loom)]
 use ::loom as checker;

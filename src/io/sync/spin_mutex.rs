@@ -1,19 +1,19 @@
-//! Locks that are held for less time than it takes to let another thread run.
+//! Locks that are held for less time than a context switch takes.
 //!
-//! Who finds one taken looks again for a while before it does what the lock's own code does: let others run, and then sleep. On a
-//! processor with many threads that are ready, either takes until all of them have had their turn, and whoever holds another lock
-//! meanwhile keeps all who want that from running.
+//! On contention, spin for up to ~20 µs before falling back to parking_lot's yield-then-park. With
+//! many runnable threads, a yield or a park lasts until each of them had its turn. A thread that
+//! yields while it holds another lock makes all waiters of that lock wait as long (a lock convoy).
 
 use crate::io::sync::{RwLock, RwLockWriteGuard};
 use parking_lot::{Mutex, MutexGuard};
 use std::hint::spin_loop;
 
-/// Some twenty microseconds: only an interrupt of the holder takes longer.
-const LOOKS: u32 = 1000;
-/// Fewer: what is done under that lock is the user's.
-const LOOKS_TO_WRITE: u32 = 100;
+/// About 20 µs. The holder needs longer only if it is preempted.
+const SPINS_BEFORE_PARK: u32 = 1000;
+/// About 2 µs, because user code may run under this lock, for any length of time.
+const WRITE_SPINS_BEFORE_PARK: u32 = 100;
 
-/// A mutex under which a few words are changed, or a record is copied.
+/// A mutex for critical sections that change a few words or copy a record.
 pub(crate) struct SpinMutex<T>(Mutex<T>);
 
 impl<T> SpinMutex<T> {
@@ -23,12 +23,12 @@ impl<T> SpinMutex<T> {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.try_lock().unwrap_or_else(|| self.look_again())
+        self.0.try_lock().unwrap_or_else(|| self.lock_contended())
     }
 
     #[cold]
-    fn look_again(&self) -> MutexGuard<'_, T> {
-        for _ in 0..LOOKS {
+    fn lock_contended(&self) -> MutexGuard<'_, T> {
+        for _ in 0..SPINS_BEFORE_PARK {
             if !self.0.is_locked()
                 && let Some(guard) = self.0.try_lock()
             {
@@ -40,10 +40,10 @@ impl<T> SpinMutex<T> {
     }
 }
 
-/// Locks for writing what nobody holds for long.
+/// Locks for writing, and spins before it parks.
 #[inline]
 pub(crate) fn write_spinning<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    for _ in 0..LOOKS_TO_WRITE {
+    for _ in 0..WRITE_SPINS_BEFORE_PARK {
         if !lock.is_locked()
             && let Some(guard) = lock.try_write()
         {

@@ -192,7 +192,7 @@ pub(super) fn find<M: Explorable>(
     } else {
         let mut enough = all;
         enough.truncate(wrong.steps_done + 1);
-        minimised(enough, |kept| explore(&chosen(kept), Telling::Silent, &Limits::none()).is_err())
+        minimized(enough, |kept| explore(&chosen(kept), Telling::Silent, &Limits::none()).is_err())
     };
     let told = explore(&chosen(&fewest), Telling::Told, &Limits::none()).err().unwrap_or(wrong);
     Err(told.into_failure(steps.len(), fewest.len(), Replay { seed, kept: Some(fewest), way }))
@@ -200,7 +200,7 @@ pub(super) fn find<M: Explorable>(
 
 /// Takes away what is not needed for the failure: halves, then quarters, down to single steps (Zeller and Hildebrandt,
 /// "Simplifying and isolating failure-inducing input", TSE 2002).
-pub(super) fn minimised<T: Copy>(mut all: Vec<T>, fails: impl Fn(&[T]) -> bool) -> Vec<T> {
+pub(super) fn minimized<T: Copy>(mut all: Vec<T>, fails: impl Fn(&[T]) -> bool) -> Vec<T> {
     let until = Instant::now() + MINIMISE_FOR;
     let mut chunk = all.len().div_ceil(2);
     while chunk > 0 {

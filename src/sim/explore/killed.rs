@@ -1,4 +1,4 @@
-//! Stores as a kill of the process leaves them, for measuring and testing recovery.
+//! Builds stores as a kill of the process leaves them, to measure and test recovery.
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -8,11 +8,11 @@ use crate::{ExecuteError, Ticket};
 use std::collections::VecDeque;
 use std::path::Path;
 
-/// How many tickets are outstanding while the store is being written.
+/// The number of outstanding tickets while the store is written, which keeps the log's frames full.
 const OUTSTANDING: usize = 4096;
 
-/// Builds a store and leaves it as a kill of the process would: so many records in the log, and so many transactions that
-/// had not ended.
+/// Builds a store and leaves it as a kill of the process would, with a given number of records in the
+/// log and of open transactions.
 ///
 /// ```
 /// use seawal::{Options, kv::{Kv, KvCommand}, sim::explore::KilledStore};
@@ -32,20 +32,21 @@ const OUTSTANDING: usize = 4096;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct KilledStore {
-    /// Transactions of one command each that committed.
+    /// The number of committed transactions, of one command each.
     pub records: u64,
-    /// Transactions that had not ended.
+    /// The number of open transactions, which recovery undoes.
     pub losers: u64,
-    /// How many effects each of those has, to be undone.
+    /// The number of commands in each open transaction.
     pub inverses: u64,
 }
 
 impl KilledStore {
-    /// Builds the store in a directory. `command` gives the n-th command, `loser` the n-th command of a transaction that will not
-    /// end; the latter must not conflict with anything else. All of it survives power loss when this returns.
+    /// Builds the store in a directory. `command` returns the n-th command, and `loser` the n-th command
+    /// of an open transaction, which must not conflict with any other. The store survives power loss when
+    /// this returns.
     ///
     /// # Errors
-    /// Those of the engine; [`Error::InvalidArgument`] if the machine rejects a command.
+    /// The engine's errors, and [`Error::InvalidArgument`] if the machine rejects a command.
     pub fn build<M: StateMachine>(
         &self,
         dir: impl AsRef<Path>,

@@ -1,7 +1,7 @@
 //! Whether a machine keeps the law in the documentation of [`StateMachine`], on random states and commands.
 
 use super::crashes::panic_text;
-use super::failure::{Replay, Wrong, minimised};
+use super::failure::{Replay, Wrong, minimized};
 use super::oracle::digest;
 use super::run::Known;
 use super::{Explore, Failure};
@@ -29,7 +29,7 @@ pub(super) fn check<M: Known>(plan: &Explore<M>, seed: u64) -> Result<(), Box<Fa
     };
     let all: Vec<usize> = (0..walk.len()).collect();
     let Some(what) = broken(&all) else { return Ok(()) };
-    let fewest = minimised(all, |chosen| broken(chosen).is_some());
+    let fewest = minimized(all, |chosen| broken(chosen).is_some());
     let what = broken(&fewest).unwrap_or(what);
     let lines = fewest.iter().filter_map(|at| walk.get(*at)).map(|command| format!("{command:?}")).collect();
     let wrong = Wrong { what: format!("the machine breaks its law: {what}"), lines, steps_done: 0 };

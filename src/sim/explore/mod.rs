@@ -1,19 +1,19 @@
-//! Fuzzing the crash points of a state machine: your own, or the built-in one.
+//! Crash fuzzing for a state machine: your own, or the built-in one.
 //!
-//! [`Explore`] runs a workload on a [`SimDisk`], stops the machine in the middle of every operation of the storage, tries what
-//! a power loss or a kill may leave of what was not synced, recovers, and checks what it finds:
+//! [`Explore`] runs a workload on a [`SimDisk`] and crashes it in the middle of every storage operation.
+//! It recovers from the states that a power loss or a kill can leave of unsynced data, and checks:
 //!
-//! - every acknowledged commit is there, no transaction is there in part, and the state is one that the
-//!   commits went through in their order;
-//! - so is everything that a strict read, a view or a rejection had shown;
-//! - your invariant holds in every state that was recovered or viewed;
-//! - crashes within the recovery, and within the recovery from those, change none of this. Of one in three operations, one of the states
-//!   is recovered with a crash in each operation of the recovery, in two ways that are drawn; one in sixteen of those goes deeper;
-//! - the machine keeps the law in the documentation of [`StateMachine`].
+//! - Every acknowledged commit is present, no transaction is present in part, and the state is one that
+//!   the commits produced in their order.
+//! - Everything that a hardened read, a view or a rejection has shown is still true.
+//! - Your invariant holds in every state that was recovered or viewed.
+//! - Crashes during recovery change none of this. For one in three operations, one state is recovered
+//!   with a crash in each operation of the recovery, in two random ways. One in sixteen of those
+//!   crashes again during the second recovery.
+//! - The machine keeps the law in the documentation of [`StateMachine`].
 //!
-//! It is deterministic: a failure names a [`Replay`], one seed with the steps that matter, which finds it again.
-//!
-//! Everything runs on the calling threads and in simulated time; a state takes some tens of microseconds.
+//! Exploration is deterministic. A failure contains a [`Replay`], the seed and the steps that reproduce
+//! it. Everything runs on the calling threads and in simulated time; a state takes some 10 µs to 100 µs.
 
 mod builtin;
 mod crashes;
@@ -48,7 +48,7 @@ use std::time::{Duration, Instant};
 
 type Invariant<M> = Box<dyn Fn(&M) -> Result<(), String> + Send + Sync>;
 
-/// An exploration of one machine: what it does, what must hold, and how far it goes.
+/// The settings of an exploration: the workload, the invariant, and the limits.
 ///
 /// ```
 /// use seawal::kv::{Kv, KvCommand};
@@ -80,25 +80,25 @@ pub struct Explore<M: StateMachine> {
     disks: Option<Box<dyn Fn(u64) -> SimDisk + Send + Sync>>,
 }
 
-/// How much was explored.
+/// The amount of work that an exploration did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Explored {
-    /// Workloads that were run.
+    /// The number of workloads.
     pub seeds: u64,
-    /// Operations of the storage, in workloads and recoveries, in the middle of which the machine was stopped.
+    /// The number of storage operations, in workloads and recoveries, that were interrupted by a crash.
     pub operations: u64,
-    /// States that a crash left, each of which was recovered and checked.
+    /// The number of states after a crash that were recovered and checked.
     pub states: u64,
-    /// Those among them that a crash within a recovery left.
+    /// The number of those states that a crash during recovery left.
     pub within_recovery: u64,
-    /// Runs in which an operation was made to fail.
+    /// The number of runs in which an operation failed on purpose.
     pub failures: u64,
-    /// What the workloads and the recoveries did, and how often.
+    /// How often the workloads and recoveries did what, by name.
     pub did: BTreeMap<&'static str, u64>,
 }
 
 impl Explored {
-    /// Counts another exploration in.
+    /// Adds the numbers of another exploration.
     pub fn add(&mut self, other: Explored) {
         self.seeds += other.seeds;
         self.operations += other.operations;
@@ -111,7 +111,7 @@ impl Explored {
     }
 }
 
-/// When to stop, shared by the threads.
+/// The limits, shared by the threads.
 pub(crate) struct Limits {
     states: AtomicU64,
     most_states: u64,
@@ -166,38 +166,40 @@ impl<M: Explorable> Explore<M> {
         .options_as_needed()
     }
 
-    /// A workload of single commands: any of them may stand beside any other in a transaction, which may end, or go back to a
-    /// savepoint, after each of them. The invariant must hold whatever commands commit.
+    /// A workload of random commands, combined into random transactions, which may end or return to a
+    /// savepoint after any command. The invariant must hold for any combination of commands.
     pub fn commands(draw: impl Fn(&mut Rng) -> M::Command + Send + Sync + 'static) -> Self {
         Self::new(Source::Commands(Box::new(draw)))
     }
 
-    /// A workload of transactions: all of a transaction's commands are carried out, in their order, or none. Of several open ones the
-    /// commands interleave. One in which a command is rejected is rolled back.
+    /// A workload of random transactions. The commands of a transaction are executed in order, all or
+    /// none; the commands of concurrent transactions interleave. A transaction is rolled back if one of
+    /// its commands is rejected.
     pub fn transactions(draw: impl Fn(&mut Rng) -> Vec<M::Command> + Send + Sync + 'static) -> Self {
         Self::new(Source::Transactions(Box::new(draw)))
     }
 
-    /// A workload of these transactions, each begun once, in this order, up to four of them open at a time. One that loses a lock,
-    /// grows too old or is open when the engine goes is rolled back and does not come again.
+    /// A workload of these transactions, each begun once, in this order, with up to four open at a time.
+    /// A transaction that fails to get a lock, expires, or is open at a crash is rolled back and not
+    /// repeated.
     pub fn workload(transactions: Vec<Vec<M::Command>>) -> Self {
         Self::new(Source::Listed(transactions)).seeds(4)
     }
 
-    /// What must hold of every state that is recovered or viewed.
+    /// The invariant of every state that is recovered or viewed. Default: none.
     pub fn invariant(mut self, invariant: impl Fn(&M) -> Result<(), String> + Send + Sync + 'static) -> Self {
         self.invariant = Box::new(invariant);
         self
     }
 
-    /// Reads of parts of the state for the workload to mix in. Without them it reads all of it.
+    /// Random reads of parts of the state, for the workload. Default: reads of the whole state.
     pub fn looks(mut self, draw: impl Fn(&mut Rng) -> Look<M> + Send + Sync + 'static) -> Self {
         self.looks = Some(Box::new(draw));
         self
     }
 
-    /// Opens the store with these options. Work behind the scenes and waits are the exploration's own affair: what the
-    /// options say about those counts for nothing. By default the segments are as small as they can be.
+    /// The options of the store. Exploration sets background work and time limits itself. Default: the
+    /// smallest possible segments.
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
         self.options_as_needed()
@@ -208,50 +210,54 @@ impl<M: Explorable> Explore<M> {
         self
     }
 
-    /// How many steps a workload has; 60 by default. A list of transactions is played out behind them.
+    /// The number of steps of a workload. A given list of transactions continues after them.
+    /// Default: 60.
     pub fn steps(mut self, steps: usize) -> Self {
         self.steps = steps;
         self
     }
 
-    /// The first seed; 0 by default. Each seed gives another workload on another disk.
+    /// The first seed. Each seed gives another workload on another disk. Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// How many seeds are explored; 1 by default, or as many as [`Explore::states`] or [`Explore::within`] leave time for.
+    /// The number of seeds. Default: 1, or no limit if [`Explore::states`] or [`Explore::within`] sets
+    /// one.
     pub fn seeds(mut self, seeds: u64) -> Self {
         self.seeds = Some(seeds);
         self
     }
 
-    /// Stops after so many states.
+    /// Stops after this number of states. Default: no limit.
     pub fn states(mut self, states: u64) -> Self {
         self.states = Some(states);
         self
     }
 
-    /// Stops after this time, in real time.
+    /// Stops after this much real time. Default: no limit.
     pub fn within(mut self, time: Duration) -> Self {
         self.time = Some(time);
         self
     }
 
-    /// How many threads explore, each another seed; 1 by default.
+    /// The number of threads, each of which explores other seeds. Default: 1.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
     }
 
-    /// Stops the machine in one of so many operations, drawn, and not in all of them: for long workloads.
+    /// Crashes one in this many operations, chosen at random, for long workloads. Default: 1, which is
+    /// every operation.
     pub fn one_in(mut self, operations: u64) -> Self {
         self.one_in = operations.max(1);
         self
     }
 
-    /// The disk that the workload of a seed begins on, in place of an empty one whose kind changes from seed to seed. It must be
-    /// another one at each call, and the same each time. A store on it is gone on with: what opens first is right, and is not to be lost.
+    /// The disk that the workload of a seed begins on. Each call must return a new disk with the same
+    /// content. If it has a store, the state that first opens is taken as correct and must not be lost.
+    /// Default: an empty disk, whose properties depend on the seed.
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk, explore::Explore};
@@ -271,16 +277,16 @@ impl<M: Explorable> Explore<M> {
         self
     }
 
-    /// Lets the disk run full at times, and have space again. A full disk may refuse what needs space; it must still open, and it
-    /// must go on once there is space.
+    /// Lets the disk become full at random times, and have space again later. On a full disk, operations
+    /// that need space may fail, but the store must open, and it must continue once there is space.
     pub fn full_disks(mut self) -> Self {
         self.space = Space::Scarce;
         self
     }
 
-    /// Carries the workload of the first seed out on this disk, once, and crashes nothing: for what you do to the disk yourself.
-    /// A store that is there already is gone on with. Where the disk goes down, by [`Fault::Crash`](super::Fault::Crash) say, the
-    /// run ends, and that is no failure.
+    /// Runs the workload of the first seed once on this disk, without crashes, so that you can crash or
+    /// damage the disk yourself. A store on the disk is continued. If the disk goes down, for example by
+    /// [`Fault::Crash`](super::Fault::Crash), the run ends without a failure.
     ///
     /// ```
     /// use seawal::sim::{SimDisk, explore::Explore};
@@ -295,7 +301,7 @@ impl<M: Explorable> Explore<M> {
     /// ```
     ///
     /// # Errors
-    /// The first thing that is not as promised. It is not made smaller, for the disk is used up.
+    /// The first violation that was found. It is not minimized, because the disk has changed.
     pub fn run_on(&self, disk: &SimDisk) -> Result<Explored, Box<Failure>> {
         let steps = self.draw_steps(self.seed, None);
         let limits = Limits::none();
@@ -306,17 +312,17 @@ impl<M: Explorable> Explore<M> {
         }
     }
 
-    /// Explores every crash. What it finds is deterministic but for limits of time.
+    /// Explores every crash. The result is deterministic, except for time limits.
     ///
     /// # Errors
-    /// The first thing that is not as promised, minimised.
+    /// The first violation that was found, minimized.
     pub fn run(&self) -> Result<Explored, Box<Failure>> {
         self.each_seed(|seed, limits| self.explore_seed(seed, None, limits))
     }
 
-    /// Fails every operation of the storage in turn, once and for ever from then on, with an I/O error, a full disk, a short transfer
-    /// and an interruption; then crashes, recovers and goes on. Checks the same, and that a failure is
-    /// one operation's typed error or a latch with all that is promised of it.
+    /// Fails each storage operation in turn, once and permanently, with an I/O error, a full disk, a short
+    /// transfer and an interruption; then crashes, recovers and continues. Checks the same as
+    /// [`Explore::run`], and that each failure is a typed error of one operation or a latched store.
     ///
     /// ```
     /// use seawal::kv::{Kv, KvCommand};
@@ -333,7 +339,7 @@ impl<M: Explorable> Explore<M> {
         self.each_seed(|seed, limits| self.fail_seed(seed, None, limits))
     }
 
-    /// Runs what a failure named, without limits.
+    /// Reproduces a failure, without limits.
     ///
     /// # Errors
     /// As [`Explore::run`].
@@ -385,7 +391,7 @@ impl<M: Explorable> Explore<M> {
         })
     }
 
-    /// All that one seed decides, from which `kept` are carried out.
+    /// The run of one seed, restricted to the steps in `kept`.
     fn explore_seed(&self, seed: u64, kept: Option<&[usize]>, limits: &Limits) -> Result<Explored, Box<Failure>> {
         law::check(self, seed)?;
         failure::find(
@@ -413,7 +419,7 @@ impl<M: Explorable> Explore<M> {
         )
     }
 
-    /// The steps of a seed, and at least as many as those that are named: further steps change nothing about the earlier ones.
+    /// The steps of a seed, at least as many as are named. More steps do not change the earlier ones.
     fn draw_steps(&self, seed: u64, kept: Option<&[usize]>) -> Vec<Step<M>> {
         let named = match (&self.source, kept) {
             (Source::Listed(_), _) | (_, None) => 0,
@@ -426,7 +432,7 @@ impl<M: Explorable> Explore<M> {
         Drawing { source: &self.source, looks: self.looks.as_ref(), space: self.space, rng }
     }
 
-    /// The disk of a seed: their kinds take turns.
+    /// The disk of a seed. Seeds take turns with the kinds of disks.
     fn disk(&self, seed: u64) -> SimDisk {
         if let Some(disks) = &self.disks {
             return disks(seed);
