@@ -110,7 +110,7 @@ fn latency(_: &mut Criterion) {
     }
     percentiles("latency of the device, 4 KiB writes, one in flight", writes);
     percentiles("latency of sync commits, 8 threads", commits);
-    let groups = engine.stats().log.expect("a log").groups;
+    let groups = engine.stats().log.expect("a log").batch_sizes;
     println!("records a frame: {:.1} on average, {} at the most", groups.mean(), groups.most());
 }
 
@@ -121,7 +121,7 @@ fn segments(_: &mut Criterion) {
         let options = Options::new().segment_bytes(bytes).first_segment_bytes(bytes).checkpoint_log_bytes(1 << 40);
         let engine: Engine<Kv> = options.max_log_bytes(1 << 40).open(place.path()).expect("a store to measure");
         // the spares are made first, so that only what is needed on the way is made on the way
-        while engine.stats().log.expect("a log").spares < 2 {
+        while engine.stats().log.expect("a log").preallocated_segments < 2 {
             std::thread::sleep(Duration::from_millis(10));
         }
         (engine, place)

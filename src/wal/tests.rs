@@ -6,7 +6,7 @@ use crate::ids::Lsn;
 use crate::io::sync::{Arc, Ordering};
 use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath, failing};
 use crate::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use crate::wal::{Background, Log, LogOptions, LogStep};
+use crate::wal::{Background, Log, LogOptions, LogStep, Need};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -242,7 +242,7 @@ fn memory_that_cannot_be_had_to_fill_a_block_does_not_stop_the_log() {
         let disk = SimDisk::new(1);
         let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
         let head = |_| crate::format::bytes::Head::default();
-        let end = log.append_record(b"one", None, head).unwrap().end;
+        let end = log.try_reserve(Need::record(3)).unwrap().unwrap().append(b"one", None, head).unwrap().0.end;
         log.wait(end, crate::wal::Level::Written).unwrap();
         failing::at(nth);
         let refused = log.seal().and_then(|end| log.wait(end, crate::wal::Level::Durable));

@@ -55,7 +55,9 @@ pub(crate) fn state<M: StateMachine>(engine: &Engine<M>) -> M {
 }
 
 pub(crate) fn open_log(disk: &SimDisk, options: LogOptions) -> Result<(Log, LogReport)> {
-    Log::open_on(Arc::new(disk.clone()), options)
+    let log = Log::open_on(Arc::new(disk.clone()), options)?;
+    let report = log.recovery_report().clone();
+    Ok((log, report))
 }
 
 /// The options of the stores that hold a log without an engine.

@@ -29,7 +29,7 @@ pub fn row(percentile: &str) -> String {
 fn opened(dir: &Path, segment_bytes: u64) -> Opened {
     let options = unbounded(Level::Durable).segment_bytes(segment_bytes).first_segment_bytes(segment_bytes);
     let engine: Engine<Kv> = options.open(dir).expect("a store");
-    while engine.stats().log.expect("a log").spares < 2 {
+    while engine.stats().log.expect("a log").preallocated_segments < 2 {
         std::thread::sleep(Duration::from_millis(10));
     }
     Opened(engine)
