@@ -48,12 +48,17 @@
 //!
 //! # Features
 //!
-//! `serde` for machines with derived encodings, `cli` for the `seawal` program. Neither is on by default.
+//! None is on by default.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `serde` | [`machine::SerdeMachine`]: machines whose commands and state derive serde's traits |
+//! | `tracing` | events of recovery, checkpoints and failures |
+//! | `sim` | [`sim`]: the simulated disk, and the exploration of every crash point of a machine |
+//! | `inspect` | [`inspect`]: reading and verifying the files of a store without opening it |
+//! | `salvage` | [`salvage`](mod@salvage): copying what a damaged store still proves into a new one; implies `inspect` |
 #![forbid(unsafe_code)]
-
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // its programs are compiled as a user would write them, which takes serde
 #[cfg(all(doctest, feature = "serde"))]
@@ -64,15 +69,18 @@ mod engine;
 mod error;
 mod events;
 pub mod format;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(test, feature = "inspect"))]
 pub mod inspect;
 pub mod kv;
 pub mod machine;
 mod options;
 mod recovery;
+#[cfg(any(test, feature = "salvage"))]
 pub mod salvage;
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod snapshot;
 pub mod storage;

@@ -30,7 +30,7 @@ export GIT_CEILING_DIRECTORIES=$work CARGO_TARGET_DIR=$work/target
 
 said=$work/said
 # what does not change is not to count towards the time of a run below
-[ -d "$CARGO_TARGET_DIR" ] || cargo test -q --no-run --lib
+[ -d "$CARGO_TARGET_DIR" ] || cargo test -q --no-run -p seawal --lib
 bad=0 tried=0
 
 # The name of the test that failed in $said, with its file, and what it said.

@@ -3,6 +3,8 @@
 //! Everything here opens a store to read, under a shared lock, and writes nothing: not the cut of a torn tail, not the undo.
 //! It works on the store of any machine; only the replay of commands needs the machine itself.
 //!
+//! Requires the feature `inspect`.
+//!
 //! ```
 //! use seawal::inspect::{self, Depth, Soundness};
 //! use seawal::{Engine, kv::Kv};

@@ -378,6 +378,7 @@ fn next_group(scanner: &mut Scanner, total: &mut u64) -> Result<Vec<Chunk>> {
 ///
 /// # Errors
 /// What recovery would answer, were this the only state to begin from.
+#[cfg(any(test, feature = "inspect"))]
 pub(crate) fn rehearse<M: StateMachine>(attached: &Attached, candidate: Candidate) -> Result<M> {
     let (mut report, teller) = (new_report(attached), Teller(None));
     let mut replay = match candidate {

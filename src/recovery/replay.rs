@@ -185,6 +185,7 @@ impl<M: StateMachine> Replay<M> {
     }
 
     /// Replays a single record. Where that fails the state is thrown away.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn one(
         &mut self,
         lsn: Lsn,

@@ -11,6 +11,8 @@
 //! something of it all the same, and the report counts how much. Snapshots with a damaged chunk are never used in part: a part of a
 //! state is not a state that ever was.
 //!
+//! Requires the feature `salvage`.
+//!
 //! ```
 //! use seawal::salvage::{Outcome, Reach, salvage};
 //! use seawal::{Engine, inspect, kv::Kv, storage};

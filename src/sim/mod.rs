@@ -4,6 +4,8 @@
 //! keeps what is durable apart from what is only written, and everything it decides comes from one
 //! seed. It knows nothing of logs and transactions.
 //!
+//! Requires the feature `sim`.
+//!
 //! What it can be made to do:
 //! - **Crash**, at any operation and into any state that unsynced sectors, lengths and names allow: [`SimDisk::crash`],
 //!   [`SimDisk::crash_choices`]. [`SimDisk::record_crash_points`] keeps the disk as it would be for a crash at
@@ -35,7 +37,7 @@ mod write;
 pub use crash::Crash;
 pub use disk::{SimDisk, SimDiskBuilder};
 pub use fault::{Fault, OpKind, Persistence};
-pub use killed::KilledStore;
+pub use killed::{KilledStore, kill};
 
 pub use points::CrashPoint;
 pub use rng::Rng;

@@ -81,6 +81,7 @@ impl Attached {
     }
 
     /// As [`Attached::new`] does to look at a store, but also where that has lost its root: then with what there is to say of it.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn for_salvage(storage: Arc<dyn Storage>) -> Result<(Attached, Option<Error>)> {
         Self::gather(storage, Access::ReadOnly)
     }

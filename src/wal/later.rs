@@ -6,9 +6,11 @@
 
 use super::segments::{CHUNK_BYTES, OpenSegment, zeroed};
 use crate::error::Result;
+use crate::format::Lsn;
+#[cfg(any(test, feature = "salvage"))]
+use crate::format::MIN_BLOCK_BYTES;
 use crate::format::bytes::{are_zero, round_up};
 use crate::format::frame::{self, FrameFault, Place};
-use crate::format::{Lsn, MIN_BLOCK_BYTES};
 use crate::storage::Storage;
 
 /// What lies behind a place where no acceptable frame stands.
@@ -112,6 +114,7 @@ pub(super) fn search(storage: &dyn Storage, segment: &OpenSegment, offset: u64) 
 
 /// The LSN of the first whole frame of a segment behind the one that should stand at `at`, at a multiple of the smallest block
 /// size: only there the first bytes tell a frame from what a record holds, as its writer has seen to.
+#[cfg(any(test, feature = "salvage"))]
 pub(super) fn next_whole(storage: &dyn Storage, segment: &OpenSegment, at: Lsn, limit: Lsn) -> Result<Option<Lsn>> {
     let block = u64::from(segment.header.block_bytes);
     let end = segment.offset_of(limit).min(segment.header.file_bytes);
@@ -133,6 +136,7 @@ pub(super) fn next_whole(storage: &dyn Storage, segment: &OpenSegment, at: Lsn, 
 }
 
 /// Whether a whole frame of that very place stands there. What another can begin inside of is none, and is not read on for it.
+#[cfg(any(test, feature = "salvage"))]
 fn is_whole(storage: &dyn Storage, segment: &OpenSegment, bytes: &[u8], position: u64, place: &Place) -> Result<bool> {
     if !frame::claims_place(bytes, place) {
         return Ok(false);
@@ -153,6 +157,7 @@ fn is_whole(storage: &dyn Storage, segment: &OpenSegment, bytes: &[u8], position
 }
 
 /// All of a buffer from each multiple of the smallest block size on.
+#[cfg(any(test, feature = "salvage"))]
 fn blocks(buf: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::successors(Some(buf), |rest| rest.get(MIN_BLOCK_BYTES as usize..)).take_while(|rest| !rest.is_empty())
 }

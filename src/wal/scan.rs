@@ -31,6 +31,7 @@ pub(crate) struct Chunk {
     segment: SegmentFile,
     /// The version of the machine that wrote them.
     pub(crate) machine_version: u32,
+    #[cfg_attr(not(any(test, feature = "inspect")), expect(dead_code, reason = "only `inspect` shows it"))]
     pub(crate) machine_name: Arc<str>,
 }
 
@@ -234,6 +235,7 @@ impl Scanner {
     }
 
     /// Where it stands.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn position(&self) -> Lsn {
         self.lsn
     }
@@ -245,12 +247,14 @@ impl Scanner {
     }
 
     /// Whether a following segment says where this one ended.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn end_is_recorded(&self) -> bool {
         self.recorded_end(self.at).is_some()
     }
 
     /// Goes on behind damage, for those who gather what is left: at the next whole frame in this segment or, behind its recorded
     /// end, in the next one. `false` where nothing is left. What lies between is for the caller to report.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn skip_damage(&mut self) -> Result<bool> {
         let Some(segment) = self.segments.get(self.at).cloned() else { return Ok(false) };
         let recorded_end = self.recorded_end(self.at);

@@ -5,11 +5,10 @@
 use super::attach::{Attached, SegmentFile};
 use super::root::header_error;
 use crate::error::{Error, Result};
-use crate::format::bytes::round_up;
 use crate::format::frame::{self, FrameFault, Place};
 use crate::format::manifest::Manifest;
-use crate::format::segment::{self, SegmentHeader};
-use crate::format::{Lsn, MAX_BLOCK_BYTES, MachineTag, SegmentId, StoreId};
+use crate::format::segment::SegmentHeader;
+use crate::format::{Lsn, MAX_BLOCK_BYTES, SegmentId};
 use crate::storage::{AlignedBuf, OpenMode, Storage, StorageFile, read_device_full};
 use crate::sync::Arc;
 
@@ -66,12 +65,14 @@ impl OpenSegment {
 
     /// Makes up the header of a segment that has lost it, for those who gather what is left, from its first frame, if that is
     /// whole. Where its predecessor ended and which machine wrote it is not known then.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn from_first_frame(
         storage: &dyn Storage,
         file: &SegmentFile,
-        store: StoreId,
+        store: crate::format::StoreId,
         block_bytes: u32,
     ) -> Result<Option<OpenSegment>> {
+        use crate::format::{MachineTag, bytes::round_up, segment};
         let io = |operation, e| Error::io(operation, storage.path(&file.name), e);
         let handle = storage.open(&file.name, OpenMode::Read).map_err(|e| io("open", e))?;
         let block = u64::from(block_bytes);

@@ -14,6 +14,8 @@
 //! It is deterministic: a failure names a [`Replay`], one seed with the steps that matter, which finds it again.
 //!
 //! Everything runs on the calling threads and in simulated time; a state takes some tens of microseconds.
+//!
+//! Requires the feature `sim`.
 
 mod builtin;
 mod crashes;
