@@ -50,12 +50,17 @@
 //!
 //! # Features
 //!
-//! `serde` for machines with derived encodings, `cli` for the `seawal` program. Neither is on by default.
+//! None is on by default.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `serde` | [`machine::SerdeMachine`]: machines whose commands and state derive serde's traits |
+//! | `tracing` | events of recovery, checkpoints and failures |
+//! | `sim` | [`sim`]: the simulated disk, and the exploration of every crash point of a machine |
+//! | `inspect` | [`inspect`]: reading and verifying the files of a store without opening it |
+//! | `salvage` | [`salvage`](mod@salvage): copying what a damaged store still proves into a new one; implies `inspect` |
 #![forbid(unsafe_code)]
-
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // its programs are compiled as a user would write them, which takes serde
 #[cfg(all(doctest, feature = "serde"))]
@@ -67,10 +72,11 @@ mod engine;
 mod error;
 mod events;
 mod format;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod ids;
+#[cfg(any(test, feature = "inspect"))]
 pub mod inspect;
 pub mod io;
 pub mod kv;
@@ -79,7 +85,9 @@ mod loom_models;
 pub mod machine;
 mod options;
 pub mod recovery;
+#[cfg(any(test, feature = "salvage"))]
 pub mod salvage;
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod snapshot;
 mod store;

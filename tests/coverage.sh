@@ -14,7 +14,7 @@ rm -rf "$profiles"
 export LLVM_PROFILE_FILE="$PWD/$profiles/%p-%m.profraw"
 case "$profiles" in /*) LLVM_PROFILE_FILE="$profiles/%p-%m.profraw" ;; esac
 
-tests="--all-features --lib --test suite --test damage --test processes"
+tests="-p seawal --all-features --lib --test suite --test damage --test processes"
 # shellcheck disable=SC2086 # they are several words
 cargo +nightly test -q $tests --no-run --message-format=json >"$CARGO_TARGET_DIR/built.json"
 # where system calls are counted and made to fail, those that write the counts would be among them

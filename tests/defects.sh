@@ -59,7 +59,7 @@ export GIT_CEILING_DIRECTORIES=$work CARGO_TARGET_DIR=$work/target
 
 output=$work/output
 # Building the dependencies must not count towards the time of the first defect.
-[ -d "$CARGO_TARGET_DIR" ] || cargo test -q --no-run --lib
+[ -d "$CARGO_TARGET_DIR" ] || cargo test -q --no-run -p seawal --lib
 bad=0 tried=0
 
 # Prints the file and name of the test that failed in $output, and its message.
@@ -78,8 +78,8 @@ catches() {
   local status=0
   # Only the run has a time limit: the build takes as long as the machine needs.
   # shellcheck disable=SC2086
-  if cargo test --no-run $1 >"$output" 2>&1; then
-    timeout 300 cargo test $1 >"$output" 2>&1 || status=$?
+  if cargo test -p seawal --no-run $1 >"$output" 2>&1; then
+    timeout 300 cargo test -p seawal $1 >"$output" 2>&1 || status=$?
   else
     status=1
   fi

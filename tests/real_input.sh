@@ -11,7 +11,7 @@ set -euo pipefail
 data=${1:?usage: tests/real_input.sh DATA_DIR [KILLS]}
 kills=${2:-50}
 if [ -z "${SEAWAL_BIN:-}" ]; then
-  cargo build --release --features cli
+  cargo build --release -p seawal-cli
   SEAWAL_BIN=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/seawal
 fi
 work=$(mktemp -d)

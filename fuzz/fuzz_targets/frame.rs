@@ -1,2 +1,3 @@
+//! The target `frame`.
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal::fuzzing::frame(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal_fuzz::frame(data));

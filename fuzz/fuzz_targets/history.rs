@@ -1,2 +1,3 @@
+//! The target `history`.
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal::fuzzing::history(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal_fuzz::history(data));

@@ -1,2 +1,3 @@
+//! The target `manifest`.
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal::fuzzing::manifest(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal_fuzz::manifest(data));

@@ -1,2 +1,3 @@
+//! The target `record`.
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal::fuzzing::record(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal_fuzz::record(data));

@@ -1,2 +1,3 @@
+//! The target `scan`.
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal::fuzzing::scan(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal_fuzz::scan(data));

@@ -1,2 +1,3 @@
+//! The target `script`.
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal::fuzzing::script(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal_fuzz::script(data));

@@ -1,2 +1,3 @@
+//! The target `snapshot`.
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal::fuzzing::snapshot(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal_fuzz::snapshot(data));

@@ -1,2 +1,3 @@
+//! The target `store`.
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal::fuzzing::store(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| seawal_fuzz::store(data));

@@ -330,6 +330,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Ends the engine as a kill of the process would: nothing more is written, nothing is rolled back on disk.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn kill(&self) {
         self.shared().stopping.store(true, crate::io::sync::Ordering::Release);
         self.handle.threads.lock().stop(self.shared());

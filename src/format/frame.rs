@@ -48,7 +48,7 @@ const CHECKSUM_OFFSET: usize = 8;
 const PLACE_OFFSET: usize = 16;
 const LSN_OFFSET: usize = 32;
 const PAYLOAD_BYTES_OFFSET: usize = 48;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(feature = "fuzzing")]
 const PREVIOUS_CHECKSUM_OFFSET: usize = 56;
 const PADDING_BYTES_OFFSET: usize = 60;
 
@@ -253,7 +253,7 @@ pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
 
 /// Makes a frame's checksum right whatever the frame holds, and its predecessor's, where one is given, for what only a
 /// frame that is whole can reach. Returns the checksum.
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(feature = "fuzzing")]
 pub(crate) fn mend(frame: &mut [u8], previous_checksum: Option<u32>) -> Option<u32> {
     if let Some(previous) = previous_checksum {
         Put(frame.get_mut(PREVIOUS_CHECKSUM_OFFSET..)?).u32(previous)?;
@@ -282,6 +282,7 @@ fn stated_place(bytes: &[u8]) -> Option<(StoreId, Epoch, Lsn)> {
 }
 
 /// The epoch that a frame's header states, which nothing has checked yet.
+#[cfg(any(test, feature = "salvage"))]
 pub(crate) fn stated_epoch(bytes: &[u8]) -> Option<Epoch> {
     stated_place(bytes).map(|(_, epoch, _)| epoch)
 }

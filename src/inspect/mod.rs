@@ -3,6 +3,8 @@
 //! Every function here takes a shared lock and writes nothing: it neither cuts a torn tail nor undoes
 //! transactions. It works on the store of any machine; only the replay of commands needs the machine.
 //!
+//! Requires the feature `inspect`.
+//!
 //! ```
 //! use seawal::inspect::{self, Depth, Soundness};
 //! use seawal::{Engine, kv::Kv};

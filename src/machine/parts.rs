@@ -179,17 +179,20 @@ pub(crate) fn read_buffered(source: &mut impl BufRead, buf: &mut [u8]) -> io::Re
 
 /// Takes a stream apart where it is flushed, as a snapshot does.
 #[derive(Debug, Default)]
+#[cfg(any(test, feature = "sim"))]
 pub(crate) struct PartWriter {
     parts: Vec<Vec<u8>>,
     open: bool,
 }
 
+#[cfg(any(test, feature = "sim"))]
 impl PartWriter {
     pub(crate) fn into_parts(self) -> Vec<Vec<u8>> {
         self.parts
     }
 }
 
+#[cfg(any(test, feature = "sim"))]
 impl io::Write for PartWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !bytes.is_empty() && !self.open {

@@ -27,6 +27,7 @@ impl Candidate {
     }
 
     /// Where replay begins.
+    #[cfg(any(test, feature = "inspect"))]
     pub(crate) fn start(&self) -> Lsn {
         match self {
             Candidate::Snapshot(entry) => entry.lsn,

@@ -213,6 +213,7 @@ fn load_base<M: StateMachine>(
 ///
 /// # Errors
 /// Those of a recovery that could begin only here.
+#[cfg(any(test, feature = "inspect"))]
 pub(crate) fn rehearse<M: StateMachine>(store_dir: &StoreDir, candidate: Candidate) -> Result<M> {
     let (mut report, reporter) = (new_report(store_dir), ProgressReporter(None));
     let mut replay = match candidate {

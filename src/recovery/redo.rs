@@ -30,7 +30,7 @@ impl<M: StateMachine> Redo<'_, M> {
         if help == Help::Threads {
             return self.run_with_threads(scanner);
         }
-        let mut groups = Groups::new(&scanner, self);
+        let mut groups = BatchSizes::new(&scanner, self);
         let mut read = 0;
         loop {
             let group = next_group(&mut scanner, &mut read)?;
@@ -46,7 +46,7 @@ impl<M: StateMachine> Redo<'_, M> {
     /// One thread reads, one checks what was read, and the caller decodes and applies a group while the
     /// next one is read.
     fn run_with_threads(self, mut scanner: Scanner) -> Result<ScanEnd> {
-        let mut groups = Groups::new(&scanner, self);
+        let mut groups = BatchSizes::new(&scanner, self);
         let (groups_out, groups_in) = mpsc::sync_channel::<Vec<Chunk>>(1);
         let (used_out, used_in) = mpsc::channel::<Chunk>();
         let (ends_out, ends_in) = mpsc::channel::<Result<ScanEnd>>();
@@ -73,16 +73,16 @@ impl<M: StateMachine> Redo<'_, M> {
 }
 
 /// The replay of one group after the other.
-struct Groups<'a, M: StateMachine> {
+struct BatchSizes<'a, M: StateMachine> {
     redo: Redo<'a, M>,
     storage: Arc<dyn Storage>,
     /// The size of the whole log in bytes, or more.
     total: u64,
 }
 
-impl<'a, M: StateMachine> Groups<'a, M> {
+impl<'a, M: StateMachine> BatchSizes<'a, M> {
     fn new(scanner: &Scanner, redo: Redo<'a, M>) -> Self {
-        Groups { redo, storage: scanner.storage().clone(), total: scanner.bytes_ahead() }
+        BatchSizes { redo, storage: scanner.storage().clone(), total: scanner.bytes_ahead() }
     }
 
     fn replay(&mut self, group: &[Chunk]) -> Result<()> {

@@ -184,6 +184,7 @@ impl<M: StateMachine> Replay<M> {
     }
 
     /// Replays a single record. After an error the state must not be used.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn one(
         &mut self,
         lsn: Lsn,

@@ -14,6 +14,8 @@
 //! [`Reach::Beyond`] applies its complete transactions all the same, and the report counts them. A
 //! snapshot with a damaged chunk is never used in part, because a part of a state never existed.
 //!
+//! Requires the feature `salvage`.
+//!
 //! ```
 //! use seawal::salvage::{Outcome, Reach, salvage};
 //! use seawal::{Engine, inspect, io, kv::Kv};

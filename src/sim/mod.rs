@@ -4,6 +4,8 @@
 //! tracks which bytes are durable and which are only written. All of its decisions come from one seed,
 //! so a run can be repeated exactly. [`explore`] uses it to crash a whole store at every operation.
 //!
+//! Requires the feature `sim`.
+//!
 //! A simulated disk can do the following:
 //! - **Crash** at any operation, into any state that unsynced sectors, lengths and names allow
 //!   ([`SimDisk::crash`], [`SimDisk::crash_choices`]). [`SimDisk::record_crash_points`] runs a workload

@@ -379,6 +379,7 @@ impl Log {
     }
 
     /// Ends the log as a kill of the process would: nothing more is written.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn kill(&self) {
         self.inner.closed.store(true, Ordering::Release);
         self.inner.commit.latch(Error::Closed);

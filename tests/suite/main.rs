@@ -4,10 +4,6 @@
 
 mod blocks;
 mod checkpoints;
-#[cfg(feature = "cli")]
-mod cli;
-#[cfg(feature = "cli")]
-mod cli_bench;
 mod common;
 mod determinism;
 mod digests;

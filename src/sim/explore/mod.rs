@@ -30,7 +30,7 @@ mod tests;
 mod work;
 
 pub use failure::{Failure, Replay};
-pub use killed::KilledStore;
+pub use killed::{KilledStore, kill};
 pub use run::Explorable;
 pub use work::Look;
 

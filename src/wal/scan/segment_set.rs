@@ -67,6 +67,7 @@ impl OpenSegment {
 
     /// For salvage: opens a segment that has lost its header, and derives a header from its first
     /// frame if that is whole. Where its predecessor ended and which machine wrote it stays unknown.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn from_first_frame(
         storage: &dyn Storage,
         file: &SegmentFile,

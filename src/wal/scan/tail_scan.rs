@@ -5,6 +5,7 @@
 //! on. The decision is made in [`evidence`](crate::wal::scan::evidence).
 
 use crate::error::Result;
+#[cfg(any(test, feature = "salvage"))]
 use crate::format::MIN_BLOCK_BYTES;
 use crate::format::bytes::{are_zero, round_up};
 use crate::format::frame::{self, FrameFault, Place};
@@ -125,6 +126,7 @@ pub(super) fn search(segment: &OpenSegment, offset: u64) -> Result<TailFindings>
 
 /// The LSN of the first whole frame past `at`. It searches every multiple of the smallest block size:
 /// only there do the first bytes distinguish a frame from a record's content.
+#[cfg(any(test, feature = "salvage"))]
 pub(super) fn next_whole(segment: &OpenSegment, at: Lsn, limit: Lsn) -> Result<Option<Lsn>> {
     let block = u64::from(segment.header.block_bytes);
     let end = segment.offset_of(limit).min(segment.header.file_bytes);
@@ -147,6 +149,7 @@ pub(super) fn next_whole(segment: &OpenSegment, at: Lsn, limit: Lsn) -> Result<O
 
 /// Whether `bytes` begins a whole frame of that place. It reads the rest of a frame that is longer
 /// than `bytes`, unless another frame can begin inside it.
+#[cfg(any(test, feature = "salvage"))]
 fn is_whole(segment: &OpenSegment, bytes: &[u8], position: u64, place: &Place) -> Result<bool> {
     if !frame::claims_place(bytes, place) {
         return Ok(false);
@@ -167,6 +170,7 @@ fn is_whole(segment: &OpenSegment, bytes: &[u8], position: u64, place: &Place) -
 }
 
 /// The rest of the buffer from each multiple of the smallest block size on.
+#[cfg(any(test, feature = "salvage"))]
 fn blocks(buf: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::successors(Some(buf), |rest| rest.get(MIN_BLOCK_BYTES as usize..)).take_while(|rest| !rest.is_empty())
 }

@@ -1,0 +1,170 @@
+//! The `seawal` program: key-value stores from a shell.
+//!
+//! Each file holds one group of commands. Commands that only read open the store read-only and
+//! write nothing. An error is one sentence on the standard error and an exit status. No content of
+//! a directory makes the program panic.
+//!
+//! The library target exists for the fuzz targets and carries no promise of stability.
+
+mod bench;
+mod demo;
+mod entries;
+mod failure;
+mod files;
+mod load;
+#[doc(hidden)]
+pub mod script;
+mod torture;
+mod upkeep;
+
+use clap::{Args, Parser, Subcommand};
+use failure::{Failure, STATUSES, Status};
+use seawal::Options;
+use seawal::RecoveryPolicy;
+use seawal::Result as StoreResult;
+use seawal::io::Create;
+use seawal::kv::Kv;
+use seawal::{Engine, RecoveryReport};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Works with ordered key-value stores that a write-ahead log makes durable.
+#[derive(Debug, Parser)]
+#[command(name = "seawal", version, after_help = STATUSES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Load(load::Load),
+    Dump(entries::Dump),
+    Get(entries::Get),
+    Put(entries::Put),
+    Del(entries::Del),
+    Scan(entries::Scan),
+    Stat(upkeep::Stat),
+    Checkpoint(upkeep::Checkpoint),
+    Backup(upkeep::Backup),
+    Inspect(files::Inspect),
+    Verify(files::Verify),
+    Salvage(upkeep::Salvage),
+    Bench(bench::Bench),
+    Demo(demo::Demo),
+    Torture(torture::Torture),
+    #[command(hide = true)]
+    DemoWorker(demo::Worker),
+    #[command(hide = true)]
+    DemoSweeper(demo::Sweeper),
+}
+
+/// The store that a command works on.
+#[derive(Debug, Args)]
+struct Dir {
+    /// The store's directory.
+    #[arg(long = "dir", value_name = "DIR")]
+    path: PathBuf,
+}
+
+impl Dir {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the store read-only. Nothing is written.
+    fn open_to_read(&self) -> StoreResult<(Engine<Kv>, RecoveryReport)> {
+        let store: Engine<Kv> = Options::new().recovery(RecoveryPolicy::ReadOnly).open(&self.path)?;
+        let report = store.recovery_report().clone();
+        Ok((store, report))
+    }
+
+    fn open_to_write(&self, create: Create) -> StoreResult<Engine<Kv>> {
+        Options::new().create(create).open(&self.path)
+    }
+}
+
+/// The table that a command works on.
+#[derive(Debug, Args)]
+struct InTable {
+    /// The name of the table. The default table has no name.
+    #[arg(long, value_name = "TABLE", default_value = Kv::DEFAULT_TABLE, hide_default_value = true)]
+    table: OsString,
+}
+
+impl InTable {
+    fn name(&self) -> Result<String, Failure> {
+        String::from_utf8(plain("the table's name", &self.table)?)
+            .map_err(|_| Failure::new(Status::Usage, "the table's name is not UTF-8"))
+    }
+}
+
+/// The bytes of an argument, its escapes replaced.
+fn plain(what: &str, argument: &OsString) -> Result<Vec<u8>, Failure> {
+    script::unescape(argument.as_bytes()).map_err(|reason| Failure::new(Status::Usage, format!("{what}: {reason}")))
+}
+
+/// Runs the program with the arguments of its process. It never panics.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            let status = if usage.use_stderr() { Status::Usage as u8 } else { 0 };
+            // the output is closed; there is no other place to report that
+            let _ = usage.print();
+            return ExitCode::from(status);
+        }
+    };
+    // a panic is reported like any other error, in one sentence
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(&cli.command))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(Failure::new(Status::Other, format!("internal error, please report it: {text}")))
+    });
+    match outcome {
+        Ok(()) | Err(Failure::Quiet) => ExitCode::SUCCESS,
+        Err(Failure::Shown(status)) => ExitCode::from(status as u8),
+        Err(Failure::Reported { status, text }) => {
+            let _ = writeln!(io::stderr(), "seawal: {text}");
+            ExitCode::from(status as u8)
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Load(load) => load.run(),
+        Command::Dump(dump) => dump.run(),
+        Command::Get(get) => get.run(),
+        Command::Put(put) => put.run(),
+        Command::Del(del) => del.run(),
+        Command::Scan(scan) => scan.run(),
+        Command::Stat(stat) => stat.run(),
+        Command::Checkpoint(checkpoint) => checkpoint.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Inspect(inspect) => inspect.run(),
+        Command::Verify(verify) => verify.run(),
+        Command::Salvage(salvage) => salvage.run(),
+        Command::Bench(bench) => bench.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::Torture(torture) => torture.run(),
+        Command::DemoWorker(worker) => worker.run(),
+        Command::DemoSweeper(sweeper) => sweeper.run(),
+    }
+}
+
+/// The standard output, buffered.
+fn output() -> io::BufWriter<io::StdoutLock<'static>> {
+    io::BufWriter::with_capacity(64 << 10, io::stdout().lock())
+}
+
+/// Prints one line on the standard output.
+fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
+    let mut out = output();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Failure::output)
+}

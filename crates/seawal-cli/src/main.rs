@@ -1,0 +1,5 @@
+//! The `seawal` program.
+
+fn main() -> std::process::ExitCode {
+    seawal_cli::main()
+}

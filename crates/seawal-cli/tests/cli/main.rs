@@ -1,0 +1,5 @@
+//! The program, run as a shell runs it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
+
+mod bench;
+mod program;
