@@ -83,7 +83,7 @@ impl Inner {
             }
             let (frames, needed, due) = {
                 let queue = self.commit.queue.lock();
-                (queue.frames, queue.needs_watermark() || queue.is_busy(), queue.due.map(|(time, _)| time))
+                (queue.frames_taken, queue.needs_watermark() || queue.is_busy(), queue.due.map(|(time, _)| time))
             };
             if needed && frames == frames_before && matches!(self.write_watermark(), Ok(true)) {
                 continue;

@@ -311,8 +311,8 @@ impl Log {
             segment_bytes: self.segment_bytes(),
             preallocated_segments: queue.spares().len(),
             preallocated_bytes: queue.preallocated_bytes(),
-            frames: queue.frames,
-            records: queue.records,
+            frames: queue.frames_taken,
+            records: queue.records(),
             batch_sizes: queue.groups.clone(),
             direct_writes: commit.direct_writes.load(Ordering::Relaxed),
             syncs: commit.syncs.load(Ordering::Relaxed),
@@ -469,7 +469,7 @@ impl Log {
     /// How many records were appended since the log was opened, and the position behind them.
     pub(crate) fn appended(&self) -> (u64, Lsn) {
         let queue = self.inner.commit.queue.lock();
-        (queue.records, queue.next_frame_start())
+        (queue.records(), queue.next_frame_start())
     }
 
     /// Where this open began to write.

@@ -22,6 +22,7 @@
 mod batch_sizes;
 mod device_latency;
 mod flusher;
+mod frame_builder;
 mod group_commit;
 mod in_flight;
 mod log;
@@ -29,6 +30,7 @@ mod open;
 mod queue;
 mod reader_holds;
 mod reservation;
+mod room;
 pub(crate) mod scan;
 mod segment_pool;
 mod segment_writer;

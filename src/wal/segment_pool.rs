@@ -136,7 +136,7 @@ impl SegmentPool {
             if !needed(&mut queue) {
                 return Ok(false);
             }
-            queue.segment_bytes
+            queue.segment_bytes()
         };
         let spare = self.make(self.next_bytes(current, bytes), pace)?;
         commit.queue.lock().add_spare(spare);
@@ -273,7 +273,7 @@ impl SegmentPool {
         };
         let (kept, current) = {
             let queue = commit.queue.lock();
-            (queue.spares().len().saturating_add(recycled), queue.segment_bytes)
+            (queue.spares().len().saturating_add(recycled), queue.segment_bytes())
         };
         let right_size = segment.file_bytes >= current.min(self.bounds.segment_bytes);
         if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {

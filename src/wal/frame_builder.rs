@@ -1,0 +1,344 @@
+//! The frame that records are appended to, and the sealed frames that wait for a leader.
+//!
+//! LSNs are handed out here: in order and contiguous within an open, across segments too. A frame that is or may be made durable
+//! ends on a block boundary. One that is only written ends where its payload does, and the next frame goes on in the same block.
+//!
+//! While the forming frame holds a record, the memory of the next frame is in the pool: taking a frame off cannot fail.
+
+use crate::error::{Error, Result};
+use crate::format::bytes::{Head, round_up};
+use crate::format::frame::{self, FrameKind, HEADER_BYTES};
+use crate::ids::Lsn;
+use crate::io::AlignedBuf;
+use crate::store::open_dir::Spare;
+use crate::wal::Level;
+use crate::wal::room::Room;
+use std::collections::VecDeque;
+
+/// Number of buffers kept for reuse, and the capacity above which one is freed instead. Together they bound the pool to 16 MiB.
+const POOLED_BUFFERS: usize = 4;
+const POOLED_BUFFER_BYTES: usize = 4 << 20;
+/// Initial capacity of a buffer: the largest that comes from the heap and not from a map of its own.
+const NEW_BUFFER_BYTES: usize = 64 << 10;
+
+/// A frame that records are still added to, or that waits for its leader.
+pub(super) struct Forming {
+    pub(super) kind: FrameKind,
+    pub(super) buf: AlignedBuf,
+    pub(super) start: Lsn,
+    pub(super) records: u32,
+    /// The frame is the first of a new segment, which this preallocated segment becomes.
+    pub(super) enters: Option<Spare>,
+    /// Its end is padded to a multiple of this: a block, unless the frame is only written.
+    align: u32,
+}
+
+impl Forming {
+    fn payload_bytes(&self) -> u64 {
+        (self.buf.len() as u64).saturating_sub(HEADER_BYTES as u64)
+    }
+
+    /// The position behind it.
+    pub(super) fn end(&self) -> Lsn {
+        frame::end_of(self.start, self.payload_bytes(), self.align)
+    }
+
+    pub(super) fn holds_something(&self) -> bool {
+        self.records > 0 || self.kind == FrameKind::Watermark
+    }
+}
+
+fn out_of_memory(error: std::io::Error) -> Error {
+    Error::Full { what: "a frame in memory", source: Some(std::sync::Arc::new(error)) }
+}
+
+fn new_buffer() -> Result<AlignedBuf> {
+    AlignedBuf::with_capacity(NEW_BUFFER_BYTES).map_err(out_of_memory)
+}
+
+fn fresh_buffer(pool: &mut Vec<AlignedBuf>) -> Result<AlignedBuf> {
+    let mut buf = pool.pop().map_or_else(new_buffer, Ok)?;
+    buf.clear();
+    buf.resize(HEADER_BYTES).map_err(out_of_memory)?;
+    Ok(buf)
+}
+
+/// Builds frames out of records.
+pub(super) struct FrameBuilder {
+    block_bytes: u32,
+    max_frame_bytes: u64,
+    forming: Forming,
+    sealed: VecDeque<Forming>,
+    /// Payload of the sealed frames.
+    sealed_bytes: u64,
+    /// Where the segment of the forming frame starts, and the LSN behind what it can hold.
+    segment_start: Lsn,
+    segment_end: Lsn,
+    /// Size of the segment that rotation went to last, so that the next is at least as large.
+    segment_bytes: u64,
+    /// Records appended.
+    records: u64,
+    /// Buffers for the next frames.
+    pool: Vec<AlignedBuf>,
+}
+
+impl FrameBuilder {
+    /// The next frame starts at `start`, in a segment that holds everything below `segment_end`.
+    pub(super) fn new(block_bytes: u32, max_frame_bytes: u64, start: Lsn, segment_end: Lsn) -> Result<FrameBuilder> {
+        let mut pool = Vec::new();
+        let buf = fresh_buffer(&mut pool)?;
+        let kind = FrameKind::Records;
+        Ok(FrameBuilder {
+            block_bytes,
+            max_frame_bytes,
+            forming: Forming { kind, buf, start, records: 0, enters: None, align: block_bytes },
+            sealed: VecDeque::new(),
+            sealed_bytes: 0,
+            segment_start: start,
+            segment_end,
+            segment_bytes: 0,
+            records: 0,
+            pool,
+        })
+    }
+
+    pub(super) fn forming(&self) -> &Forming {
+        &self.forming
+    }
+
+    /// Whether a record or a watermark waits for a leader.
+    pub(super) fn holds_something(&self) -> bool {
+        self.has_sealed() || self.forming.holds_something()
+    }
+
+    pub(super) fn has_sealed(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
+    /// Number of records appended.
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Size of the segment that rotation went to last, in bytes.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Goes on in the first segment of this open, which starts at `base` and holds so many bytes.
+    pub(super) fn enter_first(&mut self, base: Lsn, capacity: u64) {
+        debug_assert!(!self.holds_something(), "records were placed before the first segment was there");
+        self.segment_start = base;
+        self.segment_end = base.plus(capacity);
+    }
+
+    /// How many bytes of the current segment are taken, and how many it has.
+    pub(super) fn filled(&self) -> (u64, u64) {
+        (self.forming.start.since(self.segment_start), self.segment_end.since(self.segment_start))
+    }
+
+    /// The place behind everything appended, if no more is: a frame boundary only if nothing is forming.
+    pub(super) fn next_frame_start(&self) -> Lsn {
+        if self.forming.holds_something() { self.forming.end() } else { self.forming.start }
+    }
+
+    /// Bytes that the forming and the sealed frames hold in memory.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        self.sealed_bytes.saturating_add(self.forming.payload_bytes())
+    }
+
+    /// Whether a frame goes into the current segment, even if a watermark slips in before it, or one that fills up a block.
+    pub(super) fn fits_segment(&self, frame: u64) -> bool {
+        let block = u64::from(self.block_bytes);
+        self.block_boundary(self.next_frame_start()).plus(frame).plus(block) <= self.segment_end
+    }
+
+    /// The first block boundary that is not before a position.
+    fn block_boundary(&self, lsn: Lsn) -> Lsn {
+        Lsn::new(round_up(lsn.get(), u64::from(self.block_bytes)))
+    }
+
+    /// The position behind everything appended, within a frame.
+    pub(super) fn appended_end(&self) -> Lsn {
+        if self.forming.holds_something() {
+            self.forming.start.plus(self.forming.buf.len() as u64)
+        } else {
+            self.forming.start
+        }
+    }
+
+    /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the LSN behind it.
+    ///
+    /// Room was ensured by [`Room::check`] or a promise; without it this takes what there is.
+    pub(super) fn append(
+        &mut self,
+        room: &mut Room,
+        body: &[u8],
+        head: impl FnOnce(Lsn) -> Head,
+    ) -> Result<(Lsn, Lsn)> {
+        let bound = frame::record_bytes((body.len() as u64).saturating_add(Head::CAPACITY as u64));
+        self.place(room, bound)?;
+        let lsn = self.forming.start.plus(self.forming.buf.len() as u64);
+        let head = head(lsn);
+        let len = head.as_slice().len().saturating_add(body.len());
+        let mut prefix = Head::default();
+        prefix.varint(len as u64);
+        let prefix = prefix.as_slice();
+        // the next frame gets its memory before this one holds a record, so that taking this one off cannot fail
+        if self.pool.is_empty() {
+            self.pool.push(new_buffer()?);
+        }
+        let before = self.forming.buf.len();
+        debug_assert!(self.forming.kind == FrameKind::Records, "a record goes into a frame without records");
+        let needed = before.saturating_add(prefix.len()).saturating_add(len);
+        self.forming.buf.reserve(needed).map_err(out_of_memory)?;
+        for part in [prefix, head.as_slice(), body] {
+            self.forming.buf.extend_from_slice(part).map_err(out_of_memory)?;
+        }
+        self.forming.records = self.forming.records.saturating_add(1);
+        self.records = self.records.saturating_add(1);
+        let end = self.forming.start.plus(self.forming.buf.len() as u64);
+        debug_assert!(
+            end > lsn && self.forming.end() <= self.segment_end,
+            "the record at {lsn} does not fit its segment"
+        );
+        Ok((lsn, end))
+    }
+
+    /// Makes the forming frame one that a record of so many bytes fits in.
+    fn place(&mut self, room: &mut Room, entry_bytes: u64) -> Result<()> {
+        let block = self.block_bytes;
+        if self.forming.holds_something() {
+            let with = self.forming.payload_bytes().saturating_add(entry_bytes);
+            let end = frame::end_of(self.forming.start, with, block);
+            let fits = end.since(self.forming.start) <= self.max_frame_bytes && end <= self.segment_end;
+            if fits && self.forming.records < u32::MAX {
+                return Ok(());
+            }
+            self.seal()?;
+        }
+        if frame::end_of(self.forming.start, entry_bytes, block) <= self.segment_end {
+            return Ok(());
+        }
+        let alone = frame::frame_bytes(entry_bytes, block);
+        // a segment ends on a block boundary, as its successor begins on one
+        self.fill_block()?;
+        let segment = room.take(alone).ok_or(Error::Full { what: "the next segment", source: None })?;
+        self.segment_start = self.forming.start;
+        self.segment_end = self.forming.start.plus(room.capacity_of(&segment));
+        self.segment_bytes = segment.file_bytes;
+        self.forming.enters = Some(segment);
+        Ok(())
+    }
+
+    /// Ends the forming frame; the next record starts another, on a block boundary. Does nothing if there is nothing to end and that is
+    /// so already.
+    pub(super) fn seal(&mut self) -> Result<()> {
+        if !self.forming.holds_something() {
+            return self.fill_block();
+        }
+        self.seal_as(self.forming.kind).map(|_| ())
+    }
+
+    /// Seals the forming frame as one of this kind. Returns its end.
+    fn seal_as(&mut self, kind: FrameKind) -> Result<Lsn> {
+        let frame = self.replace_forming(kind, self.block_bytes)?;
+        let end = frame.end();
+        self.sealed_bytes = self.sealed_bytes.saturating_add(frame.payload_bytes());
+        self.sealed.push_back(frame);
+        Ok(end)
+    }
+
+    /// Seals a frame that carries a watermark: the forming one, or one without records. Returns its end; `None` where the segment
+    /// has no room for it.
+    pub(super) fn seal_watermark(&mut self) -> Result<Option<Lsn>> {
+        if self.forming.holds_something() {
+            return self.seal_as(self.forming.kind).map(Some);
+        }
+        if frame::end_of(self.forming.start, 0, self.block_bytes) > self.segment_end {
+            return Ok(None);
+        }
+        self.seal_as(FrameKind::Watermark).map(Some)
+    }
+
+    /// Ends a block that the last frame has left open, by a frame without records. Nothing is forming.
+    fn fill_block(&mut self) -> Result<()> {
+        if self.in_block() {
+            self.seal_as(FrameKind::Watermark)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the forming frame starts inside a block.
+    fn in_block(&self) -> bool {
+        self.block_boundary(self.forming.start) != self.forming.start
+    }
+
+    /// Takes the forming frame off, as a frame of this kind, padded to `align`. On an error nothing has changed.
+    fn replace_forming(&mut self, kind: FrameKind, align: u32) -> Result<Forming> {
+        let buf = fresh_buffer(&mut self.pool)?;
+        self.forming.kind = kind;
+        self.forming.align = align;
+        let start = self.forming.end();
+        debug_assert!(start > self.forming.start, "a frame takes no room");
+        debug_assert!(start <= self.segment_end, "a frame ends at {start}, behind its segment");
+        let align = self.block_bytes;
+        let next = Forming { kind: FrameKind::Records, buf, start, records: 0, enters: None, align };
+        Ok(std::mem::replace(&mut self.forming, next))
+    }
+
+    /// The start of the first frame that no leader has taken.
+    pub(super) fn untaken_start(&self) -> Lsn {
+        self.sealed.front().map_or(self.forming.start, |frame| frame.start)
+    }
+
+    /// Takes off the next frame, and says how durable it is to be written by what `level_from` answers for its start. `None` where
+    /// there is none.
+    pub(super) fn take(&mut self, level_from: impl Fn(Lsn) -> Level) -> Result<Option<(Forming, Level)>> {
+        if let Some(frame) = self.sealed.pop_front() {
+            debug_assert!(
+                self.sealed_bytes >= frame.payload_bytes(),
+                "sealed frames hold less than they are counted for"
+            );
+            self.sealed_bytes = self.sealed_bytes.saturating_sub(frame.payload_bytes());
+            let level = level_from(frame.start);
+            return Ok(Some((frame, level)));
+        }
+        if self.forming.holds_something() {
+            let level = level_from(self.forming.start);
+            let align = match level {
+                Level::Durable => self.block_bytes,
+                Level::Written => frame::ALIGN_BYTES,
+            };
+            return Ok(Some((self.replace_forming(self.forming.kind, align)?, level)));
+        }
+        // what was written last ends inside a block, and no later write may share that with what is durable
+        if self.in_block() {
+            return Ok(Some((self.replace_forming(FrameKind::Watermark, self.block_bytes)?, Level::Durable)));
+        }
+        Ok(None)
+    }
+
+    /// Returns a frame's memory to the pool.
+    pub(super) fn recycle(&mut self, buf: AlignedBuf) {
+        if self.pool.len() < POOLED_BUFFERS && buf.capacity() <= POOLED_BUFFER_BYTES {
+            self.pool.push(buf);
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_few_frames_is_kept_and_of_a_very_large_one_none() {
+        let mut frames = FrameBuilder::new(4096, 1 << 20, Lsn::new(4096), Lsn::new(1 << 20)).unwrap();
+        frames.recycle(AlignedBuf::with_capacity(POOLED_BUFFER_BYTES + 1).unwrap());
+        assert!(frames.pool.is_empty());
+        for _ in 0..POOLED_BUFFERS + 1 {
+            frames.recycle(AlignedBuf::with_capacity(POOLED_BUFFER_BYTES).unwrap());
+        }
+        assert_eq!(frames.pool.len(), POOLED_BUFFERS);
+    }
+}

@@ -1,0 +1,92 @@
+//! The room for records beyond the current segment: preallocated segments, what of them is promised, and the reserve.
+//!
+//! An ordinary record never takes the last preallocated segments: together they hold what open transactions were promised for
+//! their rollback, and one is left for the next open.
+
+use crate::store::open_dir::Spare;
+use crate::wal::queue::Shortage;
+
+/// Room that must be left in preallocated segments beyond what is promised, in bytes: it lets a full disk be opened again.
+const RESERVE_BYTES: u64 = 64 << 10;
+
+/// Preallocated segments, and the bytes of them that are promised.
+pub(super) struct Room {
+    block_bytes: u32,
+    segments: Vec<Spare>,
+    /// Bytes promised to the rollback of open transactions.
+    promised: u64,
+}
+
+impl Room {
+    pub(super) fn new(block_bytes: u32, segments: Vec<Spare>) -> Room {
+        Room { block_bytes, segments, promised: 0 }
+    }
+
+    pub(super) fn segments(&self) -> &[Spare] {
+        &self.segments
+    }
+
+    /// What a preallocated segment holds behind its header, in bytes.
+    pub(super) fn capacity_of(&self, segment: &Spare) -> u64 {
+        segment.file_bytes.saturating_sub(u64::from(self.block_bytes))
+    }
+
+    fn capacity(&self) -> u64 {
+        self.segments.iter().map(|s| self.capacity_of(s)).fold(0, u64::saturating_add)
+    }
+
+    /// The size of all preallocated segment files, in bytes.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)
+    }
+
+    pub(super) fn add(&mut self, segment: Spare) {
+        debug_assert!(self.segments.iter().all(|s| s.name != segment.name), "{} is added twice", segment.name);
+        self.segments.push(segment);
+    }
+
+    /// Takes a preallocated segment that holds at least `bytes` behind its header.
+    pub(super) fn take(&mut self, bytes: u64) -> Option<Spare> {
+        // the smallest that serves: the others may hold what was promised
+        let serving = self.segments.iter().enumerate().filter(|(_, s)| self.capacity_of(s) >= bytes);
+        let (at, _) = serving.min_by_key(|(_, s)| s.file_bytes)?;
+        Some(self.segments.remove(at))
+    }
+
+    /// Whether a preallocated segment holds a frame of so many bytes, be it in the reserve.
+    pub(super) fn holds(&self, frame_bytes: u64) -> bool {
+        self.segments.iter().any(|s| self.capacity_of(s) >= frame_bytes)
+    }
+
+    /// Whether an ordinary frame may be placed: in the current segment, where it fits that, or in a preallocated one.
+    pub(super) fn check(&self, frame_bytes: u64, fits_current: bool) -> Result<(), Shortage> {
+        let floor = self.promised.saturating_add(RESERVE_BYTES);
+        let capacity = self.capacity();
+        let may_take = |s: &Spare| {
+            let own = self.capacity_of(s);
+            own >= frame_bytes && capacity.saturating_sub(own) >= floor
+        };
+        if capacity >= floor && (fits_current || self.segments.iter().any(may_take)) {
+            return Ok(());
+        }
+        Err(Shortage::Spare { bytes: floor.max(frame_bytes) })
+    }
+
+    /// Sets room aside for records that must not fail for lack of it: the rollback of an open transaction.
+    pub(super) fn promise(&mut self, bytes: u64) -> Result<(), Shortage> {
+        let total = self.promised.saturating_add(bytes);
+        let floor = total.saturating_add(RESERVE_BYTES);
+        if self.capacity() < floor {
+            return Err(Shortage::Spare { bytes: floor });
+        }
+        debug_assert!(total >= self.promised, "a promise lowers what is promised");
+        self.promised = total;
+        Ok(())
+    }
+
+    /// Gives promised room back.
+    pub(super) fn release(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.promised, "{bytes} bytes are given back of {} that are promised", self.promised);
+        self.promised = self.promised.saturating_sub(bytes);
+    }
+}
