@@ -107,5 +107,5 @@ fn a_manifest_whose_log_starts_behind_all_that_its_segment_can_hold_is_refused()
     open(&starting_at(capacity_end)).unwrap();
     let error = open(&starting_at(capacity_end + 4096)).map(|_| ()).unwrap_err();
     let Error::Corrupt { path, reason, .. } = &error else { panic!("{error:?}") };
-    assert!(path.ends_with(segment) && reason.contains("behind all that this segment can hold"), "{error:?}");
+    assert!(path.ends_with(segment) && reason.contains("log_start lies past the end of its segment"), "{error:?}");
 }
