@@ -161,7 +161,7 @@ fn reopened(disk: &SimDisk, machine: &MachineTag, is_whole: bool) {
 
 /// Whether a number was so high already that the next is none.
 fn is_at_the_end_of_numbers(error: &Error) -> bool {
-    error.to_string().contains("fields do not add up")
+    error.to_string().ends_with("is impossible")
 }
 
 /// Snapshot files, each on its own.
