@@ -1,4 +1,4 @@
-//! The numbers that name things, each a type of its own.
+//! Identifiers: each kind of number has its own type.
 
 use std::fmt;
 
@@ -29,8 +29,8 @@ macro_rules! id {
 }
 
 id!(
-    /// A position in the log, in bytes from its beginning; never reused. A record's LSN is where it
-    /// starts, and a durable LSN is the end of what is durable.
+    /// Log sequence number: a position in the log, in bytes from its beginning. It is never reused. A
+    /// record's LSN is where it starts; a durable LSN is the end of what is durable.
     Lsn,
     false
 );
@@ -45,27 +45,27 @@ id!(
     false
 );
 id!(
-    /// A store's random name, in each of its files.
+    /// A store's random id, which each of its files holds.
     StoreId,
     true
 );
 id!(
-    /// A transaction's name: the LSN of its first record.
+    /// A transaction's id: the LSN of its first record.
     TxnId,
     false
 );
 
 impl Lsn {
-    /// Before everything.
+    /// The position before everything.
     pub const ZERO: Lsn = Lsn(0);
 
-    /// The position `bytes` further on; it stays at the highest position rather than wrap.
+    /// The position `bytes` further on. It saturates at the highest position.
     #[must_use]
     pub const fn plus(self, bytes: u64) -> Lsn {
         Lsn(self.0.saturating_add(bytes))
     }
 
-    /// How many bytes lie between `earlier` and this position; 0 if it is not earlier.
+    /// The number of bytes from `earlier` to this position, or 0 if `earlier` is not earlier.
     pub const fn since(self, earlier: Lsn) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -84,7 +84,7 @@ impl From<Lsn> for TxnId {
     }
 }
 
-/// A machine's name may be this long, in bytes.
+/// The longest name of a machine, in bytes.
 pub const MAX_MACHINE_NAME_BYTES: usize = 64;
 
 /// What the records of a log mean: the name and version of the machine that wrote them.

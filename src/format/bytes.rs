@@ -1,21 +1,21 @@
-//! Reading and writing integers in byte slices, without a way to panic.
+//! Reads and writes integers in byte slices. Nothing here can panic.
 //!
-//! A varint is LEB128: seven bits a byte, the lowest first, the top bit set on all but the last; at most
-//! ten bytes, and never longer than needed.
+//! A varint is unsigned LEB128: seven bits a byte, lowest first, with the top bit set in all but the last
+//! byte. It has at most ten bytes, and never more than needed.
 
 use byteorder::{ByteOrder, LittleEndian};
 
 /// The longest varint, in bytes.
 pub(crate) const MAX_VARINT_BYTES: usize = 10;
 
-/// Whether all bytes are zero. Many are looked at before the answer is: that goes through memory as fast as it can be read.
+/// Whether all bytes are zero. It tests 64 bytes at a time, at the speed of memory.
 pub(crate) fn are_zero(bytes: &[u8]) -> bool {
     let (chunks, rest) = bytes.as_chunks::<64>();
     let none = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all | byte) == 0;
     chunks.iter().all(|chunk| none(chunk)) && none(rest)
 }
 
-/// Takes integers off the front of a slice. `None` where too few bytes are left.
+/// Reads integers from the front of a slice. `None` if too few bytes are left.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Take<'a>(pub(crate) &'a [u8]);
 
@@ -64,7 +64,7 @@ impl<'a> Take<'a> {
     }
 }
 
-/// Puts integers into a slice from its front. `None` where it is too short.
+/// Writes integers to the front of a slice. `None` if it is too short.
 #[derive(Debug)]
 pub(crate) struct Put<'a>(pub(crate) &'a mut [u8]);
 
@@ -100,7 +100,7 @@ impl<'a> Put<'a> {
     }
 }
 
-/// A short run of bytes on the stack: the head of a record.
+/// A few bytes on the stack: the head of a record.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Head {
     bytes: [u8; Head::CAPACITY],
@@ -115,7 +115,7 @@ impl Head {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// Appends one byte; past the capacity it is dropped, which callers rule out by construction.
+    /// Appends one byte. Callers never exceed the capacity.
     pub(crate) fn push(&mut self, byte: u8) {
         debug_assert!(self.len < Self::CAPACITY);
         if let Some(slot) = self.bytes.get_mut(self.len) {
@@ -142,13 +142,13 @@ pub(crate) fn put_varint(value: u64, out: &mut Vec<u8>) {
     each_varint_byte(value, |byte| out.push(byte));
 }
 
-/// How many bytes a varint takes.
+/// The length of a varint in bytes.
 pub(crate) const fn varint_len(value: u64) -> usize {
     let bits = 64u32.saturating_sub((value | 1).leading_zeros());
     bits.div_ceil(7) as usize
 }
 
-/// The smallest multiple of `block` (a power of two) that is not below `n`; saturates.
+/// Rounds `n` up to a multiple of `block`, a power of two. It saturates.
 pub(crate) const fn round_up(n: u64, block: u64) -> u64 {
     let mask = block.saturating_sub(1);
     n.saturating_add(mask) & !mask

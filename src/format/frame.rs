@@ -1,4 +1,4 @@
-//! Frames: what one group commit writes.
+//! Frames: a group commit writes one frame.
 //!
 //! ```text
 //! offset size field
@@ -20,31 +20,33 @@
 //!      …    … padding            zeros
 //! ```
 //!
-//! A record's LSN is the frame's LSN plus the offset of its length in the frame. A frame starts where the one before ended, and
-//! ends at a multiple of 64: on a block boundary if it is made durable, so that no later write shares a block with it, and wherever
-//! its payload ends if it is merely written. As a header is 64 bytes long, none lies across a multiple of 512.
+//! A record's LSN is the frame's LSN plus the offset of its length in the frame. A frame starts where the
+//! one before ended, and ends at a multiple of 64. A durable frame ends on a block boundary, so that no
+//! later write shares a block with it; a frame that is only written ends where its payload does. A header
+//! is 64 bytes long, so none crosses a multiple of 512.
 //!
-//! At no position that is a multiple of 512, in the file as in the log, stands the magic but where a frame begins: the writer
-//! chooses the mask so that none does, which is zero but where a record's bytes happen, or are made, to stand there. So the first four
-//! bytes of a block say whether a frame can begin in it, and what looks like a frame inside a record is never taken for one, however
-//! much of the frame around it was lost. It holds for every multiple of the smallest block size, as files are used again under others.
+//! At a position that is a multiple of 512, in the file and in the log, the magic occurs only where a frame
+//! begins. The writer chooses the mask so that this holds. The mask is zero unless a record's bytes
+//! have the magic at such a position, by chance or by intent. So the first four bytes of a block tell
+//! whether a frame can begin in it, and the content of a record is never taken for a frame, however much
+//! of its own frame is lost. This holds for every multiple of the smallest block size, because files are
+//! reused under other block sizes.
 
 use super::bytes::{Put, Take, are_zero, round_up, varint_len};
+pub(crate) use super::limits::ALIGN_BYTES;
+use super::limits::MIN_BLOCK_BYTES;
 use super::segment::{checksum_but, put_checksum};
-use crate::format::MIN_BLOCK_BYTES;
 use crate::ids::{Epoch, Lsn, StoreId};
 use byteorder::{ByteOrder, LittleEndian};
 
 /// Bytes before the payload.
 pub(crate) const HEADER_BYTES: usize = 64;
-/// Frames start and end at multiples of this.
-pub(crate) const ALIGN_BYTES: u32 = 64;
 const MAGIC: &[u8; 4] = b"SWFR";
 const VERSION: u8 = 1;
-/// The highest kind that is known.
+/// The highest known kind.
 pub(crate) const KINDS: u32 = 2;
 const CHECKSUM_OFFSET: usize = 8;
-/// Of store id, epoch and LSN.
+/// Where store id, epoch and LSN begin.
 const PLACE_OFFSET: usize = 16;
 const LSN_OFFSET: usize = 32;
 const PAYLOAD_BYTES_OFFSET: usize = 48;
@@ -57,11 +59,11 @@ const PADDING_BYTES_OFFSET: usize = 60;
 pub(crate) enum FrameKind {
     /// It carries records.
     Records,
-    /// It carries none: it proves that what lies before it was completed.
+    /// It carries none: its watermark proves that everything before it was durable.
     Watermark,
 }
 
-/// The header of a frame, checksums aside.
+/// The header of a frame without its own checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) kind: FrameKind,
@@ -84,21 +86,21 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// How far the next block boundary lies ahead.
+    /// The bytes up to the next block boundary.
     pub(crate) fn rest_of_block(&self) -> usize {
         let into = self.lsn.get() & u64::from(self.block_bytes.saturating_sub(1));
         usize::try_from(u64::from(self.block_bytes).saturating_sub(into)).unwrap_or(usize::MAX)
     }
 }
 
-/// Why the bytes at a place are no frame of that place.
+/// Why the bytes at a place are not a frame of that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameFault {
-    /// Zeros: the block, or the rest of it, was never written.
+    /// The rest of the block is zeros: it was never written.
     NeverWritten,
-    /// No frame begins with these bytes: it is damaged in the first few, or this is the inside of an older one.
+    /// The magic is missing: its bytes are damaged, or this is the inside of an older frame.
     NoFrame,
-    /// The length runs past what is there.
+    /// The stated length exceeds what is there.
     Length,
     /// The checksum does not match.
     Checksum,
@@ -106,13 +108,13 @@ pub(crate) enum FrameFault {
     Elsewhere,
     /// The frame is whole, but does not follow the frame before it.
     Chain,
-    /// The frame is whole, but of a version that is not known.
+    /// The frame is whole, but of an unknown version.
     Version(u32),
-    /// The frame is whole, but of a kind or with a flag that is not known: kind, then flags above it.
+    /// The frame is whole, but of an unknown kind or with an unknown flag: kind in the low byte, then flags.
     Kind(u32),
-    /// The frame is whole, but its records do not add up.
+    /// The frame is whole, but its records do not fill its payload.
     Records,
-    /// The frame is whole, but ends where none ends.
+    /// The frame is whole, but starts or ends where no frame can.
     Padding,
 }
 
@@ -128,44 +130,44 @@ impl FrameFault {
             FrameFault::Chain => "the frame does not follow the one before it",
             FrameFault::Version(_) => "the frame has an unknown version",
             FrameFault::Kind(_) => "the frame has an unknown kind or flag",
-            FrameFault::Records => "the frame's records do not add up",
-            FrameFault::Padding => "the frame ends where none ends",
+            FrameFault::Records => "the frame's records do not fill its payload",
+            FrameFault::Padding => "the frame starts or ends where no frame can",
         }
     }
 }
 
-/// A frame that was checked as it stands: all but its records, which a mask may lie over.
+/// A frame that was checked, except for its records, which may be masked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checked {
     pub(crate) header: FrameHeader,
     pub(crate) checksum: u32,
     mask: u32,
-    /// With header and padding.
+    /// The size with header and padding.
     pub(crate) total_bytes: u64,
 }
 
-/// A frame's bytes, checked, and its own checksum.
+/// A checked frame, and its own checksum.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) header: FrameHeader,
     pub(crate) checksum: u32,
     pub(crate) payload: &'a [u8],
-    /// With header and padding.
+    /// The size with header and padding.
     pub(crate) total_bytes: u64,
 }
 
-/// A frame's size on disk for a payload of so many bytes, where it has blocks of its own.
+/// The size of a frame that has its blocks to itself, in bytes.
 pub(crate) const fn frame_bytes(payload_bytes: u64, block_bytes: u32) -> u64 {
     round_up(payload_bytes.saturating_add(HEADER_BYTES as u64), block_bytes as u64)
 }
 
-/// Where a frame ends that starts at `start` and is padded to the next multiple of `align`, a power of two.
+/// The end of a frame that starts at `start` and is padded to a multiple of `align`, a power of two.
 pub(crate) const fn end_of(start: Lsn, payload_bytes: u64, align: u32) -> Lsn {
     let bytes = payload_bytes.saturating_add(HEADER_BYTES as u64);
     Lsn::new(round_up(start.get().saturating_add(bytes), align as u64))
 }
 
-/// How many payload bytes a record of `len` bytes takes.
+/// The payload bytes that a record of `len` bytes takes.
 pub(crate) const fn record_bytes(len: u64) -> u64 {
     len.saturating_add(varint_len(len) as u64)
 }
@@ -175,21 +177,21 @@ fn can_begin(bytes: &[u8]) -> bool {
     bytes.first_chunk() == Some(MAGIC)
 }
 
-/// How far the first position inside a frame that starts there lies where another could begin.
+/// The offset in a frame at `lsn` of the first position where another frame could begin.
 fn first_inside(lsn: Lsn) -> usize {
     let smallest = MIN_BLOCK_BYTES as usize;
     let into = usize::try_from(lsn.get() & u64::from(MIN_BLOCK_BYTES.wrapping_sub(1))).unwrap_or(0);
     smallest.saturating_sub(into)
 }
 
-/// What stands where a frame could begin inside one, were it not for the mask.
+/// The words inside a frame at the positions where another frame could begin.
 fn interior(frame: &[u8], lsn: Lsn) -> impl Iterator<Item = u32> {
     let inside = frame.get(first_inside(lsn)..).unwrap_or_default();
     let blocks = inside.chunks(MIN_BLOCK_BYTES as usize);
     blocks.filter_map(|block| block.first_chunk::<4>().map(|word| LittleEndian::read_u32(word)))
 }
 
-/// XORs the bytes at all places where a frame could begin inside one.
+/// XORs the words at the positions where another frame could begin with the mask.
 fn apply_mask(frame: &mut [u8], lsn: Lsn, mask: u32) {
     let inside = frame.get_mut(first_inside(lsn)..).unwrap_or_default();
     for block in inside.chunks_mut(MIN_BLOCK_BYTES as usize) {
@@ -200,14 +202,15 @@ fn apply_mask(frame: &mut [u8], lsn: Lsn, mask: u32) {
     }
 }
 
-/// A mask under which no frame can begin inside this one.
+/// A mask under which no other frame can begin inside this one.
 fn choose_mask(frame: &[u8], lsn: Lsn) -> u32 {
     let magic = LittleEndian::read_u32(MAGIC);
     if !interior(frame, lsn).any(|word| word == magic) {
         return 0;
     }
-    // Each word rules one mask out, so among more masks than words one is left, and so in one of their halves: in that which
-    // fewer words fall into than it has masks. The rounds are as many as the number of words has digits, whoever chose them.
+    // Each word rules out one mask, so more masks than words leave one. Halve the range of masks, and
+    // keep a half that more masks than ruled-out ones lie in. The number of rounds is the number of bits
+    // in the word count, whatever the words are.
     let words = u32::try_from(interior(frame, lsn).count()).unwrap_or(u32::MAX);
     let (mut low, mut bits) = (0u32, u32::BITS.saturating_sub(words.leading_zeros()));
     while bits > 0 {
@@ -221,9 +224,8 @@ fn choose_mask(frame: &[u8], lsn: Lsn) -> u32 {
     low
 }
 
-/// Fills in the header of a frame whose payload and padding are in place, and lays its mask over them. Returns its checksum.
-///
-/// `frame` is the whole frame; `None` if it has no room for a header and its payload.
+/// Writes the header of a frame whose payload and padding are in place, and applies the mask. Returns its
+/// checksum, or `None` if `frame`, which is the whole frame, is shorter than header and payload.
 pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
     let mask = choose_mask(frame, header.lsn);
     if mask != 0 {
@@ -251,8 +253,8 @@ pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
     put_checksum(frame, CHECKSUM_OFFSET)
 }
 
-/// Makes a frame's checksum right whatever the frame holds, and its predecessor's, where one is given, for what only a
-/// frame that is whole can reach. Returns the checksum.
+/// For tests: corrects the checksum of a changed frame, and sets that of its predecessor if one is given.
+/// Returns the checksum.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn mend(frame: &mut [u8], previous_checksum: Option<u32>) -> Option<u32> {
     if let Some(previous) = previous_checksum {
@@ -261,8 +263,8 @@ pub(crate) fn mend(frame: &mut [u8], previous_checksum: Option<u32>) -> Option<u
     put_checksum(frame, CHECKSUM_OFFSET)
 }
 
-/// The whole length of the frame whose header `bytes` starts with, going by the lengths it states, which
-/// nothing has checked yet. `None` where no frame can start.
+/// The size that the header at the front of `bytes` states for its frame. It is not checked yet. `None`
+/// if no frame begins there.
 pub(crate) fn stated_bytes(bytes: &[u8]) -> Option<u64> {
     let payload = Take(bytes.get(PAYLOAD_BYTES_OFFSET..)?).u32()?;
     let padding = Take(bytes.get(PADDING_BYTES_OFFSET..)?).u32()?;
@@ -270,40 +272,40 @@ pub(crate) fn stated_bytes(bytes: &[u8]) -> Option<u64> {
     can_begin(bytes).then_some(total)
 }
 
-/// The LSN that a frame's header states, which nothing has checked yet.
+/// The LSN that a frame's header states, unchecked.
 fn stated_lsn(bytes: &[u8]) -> Lsn {
     bytes.get(LSN_OFFSET..).and_then(|rest| Take(rest).u64()).map_or(Lsn::ZERO, Lsn::new)
 }
 
-/// Where a frame's header says that it belongs, which nothing has checked yet.
+/// The place that a frame's header states, unchecked.
 fn stated_place(bytes: &[u8]) -> Option<(StoreId, Epoch, Lsn)> {
     let mut take = Take(bytes.get(PLACE_OFFSET..)?);
     Some((StoreId::new(take.u64()?), Epoch::new(take.u64()?), Lsn::new(take.u64()?)))
 }
 
-/// The epoch that a frame's header states, which nothing has checked yet.
+/// The epoch that a frame's header states, unchecked.
 #[cfg(any(test, feature = "salvage"))]
 pub(crate) fn stated_epoch(bytes: &[u8]) -> Option<Epoch> {
     stated_place(bytes).map(|(_, epoch, _)| epoch)
 }
 
-/// Whether a header at the front of `bytes` names this place: a cheap test before its checksum is worth computing.
+/// Whether a header at the front of `bytes` names this place. It is a cheap test before the checksum.
 pub(crate) fn claims_place(bytes: &[u8], place: &Place) -> bool {
     can_begin(bytes) && stated_place(bytes) == Some((place.store, place.epoch, place.lsn))
 }
 
-/// Checks the frame that `bytes` starts with. `bytes` holds all that the file has from there on, or at least the
-/// length that [`stated_bytes`] gives.
+/// Checks the frame that `bytes` starts with. `bytes` must hold the length that [`stated_bytes`] returns, or
+/// all that the file has from there on.
 ///
-/// Where another frame can begin inside the stated length, that length is wrong: it is found out before a checksum is computed,
-/// so that many false claims together cost no more than reading the bytes once.
+/// A stated length is wrong if another frame can begin inside it. This is tested before the checksum, so
+/// that many false claims together cost no more than reading the bytes once.
 ///
 /// # Errors
-/// [`FrameFault`]; the chain is left to the caller, who knows the frame before.
+/// [`FrameFault`]. The caller, which knows the frame before, checks the chain.
 pub(crate) fn check(bytes: &[u8], place: &Place) -> Result<Checked, FrameFault> {
     let header_bytes = bytes.get(..HEADER_BYTES).ok_or(FrameFault::Length)?;
     let total_bytes = stated_bytes(bytes).ok_or_else(|| {
-        // what was never written of a block is all zeros; anything else is damage of the first bytes, or of another time
+        // the unwritten rest of a block is zeros; anything else is damage, or older content
         let block = bytes.get(..place.rest_of_block()).unwrap_or(bytes);
         if are_zero(block) { FrameFault::NeverWritten } else { FrameFault::NoFrame }
     })?;
@@ -319,7 +321,7 @@ pub(crate) fn check(bytes: &[u8], place: &Place) -> Result<Checked, FrameFault> 
     if checksum_but(frame, CHECKSUM_OFFSET) != Some(stored) {
         return Err(FrameFault::Checksum);
     }
-    // an unknown version may keep its place elsewhere; an unknown kind does not
+    // another version may store its place elsewhere; another kind may not
     if let Err(fault @ FrameFault::Version(_)) = header {
         return Err(fault);
     }
@@ -334,11 +336,11 @@ pub(crate) fn check(bytes: &[u8], place: &Place) -> Result<Checked, FrameFault> 
     Ok(Checked { header, checksum: stored, mask, total_bytes })
 }
 
-/// Reads the frame that `bytes` starts with, as [`check`] does, and takes the mask off its records: the bytes then are no
-/// longer those of the file.
+/// Checks the frame that `bytes` starts with, as [`check`] does, and removes the mask from its records. The
+/// bytes then differ from those of the file.
 ///
 /// # Errors
-/// As [`check`]; the bytes are unchanged then.
+/// Those of [`check`]. The bytes are unchanged then.
 pub(crate) fn decode<'a>(bytes: &'a mut [u8], place: &Place) -> Result<Frame<'a>, FrameFault> {
     let Checked { header, checksum, mask, total_bytes } = check(bytes, place)?;
     let total = usize::try_from(total_bytes).map_err(|_| FrameFault::Length)?;
@@ -351,9 +353,9 @@ pub(crate) fn decode<'a>(bytes: &'a mut [u8], place: &Place) -> Result<Frame<'a>
     Ok(Frame { header, checksum, payload, total_bytes })
 }
 
-/// A frame's header as it stands.
+/// A frame's header, unchecked.
 struct Decoded {
-    /// Or why it is not known.
+    /// The fields, or why they are unknown.
     header: Result<FrameHeader, FrameFault>,
     checksum: u32,
     mask: u32,
@@ -392,7 +394,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The position behind the frame.
+    /// The LSN past the frame.
     pub(crate) fn end(&self) -> Lsn {
         self.header.lsn.plus(self.total_bytes)
     }
@@ -408,7 +410,7 @@ pub(crate) struct Records<'a> {
 }
 
 impl<'a> Iterator for Records<'a> {
-    /// A record's LSN and bytes, or the fault that ends the walk.
+    /// A record's LSN and bytes, or the fault that ends the iteration.
     type Item = Result<(Lsn, &'a [u8]), FrameFault>;
 
     fn next(&mut self) -> Option<Self::Item> {

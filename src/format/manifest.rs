@@ -1,4 +1,4 @@
-//! The manifest: the root pointer, in two copies that are written by turns.
+//! The manifest, in two copies that are written alternately.
 //!
 //! ```text
 //! offset size field
@@ -24,25 +24,25 @@
 //! ```
 
 use super::bytes::{Put, Take};
+use super::limits::{HeaderFault, MIN_BLOCK_BYTES, is_block_size, is_boundary, is_reachable};
 use super::segment::{open_block, put_checksum, put_machine, start_block, take_machine};
-use crate::format::{HeaderFault, MIN_BLOCK_BYTES, makes_sense};
 use crate::ids::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
 
 const MAGIC: &[u8; 8] = b"SEAWALMF";
 const CHECKSUM_OFFSET: usize = 12;
-/// The size of a copy.
+/// The size of a copy in bytes.
 pub(crate) const MANIFEST_BYTES: usize = 4096;
-/// How many snapshots are kept.
+/// The number of snapshots that are kept: the newest, and one to fall back on if that is damaged.
 pub(crate) const SNAPSHOTS_KEPT: usize = 2;
 
-/// A snapshot that the manifest vouches for: it was read back and verified.
+/// A snapshot that was read back and verified before the manifest named it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SnapshotEntry {
     pub(crate) lsn: Lsn,
     pub(crate) file_bytes: u64,
 }
 
-/// The root pointer.
+/// Which snapshots and which part of the log make up the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) counter: u64,
@@ -52,18 +52,18 @@ pub(crate) struct Manifest {
     pub(crate) watermark: Lsn,
     /// Zero unless the store was closed cleanly.
     pub(crate) clean_end: Lsn,
-    /// Every segment up to this one was created for good.
+    /// This segment and all before it are durable, their names included.
     pub(crate) segment: SegmentId,
     /// The LSN at which the state was empty; zero if it never was.
     pub(crate) origin: Lsn,
     pub(crate) block_bytes: u32,
     pub(crate) machine: MachineTag,
-    /// The newest first.
+    /// Newest first.
     pub(crate) snapshots: Vec<SnapshotEntry>,
 }
 
 impl Manifest {
-    /// Writes the manifest into a zeroed block of [`MANIFEST_BYTES`]; `None` if it is too short.
+    /// Writes the manifest into [`MANIFEST_BYTES`] zeros. `None` if these are too few.
     pub(crate) fn encode(&self, block: &mut [u8]) -> Option<()> {
         let mut put = Put(&mut *block);
         start_block(&mut put, MAGIC)?;
@@ -95,23 +95,47 @@ impl Manifest {
             return Err(HeaderFault::Bad("the manifest is not 4096 bytes long"));
         }
         let (take, _) = open_block(block, MAGIC)?;
-        Self::decode_fields(take)
-            .filter(Self::makes_sense)
-            .ok_or(HeaderFault::Bad("the manifest's fields do not add up"))
+        let manifest = Self::decode_fields(take)?;
+        match manifest.impossible_field() {
+            None => Ok(manifest),
+            Some(reason) => Err(HeaderFault::Bad(reason)),
+        }
     }
 
-    /// Whether these can be the numbers of a store: all its positions are frame boundaries.
-    fn makes_sense(&self) -> bool {
-        let Manifest { log_start, watermark, clean_end, origin, .. } = *self;
-        let snapshots = self.snapshots.iter().map(|snapshot| snapshot.lsn);
-        let boundaries: Vec<Lsn> = [log_start, watermark, clean_end, origin].into_iter().chain(snapshots).collect();
-        // the first LSN of all lies behind the room for a header
-        log_start.get() >= u64::from(MIN_BLOCK_BYTES)
-            && makes_sense(self.block_bytes, &boundaries, &[self.counter, self.epoch.get(), self.segment.get()])
+    /// Which field has a value that no store's manifest has, if one does.
+    fn impossible_field(&self) -> Option<&'static str> {
+        // the first frame lies behind the room for a header
+        let log_start_is_possible = is_boundary(self.log_start) && self.log_start.get() >= u64::from(MIN_BLOCK_BYTES);
+        let fields = [
+            (is_reachable(self.counter), "the manifest's counter is impossible"),
+            (is_reachable(self.epoch.get()), "the manifest's epoch is impossible"),
+            (log_start_is_possible, "the manifest's log start is impossible"),
+            (is_boundary(self.watermark), "the manifest's watermark is impossible"),
+            (is_boundary(self.clean_end), "the manifest's clean end is impossible"),
+            (is_reachable(self.segment.get()), "the manifest's segment is impossible"),
+            (is_boundary(self.origin), "the manifest's origin is impossible"),
+            (is_block_size(self.block_bytes), "the manifest's block size is impossible"),
+            (self.snapshots.iter().all(|s| is_boundary(s.lsn)), "a snapshot LSN in the manifest is impossible"),
+        ];
+        fields.into_iter().find_map(|(possible, reason)| (!possible).then_some(reason))
     }
 
-    fn decode_fields(mut take: Take<'_>) -> Option<Manifest> {
-        let mut manifest = Manifest {
+    fn decode_fields(mut take: Take<'_>) -> Result<Manifest, HeaderFault> {
+        let mut fields = || Self::fields(&mut take);
+        let (mut manifest, count) = fields().ok_or(HeaderFault::Bad("the manifest's machine name is impossible"))?;
+        if count > SNAPSHOTS_KEPT {
+            return Err(HeaderFault::Bad("the manifest's snapshot count is impossible"));
+        }
+        for _ in 0..count {
+            let mut entry = || Some(SnapshotEntry { lsn: Lsn::new(take.u64()?), file_bytes: take.u64()? });
+            manifest.snapshots.push(entry().ok_or(HeaderFault::Bad("the manifest's snapshots are cut short"))?);
+        }
+        Ok(manifest)
+    }
+
+    /// Everything but the snapshots, and their number.
+    fn fields(take: &mut Take<'_>) -> Option<(Manifest, usize)> {
+        let manifest = Manifest {
             counter: take.u64()?,
             store: StoreId::new(take.u64()?),
             epoch: Epoch::new(take.u64()?),
@@ -121,17 +145,11 @@ impl Manifest {
             segment: SegmentId::new(take.u64()?),
             origin: Lsn::new(take.u64()?),
             block_bytes: take.u32()?,
-            machine: take_machine(&mut take)?,
+            machine: take_machine(take)?,
             snapshots: Vec::new(),
         };
         let count = usize::from(take.u8()?);
-        if count > SNAPSHOTS_KEPT {
-            return None;
-        }
-        for _ in 0..count {
-            manifest.snapshots.push(SnapshotEntry { lsn: Lsn::new(take.u64()?), file_bytes: take.u64()? });
-        }
-        Some(manifest)
+        Some((manifest, count))
     }
 }
 
@@ -166,25 +184,28 @@ mod tests {
 
     #[test]
     fn numbers_that_no_store_has_are_refused_under_a_right_checksum() {
-        let refused = |change: fn(&mut Manifest)| {
+        let refused = |change: fn(&mut Manifest), field: &str| {
             let mut manifest = manifest();
             change(&mut manifest);
             let mut block = vec![0; MANIFEST_BYTES];
             manifest.encode(&mut block).unwrap();
-            let decoded = Manifest::decode(&block);
-            assert_eq!(decoded, Err(HeaderFault::Bad("the manifest's fields do not add up")), "{manifest:?}");
+            let Err(HeaderFault::Bad(reason)) = Manifest::decode(&block) else { unreachable!("{manifest:?}") };
+            assert!(reason.contains(field) && reason.ends_with("is impossible"), "{field}: {reason}");
         };
-        refused(|m| m.block_bytes = 0);
-        refused(|m| m.block_bytes = 256);
-        refused(|m| m.block_bytes = 4097);
-        refused(|m| m.block_bytes = 1 << 31);
-        refused(|m| m.log_start = Lsn::new(4097));
-        refused(|m| m.log_start = Lsn::ZERO);
-        refused(|m| m.snapshots[0].lsn = Lsn::new(4609));
-        refused(|m| m.watermark = Lsn::new(u64::MAX - 4095));
-        refused(|m| m.epoch = Epoch::new(u64::MAX));
-        refused(|m| m.segment = SegmentId::new(u64::MAX));
-        refused(|m| m.counter = u64::MAX);
+        refused(|m| m.block_bytes = 0, "block size");
+        refused(|m| m.block_bytes = 256, "block size");
+        refused(|m| m.block_bytes = 4097, "block size");
+        refused(|m| m.block_bytes = 1 << 31, "block size");
+        refused(|m| m.log_start = Lsn::new(4097), "log start");
+        refused(|m| m.log_start = Lsn::ZERO, "log start");
+        refused(|m| m.origin = Lsn::new(1), "origin");
+        refused(|m| m.snapshots[0].lsn = Lsn::new(4609), "snapshot LSN");
+        refused(|m| m.snapshots.resize(3, m.snapshots[0]), "snapshot count");
+        refused(|m| m.watermark = Lsn::new(u64::MAX - 4095), "watermark");
+        refused(|m| m.clean_end = Lsn::new(u64::MAX - 4095), "clean end");
+        refused(|m| m.epoch = Epoch::new(u64::MAX), "epoch");
+        refused(|m| m.segment = SegmentId::new(u64::MAX), "segment");
+        refused(|m| m.counter = u64::MAX, "counter");
     }
 
     #[test]

@@ -10,9 +10,10 @@
 //! Digest  7 | varint LSN − point | varint digest
 //! ```
 //!
-//! A transaction is named by the LSN of its first record, so distances are short, and 0 for that first one.
-//! A digest is that of the state at a point, told later: it is taken of a frozen copy, while the log goes on.
-//! Only redo is logged: replaying a command yields its inverse again, and a CLR says "undo the last".
+//! A transaction's id is the LSN of its first record, so that distances are short, and 0 for that record.
+//! A digest belongs to the state at an earlier point: it is computed from a frozen copy while the log
+//! goes on. The log holds no undo data: replaying a command yields its inverse again, and a CLR
+//! (compensation log record, as in ARIES) says "undo the last effect".
 
 use super::bytes::{Head, Take};
 use crate::ids::{Lsn, TxnId};
@@ -25,22 +26,22 @@ const EXECUTE: u8 = 5;
 const POINT: u8 = 6;
 const DIGEST: u8 = 7;
 
-/// One record; the command is as the machine encoded it.
+/// One record. The command is as the machine encoded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record<'a> {
     /// A command of an interactive transaction.
     Update { txn: TxnId, command: &'a [u8] },
-    /// The transaction's end: it holds.
+    /// The transaction ends and its effects stay.
     Commit { txn: TxnId, wall_micros: u64 },
-    /// The transaction's end: all of it has been undone.
+    /// The transaction ends and all its effects are undone.
     Abort { txn: TxnId },
-    /// The transaction's last effect that still stood was undone; the next to undo is at `undo_next`.
+    /// The transaction's last remaining effect was undone. The next one to undo is at `undo_next`.
     Clr { txn: TxnId, undo_next: Option<Lsn> },
-    /// A transaction of one command.
+    /// A transaction of one command, which commits with it.
     Execute { wall_micros: u64, command: &'a [u8] },
-    /// The state of this place is to be kept for a digest.
+    /// The digest of the state at this LSN may follow.
     Point,
-    /// The digest of the state at a point.
+    /// The digest of the state at `point`.
     Digest { point: Lsn, digest: u64 },
 }
 
@@ -77,7 +78,7 @@ impl Record<'_> {
         head
     }
 
-    /// Reads a record that stood at `lsn`; `None` if it is none.
+    /// Reads a record at `lsn`. `None` if the bytes are not one.
     pub(crate) fn decode(lsn: Lsn, bytes: &[u8]) -> Option<Record<'_>> {
         let mut take = Take(bytes);
         let tag = take.u8()?;

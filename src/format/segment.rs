@@ -7,8 +7,8 @@
 //!     10    2 flags               0
 //!     12    4 checksum            CRC-32 of the whole block, these four bytes left out
 //!     16    4 block size          in bytes
-//!     20    4 last checksum       of the predecessor's last frame (of its header, if it holds none); 0 where it is not
-//!                                 known, as the open that wrote this read the log from its very end
+//!     20    4 last checksum       of the predecessor's last frame (of its header, if it holds none); 0 if unknown,
+//!                                 because the open that wrote this began to read at the log's end
 //!     24    8 store id
 //!     32    8 segment id
 //!     40    8 epoch
@@ -23,12 +23,13 @@
 //! ```
 
 use super::bytes::{Put, Take};
-use crate::format::{FORMAT_VERSION, HeaderFault, MIN_BLOCK_BYTES, makes_sense};
+use super::limits::{FORMAT_VERSION, HeaderFault, MIN_BLOCK_BYTES, is_block_size, is_boundary, is_reachable};
 use crate::ids::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
 
 const MAGIC: &[u8; 8] = b"SEAWALSG";
 const CHECKSUM_OFFSET: usize = 12;
-/// Stands for the checksum of a frame that nobody read: a snapshot stands at the log's end, and reading began there.
+/// The checksum of a frame that was not read, because a snapshot stands at the log's end and reading
+/// began there.
 pub(crate) const UNKNOWN_CHECKSUM: u32 = 0;
 
 /// The first block of a segment.
@@ -46,14 +47,14 @@ pub(crate) struct SegmentHeader {
     pub(crate) machine: MachineTag,
 }
 
-/// Fills in the checksum at `offset` of a block, over all its other bytes, and returns it.
+/// Writes the checksum of a block, over all its other bytes, to `offset`. Returns it.
 pub(crate) fn put_checksum(block: &mut [u8], offset: usize) -> Option<u32> {
     let checksum = checksum_but(block, offset)?;
     Put(block.get_mut(offset..)?).u32(checksum)?;
     Some(checksum)
 }
 
-/// The checksum of a block but for the four bytes at `offset`.
+/// The checksum of a block without the four bytes at `offset`.
 pub(crate) fn checksum_but(block: &[u8], offset: usize) -> Option<u32> {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(block.get(..offset)?);
@@ -61,7 +62,7 @@ pub(crate) fn checksum_but(block: &[u8], offset: usize) -> Option<u32> {
     Some(hasher.finalize())
 }
 
-/// Puts a machine's version, name length and name.
+/// Writes a machine's version, name length and name.
 pub(crate) fn put_machine(put: &mut Put<'_>, machine: &MachineTag) -> Option<()> {
     put.u32(machine.version)?;
     let name = machine.name.as_bytes();
@@ -72,7 +73,7 @@ pub(crate) fn put_machine(put: &mut Put<'_>, machine: &MachineTag) -> Option<()>
     put.bytes(name)
 }
 
-/// Takes what [`put_machine`] put.
+/// Reads what [`put_machine`] wrote.
 pub(crate) fn take_machine(take: &mut Take<'_>) -> Option<MachineTag> {
     let version = take.u32()?;
     let len = usize::from(take.u8()?);
@@ -83,14 +84,15 @@ pub(crate) fn take_machine(take: &mut Take<'_>) -> Option<MachineTag> {
     Some(MachineTag { name, version })
 }
 
-/// Checks what all headers share, magic, checksum, version and flags, and returns the checksum and the rest.
+/// Checks the magic, checksum, version and flags that all headers begin with. Returns the rest of the
+/// block, and the checksum.
 pub(crate) fn open_block<'a>(block: &'a [u8], magic: &[u8; 8]) -> Result<(Take<'a>, u32), HeaderFault> {
     const SHORT: HeaderFault = HeaderFault::Bad("the header is cut short");
     let mut take = Take(block);
     let found = take.bytes(8).ok_or(SHORT)?;
     let (version, flags, stored) = (take.u16().ok_or(SHORT)?, take.u16().ok_or(SHORT)?, take.u32().ok_or(SHORT)?);
     if found != magic {
-        return Err(HeaderFault::Bad("the header's first bytes are not this kind of file's"));
+        return Err(HeaderFault::Bad("the header's magic is that of another kind of file"));
     }
     if checksum_but(block, CHECKSUM_OFFSET) != Some(stored) {
         return Err(HeaderFault::Bad("the header's checksum does not match its content"));
@@ -110,7 +112,7 @@ pub(crate) fn start_block(put: &mut Put<'_>, magic: &[u8; 8]) -> Option<()> {
 }
 
 impl SegmentHeader {
-    /// Writes the header into a zeroed block. Returns its checksum; `None` if the block is too short.
+    /// Writes the header into a zeroed block. Returns its checksum, or `None` if the block is too short.
     pub(crate) fn encode(&self, block: &mut [u8]) -> Option<u32> {
         let mut put = Put(&mut *block);
         start_block(&mut put, MAGIC)?;
@@ -127,31 +129,39 @@ impl SegmentHeader {
         put_checksum(block, CHECKSUM_OFFSET)
     }
 
-    /// Reads a header and its checksum. `bytes` holds at least its block, if the file does.
+    /// Reads a header and its checksum. `bytes` must hold the header's whole block.
     pub(crate) fn decode(bytes: &[u8]) -> Result<(SegmentHeader, u32), HeaderFault> {
-        // the block's size stands in it: it is only believed once the checksum over that block holds
+        // the header states the size of its block, and the checksum over that block confirms it
         let short = HeaderFault::Bad("the header is cut short");
         let stated = bytes.get(16..).and_then(|b| Take(b).u32()).ok_or(short.clone())?;
         if !stated.is_power_of_two() || stated < MIN_BLOCK_BYTES {
-            return Err(HeaderFault::Bad("the header's block size is none"));
+            return Err(HeaderFault::Bad("the header's block size is impossible"));
         }
         let block = bytes.get(..stated as usize).ok_or(short.clone())?;
         let (take, checksum) = open_block(block, MAGIC)?;
         let header = Self::decode_fields(take).ok_or(short)?;
-        if !header.makes_sense() {
-            return Err(HeaderFault::Bad("the header's fields do not add up"));
+        match header.impossible_field() {
+            None => Ok((header, checksum)),
+            Some(reason) => Err(HeaderFault::Bad(reason)),
         }
-        Ok((header, checksum))
     }
 
-    /// Whether these can be the numbers of a segment: it consists of blocks, and has room for one behind its header.
-    fn makes_sense(&self) -> bool {
-        let SegmentHeader { id, epoch, base, previous_end, watermark, file_bytes, .. } = *self;
-        let boundaries = [base, previous_end, watermark, Lsn::new(file_bytes)];
+    /// Which field has a value that no segment's header has, if one does.
+    fn impossible_field(&self) -> Option<&'static str> {
         let block = u64::from(self.block_bytes);
-        // so that a frame's place in its block is the same in the file as in the log
-        let of_blocks = [file_bytes, base.get()].iter().all(|bytes| bytes.checked_rem(block) == Some(0));
-        file_bytes > block && of_blocks && makes_sense(self.block_bytes, &boundaries, &[id.get(), epoch.get()])
+        // whole blocks, so that a frame has the same place in its block in the file and in the log
+        let is_whole = |lsn: Lsn| is_boundary(lsn) && lsn.get().checked_rem(block) == Some(0);
+        let fields = [
+            (is_block_size(self.block_bytes), "the header's block size is impossible"),
+            (is_reachable(self.id.get()), "the header's segment id is impossible"),
+            (is_reachable(self.epoch.get()), "the header's epoch is impossible"),
+            (is_whole(self.base), "the header's base LSN is impossible"),
+            (is_boundary(self.previous_end), "the header's predecessor end is impossible"),
+            (is_boundary(self.watermark), "the header's watermark is impossible"),
+            // there is room for one block of frames
+            (is_whole(Lsn::new(self.file_bytes)) && self.file_bytes > block, "the header's file size is impossible"),
+        ];
+        fields.into_iter().find_map(|(possible, reason)| (!possible).then_some(reason))
     }
 
     fn decode_fields(mut take: Take<'_>) -> Option<SegmentHeader> {
@@ -191,21 +201,22 @@ mod tests {
 
     #[test]
     fn numbers_that_no_segment_has_are_refused_under_a_right_checksum() {
-        let refused = |change: fn(&mut SegmentHeader)| {
+        let refused = |change: fn(&mut SegmentHeader), field: &str| {
             let mut header = header();
             change(&mut header);
             let mut block = [0; 512];
             header.encode(&mut block).unwrap();
-            let decoded = SegmentHeader::decode(&block);
-            assert_eq!(decoded, Err(HeaderFault::Bad("the header's fields do not add up")), "{header:?}");
+            let Err(HeaderFault::Bad(reason)) = SegmentHeader::decode(&block) else { unreachable!("{header:?}") };
+            assert_eq!(reason, format!("the header's {field} is impossible"));
         };
-        refused(|h| h.base = Lsn::new(513));
-        refused(|h| h.base = Lsn::new(u64::MAX - 511));
-        refused(|h| h.previous_end = Lsn::new(1));
-        refused(|h| h.file_bytes = 512);
-        refused(|h| h.file_bytes = 8 * 512 + 1);
-        refused(|h| h.id = SegmentId::new(u64::MAX));
-        refused(|h| h.epoch = Epoch::new(u64::MAX));
+        refused(|h| h.base = Lsn::new(513), "base LSN");
+        refused(|h| h.base = Lsn::new(u64::MAX - 511), "base LSN");
+        refused(|h| h.previous_end = Lsn::new(1), "predecessor end");
+        refused(|h| h.watermark = Lsn::new(1), "watermark");
+        refused(|h| h.file_bytes = 512, "file size");
+        refused(|h| h.file_bytes = 8 * 512 + 1, "file size");
+        refused(|h| h.id = SegmentId::new(u64::MAX), "segment id");
+        refused(|h| h.epoch = Epoch::new(u64::MAX), "epoch");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Snapshots: the state at one LSN, with the transactions that were open there.
+//! Snapshots: the state at one LSN, and the transactions that were open there.
 //!
 //! ```text
 //! header, 512 bytes:
@@ -15,7 +15,7 @@
 //!     52    1 machine name length
 //!     53    … machine name      UTF-8
 //!
-//! chunks, one behind the other: first those of kinds 4 and 1, then at least one of kind 2, then one of kind 3, which ends the file:
+//! chunks, one after the other: first kinds 4 and 1, then at least one of kind 2, then one of kind 3 at the end:
 //!      0    1 kind              1 state, 2 open transactions, 3 end, 4 state of which a part begins here
 //!      1    3 zeros
 //!      4    4 index             from 0
@@ -33,12 +33,12 @@
 //!         varint LSN − the one before (the first: − id) | varint length | the inverse command
 //! ```
 //!
-//! A part of the state is what its machine may decode without the parts before it. A state that does not begin with kind 4
-//! is read as a stream.
+//! A machine can decode a part of the state without the parts before it. A state that does not begin
+//! with kind 4 is read as a stream.
 
 use super::bytes::{Put, Take};
+use super::limits::HeaderFault;
 use super::segment::{open_block, put_checksum, put_machine, start_block, take_machine};
-use crate::format::HeaderFault;
 use crate::ids::{Epoch, Lsn, MachineTag, StoreId};
 
 const MAGIC: &[u8; 8] = b"SEAWALSN";
@@ -46,7 +46,7 @@ const CHECKSUM_OFFSET: usize = 12;
 pub(crate) const HEADER_BYTES: usize = 512;
 pub(crate) const CHUNK_HEADER_BYTES: usize = 16;
 const CHUNK_CHECKSUM_OFFSET: usize = 12;
-/// The longest content of a chunk.
+/// The longest content of a chunk that is accepted, in bytes.
 pub(crate) const MAX_CHUNK_BYTES: usize = 4 << 20;
 pub(crate) const END_BYTES: usize = 20;
 
@@ -61,7 +61,7 @@ pub(crate) struct SnapshotHeader {
 }
 
 impl SnapshotHeader {
-    /// Writes the header into [`HEADER_BYTES`] zeros; `None` if they are too few.
+    /// Writes the header into [`HEADER_BYTES`] zeros. `None` if these are too few.
     pub(crate) fn encode(&self, block: &mut [u8]) -> Option<()> {
         let mut put = Put(&mut *block);
         start_block(&mut put, MAGIC)?;
@@ -94,11 +94,13 @@ impl SnapshotHeader {
 /// What a chunk holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChunkKind {
-    /// State that goes on.
+    /// More of the current part of the state.
     State,
-    /// State, of which a part begins.
+    /// The beginning of a part of the state.
     Part,
+    /// The open transactions.
     Transactions,
+    /// The totals. It is the last chunk.
     End,
 }
 
@@ -112,7 +114,7 @@ impl ChunkKind {
         }
     }
 
-    /// Whether a chunk of this kind stands in its place: behind one of that kind, or first in the file.
+    /// Whether a chunk of this kind may follow one of the kind `before`, or begin the file if that is `None`.
     pub(crate) const fn may_follow(self, before: Option<ChunkKind>) -> bool {
         match self {
             ChunkKind::State | ChunkKind::Part => matches!(before, None | Some(ChunkKind::State | ChunkKind::Part)),
@@ -122,7 +124,7 @@ impl ChunkKind {
     }
 }
 
-/// A chunk's header as it stands in the file; its checksum is not yet compared.
+/// A chunk's header. Its checksum is not compared yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChunkHeader {
     pub(crate) kind: ChunkKind,
@@ -131,7 +133,7 @@ pub(crate) struct ChunkHeader {
     pub(crate) checksum: u32,
 }
 
-/// Fills in the header of a chunk whose content already follows it. Returns the checksum.
+/// Writes the header of a chunk whose content is in place. Returns the checksum.
 pub(crate) fn seal_chunk(chunk: &mut [u8], kind: ChunkKind, index: u32, store: StoreId, lsn: Lsn) -> Option<u32> {
     let content_bytes = u32::try_from(chunk.len().checked_sub(CHUNK_HEADER_BYTES)?).ok()?;
     let mut put = Put(&mut *chunk);
@@ -143,14 +145,14 @@ pub(crate) fn seal_chunk(chunk: &mut [u8], kind: ChunkKind, index: u32, store: S
     Some(checksum)
 }
 
-/// The checksum of a chunk, header and content, in the snapshot of this store and LSN.
+/// The checksum of a chunk, header and content, in the snapshot with this store id and LSN.
 pub(crate) fn chunk_checksum(chunk: &[u8], store: StoreId, lsn: Lsn) -> Option<u32> {
     let mut hasher = begin_checksum(chunk, store, lsn)?;
     hasher.update(chunk.get(CHUNK_HEADER_BYTES..)?);
     Some(hasher.finalize())
 }
 
-/// The same up to where the content begins, which is to follow.
+/// The checksum's state after the header; the content is to follow.
 pub(crate) fn begin_checksum(header: &[u8], store: StoreId, lsn: Lsn) -> Option<crc32fast::Hasher> {
     let mut place = [0; 16];
     let mut put = Put(&mut place);
@@ -162,7 +164,7 @@ pub(crate) fn begin_checksum(header: &[u8], store: StoreId, lsn: Lsn) -> Option<
     Some(hasher)
 }
 
-/// Reads a chunk's header; `None` if it is none.
+/// Reads a chunk's header. `None` if the bytes are not one.
 pub(crate) fn decode_chunk_header(bytes: &[u8]) -> Option<ChunkHeader> {
     let mut take = Take(bytes);
     let kind = match take.bytes(4)? {
@@ -176,7 +178,7 @@ pub(crate) fn decode_chunk_header(bytes: &[u8]) -> Option<ChunkHeader> {
     (header.content_bytes as usize <= MAX_CHUNK_BYTES).then_some(header)
 }
 
-/// What the last chunk says of all others.
+/// The totals in the last chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SnapshotEnd {
     pub(crate) state_bytes: u64,
@@ -185,7 +187,7 @@ pub(crate) struct SnapshotEnd {
 }
 
 impl SnapshotEnd {
-    /// Writes the content of the end chunk; `None` if there is too little room.
+    /// Writes the content of the end chunk. `None` if there is too little room.
     pub(crate) fn encode(&self, content: &mut [u8]) -> Option<()> {
         let mut put = Put(content);
         put.u64(self.state_bytes)?;
@@ -193,7 +195,7 @@ impl SnapshotEnd {
         put.u32(self.checksum)
     }
 
-    /// Reads the content of the end chunk; `None` if it is none.
+    /// Reads the content of the end chunk. `None` if the bytes are not one.
     pub(crate) fn decode(content: &[u8]) -> Option<SnapshotEnd> {
         let mut take = Take(content);
         let end = SnapshotEnd { state_bytes: take.u64()?, transaction_bytes: take.u64()?, checksum: take.u32()? };
