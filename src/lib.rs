@@ -62,6 +62,7 @@ pub mod cli;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod checkpoint;
 mod durability;
 mod engine;
 mod error;
