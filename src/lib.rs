@@ -67,6 +67,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod checkpoint;
 mod durability;
 mod engine;
 mod error;

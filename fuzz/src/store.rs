@@ -93,7 +93,7 @@ fn reopened(disk: &SimDisk, machine: Machine, is_whole: bool) {
 
 /// Whether a number in the store is so high that it cannot be incremented.
 fn is_at_the_end_of_numbers(error: &Error) -> bool {
-    error.to_string().contains("fields do not add up")
+    error.to_string().ends_with("is impossible")
 }
 
 /// Snapshot files, each on its own.

@@ -59,18 +59,18 @@ impl EncodedCommand {
     }
 
     /// What an answer about what it touches needs.
-    pub(super) fn needed(&self, hardening: &CommitWatermarks) -> DurabilityBarrier {
+    pub(super) fn needed(&self, watermarks: &CommitWatermarks) -> DurabilityBarrier {
         match &self.footprint {
-            Some(footprint) => hardening.needed_for(footprint),
-            None => hardening.needed_for_keys(&self.memory.hashes),
+            Some(footprint) => watermarks.needed_for(footprint),
+            None => watermarks.needed_for_keys(&self.memory.hashes),
         }
     }
 
     /// Notes that what it writes hangs on everything below `end`.
-    pub(super) fn note(&self, hardening: &CommitWatermarks, end: Lsn, durability: Durability) {
+    pub(super) fn note(&self, watermarks: &CommitWatermarks, end: Lsn, durability: Durability) {
         match &self.footprint {
-            Some(footprint) => hardening.note(footprint, end, durability),
-            None => hardening.note_keys(&self.memory.hashes, end, durability),
+            Some(footprint) => watermarks.note(footprint, end, durability),
+            None => watermarks.note_keys(&self.memory.hashes, end, durability),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The engine's work behind the scenes, as small steps: threads run them, or a caller does.
+//! The engine's background work, as small steps: the maintenance thread runs them, or a caller does.
 
 use crate::engine::shared::Shared;
 use crate::error::{Error, Result};
@@ -7,10 +7,10 @@ use crate::machine::StateMachine;
 use crate::wal::LogStep;
 use std::time::Duration;
 
-/// How often triggers are looked at.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often the thread checks whether a checkpoint, a digest or an expiry is due: much less than a checkpoint takes.
+const POLL: Duration = Duration::from_millis(20);
 
-/// One kind of work behind the scenes.
+/// One kind of background work, for [`Engine::step`](crate::Engine::step).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A step of the log.
@@ -21,50 +21,48 @@ pub enum Step {
     Checkpoint,
     /// Freeze the state for a digest that is due, or put the digest of what was frozen into the log.
     Digest,
-    /// Roll back transactions that have been open for too long.
+    /// Roll back transactions that have been open for longer than `max_txn_age`.
     Expire,
 }
 
-impl<M: StateMachine> Shared<M> {
-    pub(super) fn step(&self, step: Step) -> Result<bool> {
-        match step {
-            Step::Log(step) => self.log()?.step(step),
-            Step::BeginCheckpoint => self.begin_checkpoint(),
-            Step::Checkpoint => self.checkpoint_step(),
-            Step::Digest => self.digest_step(),
-            Step::Expire => Ok(self.expire()),
-        }
-    }
-
-    /// Frees the space of files that were unlinked.
-    fn reclaim(&self) {
-        if let Some(log) = &self.log {
-            log.deferred_unlinks().reclaim();
-        }
-    }
-
-    /// Rolls back forgotten transactions, also those that wait for a lock. One that is just doing something else is left for the
-    /// next time.
-    fn expire(&self) -> bool {
-        let limit = self.options.max_txn_age;
-        let now = self.storage.monotonic();
-        let open: Vec<_> = self.open.lock().values().cloned().collect();
-        let mut expired = false;
-        for tx in open {
-            if now.saturating_sub(tx.began) <= limit {
-                continue;
-            }
-            self.locks.cancel(tx.owner, Error::Expired);
-            if let Some(mut tx) = tx.tx.try_lock() {
-                tx.end_by(self, Error::Expired);
-                expired = true;
-            }
-        }
-        expired
+/// Runs one step. Returns whether there was anything to do.
+pub(super) fn run<M: StateMachine>(shared: &Shared<M>, step: Step) -> Result<bool> {
+    match step {
+        Step::Log(step) => shared.log()?.step(step),
+        Step::BeginCheckpoint => shared.checkpointer.begin(),
+        Step::Checkpoint => shared.checkpointer.step(),
+        Step::Digest => shared.checkpointer.digester().step(),
+        Step::Expire => Ok(expire(shared)),
     }
 }
 
-/// The thread that looks after checkpoints, digests and forgotten transactions.
+/// Frees the space of files that were unlinked.
+fn reclaim<M: StateMachine>(shared: &Shared<M>) {
+    if let Some(log) = &shared.log {
+        log.deferred_unlinks().reclaim();
+    }
+}
+
+/// Rolls back forgotten transactions, also those that wait for a lock. One that is doing something else right now is left for the
+/// next time.
+fn expire<M: StateMachine>(shared: &Shared<M>) -> bool {
+    let limit = shared.options.max_txn_age;
+    let now = shared.storage.monotonic();
+    let mut expired = false;
+    for open in shared.open.all() {
+        if now.saturating_sub(open.began) <= limit {
+            continue;
+        }
+        shared.locks.cancel(open.owner, Error::Expired);
+        if let Some(mut tx) = open.tx.try_lock() {
+            tx.end_by(shared, Error::Expired);
+            expired = true;
+        }
+    }
+    expired
+}
+
+/// The maintenance thread: it takes checkpoints and digests, expires transactions and frees unlinked files.
 #[derive(Default)]
 pub(super) struct Threads {
     keeper: Option<(Arc<AtomicBool>, thread::JoinHandle<()>)>,
@@ -76,12 +74,12 @@ impl Threads {
         let (stopped, kept) = (stop.clone(), shared.clone());
         let run = move || {
             while !stopped.load(Ordering::Acquire) {
-                kept.reclaim();
-                kept.expire();
+                reclaim(&kept);
+                expire(&kept);
                 // what fails is kept in the stats and tried again; commits go on
-                while matches!(kept.checkpoint_step(), Ok(true)) && !stopped.load(Ordering::Acquire) {}
-                while matches!(kept.digest_step(), Ok(true)) && !stopped.load(Ordering::Acquire) {}
-                thread::park_timeout(LOOK);
+                while matches!(kept.checkpointer.step(), Ok(true)) && !stopped.load(Ordering::Acquire) {}
+                while matches!(kept.checkpointer.digester().step(), Ok(true)) && !stopped.load(Ordering::Acquire) {}
+                thread::park_timeout(POLL);
             }
         };
         let handle = thread::Builder::new()
@@ -99,6 +97,6 @@ impl Threads {
             // a panic of the machine in that thread has poisoned nothing that is durable
             let _ = handle.join();
         }
-        shared.reclaim();
+        reclaim(shared);
     }
 }

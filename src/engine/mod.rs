@@ -6,18 +6,20 @@
 //!                       state, active transaction table
 //! ```
 //!
-//! Lock order: a transaction's own lock, the footprint locks, the core lock, then the log's. No fsync and no user code but
-//! `apply` happens under the core lock. It knows nothing of segments or files.
+//! Lock order: the lock of a close, the checkpoint job, a transaction's own lock, the footprint locks, the core lock, then the log's.
+//! No fsync happens under the core lock, and of the machine's code only `apply`, a clone, and closures that read.
 
+mod answer;
 pub(crate) mod backup;
-mod checkpoint;
-mod digest;
+mod commit;
 mod encoded_command;
-mod estimate;
+mod lifecycle;
 mod maintenance;
 #[cfg(test)]
 mod memory_tests;
 mod open;
+mod open_transactions;
+mod read;
 mod shared;
 mod stats;
 mod ticket;
@@ -166,10 +168,10 @@ impl<M: StateMachine> Engine<M> {
         &self.handle.shared
     }
 
-    /// Carries out a command as a transaction of its own, with the default durability. It never answers
-    /// [`Error::Conflict`].
+    /// Executes a command as a transaction of its own, with the default durability. It never returns [`Error::Conflict`].
     ///
-    /// When it returns `Ok`, the command survives what the durability promises. A rejection, too, rests on state that does.
+    /// When it returns `Ok`, the command survives what the durability promises. A rejection is returned once the state that it rests
+    /// on is as durable. While the log nears its size limit, the call is slowed down by up to 10 ms; it holds no lock meanwhile.
     ///
     /// # Errors
     /// The machine's rejection; [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]: nothing happened;
@@ -178,19 +180,20 @@ impl<M: StateMachine> Engine<M> {
         self.execute_with(command, self.shared().options.durability)
     }
 
-    /// The same with a durability of its own.
+    /// As [`Engine::execute`], with this durability.
     ///
     /// # Errors
     /// As [`Engine::execute`].
     pub fn execute_with(&self, command: M::Command, durability: Durability) -> ExecuteResult<M, M::Reply> {
         let shared = self.shared();
-        let committed = shared.execute(&command, durability)?;
-        shared.harden(committed.hardening)?;
+        let committed = commit::execute(shared, &command, durability)?;
+        committed.barrier.wait(shared.log()?)?;
         Ok(committed.reply)
     }
 
-    /// Carries out a command and returns at once, with a ticket for its reply. The ticket is flushed whether it is waited for or
-    /// not.
+    /// Executes a command and returns a ticket for its reply, without waiting for the device. When it returns, the command has taken
+    /// effect and later commands see it, but nothing of it survives power loss until the ticket is done. The record is flushed
+    /// whether anybody waits for the ticket or not.
     ///
     /// # Errors
     /// As [`Engine::execute`]; a rejection is waited for here.
@@ -198,14 +201,14 @@ impl<M: StateMachine> Engine<M> {
         self.submit_with(command, self.shared().options.durability)
     }
 
-    /// The same with a durability of its own.
+    /// As [`Engine::submit`], with this durability.
     ///
     /// # Errors
     /// As [`Engine::submit`].
     pub fn submit_with(&self, command: M::Command, durability: Durability) -> ExecuteResult<M, Ticket<M::Reply>> {
         let shared = self.shared();
-        let committed = shared.execute(&command, durability)?;
-        Ok(shared.ticket(committed.hardening, committed.reply)?)
+        let committed = commit::execute(shared, &command, durability)?;
+        Ok(committed.barrier.ticket(shared.log()?, committed.reply))
     }
 
     /// Begins an interactive transaction. Dropping it rolls it back.
@@ -221,8 +224,11 @@ impl<M: StateMachine> Engine<M> {
         Transaction::begin(self.shared().clone(), age)
     }
 
-    /// Runs a closure in a transaction and commits it; runs it again when it was chosen to end a deadlock, with its old age, so
-    /// that it comes to its end. A closure that wants nothing of it to happen returns a rejection of the machine's type.
+    /// Runs a closure in a transaction and commits it, with the default durability. If the transaction was chosen to end a deadlock,
+    /// the closure runs again in a new transaction with the old age, so that it succeeds in the end. To roll back, the closure
+    /// returns an error.
+    ///
+    /// When it returns `Ok`, the transaction survives what the durability promises.
     ///
     /// # Errors
     /// What the closure returns, after a rollback; and as [`Transaction::commit`].
@@ -241,8 +247,10 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Reads the whole committed state. It waits for transactions that hold any part of it exclusively, and until what it saw has
-    /// hardened.
+    /// Reads the whole committed state. It waits for transactions that hold any part of it exclusively, and then until everything
+    /// that it read is as durable as its writer requested.
+    ///
+    /// The closure must not call the engine: it runs under a lock that writers wait for.
     ///
     /// # Errors
     /// [`Error::LockTimeout`]; [`Error::Latched`] if what it saw may vanish.
@@ -250,26 +258,42 @@ impl<M: StateMachine> Engine<M> {
         self.read_within(&Footprint::everything(Access::Shared), ReadLevel::Hardened, look)
     }
 
-    /// Reads a part of the committed state. The caller answers for `look` looking no further than `footprint`.
+    /// Reads a part of the committed state. The closure must read nothing outside `footprint`, and must not call the engine.
     ///
     /// # Errors
     /// As [`Engine::read`].
     pub fn read_within<T>(&self, footprint: &Footprint, level: ReadLevel, look: impl FnOnce(&M) -> T) -> Result<T> {
-        self.shared().read(footprint, level, look)
+        read::within(self.shared(), footprint, level, look)
     }
 
-    /// A consistent committed state of this moment, to keep. It waits for no transaction and holds none up; only until what it
-    /// shows has hardened. It costs one clone of the machine, and the undoing of what is in flight, on that clone.
+    /// Reads the state at one key; the same as a footprint of that key, without making one.
+    pub(crate) fn read_key<T>(&self, key: &[u8], level: ReadLevel, read: impl FnOnce(&M) -> T) -> Result<T> {
+        read::key(self.shared(), key, level, read)
+    }
+
+    /// Reads the state within a footprint that is made only where a lock may be in the way.
+    pub(crate) fn read_span<T>(
+        &self,
+        footprint: impl FnOnce() -> Footprint,
+        level: ReadLevel,
+        read: impl FnOnce(&M) -> T,
+    ) -> Result<T> {
+        read::span(self.shared(), footprint, level, read)
+    }
+
+    /// Returns a consistent committed state of this moment, to keep. It waits for no transaction and blocks none; it waits until
+    /// everything that it shows is as durable as its writer requested. It costs one clone of the machine, and undoes the open
+    /// transactions on that clone.
     ///
     /// # Errors
     /// [`Error::Latched`] if what it would show may vanish.
     pub fn view(&self) -> Result<View<M>> {
         let (view, needed) = View::take(self.shared())?;
-        self.shared().wait_for(needed)?;
+        answer::wait_for(self.shared().log.as_deref(), needed)?;
         Ok(view)
     }
 
-    /// The same at once: what it shows may not have hardened yet.
+    /// As [`Engine::view`], but returns at once: a crash may take back what it shows.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Closed`].
@@ -277,17 +301,18 @@ impl<M: StateMachine> Engine<M> {
         View::take(self.shared()).map(|(view, _)| view)
     }
 
-    /// Takes a checkpoint now and waits for it. When it returns, recovery starts from here, and older log is given up as far as
-    /// no snapshot needs it. An unpaced one does not wait until the space of the snapshot that it has removed is free: whoever needs that does.
+    /// Takes a checkpoint now and waits for it. When it returns `Ok`, the snapshot survives power loss, recovery starts from it, and
+    /// the log that no snapshot needs is deleted. The space of a deleted snapshot may be freed a little later, in the background; an
+    /// operation that runs out of space waits for that.
     ///
     /// # Errors
     /// [`Error::Full`] and I/O errors: the store goes on without it.
     pub fn checkpoint(&self) -> Result<()> {
-        self.shared().checkpoint_now()
+        self.shared().checkpointer.checkpoint()
     }
 
-    /// Writes a consistent committed state as a new store into a directory, while this one goes on. When it returns, that store
-    /// is complete and survives power loss.
+    /// Writes a consistent committed state as a new store into a directory, while this engine goes on. When it returns `Ok`, the new
+    /// store is complete and survives power loss.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there is a store already; [`Error::Full`] and I/O errors.
@@ -295,7 +320,7 @@ impl<M: StateMachine> Engine<M> {
         backup::to_dir(self, dir.as_ref())
     }
 
-    /// The same onto a storage of your own.
+    /// As [`Engine::backup_to`], onto a storage of your own.
     ///
     /// # Errors
     /// As [`Engine::backup_to`].
@@ -311,28 +336,28 @@ impl<M: StateMachine> Engine<M> {
         self.shared().log()?.sync()
     }
 
-    /// How long opening this store would take now, by rates that the engine measures.
+    /// Estimates how long opening this store would take now, from rates that the engine measures.
     pub fn estimated_recovery(&self) -> Duration {
-        self.shared().estimated_recovery()
+        self.shared().checkpointer.monitor().estimated_recovery()
     }
 
-    /// Figures of the engine.
+    /// Returns counters and sizes. It waits for no I/O.
     pub fn stats(&self) -> Stats {
         stats::collect(self.shared())
     }
 
-    /// Runs one step of the work behind the scenes, for [`Background::Manual`]. Returns whether there was anything to do.
+    /// Runs one step of background work, for [`Background::Manual`]. Returns whether there was anything to do.
     ///
     /// # Errors
     /// Those of the step.
     pub fn step(&self, step: Step) -> Result<bool> {
-        self.shared().step(step)
+        maintenance::run(self.shared(), step)
     }
 
     /// Ends the engine as a kill of the process would: nothing more is written, nothing is rolled back on disk.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn kill(&self) {
-        self.shared().stopping.store(true, crate::io::sync::Ordering::Release);
+        self.shared().checkpointer.stop();
         self.handle.threads.lock().stop(self.shared());
         if let Some(log) = &self.shared().log {
             log.kill();
@@ -346,7 +371,7 @@ impl<M: StateMachine> Engine<M> {
     /// # Errors
     /// What went wrong; what was acknowledged is safe all the same.
     pub fn close(&self) -> Result<()> {
-        let result = self.shared().close();
+        let result = lifecycle::close(self.shared());
         self.handle.threads.lock().stop(self.shared());
         result
     }
@@ -354,7 +379,7 @@ impl<M: StateMachine> Engine<M> {
 
 impl<M: StateMachine> Drop for Handle<M> {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, crate::io::sync::Ordering::Release);
+        self.shared.checkpointer.stop();
         self.threads.lock().stop(&self.shared);
         if let Some(log) = &self.shared.log
             && !thread::panicking()

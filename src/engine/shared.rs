@@ -1,90 +1,43 @@
-//! What all handles, transactions and threads of an engine share, and how a command gets through it.
+//! What all handles, transactions and threads of an engine share.
 
-use super::checkpoint::Checkpoints;
-use super::digest::Digests;
-use super::estimate::RecoveryCostModel;
-use super::ticket::Ticket;
-use super::transaction::OpenTx;
-use crate::durability::Durability;
-use crate::durability::ReadLevel;
-use crate::engine::ExecuteResult;
-use crate::engine::encoded_command::EncodedCommand;
+use super::open_transactions::OpenTransactions;
+use crate::checkpoint::{Checkpointer, RecoveredSizes, RecoveryCostModel};
 use crate::error::{Error, Result};
-use crate::format::bytes::Head;
-use crate::format::record::Record;
-use crate::ids::Lsn;
 use crate::io::Storage;
-use crate::io::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, RwLock, RwLockWriteGuard, write_spinning};
-use crate::machine::{Access, Footprint, StateMachine};
+use crate::io::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::machine::{Footprint, StateMachine};
 use crate::options::Options;
-use crate::recovery::{PendingUndo, Recovered, RecoveryReport};
-use crate::txn::{ActiveTransactions, CommitWatermarks, DurabilityBarrier, Locks, Owner, guarded};
-use crate::wal::{Level, Log, Need, Position, Reservation, RollbackRoom};
-use std::collections::BTreeMap;
+use crate::recovery::{Recovered, RecoveryReport};
+use crate::txn::{CommitWatermarks, Locks, Owner, StateCore};
+use crate::wal::Log;
 
-/// The state and the transactions in flight: what the core lock guards.
-pub(crate) struct Core<M: StateMachine> {
-    pub(crate) state: M,
-    pub(crate) table: ActiveTransactions<M::Command>,
-    /// What recovery could not log of its undo, on a full disk. It comes before anything else that is appended.
-    pub(crate) pending_undo: Option<PendingUndo<M>>,
-}
-
+/// An engine without its threads. Each part guards itself; their lock order is on the engine's first page.
 pub(crate) struct Shared<M: StateMachine> {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) options: Options,
-    pub(crate) core: RwLock<Core<M>>,
+    pub(crate) core: Arc<StateCore<M>>,
+    /// The footprint locks.
     pub(crate) locks: Locks,
-    pub(crate) hardening: CommitWatermarks,
+    /// Changed under the core lock, read without it.
+    pub(crate) watermarks: CommitWatermarks,
     /// `None` when the store was opened read-only.
-    pub(crate) log: Option<Log>,
+    pub(crate) log: Option<Arc<Log>>,
     owners: AtomicU64,
-    /// The open transactions, so that forgotten ones can be rolled back.
-    pub(crate) open: Mutex<BTreeMap<u64, OpenTx>>,
-    poisoned: AtomicBool,
-    closed: AtomicBool,
-    /// The last handle is gone: a checkpoint under way is given up.
-    pub(crate) stopping: AtomicBool,
+    pub(super) open: OpenTransactions,
     /// The outcome of closing, once it has been tried; locked meanwhile.
-    close_result: Mutex<Option<Result<()>>>,
-    pub(crate) checkpoints: Checkpoints<M>,
-    pub(crate) digests: Digests<M>,
-    pub(crate) cost_model: RecoveryCostModel,
+    pub(super) close_result: Mutex<Option<Result<()>>>,
+    pub(crate) checkpointer: Checkpointer<M>,
+    pub(super) cost_model: Arc<RecoveryCostModel>,
     pub(crate) report: RecoveryReport,
 }
 
-/// What an answer must wait for before it may leave.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AnswerBarrier {
-    /// Its own record, and how durable the writer asked for it to be.
-    pub(crate) own: Option<(Position, Durability)>,
-    /// What it saw of others.
-    pub(crate) seen: DurabilityBarrier,
-}
-
-/// A command that was carried out and appended, and not yet acknowledged.
-pub(crate) struct Committed<M: StateMachine> {
-    pub(crate) reply: M::Reply,
-    pub(crate) hardening: AnswerBarrier,
-}
-
-/// A command that was applied and appended.
-pub(crate) struct Applied<M: StateMachine> {
-    pub(crate) reply: M::Reply,
-    /// The inverse and the length of its encoding, where it is kept.
-    pub(crate) undo: Option<(M::Command, u64)>,
-    pub(crate) position: Position,
-    /// Room in the log for undoing it, where that was reserved.
-    pub(crate) rollback: Option<RollbackRoom>,
-}
-
-/// Locks of a single command, given back when it is done.
-struct Held<'a> {
+/// Footprint locks of a single command or read. Dropping them releases them.
+pub(super) struct HeldLocks<'a> {
     locks: &'a Locks,
     owner: Owner,
 }
 
-impl Drop for Held<'_> {
+impl Drop for HeldLocks<'_> {
     fn drop(&mut self) {
         self.locks.release(self.owner);
     }
@@ -93,22 +46,30 @@ impl Drop for Held<'_> {
 impl<M: StateMachine> Shared<M> {
     pub(crate) fn new(storage: Arc<dyn Storage>, options: Options, recovered: Recovered<M>) -> Self {
         let Recovered { state, pending_undo, log, report, snapshots } = recovered;
+        let core = Arc::new(StateCore::new(state, pending_undo));
+        let log = log.map(Arc::new);
+        let cost_model = Arc::new(RecoveryCostModel::new(
+            (report.phases.snapshot, report.snapshot_bytes),
+            (report.phases.redo, report.log_bytes),
+        ));
+        let sizes = RecoveredSizes {
+            records: report.records,
+            log_bytes: report.log_bytes,
+            snapshot_bytes: report.snapshot_bytes,
+        };
+        let recovered = (sizes, snapshots);
         Shared {
-            checkpoints: Checkpoints::new(snapshots),
-            digests: Digests::new(),
-            cost_model: RecoveryCostModel::new(&report),
+            checkpointer: Checkpointer::new(&core, (&storage, &log), &options, cost_model.clone(), recovered),
+            locks: Locks::new(storage.clone()),
             storage,
             options,
-            core: RwLock::new(Core { state, table: ActiveTransactions::default(), pending_undo }),
-            locks: Locks::new(),
-            hardening: CommitWatermarks::new(),
+            core,
+            watermarks: CommitWatermarks::new(),
             log,
             owners: AtomicU64::new(1),
-            open: Mutex::new(BTreeMap::new()),
-            poisoned: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
+            open: OpenTransactions::default(),
             close_result: Mutex::new(None),
+            cost_model,
             report,
         }
     }
@@ -117,367 +78,24 @@ impl<M: StateMachine> Shared<M> {
         self.owners.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn poison(&self) -> Error {
-        self.poisoned.store(true, Ordering::Release);
-        Error::Poisoned
-    }
-
-    /// The log, for those who change something.
-    pub(crate) fn log(&self) -> Result<&Log> {
-        self.log.as_ref().ok_or(Error::ReadOnly)
-    }
-
-    /// Whether the engine still answers at all.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(Error::Poisoned);
-        }
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        Ok(())
-    }
-
-    /// Locks the core for changing it. What recovery could not log of its undo is logged first.
-    pub(crate) fn lock_core(&self, log: &Log) -> Result<RwLockWriteGuard<'_, Core<M>>> {
-        loop {
-            let core = write_spinning(&self.core);
-            self.check()?;
-            if core.pending_undo.is_none() {
-                return Ok(core);
-            }
-            drop(core);
-            self.log_pending_undo(log)?;
-        }
-    }
-
-    /// Logs what recovery could not log of its undo, and makes that durable. No lock may be held.
+    /// The log, for a caller that changes something.
     ///
     /// # Errors
-    /// [`Error::Full`] while the disk has no space for it.
-    pub(crate) fn log_pending_undo(&self, log: &Log) -> Result<()> {
-        let need = Need::record(0);
-        let what = "the rollback of recovered transactions";
-        // each turn logs a record at least, and as many as there is room for
-        loop {
-            if self.core.read().pending_undo.is_none() {
-                return Ok(());
-            }
-            let lock = || {
-                let core = self.core.write();
-                self.check_not_poisoned().map(|()| core)
-            };
-            let (mut core, first) = log.reserve_under(need, lock)?;
-            let Some(pending_undo) = &mut core.pending_undo else { return Ok(()) };
-            let (mut first, mut is_short) = (Some(first), false);
-            let room = || match first.take() {
-                Some(room) => Ok(room),
-                None => log.try_reserve(need)?.ok_or_else(|| {
-                    is_short = true;
-                    Error::Full { what, source: None }
-                }),
-            };
-            match pending_undo.log_pending_undo(room, |_| {}) {
-                Ok(()) => {
-                    core.pending_undo = None;
-                    drop(core);
-                    return log.wait(log.seal()?, Level::Durable);
-                }
-                Err(_) if is_short => {}
-                Err(Error::Poisoned) => return Err(self.poison()),
-                Err(error) => return Err(error),
-            }
-        }
+    /// [`Error::ReadOnly`].
+    pub(crate) fn log(&self) -> Result<&Log> {
+        self.log.as_deref().ok_or(Error::ReadOnly)
     }
 
-    /// Applies a command in place and appends its record. On any failure the state is as before.
-    pub(crate) fn apply_and_append(
-        &self,
-        core: &mut Core<M>,
-        room: Reservation<'_>,
-        command: &M::Command,
-        undo_room: Option<u64>,
-        wanted: Option<Level>,
-        (body, head): (&[u8], impl FnOnce(Lsn) -> Head),
-    ) -> ExecuteResult<M, Applied<M>> {
-        let timed = self.cost_model.start(&*self.storage);
-        let outcome = guarded(|| match undo_room {
-            Some(_) => core.state.apply(command).map(|(reply, inverse)| (reply, Some(inverse))),
-            None => core.state.apply_alone(command),
-        });
-        let outcome = outcome.map_err(|_| self.poison())?;
-        self.cost_model.stop(timed, &*self.storage);
-        let (reply, inverse) = outcome.map_err(super::ExecuteError::Rejected)?;
-        let mut bytes = 0;
-        if let (Some(room), Some(inverse)) = (undo_room, &inverse) {
-            // from here on the state has changed: a panic must not leave that behind unlogged
-            bytes = guarded(|| M::encoded_len(inverse)).map_err(|_| self.poison())? as u64;
-            if bytes > room {
-                self.take_back(core, command, &reply, Some(inverse))?;
-                let (size, limit) = (bytes, self.options.max_txn_undo_bytes);
-                return Err(Error::TooLarge { what: "a transaction's inverses", size, limit }.into());
-            }
-        }
-        match room.append(body, wanted, head) {
-            Ok((position, rollback)) => {
-                let undo = undo_room.and(inverse).map(|inverse| (inverse, bytes));
-                Ok(Applied { reply, undo, position, rollback })
-            }
-            Err(error) => {
-                self.take_back(core, command, &reply, inverse.as_ref())?;
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Undoes a command that was never logged.
-    fn take_back(
-        &self,
-        core: &mut Core<M>,
-        command: &M::Command,
-        reply: &M::Reply,
-        inverse: Option<&M::Command>,
-    ) -> Result<()> {
-        let mut undo = |inverse: &M::Command| core.state.apply(inverse).is_ok();
-        let undone = guarded(|| match inverse {
-            Some(inverse) => undo(inverse),
-            None => M::inverse_of(command, reply).is_some_and(|inverse| undo(&inverse)),
-        });
-        match undone {
-            Ok(true) => Ok(()),
-            // an inverse that is not there or rejects breaks the machine's law: the state is not to be trusted any more
-            _ => Err(self.poison()),
-        }
-    }
-
-    /// Carries out a command as a transaction of its own, and appends it.
-    pub(crate) fn execute(&self, command: &M::Command, durability: Durability) -> ExecuteResult<M, Committed<M>> {
-        let mut scratch = EncodedCommand::of::<M>(command)?;
-        let log = self.log()?;
-        log.check_record(scratch.body().len())?;
-        self.throttle(log)?;
-        let need = Need::record(scratch.body().len());
-        let lock = || self.lock_for_command(log, &mut scratch, command);
-        let ((mut core, held), room) = log.reserve_under(need, lock)?;
-        let seen = scratch.needed(&self.hardening);
-        let wall_micros = self.storage.wall_clock_micros();
-        let head = |lsn| Record::Execute { wall_micros, command: &[] }.head(lsn);
-        let wanted = Some(level_of(durability));
-        let applied = self.apply_and_append(&mut core, room, command, None, wanted, (scratch.body(), head));
-        if let Ok(applied) = &applied {
-            scratch.note(&self.hardening, applied.position.end, durability);
-        }
-        drop(core);
-        drop(held);
-        match applied {
-            Ok(applied) => {
-                let hardening = AnswerBarrier { own: Some((applied.position, durability)), seen };
-                Ok(Committed { reply: applied.reply, hardening })
-            }
-            Err(error) => {
-                if let super::ExecuteError::Rejected(_) = &error {
-                    self.wait_for(seen)?;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Locks the core for a single command, while no transaction holds what it touches. The footprint locks that it had to wait
-    /// for come with the core lock: whoever then waits for room in the log lets go of both.
-    fn lock_for_command(
-        &self,
-        log: &Log,
-        scratch: &mut EncodedCommand,
-        command: &M::Command,
-    ) -> Result<(RwLockWriteGuard<'_, Core<M>>, Option<Held<'_>>)> {
-        let mut held: Option<Held<'_>> = None;
-        loop {
-            // made without the core lock, under which it is only looked at
-            if held.is_none() && !self.locks.are_free() {
-                scratch.make_footprint::<M>(command)?;
-            }
-            let core = write_spinning(&self.core);
-            self.check()?;
-            if core.pending_undo.is_some() {
-                drop(core);
-                drop(held.take());
-                self.log_pending_undo(log)?;
-                continue;
-            }
-            if held.is_some() || self.locks.are_free() {
-                return Ok((core, held));
-            }
-            match scratch.footprint() {
-                Some(footprint) if self.locks.is_free(footprint, None) => return Ok((core, held)),
-                Some(footprint) => {
-                    drop(core);
-                    held = Some(self.wait_for_locks(footprint)?);
-                }
-                None => {}
-            }
-        }
-    }
-
-    fn wait_for_locks(&self, footprint: &Footprint) -> Result<Held<'_>> {
+    /// Waits for the locks of a single command or read.
+    pub(super) fn wait_for_locks(&self, footprint: &Footprint) -> Result<HeldLocks<'_>> {
         let id = self.next_owner_id();
         let owner = Owner { id, age: id };
         self.locks.acquire(owner, footprint, self.options.lock_timeout)?;
-        Ok(Held { locks: &self.locks, owner })
-    }
-
-    /// Blocks until an answer may leave.
-    pub(crate) fn harden(&self, must: AnswerBarrier) -> Result<()> {
-        if let Some((position, durability)) = must.own {
-            let log = self.log()?;
-            if let Durability::Interval(within) = durability {
-                log.sync_within(position.end, within);
-            }
-            log.wait(position.end, level_of(durability))?;
-        }
-        self.wait_for(must.seen)
-    }
-
-    /// Sees to it that the record gets flushed, and gives a ticket for the answer.
-    pub(crate) fn ticket<T>(&self, must: AnswerBarrier, value: T) -> Result<Ticket<T>> {
-        let log = self.log()?;
-        let mut waits = Vec::with_capacity(1);
-        let mut covered = DurabilityBarrier::default();
-        if let Some((position, durability)) = must.own {
-            if let Durability::Interval(within) = durability {
-                log.sync_within(position.end, within);
-            }
-            waits.push(log.ticket(position.end, level_of(durability)));
-            covered.written = position.end;
-            if durability == Durability::Sync {
-                covered.durable = position.end;
-            }
-        }
-        if must.seen.durable > covered.durable {
-            waits.push(log.ticket(must.seen.durable, Level::Durable));
-        }
-        if must.seen.written > covered.written {
-            waits.push(log.ticket(must.seen.written, Level::Written));
-        }
-        log.nudge();
-        Ok(Ticket::new(waits, value))
-    }
-
-    /// Blocks until an answer that rests on this may leave.
-    pub(crate) fn wait_for(&self, needed: DurabilityBarrier) -> Result<()> {
-        let Some(log) = self.log.as_ref().filter(|_| needed != DurabilityBarrier::default()) else { return Ok(()) };
-        log.wait(needed.durable, Level::Durable)?;
-        log.wait(needed.written, Level::Written)?;
-        // after a failure what the operating system took in may be gone all the same
-        if needed.written > log.durable_lsn() { log.check_latch() } else { Ok(()) }
-    }
-
-    /// Looks at the state while nobody holds the footprint exclusively.
-    pub(crate) fn read<T>(&self, footprint: &Footprint, level: ReadLevel, look: impl FnOnce(&M) -> T) -> Result<T> {
-        let mut held = None;
-        let (value, needed) = loop {
-            let core = self.core.read();
-            self.check()?;
-            if held.is_some() || self.locks.is_free(footprint, None) {
-                let needed = self.hardening.needed_for(footprint);
-                break (look(&core.state), needed);
-            }
-            drop(core);
-            held = Some(self.wait_for_locks(footprint)?);
-        };
-        drop(held);
-        if level == ReadLevel::Hardened {
-            self.wait_for(needed)?;
-        }
-        Ok(value)
-    }
-
-    /// Looks at the state at one key; the same as a footprint of that key, without making one.
-    pub(crate) fn read_key<T>(&self, key: &[u8], level: ReadLevel, look: impl FnOnce(&M) -> T) -> Result<T> {
-        let (value, needed) = {
-            let core = self.core.read();
-            self.check()?;
-            if !self.locks.key_is_free(Access::Shared, key, None) {
-                drop(core);
-                return self.read(&Footprint::key(Access::Shared, key), level, look);
-            }
-            (look(&core.state), self.hardening.needed_for_key(key))
-        };
-        if level == ReadLevel::Hardened {
-            self.wait_for(needed)?;
-        }
-        Ok(value)
-    }
-
-    /// Looks at the state within a footprint, which is made only where somebody holds a lock that may be in the way.
-    pub(crate) fn read_span<T>(
-        &self,
-        footprint: impl FnOnce() -> Footprint,
-        level: ReadLevel,
-        look: impl FnOnce(&M) -> T,
-    ) -> Result<T> {
-        let (value, needed) = {
-            let core = self.core.read();
-            self.check()?;
-            if !self.locks.is_free_to_read() {
-                drop(core);
-                return self.read(&footprint(), level, look);
-            }
-            (look(&core.state), self.hardening.needed_for_all())
-        };
-        if level == ReadLevel::Hardened {
-            self.wait_for(needed)?;
-        }
-        Ok(value)
-    }
-
-    pub(crate) fn check_not_poisoned(&self) -> Result<()> {
-        if self.poisoned.load(Ordering::Acquire) { Err(Error::Poisoned) } else { Ok(()) }
-    }
-
-    /// Closes the engine: nothing begins any more, what is open is rolled back, a checkpoint is taken, the log is marked clean.
-    /// Whoever closes it again gets the same answer.
-    pub(crate) fn close(&self) -> Result<()> {
-        let mut outcome = self.close_result.lock();
-        if let Some(outcome) = &*outcome {
-            return outcome.clone();
-        }
-        let result = self.close_once();
-        *outcome = Some(result.clone());
-        result
-    }
-
-    fn close_once(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
-        // one that began just before is in the list now, and one that begins now sees the mark
-        loop {
-            let open: Vec<_> = self.open.lock().values().cloned().collect();
-            if open.is_empty() {
-                break;
-            }
-            open.iter().for_each(|tx| tx.end_by(self, Error::Closed));
-        }
-        let Some(log) = &self.log else { return Ok(()) };
-        let poisoned = self.check_not_poisoned();
-        let checkpoint = match &poisoned {
-            Ok(()) if self.anything_since_snapshot() => self.checkpoint_now(),
-            _ => Ok(()),
-        };
-        // no stage of another checkpoint may run on once the store can have another owner
-        let _job = self.checkpoints.between_stages();
-        let closed = if poisoned.is_ok() { log.close() } else { log.abandon() };
-        poisoned.and(checkpoint).and(closed)
+        Ok(HeldLocks { locks: &self.locks, owner })
     }
 
     /// Whether records of a rollback are of any use: not on a state that is not to be trusted, nor in a log that takes no more.
-    pub(crate) fn logs_rollbacks(&self, log: &Log) -> bool {
-        self.check_not_poisoned().is_ok() && log.check_latch().is_ok()
-    }
-}
-
-pub(crate) fn level_of(durability: Durability) -> Level {
-    match durability {
-        Durability::Sync => Level::Durable,
-        Durability::Interval(_) | Durability::Os => Level::Written,
+    pub(super) fn logs_rollbacks(&self, log: &Log) -> bool {
+        self.core.check_not_poisoned().is_ok() && log.check_latch().is_ok()
     }
 }

@@ -1,4 +1,4 @@
-//! Figures of a running engine.
+//! Counters and sizes of a running engine.
 
 use super::shared::Shared;
 use crate::error::Error;
@@ -7,7 +7,7 @@ use crate::machine::StateMachine;
 use crate::wal::LogStats;
 use std::time::Duration;
 
-/// Figures of a running engine.
+/// Counters and sizes of a running engine; see [`Engine::stats`](crate::Engine::stats).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -35,25 +35,26 @@ pub struct Stats {
     pub digests: u64,
     /// How long opening the store would take now.
     pub estimated_recovery: Duration,
-    /// `recover_within` asks for less than even an empty log would take.
+    /// `recover_within` is less than opening the store would take right after a checkpoint.
     pub recovery_budget_cannot_be_met: bool,
 }
 
 pub(super) fn collect<M: StateMachine>(shared: &Shared<M>) -> Stats {
-    let (records_since_snapshot, log_bytes_since_snapshot) = shared.log_since_snapshot();
+    let monitor = shared.checkpointer.monitor();
+    let (records_since_snapshot, log_bytes_since_snapshot) = monitor.log_since_snapshot();
     Stats {
         log: shared.log.as_ref().map(|log| log.stats()),
-        open_transactions: shared.open.lock().len(),
+        open_transactions: shared.open.len(),
         lock_holders: shared.locks.holders(),
         lock_waiters: shared.locks.waiters(),
-        snapshots: shared.checkpoints.snapshots().iter().map(|s| s.lsn).collect(),
+        snapshots: monitor.snapshots().iter().map(|s| s.lsn).collect(),
         records_since_snapshot,
         log_bytes_since_snapshot,
-        checkpoints: shared.checkpoints.taken(),
-        longest_freeze: shared.checkpoints.longest_freeze(),
-        checkpoint_error: shared.checkpoints.last_error(),
-        digests: shared.digests.taken(),
-        estimated_recovery: shared.estimated_recovery(),
-        recovery_budget_cannot_be_met: shared.budget_cannot_be_met(),
+        checkpoints: shared.checkpointer.taken(),
+        longest_freeze: shared.checkpointer.longest_freeze(),
+        checkpoint_error: monitor.last_error(),
+        digests: shared.checkpointer.digester().taken(),
+        estimated_recovery: monitor.estimated_recovery(),
+        recovery_budget_cannot_be_met: monitor.budget_cannot_be_met(),
     }
 }

@@ -1,4 +1,4 @@
-//! Tickets of the engine: an answer that may leave once it has hardened.
+//! Tickets of the engine: a reply that waits until its record is durable.
 
 use crate::error::Result;
 use crate::wal::LogTicket;
@@ -7,8 +7,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// An answer that rests on something not yet hardened. [`wait`](Ticket::wait) blocks for it; as a future it needs no runtime,
-/// and polling does no I/O. It is flushed whether it is waited for or not.
+/// A reply whose record is not durable yet. [`wait`](Ticket::wait) blocks until it is; the ticket is also a future.
+///
+/// The future needs no runtime, and polling does no I/O. It is safe to cancel: dropping it, before or after a poll, ends the wait and
+/// nothing else. The record is flushed whether anybody waits for it or not.
 #[must_use = "a ticket says when the commit is durable"]
 pub struct Ticket<T> {
     waits: Vec<LogTicket>,
@@ -20,7 +22,7 @@ impl<T> Ticket<T> {
         Ticket { waits, value: Some(value) }
     }
 
-    /// Blocks until the answer may leave, and returns it.
+    /// Blocks until the record is as durable as requested, and returns the reply.
     ///
     /// # Errors
     /// [`crate::Error::Latched`] if a write failed: then whether the commit survived is known after the store is reopened.
@@ -31,7 +33,7 @@ impl<T> Ticket<T> {
         self.value.take().ok_or(crate::Error::Closed)
     }
 
-    /// Whether the wait would return at once, with an error too.
+    /// Whether [`wait`](Ticket::wait) would return at once, with the reply or an error.
     pub fn is_done(&self) -> bool {
         self.waits.iter().all(LogTicket::is_done)
     }

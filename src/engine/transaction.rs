@@ -1,7 +1,10 @@
 //! Interactive transactions: several at a time, interleaved in the log.
 
 use super::ExecuteResult;
-use super::shared::{AnswerBarrier, Core, Shared, level_of};
+use super::answer::{AnswerBarrier, level_of, wait_for};
+use super::commit::{apply_and_append, lock_core};
+use super::open_transactions::{OpenTx, Tx};
+use super::shared::Shared;
 use super::ticket::Ticket;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -11,46 +14,9 @@ use crate::format::record::Record;
 use crate::ids::{Lsn, TxnId};
 use crate::io::sync::{Arc, Mutex};
 use crate::machine::{Access, Footprint, StateMachine};
-use crate::txn::{DurabilityBarrier, Owner, Scope, UndoEntry, guarded, roll_back};
+use crate::txn::{Core, Owner, Scope, UndoEntry, guarded, roll_back};
 use crate::wal::{Log, Need, RollbackRoom};
 use std::fmt;
-use std::time::Duration;
-
-/// What a transaction holds, shared with whoever may have to end it.
-pub(crate) struct Tx {
-    owner: Owner,
-    began: Duration,
-    /// Known once something was logged.
-    id: Option<TxnId>,
-    /// Room in the log for the records of its rollback and of its end, once something was logged or a savepoint taken.
-    rollback_room: Option<RollbackRoom>,
-    /// That room covers one more rollback to a savepoint.
-    may_roll_back_partly: bool,
-    /// What it saw and wrote must be durable up to here before an answer that rests on it may leave.
-    seen: DurabilityBarrier,
-    wrote: Footprint,
-    /// Names and lengths of the inverse list, the oldest first.
-    savepoints: Vec<(u64, usize)>,
-    next_savepoint: u64,
-    /// Why it is over, once it is.
-    ended: Option<Error>,
-}
-
-/// An open transaction, for those who may have to end it.
-#[derive(Clone)]
-pub(crate) struct OpenTx {
-    pub(crate) owner: Owner,
-    pub(crate) began: Duration,
-    pub(crate) tx: Arc<Mutex<Tx>>,
-}
-
-impl OpenTx {
-    /// Ends the transaction, and before that its wait for a lock, if it waits.
-    pub(crate) fn end_by<M: StateMachine>(&self, shared: &Shared<M>, reason: Error) {
-        shared.locks.cancel(self.owner, reason.clone());
-        self.tx.lock().end_by(shared, reason);
-    }
-}
 
 /// A place in a transaction to go back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,31 +55,21 @@ pub struct Transaction<M: StateMachine> {
 
 impl<M: StateMachine> Transaction<M> {
     pub(super) fn begin(shared: Arc<Shared<M>>, age: u64) -> Result<Self> {
-        shared.check()?;
+        shared.core.check()?;
         shared.log()?.check_latch()?;
         let id = shared.next_owner_id();
-        let tx = Arc::new(Mutex::new(Tx {
-            owner: Owner { id, age },
-            began: shared.storage.monotonic(),
-            id: None,
-            rollback_room: None,
-            may_roll_back_partly: false,
-            seen: DurabilityBarrier::default(),
-            wrote: Footprint::none(),
-            savepoints: Vec::new(),
-            next_savepoint: 0,
-            ended: None,
-        }));
-        let began = tx.lock().began;
         let owner = Owner { id, age };
-        shared.open.lock().insert(id, OpenTx { owner, began, tx: tx.clone() });
+        let tx = Arc::new(Mutex::new(Tx::new(owner)));
+        let began = shared.storage.monotonic();
+        shared.open.insert(OpenTx { owner, began, tx: tx.clone() });
         let transaction = Transaction { shared, tx };
         // it may have been closed in between; then dropping the transaction takes it out of the list again
-        transaction.shared.check()?;
+        transaction.shared.core.check()?;
         Ok(transaction)
     }
 
-    /// Carries out a command. Its locks are kept to the end of the transaction, also if it is rejected.
+    /// Executes a command. Its locks are kept to the end of the transaction, also if it is rejected. Nothing survives power loss
+    /// before the commit.
     ///
     /// # Errors
     /// The machine's rejection, after which the transaction goes on; [`Error::Conflict`], after which it has been rolled back;
@@ -176,7 +132,7 @@ impl<M: StateMachine> Transaction<M> {
         Ok(())
     }
 
-    /// Commits with the default durability. When it returns `Ok`, the transaction survives what that promises.
+    /// Commits with the default durability. When it returns `Ok`, the transaction survives what that durability promises.
     ///
     /// # Errors
     /// [`Error::Conflict`], [`Error::Expired`]: it was rolled back; [`Error::Latched`]: whether it survived is known after the
@@ -186,17 +142,18 @@ impl<M: StateMachine> Transaction<M> {
         self.commit_with(durability)
     }
 
-    /// Commits with a durability of its own. What has executed nothing leaves no record: it waits for what it has read, and makes
-    /// nothing else durable.
+    /// As [`Transaction::commit`], with this durability. A transaction that executed nothing leaves no record: it only waits until
+    /// what it read is durable.
     ///
     /// # Errors
     /// As [`Transaction::commit`].
     pub fn commit_with(self, durability: Durability) -> Result<()> {
         let must = self.tx.lock().commit(&self.shared, durability)?;
-        self.shared.harden(must)
+        must.wait(self.shared.log()?)
     }
 
-    /// Commits and returns at once, with a ticket that says when it is durable.
+    /// Commits and returns a ticket, without waiting for the device. Others see the transaction at once; it survives power loss once
+    /// the ticket is done.
     ///
     /// # Errors
     /// As [`Transaction::commit`].
@@ -205,16 +162,16 @@ impl<M: StateMachine> Transaction<M> {
         self.submit_with(durability)
     }
 
-    /// The same with a durability of its own.
+    /// As [`Transaction::submit`], with this durability.
     ///
     /// # Errors
     /// As [`Transaction::commit`].
     pub fn submit_with(self, durability: Durability) -> Result<Ticket<()>> {
         let must = self.tx.lock().commit(&self.shared, durability)?;
-        self.shared.ticket(must, ())
+        Ok(must.ticket(self.shared.log()?, ()))
     }
 
-    /// Rolls everything back. When it returns, nobody sees anything of it, and what it had read has hardened.
+    /// Rolls everything back. When it returns `Ok`, no effect is left, and everything that it read is durable.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if an inverse failed; [`Error::Latched`] if what it had read may vanish.
@@ -227,7 +184,7 @@ impl<M: StateMachine> Transaction<M> {
             tx.roll_back(&self.shared, Error::Closed)?;
             tx.seen
         };
-        self.shared.wait_for(seen)
+        wait_for(self.shared.log.as_deref(), seen)
     }
 }
 
@@ -235,6 +192,12 @@ impl<M: StateMachine> Drop for Transaction<M> {
     fn drop(&mut self) {
         self.tx.lock().end_by(&self.shared, Error::Closed);
     }
+}
+
+/// Ends an open transaction, and before that its wait for a lock, if it waits.
+pub(super) fn end<M: StateMachine>(shared: &Shared<M>, open: &OpenTx, reason: Error) {
+    shared.locks.cancel(open.owner, reason.clone());
+    open.tx.lock().end_by(shared, reason);
 }
 
 impl<M: StateMachine> fmt::Debug for Transaction<M> {
@@ -295,12 +258,12 @@ impl Tx {
 
         let log = shared.log()?;
         log.check_record(body.len())?;
-        shared.throttle(log)?;
+        shared.checkpointer.throttle().throttle()?;
         let block = u64::from(log.identity().block_bytes);
         let first = if self.id.is_none() { ROLLBACK_BLOCKS.saturating_mul(block) } else { 0 };
         let need = Need::record(body.len()).and_rollback(CLR_BYTES.saturating_add(first));
-        let (mut core, room) = log.reserve_under(need, || shared.lock_core(log))?;
-        self.seen = self.seen.and(shared.hardening.needed_for(&footprint));
+        let (mut core, room) = log.reserve_under(need, || lock_core(shared, log))?;
+        self.seen = self.seen.and(shared.watermarks.needed_for(&footprint));
         let used = self.id.and_then(|id| core.table.undo_list(id)).map_or(0, |undo| undo.bytes());
         let undo_bytes = shared.options.max_txn_undo_bytes.saturating_sub(used);
         let id = self.id;
@@ -308,10 +271,10 @@ impl Tx {
             let txn = id.unwrap_or(TxnId::from(lsn));
             Record::Update { txn, command: &[] }.head(lsn)
         };
-        let applied = shared.apply_and_append(&mut core, room, command, Some(undo_bytes), None, (&body, head))?;
+        let applied = apply_and_append(shared, &mut core, room, command, Some(undo_bytes), None, (&body, head))?;
         let id = *self.id.get_or_insert(TxnId::from(applied.position.lsn));
         // an effect that could not be undone must not stay in the transaction
-        let (inverse, bytes) = applied.undo.ok_or_else(|| shared.poison())?;
+        let (inverse, bytes) = applied.undo.ok_or_else(|| shared.core.poison())?;
         core.table.push(id, UndoEntry { lsn: applied.position.lsn, inverse, bytes });
         drop(core);
         applied.rollback.into_iter().for_each(|room| self.keep(room));
@@ -328,8 +291,8 @@ impl Tx {
         self.check()?;
         self.lock(shared, footprint)?;
         let core = shared.core.read();
-        shared.check()?;
-        self.seen = self.seen.and(shared.hardening.needed_for(footprint));
+        shared.core.check()?;
+        self.seen = self.seen.and(shared.watermarks.needed_for(footprint));
         Ok(look(&core.state))
     }
 
@@ -340,7 +303,7 @@ impl Tx {
             return Ok(AnswerBarrier { own: None, seen: self.seen });
         };
         let log = shared.log()?;
-        if let Err(error) = log.check_latch().and(shared.check()) {
+        if let Err(error) = log.check_latch().and(shared.core.check()) {
             self.roll_back(shared, error.clone())?;
             return Err(error);
         }
@@ -356,7 +319,7 @@ impl Tx {
             }
         };
         core.table.end(id);
-        shared.hardening.note(&self.wrote, position.end, durability);
+        shared.watermarks.note(&self.wrote, position.end, durability);
         drop(core);
         self.finish(shared, Error::Closed);
         Ok(AnswerBarrier { own: Some((position, durability)), seen: self.seen })
@@ -375,7 +338,7 @@ impl Tx {
             return Ok(());
         }
         let mut result = Ok(());
-        if let (Some(id), Some(log), Some(room)) = (self.id, &shared.log, &self.rollback_room) {
+        if let (Some(id), Some(log), Some(room)) = (self.id, shared.log.as_deref(), &self.rollback_room) {
             let mut core = shared.core.write();
             result = undo_locked(shared, &mut core, log, (id, 0), room);
             if result.is_ok() {
@@ -390,8 +353,8 @@ impl Tx {
         result
     }
 
-    /// Ends the transaction for whatever reason; errors are of no use to anybody here.
-    pub(crate) fn end_by<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) {
+    /// Ends the transaction for whatever reason. Nobody could use an error here: a failed rollback has poisoned the engine.
+    pub(super) fn end_by<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) {
         let _ = self.roll_back(shared, reason);
     }
 
@@ -400,7 +363,7 @@ impl Tx {
         self.ended = Some(reason);
         self.rollback_room = None;
         shared.locks.release(self.owner);
-        shared.open.lock().remove(&self.owner.id);
+        shared.open.remove(self.owner);
     }
 }
 
@@ -430,6 +393,6 @@ fn undo_locked<M: StateMachine>(
     match undone {
         Ok(Ok(_)) => Ok(()),
         // the state has moved on and the log has not, or the machine broke its law: neither is to be built on
-        Ok(Err(_)) | Err(_) => Err(shared.poison()),
+        Ok(Err(_)) | Err(_) => Err(shared.core.poison()),
     }
 }

@@ -3,8 +3,7 @@
 use super::shared::Shared;
 use crate::error::Result;
 use crate::machine::StateMachine;
-use crate::recovery::undo_in_memory;
-use crate::txn::DurabilityBarrier;
+use crate::txn::{DurabilityBarrier, undo_in_memory};
 use std::ops::Deref;
 
 /// A committed state of one moment. It owns what it shows, and stays as it is whatever comes after.
@@ -18,11 +17,11 @@ impl<M: StateMachine> View<M> {
     pub(super) fn take(shared: &Shared<M>) -> Result<(View<M>, DurabilityBarrier)> {
         let (mut state, mut table, needed) = {
             let core = shared.core.read();
-            shared.check()?;
-            (core.state.clone(), core.table.clone(), shared.hardening.needed_for_all())
+            shared.core.check()?;
+            (core.state.clone(), core.table.clone(), shared.watermarks.needed_for_all())
         };
         if !table.is_empty() {
-            undo_in_memory(&mut state, &mut table).map_err(|_| shared.poison())?;
+            undo_in_memory(&mut state, &mut table).map_err(|_| shared.core.poison())?;
         }
         Ok((View { state }, needed))
     }

@@ -12,6 +12,7 @@
 //! - An error of a sync is reported once. A later sync that succeeds does not take it back.
 
 mod buffer;
+pub(crate) mod deadline;
 pub(crate) mod deferred_unlinks;
 mod disk;
 mod disk_file;

@@ -329,24 +329,24 @@ fn with_value<T>(
     look: impl FnOnce(&[u8]) -> T,
 ) -> Result<Option<T>> {
     let read = Kv::with_lock_key(table, key, |composite| {
-        engine.shared().read_key(composite, level, |kv| kv.at_lock_key(composite).map(look))
+        engine.read_key(composite, level, |kv| kv.at_lock_key(composite).map(look))
     });
     read.unwrap_or(Ok(None))
 }
 
 fn contains_in(engine: &Engine<Kv>, table: &str, key: &[u8]) -> Result<bool> {
     let read = Kv::with_lock_key(table, key, |composite| {
-        engine.shared().read_key(composite, ReadLevel::Hardened, |kv| kv.at_lock_key(composite).is_some())
+        engine.read_key(composite, ReadLevel::Hardened, |kv| kv.at_lock_key(composite).is_some())
     });
     read.unwrap_or(Ok(false))
 }
 
 fn look_at<T>(engine: &Engine<Kv>, span: &KvSpan, look: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
-    engine.shared().read_span(|| span.footprint(), ReadLevel::Hardened, |kv| look(span.entries(kv)))
+    engine.read_span(|| span.footprint(), ReadLevel::Hardened, |kv| look(span.entries(kv)))
 }
 
 fn frozen_in(engine: &Engine<Kv>, span: KvSpan) -> Result<KvIter> {
-    let frozen = engine.shared().read_span(|| span.footprint(), ReadLevel::Hardened, Kv::clone)?;
+    let frozen = engine.read_span(|| span.footprint(), ReadLevel::Hardened, Kv::clone)?;
     Ok(KvIter::new(frozen, span))
 }
 

@@ -14,7 +14,6 @@ mod redo;
 pub(crate) mod replay;
 mod report;
 
-pub(crate) use pending_undo::{PendingUndo, undo_in_memory};
 pub(crate) use report::new_report;
 
 pub use crate::options::{Phase, Progress, RecoveryPolicy};
@@ -30,7 +29,7 @@ use crate::options::Options;
 use crate::snapshot::Help;
 use crate::store::manifest_file::ManifestFile;
 use crate::store::open_dir::{Access, StoreDir};
-use crate::txn::ActiveTransactions;
+use crate::txn::{ActiveTransactions, PendingUndo, undo_in_memory};
 use crate::wal::scan::{ScanEnd, Scanner, manifest_stand_in, oldest_usable};
 use crate::wal::{Log, OpenLog, Tail};
 use candidates::Candidate;
@@ -104,7 +103,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     report.epoch = log.epoch();
     report.phases.cut = watch.lap();
 
-    let (state, pending_undo) = PendingUndo { state, table }.undo_at_open(&log, &mut report, &reporter)?;
+    let (state, pending_undo) = pending_undo::undo_at_open(PendingUndo { state, table }, &log, &mut report, &reporter)?;
     report.phases.undo = watch.lap();
     // only now does the storage know how fast its durable writes are
     let late: Vec<_> = storage.warnings().into_iter().filter(|warning| !report.warnings.contains(warning)).collect();

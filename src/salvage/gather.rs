@@ -9,8 +9,8 @@ use crate::format::frame::record_bytes;
 use crate::ids::{Epoch, Lsn};
 use crate::machine::StateMachine;
 use crate::recovery::replay::{Fault, Replay};
-use crate::recovery::{RecoveryReport, new_report, undo_in_memory};
-use crate::txn::{ActiveTransactions, guarded};
+use crate::recovery::{RecoveryReport, new_report};
+use crate::txn::{ActiveTransactions, guarded, undo_in_memory};
 use crate::wal::scan::Chunk;
 use std::collections::BTreeMap;
 

@@ -23,10 +23,12 @@ mod table;
 mod tests;
 
 use crate::error::{Error, Result};
+use crate::io::Clock;
+use crate::io::deadline::Deadline;
 use crate::io::sync::{Arc, Condvar, Mutex};
 use crate::machine::{Access, Claim, Extent, Footprint};
 use counters::LockCounters;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use table::{Answer, LockTable, Patience};
 
 /// Who holds or waits.
@@ -42,12 +44,13 @@ pub(crate) struct Owner {
 ///
 /// Lock order: `table`, then a single [`WaitSlot`]. Nothing of the caller's runs under either, and waiters are woken after
 /// `table` is let go.
-#[derive(Debug)]
 pub(crate) struct Locks {
     /// Who holds what and who waits for whom.
     table: Mutex<LockTable>,
     /// What is held, in numbers, readable without the table.
     counters: Arc<LockCounters>,
+    /// Timeouts go by it.
+    clock: Arc<dyn Clock>,
 }
 
 /// Where one waiter sleeps.
@@ -63,9 +66,9 @@ type Wakes = Vec<Arc<WaitSlot>>;
 
 impl Locks {
     /// Locks of which none is held.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let counters = Arc::new(LockCounters::new());
-        Locks { table: Mutex::new(LockTable::new(Arc::clone(&counters))), counters }
+        Locks { table: Mutex::new(LockTable::new(Arc::clone(&counters))), counters, clock }
     }
 
     /// Whether nobody but `except` holds anything that conflicts with the footprint. It takes nothing, and waiters don't count.
@@ -151,18 +154,16 @@ impl Locks {
 
     /// Sleeps until the wait ends or the time is over.
     fn wait(&self, owner: Owner, spot: &WaitSlot, timeout: Duration) -> Result<()> {
-        let deadline = Instant::now().checked_add(timeout);
+        let mut deadline = Deadline::after(&*self.clock, timeout);
         let mut outcome = spot.outcome.lock();
         loop {
             if let Some(outcome) = outcome.take() {
                 return outcome;
             }
-            match deadline {
-                Some(deadline) if spot.changed.wait_until(&mut outcome, deadline).timed_out() => break,
-                Some(_) => {}
-                // A limit beyond what the clock can express.
-                None => spot.changed.wait(&mut outcome),
+            if deadline.is_over() {
+                break;
             }
+            deadline.sleep(Duration::MAX, |limit| spot.changed.wait_for(&mut outcome, limit).timed_out());
         }
         drop(outcome);
 

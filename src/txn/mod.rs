@@ -5,11 +5,15 @@
 mod active;
 mod commit_watermarks;
 mod locks;
+mod pending_undo;
+mod state_core;
 mod undo_list;
 
 pub(crate) use active::{ActiveTransactions, Scope, UndoFault, roll_back, undo_last};
 pub(crate) use commit_watermarks::{CommitWatermarks, DurabilityBarrier};
 pub(crate) use locks::{Locks, Owner};
+pub(crate) use pending_undo::{PendingUndo, undo_in_memory};
+pub(crate) use state_core::{Core, StateCore};
 pub(crate) use undo_list::{UndoEntry, UndoList};
 
 use crate::error::{Error, Result};

@@ -105,6 +105,41 @@ macro_rules! cannot_be_saved {
 
 cannot_be_saved!(Unwilling while UNWILLING);
 cannot_be_saved!(Reluctant while RELUCTANT);
+cannot_be_saved!(Sullen while SULLEN);
+
+#[test]
+fn a_command_that_had_to_wait_for_a_lock_holds_nobody_up_while_the_log_is_at_its_bound() {
+    let disk = SimDisk::new(6);
+    let options = manual()
+        .background(Background::Threads)
+        .lock_timeout(Duration::from_secs(60))
+        .max_log_bytes(256 << 10)
+        .checkpoint_log_bytes(1 << 30);
+    let (engine, _) = open_on::<Sullen>(&disk, &options).unwrap();
+    SULLEN.store(true, Ordering::SeqCst);
+    let mut tx = engine.begin().unwrap();
+    tx.execute(Cmd::push(7, 1)).unwrap();
+    let waiting = {
+        let engine = engine.clone();
+        std::thread::spawn(move || engine.execute(Cmd::push(7, 2)).map(drop))
+    };
+    while engine.stats().lock_waiters == 0 {
+        std::thread::yield_now();
+    }
+    let mut pushed = 0;
+    while engine.stats().log.unwrap().segment_bytes <= 256 << 10 {
+        engine.execute(Cmd::Push { key: 1, value: pushed, pad: 3000 }).unwrap();
+        pushed += 1;
+        assert!(pushed < 1000, "the log grows");
+    }
+    // no checkpoint succeeds: a commit that begins now waits for a minute
+    let began = Instant::now();
+    tx.rollback().unwrap();
+    engine.read(|_| ()).unwrap();
+    waiting.join().unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    SULLEN.store(false, Ordering::SeqCst);
+}
 
 #[test]
 fn at_its_bound_the_log_refuses_commits_after_a_wait_and_takes_them_once_a_checkpoint_has_made_room() {

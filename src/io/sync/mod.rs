@@ -11,11 +11,11 @@ mod spin_mutex;
 
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::{
-    AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Mutex as SpinMutex, RwLock, RwLockWriteGuard, mpsc, thread,
-    write_spinning,
+    AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Mutex as SpinMutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    mpsc, thread, write_spinning,
 };
 #[cfg(not(any(loom, shuttle)))]
-pub(crate) use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
+pub(crate) use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use spin_mutex::{SpinMutex, write_spinning};
 #[cfg(not(any(loom, shuttle)))]

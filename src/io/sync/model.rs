@@ -8,8 +8,8 @@ use ::loom as checker;
 #[cfg(not(loom))]
 use ::shuttle as checker;
 
-pub(crate) use checker::sync::RwLockWriteGuard;
 pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+pub(crate) use checker::sync::{RwLockReadGuard, RwLockWriteGuard};
 use std::ops::{Deref, DerefMut};
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};

@@ -4,6 +4,11 @@ use Access::{Exclusive, Shared};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::time::Instant;
+
+fn new_locks() -> Locks {
+    Locks::new(Arc::new(crate::sim::SimDisk::new(1)))
+}
 
 fn owner(id: u64) -> Owner {
     Owner { id, age: id }
@@ -361,8 +366,24 @@ fn the_tally_admits_what_is_surely_free_and_nothing_that_is_not() {
 }
 
 #[test]
+fn a_clock_that_jumps_ends_a_wait() {
+    let disk = crate::sim::SimDisk::new(1);
+    let locks = Arc::new(Locks::new(Arc::new(disk.clone())));
+    locks.acquire(owner(1), &write("a"), Duration::ZERO).unwrap();
+    let waiter = {
+        let locks = Arc::clone(&locks);
+        thread::spawn(move || locks.acquire(owner(2), &write("a"), Duration::from_secs(3600)))
+    };
+    while !waiter.is_finished() {
+        disk.advance(Duration::from_secs(3600));
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(matches!(waiter.join().unwrap(), Err(Error::LockTimeout)));
+}
+
+#[test]
 fn a_timeout_leaves_what_was_held_before() {
-    let locks = Locks::new();
+    let locks = new_locks();
     locks.acquire(owner(1), &write("a"), Duration::ZERO).unwrap();
     locks.acquire(owner(2), &write("b"), Duration::ZERO).unwrap();
     let both = write("a").and(write("c"));
@@ -385,7 +406,7 @@ fn until(condition: impl Fn() -> bool) {
 
 #[test]
 fn a_release_wakes_the_waiting_thread() {
-    let locks = Locks::new();
+    let locks = new_locks();
     assert!(locks.try_acquire(owner(1), &write("k")));
     thread::scope(|scope| {
         let waiter = scope.spawn(|| locks.acquire(owner(2), &write("k"), Duration::MAX));
@@ -401,7 +422,7 @@ fn a_release_wakes_the_waiting_thread() {
 
 #[test]
 fn a_grant_that_meets_the_timeout_stands() {
-    let locks = Locks::new();
+    let locks = new_locks();
     assert!(locks.try_acquire(owner(1), &write("k")));
     thread::scope(|scope| {
         let waiter = scope.spawn(|| locks.acquire(owner(2), &write("k"), Duration::from_millis(30)));
@@ -415,7 +436,7 @@ fn a_grant_that_meets_the_timeout_stands() {
 
 #[test]
 fn a_cancelled_wait_ends_with_the_error_given() {
-    let locks = Locks::new();
+    let locks = new_locks();
     assert!(locks.try_acquire(owner(1), &write("k")));
     assert!(locks.try_acquire(owner(2), &write("j")));
     assert!(!locks.cancel(owner(2), Error::Expired));
@@ -430,7 +451,7 @@ fn a_cancelled_wait_ends_with_the_error_given() {
 
 #[test]
 fn a_victim_is_woken_and_the_other_goes_on() {
-    let locks = Locks::new();
+    let locks = new_locks();
     assert!(locks.try_acquire(owner(1), &write("a")));
     assert!(locks.try_acquire(owner(2), &write("b")));
     thread::scope(|scope| {
@@ -462,7 +483,7 @@ fn many_threads_lose_no_update_and_all_transactions_end() {
     const KEYS: u64 = 10;
     const THREADS: u64 = 8;
     const TRANSACTIONS: u64 = 2000;
-    let locks = Locks::new();
+    let locks = new_locks();
     let ids = AtomicU64::new(1);
     let ages = AtomicU64::new(1);
     let counters: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
@@ -577,7 +598,7 @@ proptest! {
     fn without_waiting_it_does_what_a_list_of_footprints_does(
         acts in prop::collection::vec((1..5u64, prop::option::weighted(0.8, footprint())), 0..40)
     ) {
-        let locks = Locks::new();
+        let locks = new_locks();
         let mut model: Vec<(u64, Footprint)> = Vec::new();
         for (id, footprint) in acts {
             let Some(footprint) = footprint else {

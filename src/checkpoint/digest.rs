@@ -1,50 +1,64 @@
-//! Digests of the state in the log, so that replay which comes to another state is found out.
+//! Digests of the state in the log, so that a replay which comes to another state is found out.
 //!
-//! A digest takes two records, and the time between them nobody waits for: the first marks a point, with the state frozen under the
-//! core lock; the second, once the frozen copy has been digested behind the scenes, names the point and the digest. Replay keeps a
+//! A digest takes two records, and nothing waits for the time between them. The first marks a point, with the state frozen under the
+//! core lock. The second, once the frozen copy has been digested in the background, names the point and the digest. Replay keeps a
 //! copy at the point and compares when it comes to the second. Where a crash left the second out, nothing is compared.
-//! Neither record is waited for, nor does either make room for itself: where there is none, the digest is left for later.
+//! Nothing waits for either record, nor is room made for them: without room, the digest is left for later.
 
-use super::shared::{Core, Shared};
 use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::ids::Lsn;
-use crate::io::sync::{AtomicU64, Mutex, Ordering};
+use crate::io::Storage;
+use crate::io::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::machine::StateMachine;
-use crate::txn::guarded;
+use crate::txn::{Core, StateCore, guarded};
 use crate::wal::{Log, Need, Reservation};
 use std::io;
 
-/// What is known of digests.
-pub(crate) struct Digests<M: StateMachine> {
+/// Takes digests.
+pub(crate) struct Digester<M: StateMachine> {
+    core: Arc<StateCore<M>>,
+    log: Option<Arc<Log>>,
+    storage: Arc<dyn Storage>,
+    /// A digest is due after so many records; `None` takes none.
+    every: Option<u64>,
+    /// Locked while a step runs; before the core lock.
     job: Mutex<Job<M>>,
     taken: AtomicU64,
 }
 
 struct Job<M: StateMachine> {
-    /// The state at a point whose digest is still pending_undo.
+    /// The state at a point whose digest is not in the log yet.
     frozen: Option<(Lsn, M)>,
     /// How many records the log had taken in behind the last point, and digest.
     mark: u64,
 }
 
-impl<M: StateMachine> Digests<M> {
-    pub(super) fn new() -> Self {
-        Digests { job: Mutex::new(Job { frozen: None, mark: 0 }), taken: AtomicU64::new(0) }
+impl<M: StateMachine> Digester<M> {
+    pub(super) fn new(
+        core: Arc<StateCore<M>>,
+        log: Option<Arc<Log>>,
+        storage: Arc<dyn Storage>,
+        every: Option<u64>,
+    ) -> Self {
+        let job = Mutex::new(Job { frozen: None, mark: 0 });
+        Digester { core, log, storage, every, job, taken: AtomicU64::new(0) }
     }
 
-    pub(super) fn taken(&self) -> u64 {
+    /// How many digests were put into the log.
+    pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
-}
 
-impl<M: StateMachine> Shared<M> {
-    /// Freezes the state for a digest that is due, or puts the digest of what was frozen into the log. Returns whether there was
+    /// Freezes the state for a digest that is due, or puts the digest of the frozen state into the log. Returns whether there was
     /// anything to do.
-    pub(super) fn digest_step(&self) -> Result<bool> {
-        let Some(every) = self.options.digest_every else { return Ok(false) };
-        let log = self.log()?;
-        let mut job = self.digests.job.lock();
+    ///
+    /// # Errors
+    /// Those of the log; a digest that the machine cannot take.
+    pub(crate) fn step(&self) -> Result<bool> {
+        let Some(every) = self.every else { return Ok(false) };
+        let log = self.log.as_deref().ok_or(Error::ReadOnly)?;
+        let mut job = self.job.lock();
         if let Some((point, state)) = job.frozen.take() {
             let digest = self.digest_of(&state)?;
             drop(state);
@@ -68,7 +82,7 @@ impl<M: StateMachine> Shared<M> {
     /// Marks a point, if digests are wanted and there is room for the record. The caller freezes the state before it lets go of the
     /// core lock.
     pub(super) fn note_point(&self, core: &Core<M>, log: &Log) -> Result<Option<Lsn>> {
-        if self.options.digest_every.is_none() {
+        if self.every.is_none() {
             return Ok(None);
         }
         let Some(room) = self.room_for_note(core, log)? else { return Ok(None) };
@@ -80,12 +94,12 @@ impl<M: StateMachine> Shared<M> {
         let core = self.core.write();
         let Some(room) = self.room_for_note(&core, log)? else { return Ok(false) };
         room.append(&[], None, |lsn| Record::Digest { point, digest }.head(lsn))?;
-        self.digests.taken.fetch_add(1, Ordering::Relaxed);
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }
 
     fn room_for_note<'a>(&self, core: &Core<M>, log: &'a Log) -> Result<Option<Reservation<'a>>> {
-        self.check_not_poisoned()?;
+        self.core.check_not_poisoned()?;
         // the pending undo comes first in the log
         if core.pending_undo.is_some() { Ok(None) } else { log.try_reserve(Need::record(0)) }
     }

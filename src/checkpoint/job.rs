@@ -1,0 +1,377 @@
+//! The checkpoint job: freezing the state, writing it in the background, publishing it, and giving up the log before it.
+//!
+//! A checkpoint is fuzzy: the frozen state holds uncommitted effects, and beside it stand the open transactions with their
+//! inverses. It is a job of four stages, so that a simulator can run other things, or crash, between them:
+//!
+//! 1. freeze, under the core lock: the forming frame is sealed, so that the snapshot's LSN is a frame boundary;
+//! 2. write the snapshot, sync it, read it back;
+//! 3. make the log durable through its LSN, then publish it in the manifest;
+//! 4. recycle what neither of the two newest snapshots needs.
+//!
+//! Lock order: the job, then those of the engine's first page. Events are reported once the job is unlocked.
+
+use super::digest::Digester;
+use super::monitor::{Mark, Monitor, RecoveredSizes};
+use super::pending_undo::log_pending_undo;
+use super::recovery_time::RecoveryCostModel;
+use super::retention::{self, Unlink};
+use super::throttle::{CheckpointPace, CommitThrottle};
+use crate::error::{Error, Result};
+use crate::format::manifest::SnapshotEntry;
+use crate::format::record::Record;
+use crate::format::snapshot::SnapshotHeader;
+use crate::ids::Lsn;
+use crate::io::Storage;
+use crate::io::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::machine::StateMachine;
+use crate::options::{Background, Options};
+use crate::snapshot::{self, SnapshotThrottle};
+use crate::txn::{ActiveTransactions, StateCore, guarded};
+use crate::wal::{Level, Log, Need};
+use std::time::Duration;
+
+enum Stage<M: StateMachine> {
+    /// With the point in the log that marks this state for a digest, if digests are wanted.
+    Write {
+        state: M,
+        table: ActiveTransactions<M::Command>,
+        point: Option<Lsn>,
+    },
+    /// With the digest, which goes into the log behind the snapshot, so that loading it is checked too.
+    Publish {
+        entry: SnapshotEntry,
+        digest: Option<(Lsn, u64)>,
+    },
+    Recycle,
+}
+
+/// A checkpoint under way.
+struct Job<M: StateMachine> {
+    header: SnapshotHeader,
+    stage: Stage<M>,
+    /// What the log had taken in when the state was frozen.
+    mark: Mark,
+    /// When that was.
+    began: Duration,
+}
+
+/// How checkpoints ended while the job was locked, to be reported once it is not.
+#[derive(Default)]
+struct Ends(Vec<Option<Error>>);
+
+impl Ends {
+    fn report(self) {
+        for end in self.0 {
+            match end {
+                None => {
+                    crate::events::event!(info, "a checkpoint was taken");
+                }
+                Some(_error) => {
+                    crate::events::event!(warn, error = %_error, "a checkpoint failed; the log is kept");
+                }
+            }
+        }
+    }
+}
+
+/// Takes checkpoints.
+pub(crate) struct Checkpointer<M: StateMachine> {
+    core: Arc<StateCore<M>>,
+    /// `None` when the store was opened read-only.
+    log: Option<Arc<Log>>,
+    storage: Arc<dyn Storage>,
+    background: Background,
+    /// The rate that checkpoints keep to, if any.
+    bytes_per_second: Option<u64>,
+    monitor: Arc<Monitor>,
+    throttle: CommitThrottle<M>,
+    digester: Digester<M>,
+    /// The last handle is gone: a checkpoint under way is given up.
+    stopping: AtomicBool,
+    /// The one under way; locked while a stage runs.
+    job: Mutex<Option<Job<M>>>,
+    freeze_nanos: AtomicU64,
+    taken: AtomicU64,
+}
+
+impl<M: StateMachine> Checkpointer<M> {
+    pub(crate) fn new(
+        core: &Arc<StateCore<M>>,
+        (storage, log): (&Arc<dyn Storage>, &Option<Arc<Log>>),
+        options: &Options,
+        cost_model: Arc<RecoveryCostModel>,
+        recovered: (RecoveredSizes, Vec<SnapshotEntry>),
+    ) -> Self {
+        let monitor = Arc::new(Monitor::new((storage.clone(), log.clone()), options, cost_model, recovered));
+        let background = options.log.background;
+        Checkpointer {
+            core: core.clone(),
+            log: log.clone(),
+            storage: storage.clone(),
+            background,
+            bytes_per_second: options.checkpoint_bytes_per_second.filter(|_| background == Background::Threads),
+            throttle: CommitThrottle::new(monitor.clone(), storage.clone(), core.clone(), options),
+            monitor,
+            digester: Digester::new(core.clone(), log.clone(), storage.clone(), options.digest_every),
+            stopping: AtomicBool::new(false),
+            job: Mutex::new(None),
+            freeze_nanos: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    pub(crate) fn throttle(&self) -> &CommitThrottle<M> {
+        &self.throttle
+    }
+
+    pub(crate) fn digester(&self) -> &Digester<M> {
+        &self.digester
+    }
+
+    /// Gives up a checkpoint under way as soon as it asks.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// While this is held, no stage of a checkpoint runs.
+    pub(crate) fn between_stages(&self) -> impl Sized + '_ {
+        self.job.lock()
+    }
+
+    /// How many checkpoints were taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// How long the longest freeze held the core lock.
+    pub(crate) fn longest_freeze(&self) -> Duration {
+        Duration::from_nanos(self.freeze_nanos.load(Ordering::Relaxed))
+    }
+
+    fn log(&self) -> Result<&Log> {
+        self.log.as_deref().ok_or(Error::ReadOnly)
+    }
+
+    /// Takes a checkpoint from beginning to end. One that is under way is finished first.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        self.log()?;
+        self.with_job(|job, ends| {
+            while job.is_some() {
+                self.run_stage(job, ends)?;
+            }
+            self.freeze(job, ends)?;
+            while job.is_some() {
+                self.run_stage(job, ends)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Freezes the state for a checkpoint, unless one is under way. Returns whether it did.
+    pub(crate) fn begin(&self) -> Result<bool> {
+        self.with_job(|job, ends| {
+            if job.is_some() {
+                return Ok(false);
+            }
+            self.freeze(job, ends)?;
+            Ok(job.is_some())
+        })
+    }
+
+    /// Runs the next stage of a checkpoint, or begins one that is due. Returns whether there was anything to do.
+    pub(crate) fn step(&self) -> Result<bool> {
+        self.with_job(|job, ends| {
+            if job.is_some() {
+                return self.run_stage(job, ends).map(|()| true);
+            }
+            if !self.monitor.is_due() {
+                return Ok(false);
+            }
+            self.freeze(job, ends)?;
+            Ok(job.is_some())
+        })
+    }
+
+    fn with_job<T>(&self, run: impl FnOnce(&mut Option<Job<M>>, &mut Ends) -> Result<T>) -> Result<T> {
+        let mut ends = Ends::default();
+        let result = run(&mut self.job.lock(), &mut ends);
+        ends.report();
+        result
+    }
+
+    fn freeze(&self, job: &mut Option<Job<M>>, ends: &mut Ends) -> Result<()> {
+        let frozen = self.freeze_now();
+        *job = Some(frozen.inspect_err(|error| self.note_failure(error, ends))?);
+        Ok(())
+    }
+
+    /// Keeps a failure for the stats; for a while no other checkpoint begins by itself.
+    fn note_failure(&self, error: &Error, ends: &mut Ends) {
+        self.monitor.note_end(Err(error));
+        ends.0.push(Some(error.clone()));
+    }
+
+    fn freeze_now(&self) -> Result<Job<M>> {
+        let log = self.log()?;
+        log.check_latch()?;
+        // the unlinked files of one checkpoint at most
+        log.deferred_unlinks().reclaim();
+        match log_pending_undo(&self.core, log) {
+            // the snapshot then holds the state as the log tells it, and recovery undoes the losers once more
+            Err(error) if error.is_full() && log.has_entered() => {}
+            other => other?,
+        }
+        self.enter_first_segment(log)?;
+        let core = self.core.write();
+        let began = self.storage.monotonic();
+        self.core.check_not_poisoned()?;
+        let lsn = log.seal()?;
+        let (state, table) = match &core.pending_undo {
+            Some(pending_undo) => (&pending_undo.state, &pending_undo.table),
+            None => (&core.state, &core.table),
+        };
+        let (state, table) = (guarded(|| state.clone())?, table.clone());
+        let point = self.digester.note_point(&core, log)?;
+        let (records, _) = log.appended();
+        drop(core);
+        let frozen = self.storage.monotonic().saturating_sub(began);
+        self.freeze_nanos.fetch_max(frozen.as_nanos() as u64, Ordering::Relaxed);
+        let identity = log.identity();
+        let header = SnapshotHeader {
+            store: identity.store,
+            lsn,
+            epoch: identity.epoch,
+            wall_micros: self.storage.wall_clock_micros(),
+            machine: identity.machine.clone(),
+        };
+        Ok(Job { header, stage: Stage::Write { state, table, point }, mark: Mark { records, lsn }, began })
+    }
+
+    /// Makes sure that a snapshot's LSN comes to stand on disk: a store that was opened without space has no segment of this opening
+    /// until something is appended. Does nothing elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Full`] while the disk has no space for a segment.
+    fn enter_first_segment(&self, log: &Log) -> Result<()> {
+        // a record that is not written yet will be, before the snapshot counts
+        let has_begun = || log.has_entered() || log.appended().0 > 0;
+        if has_begun() {
+            return Ok(());
+        }
+        let (_core, room) = log.reserve_under(Need::record(0), || self.core.write_trusted())?;
+        if !has_begun() {
+            // a record that says nothing by itself
+            room.append(&[], None, |lsn| Record::Point.head(lsn))?;
+        }
+        Ok(())
+    }
+
+    fn run_stage(&self, job: &mut Option<Job<M>>, ends: &mut Ends) -> Result<()> {
+        let Some(current) = job.take() else { return Ok(()) };
+        let began = current.began;
+        match self.stage(current) {
+            Ok(Some(next)) => {
+                *job = Some(next);
+                return Ok(());
+            }
+            Ok(None) => {
+                self.monitor.note_end(Ok(self.storage.monotonic().saturating_sub(began)));
+                self.taken.fetch_add(1, Ordering::Relaxed);
+                ends.0.push(None);
+                self.throttle.note_end();
+                Ok(())
+            }
+            Err(error) => {
+                self.note_failure(&error, ends);
+                self.throttle.note_end();
+                Err(error)
+            }
+        }
+    }
+
+    fn stage(&self, job: Job<M>) -> Result<Option<Job<M>>> {
+        let log = self.log()?;
+        // it may have failed, or been closed, since the state was frozen
+        log.check_latch()?;
+        let Job { header, stage, mark, began } = job;
+        let stage = match stage {
+            Stage::Write { state, table, point } => {
+                let newest = self.monitor.snapshots().first().copied();
+                if let Some(newest) = newest.filter(|s| s.lsn == header.lsn) {
+                    // nothing is new; but where the log is crowded, what only an older state needs can go
+                    if !self.monitor.limits().is_crowded(log.segment_bytes()) {
+                        return Ok(None);
+                    }
+                    self.keep_only(log, newest)?;
+                    return Ok(Some(Job { header, stage: Stage::Recycle, mark, began }));
+                }
+                // a digest that cannot be had is no reason to let the log grow
+                let digest = point.and_then(|point| Some((point, self.digester.digest_of(&state).ok()?)));
+                let (mut pace, help) = (self.pace(), self.background.into());
+                let write = || snapshot::write(&*self.storage, &header, state, &table, help, &mut pace);
+                let has_threads = self.background == Background::Threads;
+                Stage::Publish { entry: self.throttle.copies().counted(has_threads, write)?, digest }
+            }
+            Stage::Publish { entry, digest } => {
+                log.wait(header.lsn, Level::Durable)?;
+                self.publish(log, entry, mark)?;
+                if let Some((point, digest)) = digest
+                    && self.digester.note_digest(log, point, digest)?
+                {
+                    self.monitor.pass_over_record();
+                }
+                Stage::Recycle
+            }
+            Stage::Recycle => {
+                let unlink = match (self.pace().is_paced(), self.background) {
+                    (true, _) => Unlink::Gradually,
+                    (false, Background::Threads) => Unlink::Deferred,
+                    (false, Background::Manual) => Unlink::AtOnce,
+                };
+                retention::give_up_unneeded(&self.storage, log, unlink)?;
+                return Ok(None);
+            }
+        };
+        Ok(Some(Job { header, stage, mark, began }))
+    }
+
+    /// Keeps a checkpoint to its rate, unless a bound is near.
+    fn pace(&self) -> CheckpointPace<'_, M> {
+        CheckpointPace {
+            monitor: &self.monitor,
+            clock: &*self.storage,
+            core: &self.core,
+            copies: self.throttle.copies(),
+            stopping: &self.stopping,
+            began: self.storage.monotonic(),
+            bytes_per_second: self.bytes_per_second,
+        }
+    }
+
+    fn publish(&self, log: &Log, entry: SnapshotEntry, mark: Mark) -> Result<()> {
+        let durable = log.durable_lsn();
+        let snapshots = retention::kept(entry, self.monitor.snapshots());
+        log.publish(|m| {
+            m.log_start = retention::log_start(&snapshots).unwrap_or(m.log_start);
+            m.snapshots.clone_from(&snapshots);
+            m.watermark = m.watermark.max(durable);
+        })?;
+        self.monitor.note_snapshots(snapshots, Some(mark));
+        Ok(())
+    }
+
+    /// Gives up every state to begin from but the newest snapshot, once that has been read back whole.
+    fn keep_only(&self, log: &Log, newest: SnapshotEntry) -> Result<()> {
+        snapshot::check(&*self.storage, newest.lsn)?;
+        log.publish(|m| {
+            m.log_start = newest.lsn;
+            m.snapshots = vec![newest];
+        })?;
+        self.monitor.note_snapshots(vec![newest], None);
+        Ok(())
+    }
+}

@@ -1,0 +1,17 @@
+//! Checkpoints: when they are taken, how they are written, what they allow to delete, and how commits slow down for them.
+//!
+//! It knows nothing of the engine: the core lock, the log, the storage and the options are handed in.
+
+mod digest;
+mod job;
+mod monitor;
+mod pending_undo;
+mod policy;
+mod recovery_time;
+mod retention;
+mod throttle;
+
+pub(crate) use job::Checkpointer;
+pub(crate) use monitor::RecoveredSizes;
+pub(crate) use pending_undo::log_pending_undo;
+pub(crate) use recovery_time::RecoveryCostModel;

@@ -1,0 +1,178 @@
+//! Measures what the policy asks about: the log, the newest snapshot, the last checkpoint, and the recovery time.
+
+use super::policy::{Inputs, Limits, RecoveryTime};
+use super::recovery_time::RecoveryCostModel;
+use crate::error::Error;
+use crate::format::manifest::SnapshotEntry;
+use crate::ids::Lsn;
+use crate::io::Storage;
+use crate::io::sync::{Arc, Mutex};
+use crate::options::Options;
+use crate::wal::Log;
+use std::time::Duration;
+
+/// How much the log has taken in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    pub(super) records: u64,
+    pub(super) lsn: Lsn,
+}
+
+/// What recovery read when the store was opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecoveredSizes {
+    pub(crate) records: u64,
+    pub(crate) log_bytes: u64,
+    pub(crate) snapshot_bytes: u64,
+}
+
+/// The outcome of the checkpoints so far.
+struct Published {
+    snapshots: Vec<SnapshotEntry>,
+    /// Where the newest one begins; unset until the first of this open.
+    mark: Option<Mark>,
+    last_error: Option<Error>,
+    ended_at: Duration,
+    took: Duration,
+}
+
+/// What the log and the checkpoints have come to.
+pub(crate) struct Monitor {
+    storage: Arc<dyn Storage>,
+    /// `None` when the store was opened read-only.
+    log: Option<Arc<Log>>,
+    cost_model: Arc<RecoveryCostModel>,
+    recovered: RecoveredSizes,
+    limits: Limits,
+    /// A lock for a few words; nothing is waited for under it.
+    published: Mutex<Published>,
+}
+
+impl Monitor {
+    pub(super) fn new(
+        (storage, log): (Arc<dyn Storage>, Option<Arc<Log>>),
+        options: &Options,
+        cost_model: Arc<RecoveryCostModel>,
+        (recovered, snapshots): (RecoveredSizes, Vec<SnapshotEntry>),
+    ) -> Self {
+        let limits = Limits {
+            max_log_bytes: options.max_log_bytes,
+            checkpoint_log_bytes: options.checkpoint_log_bytes,
+            recover_within: options.recover_within,
+        };
+        let published =
+            Published { snapshots, mark: None, last_error: None, ended_at: Duration::ZERO, took: Duration::ZERO };
+        Monitor { storage, log, cost_model, recovered, limits, published: Mutex::new(published) }
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The size of all segment files, in bytes.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.log.as_ref().map_or(0, |log| log.segment_bytes())
+    }
+
+    /// Records and bytes of log that recovery would have to read now.
+    pub(crate) fn log_since_snapshot(&self) -> (u64, u64) {
+        let Some(log) = &self.log else { return (0, 0) };
+        let (records, lsn) = log.appended();
+        match self.published.lock().mark {
+            Some(mark) => (records.saturating_sub(mark.records), lsn.since(mark.lsn)),
+            None => {
+                // recovery would read again what it read at open
+                let records = records.saturating_add(self.recovered.records);
+                (records, lsn.since(log.start_of_epoch()).saturating_add(self.recovered.log_bytes))
+            }
+        }
+    }
+
+    pub(crate) fn anything_since_snapshot(&self) -> bool {
+        self.log_since_snapshot().0 > 0 || self.published.lock().snapshots.is_empty()
+    }
+
+    fn snapshot_bytes(&self) -> u64 {
+        let published = self.published.lock();
+        match (published.mark, published.snapshots.first()) {
+            (None, _) => self.recovered.snapshot_bytes,
+            (Some(_), newest) => newest.map_or(0, |s| s.file_bytes),
+        }
+    }
+
+    fn recovery_time(&self) -> RecoveryTime {
+        let (records, log_bytes) = self.log_since_snapshot();
+        let snapshot_bytes = self.snapshot_bytes();
+        RecoveryTime {
+            least: self.cost_model.estimate(snapshot_bytes, 0, 0),
+            now: self.cost_model.estimate(snapshot_bytes, log_bytes, records),
+        }
+    }
+
+    /// How long opening the store would take now.
+    pub(crate) fn estimated_recovery(&self) -> Duration {
+        self.recovery_time().now
+    }
+
+    /// Whether even a checkpoint at this moment would leave more to do than the budget allows.
+    pub(crate) fn budget_cannot_be_met(&self) -> bool {
+        self.limits.recover_within.is_some_and(|budget| self.recovery_time().least > budget)
+    }
+
+    /// Whether a checkpoint is due.
+    pub(super) fn is_due(&self) -> bool {
+        let (records, log_bytes) = self.log_since_snapshot();
+        let recovery = self.recovery_time();
+        let now = self.storage.monotonic();
+        let published = self.published.lock();
+        let inputs = Inputs {
+            segment_bytes: self.segment_bytes(),
+            records,
+            log_bytes,
+            rested: now.saturating_sub(published.ended_at),
+            took: published.took,
+            failed: published.last_error.is_some(),
+            recovery,
+        };
+        drop(published);
+        self.limits.is_due(&inputs)
+    }
+
+    /// Whether a bound is so near that commits must slow down.
+    pub(super) fn is_under_pressure(&self) -> bool {
+        self.limits.is_under_pressure(self.segment_bytes(), || self.recovery_time())
+    }
+
+    /// The snapshots kept, the newest first.
+    pub(crate) fn snapshots(&self) -> Vec<SnapshotEntry> {
+        self.published.lock().snapshots.clone()
+    }
+
+    /// Why the last checkpoint failed, if it did.
+    pub(crate) fn last_error(&self) -> Option<Error> {
+        self.published.lock().last_error.clone()
+    }
+
+    /// Notes which snapshots the manifest names, and where the newest begins if that is a new one.
+    pub(super) fn note_snapshots(&self, snapshots: Vec<SnapshotEntry>, mark: Option<Mark>) {
+        let mut published = self.published.lock();
+        published.snapshots = snapshots;
+        published.mark = mark.or(published.mark);
+    }
+
+    /// Notes a record that is no reason for another checkpoint.
+    pub(super) fn pass_over_record(&self) {
+        if let Some(mark) = &mut self.published.lock().mark {
+            mark.records = mark.records.saturating_add(1);
+        }
+    }
+
+    /// Notes that a checkpoint has ended: how long it took, or why it failed.
+    pub(super) fn note_end(&self, outcome: Result<Duration, &Error>) {
+        let now = self.storage.monotonic();
+        let mut published = self.published.lock();
+        published.ended_at = now;
+        published.took = outcome.unwrap_or(Duration::ZERO);
+        published.last_error = outcome.err().cloned();
+    }
+}

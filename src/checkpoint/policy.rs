@@ -1,0 +1,169 @@
+//! When a checkpoint is due, and when commits must slow down for it: pure functions of measured values.
+
+use std::time::Duration;
+
+/// The least time between a failed checkpoint and the next one.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+/// The least time between checkpoints that the recovery budget asks for: an empty one takes a few syncs, this long on a slow disk.
+const LEAST_REST: Duration = Duration::from_millis(50);
+
+/// What the user has set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_log_bytes: u64,
+    pub(super) checkpoint_log_bytes: u64,
+    pub(super) recover_within: Option<Duration>,
+}
+
+/// How long opening the store would take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecoveryTime {
+    /// Right after a checkpoint.
+    pub(super) least: Duration,
+    /// Now.
+    pub(super) now: Duration,
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inputs {
+    /// The size of all segment files, in bytes.
+    pub(super) segment_bytes: u64,
+    /// Records behind the newest snapshot.
+    pub(super) records: u64,
+    /// Bytes of log behind it.
+    pub(super) log_bytes: u64,
+    /// Time since the last checkpoint ended, whether it failed or not.
+    pub(super) rested: Duration,
+    /// How long it took.
+    pub(super) took: Duration,
+    pub(super) failed: bool,
+    pub(super) recovery: RecoveryTime,
+}
+
+impl Limits {
+    /// Half of the bound is taken: segments are given up by and by, whatever is new.
+    pub(super) fn is_crowded(&self, segment_bytes: u64) -> bool {
+        segment_bytes > self.max_log_bytes / 2
+    }
+
+    /// Three quarters of the bound are taken: the last quarter is for what is committed while a checkpoint is written.
+    pub(super) fn is_near_bound(&self, segment_bytes: u64) -> bool {
+        segment_bytes > self.max_log_bytes / 4 * 3
+    }
+
+    /// Whether a checkpoint is due.
+    pub(super) fn is_due(&self, inputs: &Inputs) -> bool {
+        let &Inputs { segment_bytes, records, log_bytes, rested, took, failed, recovery } = inputs;
+        // also where nothing was written: a program that is restarted again and again leaves a segment each time
+        let crowded = self.is_crowded(segment_bytes);
+        if (records == 0 && !crowded) || (failed && rested < RETRY) {
+            return false;
+        }
+        if log_bytes >= self.checkpoint_log_bytes {
+            return true;
+        }
+        // where the log is crowded though little is new, the older snapshot keeps it: the next checkpoints give that up. An eighth
+        // of the bound is enough to be worth a snapshot
+        let near = self.is_near_bound(segment_bytes);
+        if crowded && (log_bytes > self.max_log_bytes / 8 || (near && rested >= RETRY)) {
+            return true;
+        }
+        let Some(budget) = self.recover_within.filter(|_| records > 0) else { return false };
+        // a budget that cannot be met must not lead to one checkpoint after another: they take a fifth of the time at most
+        let restless = rested < took.max(LEAST_REST);
+        let room = budget.saturating_sub(recovery.least);
+        let left = budget.saturating_sub(recovery.now);
+        !restless && (left < room / 2 || (recovery.least > budget && rested > took.saturating_mul(4)))
+    }
+
+    /// Whether a bound is so near that commits are throttled and a checkpoint is written without pauses: three quarters of the log,
+    /// or four fifths of the recovery time that commits can still spend.
+    pub(super) fn is_under_pressure(&self, segment_bytes: u64, recovery: impl FnOnce() -> RecoveryTime) -> bool {
+        if self.is_near_bound(segment_bytes) {
+            return true;
+        }
+        let Some(budget) = self.recover_within else { return false };
+        let RecoveryTime { least, now } = recovery();
+        let near = least.saturating_add(budget.saturating_sub(least).saturating_mul(4) / 5);
+        least <= budget && now > near
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const LIMITS: Limits = Limits { max_log_bytes: 64 * MIB, checkpoint_log_bytes: 16 * MIB, recover_within: None };
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// A quiet log long after the last checkpoint.
+    fn quiet() -> Inputs {
+        Inputs {
+            segment_bytes: 8 * MIB,
+            records: 10,
+            log_bytes: MIB,
+            rested: Duration::from_secs(100),
+            took: millis(200),
+            failed: false,
+            recovery: RecoveryTime { least: millis(100), now: millis(110) },
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_is_due_by_this_table() {
+        let budget = |time| Limits { recover_within: Some(millis(time)), ..LIMITS };
+        let recovery = |least, now| RecoveryTime { least: millis(least), now: millis(now) };
+        let crowded = Inputs { segment_bytes: 33 * MIB, ..quiet() };
+        let near = Inputs { segment_bytes: 49 * MIB, records: 0, log_bytes: 0, ..quiet() };
+        let table = [
+            ("little is new", LIMITS, quiet(), false),
+            ("enough log", LIMITS, Inputs { log_bytes: 16 * MIB, ..quiet() }, true),
+            ("nothing is new", LIMITS, Inputs { records: 0, log_bytes: 16 * MIB, ..quiet() }, false),
+            (
+                "failed just now",
+                LIMITS,
+                Inputs { log_bytes: 16 * MIB, failed: true, rested: millis(999), ..quiet() },
+                false,
+            ),
+            (
+                "failed a second ago",
+                LIMITS,
+                Inputs { log_bytes: 16 * MIB, failed: true, rested: RETRY, ..quiet() },
+                true,
+            ),
+            ("crowded, little new", LIMITS, crowded, false),
+            ("crowded, an eighth new", LIMITS, Inputs { log_bytes: 8 * MIB + 1, ..crowded }, true),
+            ("near the bound, nothing new", LIMITS, near, true),
+            ("the same right after another", LIMITS, Inputs { rested: millis(999), ..near }, false),
+            ("budget half spent", budget(200), Inputs { recovery: recovery(100, 151), ..quiet() }, true),
+            ("budget not half spent", budget(200), Inputs { recovery: recovery(100, 150), ..quiet() }, false),
+            (
+                "the same without rest",
+                budget(200),
+                Inputs { recovery: recovery(100, 199), rested: millis(199), ..quiet() },
+                false,
+            ),
+            ("budget that cannot be met", budget(50), Inputs { rested: millis(801), ..quiet() }, true),
+            ("nothing new for a budget", budget(50), Inputs { records: 0, ..quiet() }, false),
+        ];
+        for (case, limits, inputs, due) in table {
+            assert_eq!(limits.is_due(&inputs), due, "{case}");
+        }
+    }
+
+    #[test]
+    fn commits_are_under_pressure_near_a_bound_that_can_be_kept() {
+        let budget = Limits { recover_within: Some(millis(200)), ..LIMITS };
+        let at = |least, now| move || RecoveryTime { least: millis(least), now: millis(now) };
+        assert!(!LIMITS.is_under_pressure(48 * MIB, at(0, 1_000_000)));
+        assert!(LIMITS.is_under_pressure(48 * MIB + 1, at(0, 0)));
+        assert!(!budget.is_under_pressure(0, at(100, 180)));
+        assert!(budget.is_under_pressure(0, at(100, 181)));
+        assert!(!budget.is_under_pressure(0, at(201, 300)), "no checkpoint would help");
+    }
+}

@@ -1,0 +1,179 @@
+//! Throttling: commits slow down where a bound is near, and a checkpoint keeps to its rate where none is.
+
+use super::monitor::Monitor;
+use crate::error::{Error, Result};
+use crate::io::Clock;
+use crate::io::deadline::Deadline;
+use crate::io::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
+use crate::machine::StateMachine;
+use crate::options::{Background, Options};
+use crate::snapshot::SnapshotThrottle;
+use crate::txn::{StateCore, guarded};
+use std::time::Duration;
+
+/// The longest that one commit is slowed down: it waits for a checkpoint to end, and then goes on.
+const THROTTLED: Duration = Duration::from_millis(10);
+/// Pressure is measured once in so many commits: a measurement takes two locks, and 64 commits fill little of a log.
+const PRESSURE_SAMPLE_COMMITS: u64 = 64;
+/// A checkpoint is written without pauses from where copy-on-write duplicates take this share of the state's memory.
+const COPIED_UNPACED: f64 = 1.0 / 8.0;
+/// From here on commits wait for it. Buffers and the allocator's waste come on top, and all of it is to stay below a third.
+const COPIED_THROTTLED: f64 = 3.0 / 16.0;
+/// How often the share is looked at meanwhile.
+const COPIED_POLL: Duration = Duration::from_micros(500);
+/// The longest pause of a paced checkpoint, so that it notices a stop or pressure soon.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Slows commits down.
+pub(crate) struct CommitThrottle<M: StateMachine> {
+    monitor: Arc<Monitor>,
+    clock: Arc<dyn Clock>,
+    copies: CopiedMemory<M>,
+    /// There are threads that take checkpoints: waiting for one makes sense.
+    has_threads: bool,
+    lock_timeout: Duration,
+    commits: AtomicU64,
+    under_pressure: AtomicBool,
+    /// Signalled when a checkpoint has ended.
+    ended: (Mutex<()>, Condvar),
+}
+
+impl<M: StateMachine> CommitThrottle<M> {
+    pub(super) fn new(
+        monitor: Arc<Monitor>,
+        clock: Arc<dyn Clock>,
+        core: Arc<StateCore<M>>,
+        options: &Options,
+    ) -> Self {
+        CommitThrottle {
+            monitor,
+            clock,
+            copies: CopiedMemory { core, counts: AtomicBool::new(false) },
+            has_threads: options.log.background == Background::Threads,
+            lock_timeout: options.lock_timeout,
+            commits: AtomicU64::new(0),
+            under_pressure: AtomicBool::new(false),
+            ended: (Mutex::new(()), Condvar::new()),
+        }
+    }
+
+    /// Slows a commit down where a bound is near, so that the checkpoint catches up. The caller holds no lock.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the log is at its bound, and no checkpoint has made room within the lock timeout.
+    pub(crate) fn throttle(&self) -> Result<()> {
+        let count = self.commits.fetch_add(1, Ordering::Relaxed);
+        // large commands fill the log between two samples
+        let near = self.monitor.limits().is_near_bound(self.monitor.segment_bytes());
+        if near || count.is_multiple_of(PRESSURE_SAMPLE_COMMITS) || self.under_pressure.load(Ordering::Relaxed) {
+            self.under_pressure.store(self.monitor.is_under_pressure(), Ordering::Relaxed);
+            self.await_copies();
+        }
+        if !self.under_pressure.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if self.has_threads {
+            self.await_end(THROTTLED);
+        }
+        self.refuse_over_bound()
+    }
+
+    /// Waits until a checkpoint ends, for this long at most. Returns whether the time was over.
+    fn await_end(&self, limit: Duration) -> bool {
+        let mut guard = self.ended.0.lock();
+        self.ended.1.wait_for(&mut guard, limit).timed_out()
+    }
+
+    /// Waits a little while for the checkpoint to free memory.
+    fn await_copies(&self) {
+        let mut deadline = Deadline::after(&*self.clock, THROTTLED);
+        while self.copies.share() > COPIED_THROTTLED && !deadline.is_over() {
+            deadline.sleep(COPIED_POLL, |limit| self.await_end(limit));
+        }
+    }
+
+    fn refuse_over_bound(&self) -> Result<()> {
+        let is_over = || self.monitor.segment_bytes() > self.monitor.limits().max_log_bytes;
+        if !is_over() {
+            return Ok(());
+        }
+        let mut deadline = Deadline::after(&*self.clock, self.lock_timeout);
+        while self.has_threads && !deadline.is_over() {
+            deadline.sleep(THROTTLED, |limit| self.await_end(limit));
+            if !is_over() {
+                return Ok(());
+            }
+        }
+        Err(Error::Full { what: "the log: its size limit is reached (max_log_bytes)", source: None })
+    }
+
+    /// Lets all commits go on that wait for a checkpoint.
+    pub(super) fn note_end(&self) {
+        let _guard = self.ended.0.lock();
+        self.ended.1.notify_all();
+    }
+
+    pub(super) fn copies(&self) -> &CopiedMemory<M> {
+        &self.copies
+    }
+}
+
+/// The memory that a frozen state holds beside the one that goes on.
+pub(super) struct CopiedMemory<M: StateMachine> {
+    core: Arc<StateCore<M>>,
+    /// The copies belong to the state that is being written, which gives them back.
+    counts: AtomicBool,
+}
+
+impl<M: StateMachine> CopiedMemory<M> {
+    /// Runs `write`, during which copies count. Those of another frozen state, a backup say, do not: this one cannot give them back.
+    pub(super) fn counted<T>(&self, has_threads: bool, write: impl FnOnce() -> T) -> T {
+        self.counts.store(has_threads && self.measure() <= 0.0, Ordering::Relaxed);
+        let written = write();
+        self.counts.store(false, Ordering::Relaxed);
+        written
+    }
+
+    /// The copies that count, as a share of the state's memory.
+    fn share(&self) -> f64 {
+        if self.counts.load(Ordering::Relaxed) { self.measure() } else { 0.0 }
+    }
+
+    fn measure(&self) -> f64 {
+        let core = self.core.read();
+        guarded(|| core.state.copied_share()).unwrap_or(0.0)
+    }
+}
+
+/// Keeps a checkpoint to its rate, unless a bound is near.
+pub(super) struct CheckpointPace<'a, M: StateMachine> {
+    pub(super) monitor: &'a Monitor,
+    pub(super) clock: &'a dyn Clock,
+    pub(super) core: &'a StateCore<M>,
+    pub(super) copies: &'a CopiedMemory<M>,
+    pub(super) stopping: &'a AtomicBool,
+    pub(super) began: Duration,
+    pub(super) bytes_per_second: Option<u64>,
+}
+
+impl<M: StateMachine> SnapshotThrottle for CheckpointPace<'_, M> {
+    fn is_paced(&self) -> bool {
+        self.bytes_per_second.is_some()
+    }
+
+    fn keep(&mut self, bytes: u64) -> Result<()> {
+        self.core.check_not_poisoned()?;
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let Some(rate) = self.bytes_per_second else { return Ok(()) };
+        let nanos = u128::from(bytes).saturating_mul(1_000_000_000) / u128::from(rate);
+        let due = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let early = due.saturating_sub(self.clock.monotonic().saturating_sub(self.began));
+        let unpaced = || self.monitor.is_under_pressure() || self.copies.share() > COPIED_UNPACED;
+        if !early.is_zero() && !unpaced() && self.core.check().is_ok() {
+            thread::park_timeout(early.min(LONGEST_PAUSE));
+        }
+        Ok(())
+    }
+}

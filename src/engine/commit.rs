@@ -1,0 +1,181 @@
+//! Carrying out commands: locks, apply, append.
+
+use super::answer::{AnswerBarrier, level_of, wait_for};
+use super::encoded_command::EncodedCommand;
+use super::shared::{HeldLocks, Shared};
+use super::{ExecuteError, ExecuteResult};
+use crate::checkpoint::log_pending_undo;
+use crate::durability::Durability;
+use crate::error::{Error, Result};
+use crate::format::bytes::Head;
+use crate::format::record::Record;
+use crate::ids::Lsn;
+use crate::io::sync::RwLockWriteGuard;
+use crate::machine::StateMachine;
+use crate::txn::{Core, guarded};
+use crate::wal::{Level, Log, Need, Position, Reservation, RollbackRoom};
+
+/// A command that was carried out and appended, and not yet acknowledged.
+pub(super) struct Committed<M: StateMachine> {
+    pub(super) reply: M::Reply,
+    pub(super) barrier: AnswerBarrier,
+}
+
+/// A command that was applied and appended.
+pub(super) struct Applied<M: StateMachine> {
+    pub(super) reply: M::Reply,
+    /// The inverse and the length of its encoding, where it is kept.
+    pub(super) undo: Option<(M::Command, u64)>,
+    pub(super) position: Position,
+    /// Room in the log for undoing it, where that was reserved.
+    pub(super) rollback: Option<RollbackRoom>,
+}
+
+/// Applies a command in place and appends its record. On any failure the state is as before.
+pub(super) fn apply_and_append<M: StateMachine>(
+    shared: &Shared<M>,
+    core: &mut Core<M>,
+    room: Reservation<'_>,
+    command: &M::Command,
+    undo_room: Option<u64>,
+    wanted: Option<Level>,
+    (body, head): (&[u8], impl FnOnce(Lsn) -> Head),
+) -> ExecuteResult<M, Applied<M>> {
+    let timed = shared.cost_model.start(&*shared.storage);
+    let outcome = guarded(|| match undo_room {
+        Some(_) => core.state.apply(command).map(|(reply, inverse)| (reply, Some(inverse))),
+        None => core.state.apply_alone(command),
+    });
+    let outcome = outcome.map_err(|_| shared.core.poison())?;
+    shared.cost_model.stop(timed, &*shared.storage);
+    let (reply, inverse) = outcome.map_err(ExecuteError::Rejected)?;
+    let mut bytes = 0;
+    if let (Some(room), Some(inverse)) = (undo_room, &inverse) {
+        // from here on the state has changed: a panic must not leave that behind unlogged
+        bytes = guarded(|| M::encoded_len(inverse)).map_err(|_| shared.core.poison())? as u64;
+        if bytes > room {
+            take_back(shared, core, command, &reply, Some(inverse))?;
+            let (size, limit) = (bytes, shared.options.max_txn_undo_bytes);
+            return Err(Error::TooLarge { what: "a transaction's inverses", size, limit }.into());
+        }
+    }
+    match room.append(body, wanted, head) {
+        Ok((position, rollback)) => {
+            let undo = undo_room.and(inverse).map(|inverse| (inverse, bytes));
+            Ok(Applied { reply, undo, position, rollback })
+        }
+        Err(error) => {
+            take_back(shared, core, command, &reply, inverse.as_ref())?;
+            Err(error.into())
+        }
+    }
+}
+
+/// Undoes a command that was never logged.
+fn take_back<M: StateMachine>(
+    shared: &Shared<M>,
+    core: &mut Core<M>,
+    command: &M::Command,
+    reply: &M::Reply,
+    inverse: Option<&M::Command>,
+) -> Result<()> {
+    let mut undo = |inverse: &M::Command| core.state.apply(inverse).is_ok();
+    let undone = guarded(|| match inverse {
+        Some(inverse) => undo(inverse),
+        None => M::inverse_of(command, reply).is_some_and(|inverse| undo(&inverse)),
+    });
+    match undone {
+        Ok(true) => Ok(()),
+        // an inverse that is not there or rejects breaks the machine's law: the state is not to be trusted any more
+        _ => Err(shared.core.poison()),
+    }
+}
+
+/// Carries out a command as a transaction of its own, and appends it.
+pub(super) fn execute<M: StateMachine>(
+    shared: &Shared<M>,
+    command: &M::Command,
+    durability: Durability,
+) -> ExecuteResult<M, Committed<M>> {
+    let mut encoded = EncodedCommand::of::<M>(command)?;
+    let log = shared.log()?;
+    log.check_record(encoded.body().len())?;
+    shared.checkpointer.throttle().throttle()?;
+    let need = Need::record(encoded.body().len());
+    let lock = || lock_for_command(shared, log, &mut encoded, command);
+    let ((mut core, held), room) = log.reserve_under(need, lock)?;
+    let seen = encoded.needed(&shared.watermarks);
+    let wall_micros = shared.storage.wall_clock_micros();
+    let head = |lsn| Record::Execute { wall_micros, command: &[] }.head(lsn);
+    let wanted = Some(level_of(durability));
+    let applied = apply_and_append(shared, &mut core, room, command, None, wanted, (encoded.body(), head));
+    if let Ok(applied) = &applied {
+        encoded.note(&shared.watermarks, applied.position.end, durability);
+    }
+    drop(core);
+    drop(held);
+    match applied {
+        Ok(applied) => {
+            let barrier = AnswerBarrier { own: Some((applied.position, durability)), seen };
+            Ok(Committed { reply: applied.reply, barrier })
+        }
+        Err(error) => {
+            if let ExecuteError::Rejected(_) = &error {
+                wait_for(shared.log.as_deref(), seen)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Locks the core for a single command, while no transaction holds what it touches. The footprint locks that it had to wait
+/// for come with the core lock: a caller that then waits for log space releases both.
+fn lock_for_command<'a, M: StateMachine>(
+    shared: &'a Shared<M>,
+    log: &Log,
+    encoded: &mut EncodedCommand,
+    command: &M::Command,
+) -> Result<(RwLockWriteGuard<'a, Core<M>>, Option<HeldLocks<'a>>)> {
+    let mut held: Option<HeldLocks<'a>> = None;
+    loop {
+        // made without the core lock, under which it is only looked at
+        if held.is_none() && !shared.locks.are_free() {
+            encoded.make_footprint::<M>(command)?;
+        }
+        let core = shared.core.write_spinning();
+        shared.core.check()?;
+        if core.pending_undo.is_some() {
+            drop(core);
+            drop(held.take());
+            log_pending_undo(&shared.core, log)?;
+            continue;
+        }
+        if held.is_some() || shared.locks.are_free() {
+            return Ok((core, held));
+        }
+        match encoded.footprint() {
+            Some(footprint) if shared.locks.is_free(footprint, None) => return Ok((core, held)),
+            Some(footprint) => {
+                drop(core);
+                held = Some(shared.wait_for_locks(footprint)?);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Locks the core for a command of a transaction. Recovery's pending undo is logged first.
+pub(super) fn lock_core<'a, M: StateMachine>(
+    shared: &'a Shared<M>,
+    log: &Log,
+) -> Result<RwLockWriteGuard<'a, Core<M>>> {
+    loop {
+        let core = shared.core.write_spinning();
+        shared.core.check()?;
+        if core.pending_undo.is_none() {
+            return Ok(core);
+        }
+        drop(core);
+        log_pending_undo(&shared.core, log)?;
+    }
+}

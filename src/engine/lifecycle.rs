@@ -1,0 +1,40 @@
+//! Closing an engine.
+
+use super::shared::Shared;
+use super::transaction;
+use crate::error::{Error, Result};
+use crate::machine::StateMachine;
+
+/// Closes the engine: nothing begins any more, open transactions are rolled back, a checkpoint is taken, and the log is marked
+/// clean. A second call returns the same result.
+pub(super) fn close<M: StateMachine>(shared: &Shared<M>) -> Result<()> {
+    let mut outcome = shared.close_result.lock();
+    if let Some(outcome) = &*outcome {
+        return outcome.clone();
+    }
+    let result = close_once(shared);
+    *outcome = Some(result.clone());
+    result
+}
+
+fn close_once<M: StateMachine>(shared: &Shared<M>) -> Result<()> {
+    shared.core.close();
+    // one that began just before is in the list now, and one that begins now sees the mark
+    loop {
+        let open = shared.open.all();
+        if open.is_empty() {
+            break;
+        }
+        open.iter().for_each(|tx| transaction::end(shared, tx, Error::Closed));
+    }
+    let Some(log) = &shared.log else { return Ok(()) };
+    let poisoned = shared.core.check_not_poisoned();
+    let checkpoint = match &poisoned {
+        Ok(()) if shared.checkpointer.monitor().anything_since_snapshot() => shared.checkpointer.checkpoint(),
+        _ => Ok(()),
+    };
+    // no stage of another checkpoint may run on once the store can have another owner
+    let _job = shared.checkpointer.between_stages();
+    let closed = if poisoned.is_ok() { log.close() } else { log.abandon() };
+    poisoned.and(checkpoint).and(closed)
+}

@@ -1,0 +1,78 @@
+//! The open transactions, so that forgotten ones can be rolled back.
+
+use crate::error::Error;
+use crate::ids::TxnId;
+use crate::io::sync::{Arc, Mutex};
+use crate::machine::Footprint;
+use crate::txn::{DurabilityBarrier, Owner};
+use crate::wal::RollbackRoom;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a transaction holds.
+pub(super) struct Tx {
+    pub(super) owner: Owner,
+    /// Known once something was logged.
+    pub(super) id: Option<TxnId>,
+    /// Room in the log for the records of its rollback and of its end, once something was logged or a savepoint taken.
+    pub(super) rollback_room: Option<RollbackRoom>,
+    /// That room covers one more rollback to a savepoint.
+    pub(super) may_roll_back_partly: bool,
+    /// What it saw and wrote must be durable up to here before an answer that rests on it may leave.
+    pub(super) seen: DurabilityBarrier,
+    pub(super) wrote: Footprint,
+    /// Names and lengths of the inverse list, the oldest first.
+    pub(super) savepoints: Vec<(u64, usize)>,
+    pub(super) next_savepoint: u64,
+    /// Why it is over, once it is.
+    pub(super) ended: Option<Error>,
+}
+
+impl Tx {
+    pub(super) fn new(owner: Owner) -> Tx {
+        Tx {
+            owner,
+            id: None,
+            rollback_room: None,
+            may_roll_back_partly: false,
+            seen: DurabilityBarrier::default(),
+            wrote: Footprint::none(),
+            savepoints: Vec::new(),
+            next_savepoint: 0,
+            ended: None,
+        }
+    }
+}
+
+/// An open transaction, for those who may have to end it.
+#[derive(Clone)]
+pub(super) struct OpenTx {
+    pub(super) owner: Owner,
+    /// When it began, by the storage's clock.
+    pub(super) began: Duration,
+    /// Locked while the transaction does something: before every other lock.
+    pub(super) tx: Arc<Mutex<Tx>>,
+}
+
+/// All that are open, by owner. The lock is held for a look only, and nothing else is locked under it.
+#[derive(Default)]
+pub(super) struct OpenTransactions(Mutex<BTreeMap<u64, OpenTx>>);
+
+impl OpenTransactions {
+    pub(super) fn insert(&self, tx: OpenTx) {
+        self.0.lock().insert(tx.owner.id, tx);
+    }
+
+    pub(super) fn remove(&self, owner: Owner) {
+        self.0.lock().remove(&owner.id);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Those that are open now, the oldest first.
+    pub(super) fn all(&self) -> Vec<OpenTx> {
+        self.0.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,76 @@
+//! Reading the committed state: past the locks that are in the way, and until what was read has hardened.
+
+use super::answer::wait_for;
+use super::shared::Shared;
+use crate::durability::ReadLevel;
+use crate::error::Result;
+use crate::machine::{Access, Footprint, StateMachine};
+
+/// Reads the state while no transaction holds the footprint exclusively.
+pub(super) fn within<M: StateMachine, T>(
+    shared: &Shared<M>,
+    footprint: &Footprint,
+    level: ReadLevel,
+    read: impl FnOnce(&M) -> T,
+) -> Result<T> {
+    let mut held = None;
+    let (value, needed) = loop {
+        let core = shared.core.read();
+        shared.core.check()?;
+        if held.is_some() || shared.locks.is_free(footprint, None) {
+            let needed = shared.watermarks.needed_for(footprint);
+            break (read(&core.state), needed);
+        }
+        drop(core);
+        held = Some(shared.wait_for_locks(footprint)?);
+    };
+    drop(held);
+    if level == ReadLevel::Hardened {
+        wait_for(shared.log.as_deref(), needed)?;
+    }
+    Ok(value)
+}
+
+/// Reads the state at one key, as [`within`] a footprint of that key, which is made only where a lock may be in the way.
+pub(super) fn key<M: StateMachine, T>(
+    shared: &Shared<M>,
+    key: &[u8],
+    level: ReadLevel,
+    read: impl FnOnce(&M) -> T,
+) -> Result<T> {
+    let (value, needed) = {
+        let core = shared.core.read();
+        shared.core.check()?;
+        if !shared.locks.key_is_free(Access::Shared, key, None) {
+            drop(core);
+            return within(shared, &Footprint::key(Access::Shared, key), level, read);
+        }
+        (read(&core.state), shared.watermarks.needed_for_key(key))
+    };
+    if level == ReadLevel::Hardened {
+        wait_for(shared.log.as_deref(), needed)?;
+    }
+    Ok(value)
+}
+
+/// As [`within`] a footprint, which is made only where a lock may be in the way.
+pub(super) fn span<M: StateMachine, T>(
+    shared: &Shared<M>,
+    footprint: impl FnOnce() -> Footprint,
+    level: ReadLevel,
+    read: impl FnOnce(&M) -> T,
+) -> Result<T> {
+    let (value, needed) = {
+        let core = shared.core.read();
+        shared.core.check()?;
+        if !shared.locks.is_free_to_read() {
+            drop(core);
+            return within(shared, &footprint(), level, read);
+        }
+        (read(&core.state), shared.watermarks.needed_for_all())
+    };
+    if level == ReadLevel::Hardened {
+        wait_for(shared.log.as_deref(), needed)?;
+    }
+    Ok(value)
+}

@@ -1,0 +1,57 @@
+//! Undoing the transactions that recovery found open: in memory only, or step by step into the log.
+
+use crate::error::{Error, Result};
+use crate::format::record::Record;
+use crate::machine::StateMachine;
+use crate::txn::{ActiveTransactions, Scope, UndoFault, guarded, roll_back};
+
+impl From<UndoFault> for Error {
+    fn from(_: UndoFault) -> Error {
+        Error::Poisoned
+    }
+}
+
+/// Undoes all transactions that have not ended, on a state that nothing is logged for. Returns the number of effects undone.
+///
+/// # Errors
+/// [`Error::Poisoned`] if the machine panicked or broke its law.
+pub(crate) fn undo_in_memory<M: StateMachine>(
+    state: &mut M,
+    table: &mut ActiveTransactions<M::Command>,
+) -> Result<u64> {
+    let undone = guarded(|| roll_back::<M, Error, ()>(state, table, Scope::All, || Ok(()), |_, _, ()| Ok(())))??;
+    *table = ActiveTransactions::default();
+    Ok(undone)
+}
+
+/// The state as the log tells it, with the effects of transactions whose undo is not logged yet.
+pub(crate) struct PendingUndo<M: StateMachine> {
+    pub(crate) state: M,
+    pub(crate) table: ActiveTransactions<M::Command>,
+}
+
+impl<M: StateMachine> PendingUndo<M> {
+    /// Undoes, and logs each step through `append`, as far as `room` finds room for one more record. Called again, it goes on
+    /// from there. When it returns `Ok`, all of the undo is in the log, and not yet durable.
+    ///
+    /// # Errors
+    /// Those of `room` and `append`; [`Error::Poisoned`] if the machine panicked or broke its law.
+    pub(crate) fn log_undo<R>(
+        &mut self,
+        mut room: impl FnMut() -> Result<R>,
+        mut append: impl FnMut(R, Record<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let PendingUndo { state, table } = self;
+        guarded(|| {
+            roll_back::<M, Error, _>(state, table, Scope::All, &mut room, |txn, undo_next, room| {
+                append(room, Record::Clr { txn, undo_next })
+            })
+        })??;
+        for txn in table.ids() {
+            append(room()?, Record::Abort { txn })?;
+            table.end(txn);
+        }
+        debug_assert!(table.is_empty(), "every transaction has ended");
+        Ok(())
+    }
+}
