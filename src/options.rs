@@ -145,7 +145,7 @@ impl Options {
     /// nothing is refused when the store is opened.
     ///
     /// A bound is also what the frozen state may take beside the one that goes on, where the machine
-    /// [tells](crate::machine::StateMachine::copied_share): from an eighth on the checkpoint hurries, and from three sixteenths on
+    /// [tells](crate::machine::BulkMachine::copied_share): from an eighth on the checkpoint hurries, and from three sixteenths on
     /// one commit in 64 waits for it, for ten milliseconds at the most.
     #[must_use]
     pub fn checkpoint_bytes_per_second(mut self, rate: Option<u64>) -> Self {
@@ -174,7 +174,7 @@ impl Options {
     /// found out: [`Error::Diverged`] names the first LSN that differs. Digests that are there are compared whether this is set or
     /// not.
     ///
-    /// Each costs a freeze of the state, as a checkpoint does, and one pass over it ([`StateMachine::digest`]), both behind the
+    /// Each costs a freeze of the state, as a checkpoint does, and one pass over it ([`BulkMachine::digest`](crate::machine::BulkMachine::digest)), both behind the
     /// scenes; and the same in replay. They cost commits nothing, nor do they wait for any.
     #[must_use]
     pub fn digest_every(mut self, records: u64) -> Self {

@@ -15,7 +15,7 @@ use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::format::names::{self, FileName};
 use crate::format::record::Record;
 use crate::format::snapshot::SnapshotHeader;
-use crate::machine::StateMachine;
+use crate::machine::{StateMachine, bulk};
 use crate::snapshot::{self, Pace};
 use crate::storage::OpenMode;
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
@@ -256,7 +256,7 @@ impl<M: StateMachine> Shared<M> {
 
     fn share_of_copies(&self) -> f64 {
         let core = self.core.read();
-        guarded(|| core.state.copied_share()).unwrap_or(0.0)
+        guarded(|| bulk::copied_share(&core.state)).unwrap_or(0.0)
     }
 
     /// Slows a command down where a bound is near, so that the checkpoint catches up.

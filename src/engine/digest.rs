@@ -9,7 +9,7 @@ use super::shared::{Core, Shared};
 use crate::error::{Error, Result};
 use crate::format::Lsn;
 use crate::format::record::Record;
-use crate::machine::StateMachine;
+use crate::machine::{StateMachine, bulk};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::txn::guarded;
 use crate::wal::Log;
@@ -93,7 +93,7 @@ impl<M: StateMachine> Shared<M> {
 
     /// The digest of a frozen state: a panic of the machine fails this digest, and nothing else.
     pub(super) fn digest_of(&self, state: &M) -> Result<u64> {
-        let digest = guarded(|| state.digest())
+        let digest = guarded(|| bulk::digest(state))
             .unwrap_or_else(|_| Err(io::Error::other("the machine panicked while its state was digested")));
         digest.map_err(|e| Error::io("digest the state of", self.storage.path(""), e))
     }

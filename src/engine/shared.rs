@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::Lsn;
 use crate::format::bytes::Head;
 use crate::format::record::Record;
-use crate::machine::{Access, Footprint, StateMachine};
+use crate::machine::{Access, Footprint, StateMachine, bulk};
 use crate::options::{Durability, Options};
 use crate::recovery::{Owed, Recovered, RecoveryReport};
 use crate::storage::Storage;
@@ -214,7 +214,7 @@ impl<M: StateMachine> Shared<M> {
         let timed = self.meter.start(&*self.storage);
         let outcome = guarded(|| match undo_room {
             Some(_) => core.state.apply(command).map(|(reply, inverse)| (reply, Some(inverse))),
-            None => core.state.apply_alone(command),
+            None => bulk::apply_without_inverse(&mut core.state, command),
         });
         let outcome = outcome.map_err(|_| self.poison())?;
         self.meter.stop(timed, &*self.storage);
@@ -222,7 +222,7 @@ impl<M: StateMachine> Shared<M> {
         let mut bytes = 0;
         if let (Some(room), Some(inverse)) = (undo_room, &inverse) {
             // from here on the state has changed: a panic must not leave that behind unlogged
-            bytes = guarded(|| M::encoded_len(inverse)).map_err(|_| self.poison())? as u64;
+            bytes = guarded(|| bulk::encoded_len::<M>(inverse)).map_err(|_| self.poison())? as u64;
             if bytes > room {
                 self.take_back(core, command, &reply, Some(inverse))?;
                 let (size, limit) = (bytes, self.options.max_txn_undo_bytes);
@@ -251,7 +251,7 @@ impl<M: StateMachine> Shared<M> {
         let mut undo = |inverse: &M::Command| core.state.apply(inverse).is_ok();
         let undone = guarded(|| match inverse {
             Some(inverse) => undo(inverse),
-            None => M::inverse_of(command, reply).is_some_and(|inverse| undo(&inverse)),
+            None => bulk::inverse_of::<M>(command, reply).is_some_and(|inverse| undo(&inverse)),
         });
         match undone {
             Ok(true) => Ok(()),

@@ -9,7 +9,7 @@ use crate::format::segment::{SegmentHeader, put_checksum};
 use crate::format::snapshot::SnapshotHeader;
 use crate::format::{Epoch, Lsn, StoreId};
 use crate::kv::{Kv, KvCommand};
-use crate::machine::StateMachine;
+use crate::machine::{BulkMachine, StateMachine};
 
 /// Where every header keeps its checksum.
 pub(super) const HEADER_CHECKSUM_OFFSET: usize = 12;

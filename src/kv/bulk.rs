@@ -165,7 +165,7 @@ pub(super) fn redo(kv: &mut Kv, commands: &[&[u8]]) -> Result<(), BulkFault> {
 mod tests {
     use super::*;
     use crate::kv::KvCommand;
-    use crate::machine::StateMachine;
+    use crate::machine::{BulkMachine, StateMachine};
     use proptest::prelude::*;
 
     fn command() -> impl Strategy<Value = KvCommand> {

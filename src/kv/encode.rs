@@ -8,8 +8,9 @@
 use super::codec::{put_varint, split_varint};
 use super::snapshot::{PART_BYTES, push_head};
 use super::tree::{DetachedLeaf, Drain, Tree};
+use crate::machine::PartWriter;
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::sync::mpsc;
 use std::thread;
 
@@ -43,7 +44,7 @@ pub(super) fn threads_for(tree: &Tree) -> usize {
 }
 
 /// Writes a state, and lets go of its leaves as they have been encoded.
-pub(super) fn save(tree: Tree, threads: usize, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn save(tree: Tree, threads: usize, out: &mut dyn PartWriter) -> io::Result<()> {
     let mut joiner = Joiner::new(out, tree.len())?;
     let drain = tree.drain();
     let drain = &drain;
@@ -120,14 +121,14 @@ fn encode(batch: Batch, drain: &Drain) -> Encoded {
 
 /// Puts what was encoded together, and ends parts.
 struct Joiner<'a> {
-    out: &'a mut dyn Write,
+    out: &'a mut dyn PartWriter,
     part_bytes: usize,
     /// Whether a part has ended, which is said only once another entry follows.
     ended: bool,
 }
 
 impl<'a> Joiner<'a> {
-    fn new(out: &'a mut dyn Write, count: usize) -> io::Result<Self> {
+    fn new(out: &'a mut dyn PartWriter, count: usize) -> io::Result<Self> {
         let mut bytes = Vec::new();
         put_varint(count as u64, &mut bytes);
         let mut joiner = Joiner { out, part_bytes: 0, ended: false };
@@ -155,7 +156,7 @@ impl<'a> Joiner<'a> {
             && let Some(entry) = split_entry(rest, &mut key)
         {
             if self.ended {
-                self.out.flush()?;
+                self.out.end_part()?;
                 (self.part_bytes, self.ended) = (0, false);
                 let mut head = Vec::new();
                 push_head(&[], &key, entry.value.len(), &mut head);

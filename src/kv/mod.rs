@@ -22,13 +22,16 @@ pub(crate) use read::{KvPiece, KvSpan};
 pub use read::{KvRange, KvTables};
 pub(crate) use tree::End;
 
-use crate::machine::{Access, Applied, DecodeError, Footprint, Parts, RedoFault, StateMachine};
+use crate::machine::parts::Joined;
+use crate::machine::{
+    Access, Applied, Bulk, BulkMachine, DecodeError, Footprint, PartWriter, Parts, RedoFault, StateMachine,
+};
 use codec::Part;
 use read::{borrowed, is_table, prefix_bounds, range_bounds, with_composite};
 use snapshot::Saver;
 use std::fmt;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use tree::Tree;
 
 /// An ordered map from bytes to bytes, in named tables. A clone costs nothing and is independent.
@@ -161,22 +164,6 @@ impl Kv {
         Footprint::range::<[u8]>(Access::Shared, borrowed(&prefix_bounds(table, prefix.as_ref())))
     }
 
-    /// Writes what [`save`](StateMachine::save) writes, and lets go of each part of the state once it is written.
-    ///
-    /// A frozen copy that is written out so gives back, as it goes, the memory that it alone holds.
-    ///
-    /// # Errors
-    /// Only those of `out`.
-    pub fn save_and_drop(self, out: &mut dyn io::Write) -> io::Result<()> {
-        let threads = encode::threads_for(&self.tree);
-        if threads > 1 {
-            return encode::save(self.tree, threads, out);
-        }
-        let mut saver = Saver::new(out, self.len());
-        self.tree.drain_sorted(|key, value| saver.push(key, value))?;
-        saver.finish()
-    }
-
     /// Hands `f` the bytes that name a key, both in the state and in footprints; `None` if there can be no such table.
     pub(crate) fn with_lock_key<R>(table: &str, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> Option<R> {
         is_table(table).then(|| with_composite(table, key, f))
@@ -275,20 +262,21 @@ fn check_value(value: &[u8]) -> Result<(), KvRejection> {
     if len > limit { Err(KvRejection::ValueTooLong { len, limit }) } else { Ok(()) }
 }
 
-/// Shows every key that a command names. What is nested too deeply is rejected anyway.
-fn show_keys(command: &KvCommand, depth: usize, see: &mut dyn FnMut(&[u8])) {
+/// Visits every key that a command names. Batches that are nested too deeply are rejected anyway.
+fn visit_keys(command: &KvCommand, depth: usize, visit: &mut dyn FnMut(&[u8])) {
     match command {
         KvCommand::Put { table, key, .. }
         | KvCommand::Delete { table, key }
-        | KvCommand::CompareAndSet { table, key, .. } => with_composite(table, key, see),
+        | KvCommand::CompareAndSet { table, key, .. } => with_composite(table, key, visit),
         KvCommand::Batch(_) if depth >= MAX_BATCH_DEPTH => {}
-        KvCommand::Batch(commands) => commands.iter().for_each(|command| show_keys(command, depth + 1, see)),
+        KvCommand::Batch(commands) => commands.iter().for_each(|command| visit_keys(command, depth + 1, visit)),
     }
 }
 
 impl StateMachine for Kv {
     const NAME: &'static str = "kv";
     const VERSION: u32 = 1;
+    const BULK: Option<Bulk<Self>> = Some(Bulk::of());
 
     type Command = KvCommand;
     type Reply = KvReply;
@@ -300,25 +288,6 @@ impl StateMachine for Kv {
         Ok((reply, inverse))
     }
 
-    fn apply_alone(&mut self, command: &KvCommand) -> Applied<Kv> {
-        self.carry_out(command, 0).map(|reply| (reply, None))
-    }
-
-    fn inverse_of(command: &KvCommand, reply: &KvReply) -> Option<KvCommand> {
-        Some(command.inverse(reply))
-    }
-
-    fn footprint(command: &KvCommand) -> Footprint {
-        let mut all = Footprint::none();
-        show_keys(command, 0, &mut |key| all = std::mem::take(&mut all).and_key(Access::Exclusive, key));
-        all
-    }
-
-    fn each_key(command: &KvCommand, see: &mut dyn FnMut(&[u8])) -> bool {
-        show_keys(command, 0, see);
-        true
-    }
-
     fn encode(command: &KvCommand, out: &mut Vec<u8>) {
         codec::encode(command, out);
     }
@@ -327,8 +296,33 @@ impl StateMachine for Kv {
         codec::decode(bytes)
     }
 
-    fn encoded_len(command: &KvCommand) -> usize {
-        codec::encoded_len(command)
+    fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        snapshot::save(&self.tree, &mut Joined(out))
+    }
+
+    fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {
+        Ok(Kv { tree: snapshot::load(input)?, gathered: None })
+    }
+
+    fn footprint(command: &KvCommand) -> Footprint {
+        let mut all = Footprint::none();
+        visit_keys(command, 0, &mut |key| all = std::mem::take(&mut all).and_key(Access::Exclusive, key));
+        all
+    }
+}
+
+impl BulkMachine for Kv {
+    fn apply_without_inverse(&mut self, command: &KvCommand) -> Applied<Kv> {
+        self.carry_out(command, 0).map(|reply| (reply, None))
+    }
+
+    fn inverse_of(command: &KvCommand, reply: &KvReply) -> Option<KvCommand> {
+        Some(command.inverse(reply))
+    }
+
+    fn visit_keys(command: &KvCommand, visit: &mut dyn FnMut(&[u8])) -> bool {
+        visit_keys(command, 0, visit);
+        true
     }
 
     fn redo(&mut self, commands: &[&[u8]], _version: u32) -> Result<(), RedoFault> {
@@ -344,28 +338,27 @@ impl StateMachine for Kv {
         }
     }
 
-    fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        let mut saver = Saver::new(out, self.len());
-        for (key, value) in self.tree.range((Bound::Unbounded, Bound::Unbounded)) {
-            saver.push(key, value)?;
+    fn encoded_len(command: &KvCommand) -> usize {
+        codec::encoded_len(command)
+    }
+
+    /// Frees each part of the tree that nothing else holds as soon as that part is written.
+    fn save_parts(self, out: &mut dyn PartWriter) -> io::Result<()> {
+        let threads = encode::threads_for(&self.tree);
+        if threads > 1 {
+            return encode::save(self.tree, threads, out);
         }
+        let mut saver = Saver::new(out, self.len());
+        self.tree.drain_sorted(|key, value| saver.push(key, value))?;
         saver.finish()
-    }
-
-    fn save_frozen(self, out: &mut dyn io::Write) -> io::Result<()> {
-        self.save_and_drop(out)
-    }
-
-    fn copied_share(&self) -> f64 {
-        self.tree.copied_share()
-    }
-
-    fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {
-        Ok(Kv { tree: snapshot::load(input)?, gathered: None })
     }
 
     fn load_parts(parts: Parts<'_>, _version: u32) -> Result<Self, DecodeError> {
         Ok(Kv { tree: snapshot::load_parts(parts)?, gathered: None })
+    }
+
+    fn copied_share(&self) -> f64 {
+        self.tree.copied_share()
     }
 }
 

@@ -20,8 +20,9 @@
 use super::codec::{ends_early, put_varint, split_varint};
 use super::command::{MAX_KEY_LEN, MAX_TABLE_LEN, MAX_VALUE_LEN};
 use super::tree::{Builder, OutOfOrder, Run, Tree};
-use crate::machine::{DecodeError, Parts};
-use std::io::{self, BufRead, Write};
+use crate::machine::{DecodeError, PartWriter, Parts};
+use std::io::{self, BufRead};
+use std::ops::Bound;
 
 /// Writes are gathered up to this size.
 const PIECE_BYTES: usize = 64 << 10;
@@ -47,7 +48,7 @@ pub(super) fn push_head(previous: &[u8], key: &[u8], value_len: usize, out: &mut
 
 /// Writes entries that come in order.
 pub(super) struct Saver<'a> {
-    out: &'a mut dyn Write,
+    out: &'a mut dyn PartWriter,
     piece: Vec<u8>,
     /// The key of the last entry of the part; empty before the first.
     previous: Vec<u8>,
@@ -59,7 +60,7 @@ pub(super) struct Saver<'a> {
 
 impl<'a> Saver<'a> {
     /// Begins a state of `count` entries.
-    pub(super) fn new(out: &'a mut dyn Write, count: usize) -> Self {
+    pub(super) fn new(out: &'a mut dyn PartWriter, count: usize) -> Self {
         let mut piece = Vec::with_capacity(PIECE_BYTES.saturating_mul(2));
         put_varint(count as u64, &mut piece);
         Saver { out, piece, previous: Vec::new(), part_bytes: 0, ended: false }
@@ -86,7 +87,7 @@ impl<'a> Saver<'a> {
 
     fn end_part(&mut self) -> io::Result<()> {
         self.write_piece()?;
-        self.out.flush()?;
+        self.out.end_part()?;
         self.previous.clear();
         (self.part_bytes, self.ended) = (0, false);
         Ok(())
@@ -103,6 +104,15 @@ impl<'a> Saver<'a> {
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.write_piece()
     }
+}
+
+/// Writes a whole state.
+pub(super) fn save(tree: &Tree, out: &mut dyn PartWriter) -> io::Result<()> {
+    let mut saver = Saver::new(out, tree.len());
+    for (key, value) in tree.range((Bound::Unbounded, Bound::Unbounded)) {
+        saver.push(key, value)?;
+    }
+    saver.finish()
 }
 
 /// How many bytes two keys begin with alike.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::parts::PartWriter;
+use crate::machine::parts::PartCollector;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -124,7 +124,7 @@ proptest! {
         prop_assert_eq!((piecewise.len(), piecewise.payload_bytes()), (kv.len(), kv.payload_bytes()));
         prop_assert_eq!(saved(&piecewise), bytes.clone());
         let mut drained = Vec::new();
-        kv.save_and_drop(&mut drained).unwrap();
+        kv.save_parts(&mut drained).unwrap();
         prop_assert_eq!(drained, bytes);
     }
 
@@ -293,14 +293,14 @@ fn a_state_in_parts_is_the_same_read_side_by_side_and_as_a_stream() {
     // one that is longer than a chunk of a snapshot
     kv.apply(&KvCommand::put("c", "large", vec![1; 3 << 20])).unwrap();
     kv.apply(&KvCommand::put("d", "last", "")).unwrap();
-    let mut writer = PartWriter::default();
-    kv.save(&mut writer).unwrap();
+    let mut writer = PartCollector::default();
+    snapshot::save(&kv.tree, &mut writer).unwrap();
     let parts = writer.into_parts();
     assert!(parts.len() >= 5, "{}", parts.len());
     assert_eq!(parts.concat(), saved(&kv));
     assert!(kv.payload_bytes() > 6 << 20, "several threads encode it");
     for threads in 1..5 {
-        let mut frozen = PartWriter::default();
+        let mut frozen = PartCollector::default();
         encode::save(kv.tree.clone(), threads, &mut frozen).unwrap();
         assert!(frozen.into_parts() == parts, "the parts do not depend on the way, with {threads} threads");
     }

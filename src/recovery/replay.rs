@@ -4,7 +4,7 @@ use super::report::RecoveryReport;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::format::{Lsn, TxnId};
-use crate::machine::{DecodeError, StateMachine};
+use crate::machine::{DecodeError, StateMachine, bulk};
 use crate::txn::{Table, UndoEntry, guarded, undo_last};
 use crate::wal::reader::records_of;
 use crate::wal::scan::Chunk;
@@ -135,7 +135,7 @@ impl<M: StateMachine> Replay<M> {
             let version = chunk.machine_version;
             if self.version.is_some_and(|before| before != version) {
                 self.redo(&mut run, report)?;
-                self.state.finish_redo();
+                bulk::finish_redo(&mut self.state);
             }
             self.version = Some(version);
             if !M::supports(version) {
@@ -166,7 +166,7 @@ impl<M: StateMachine> Replay<M> {
                     _ => {}
                 }
                 self.redo(&mut run, report)?;
-                self.state.finish_redo();
+                bulk::finish_redo(&mut self.state);
                 match record {
                     // another version may well save the same state in other bytes
                     Record::Point | Record::Digest { .. } if version != M::VERSION => {}
@@ -181,7 +181,7 @@ impl<M: StateMachine> Replay<M> {
 
     /// Carries out what the machine has put off. Nobody looks at the state before that.
     pub(crate) fn finish(&mut self) -> Result<()> {
-        guarded(|| self.state.finish_redo())
+        guarded(|| bulk::finish_redo(&mut self.state))
     }
 
     /// Replays a single record. Where that fails the state is thrown away.
@@ -218,7 +218,7 @@ impl<M: StateMachine> Replay<M> {
     /// Redoes what was gathered, all at once.
     fn redo(&mut self, run: &mut Run<'_>, report: &mut RecoveryReport) -> Result<(), (Lsn, Fault)> {
         if !run.commands.is_empty() {
-            self.state.redo(&run.commands, self.version.unwrap_or_default()).map_err(|fault| {
+            bulk::redo(&mut self.state, &run.commands, self.version.unwrap_or_default()).map_err(|fault| {
                 let lsn = run.lsns.get(fault.index).copied().unwrap_or_default();
                 (lsn, fault.unreadable.map_or(REJECTED.into(), unreadable))
             })?;
@@ -241,7 +241,7 @@ impl<M: StateMachine> Replay<M> {
     fn compare(&mut self, lsn: Lsn, point: Lsn, digest: u64, report: &mut RecoveryReport) -> Result<(), Stop> {
         let Some(at) = self.points.iter().position(|(kept, _)| *kept == point) else { return Ok(()) };
         let Some((_, state)) = self.points.remove(at) else { return Ok(()) };
-        let found = state.digest().map_err(|e| (lsn, format!("the state has no digest: {e}").into()))?;
+        let found = bulk::digest(&state).map_err(|e| (lsn, format!("the state has no digest: {e}").into()))?;
         if found != digest {
             return Err(Stop::Diverged(lsn, point));
         }
@@ -259,7 +259,7 @@ impl<M: StateMachine> Replay<M> {
                     return Err("the record belongs to a transaction that is not open".into());
                 }
                 let inverse = self.apply(command, version)?;
-                let bytes = M::encoded_len(&inverse) as u64;
+                let bytes = bulk::encoded_len::<M>(&inverse) as u64;
                 self.table.push(txn, UndoEntry { lsn, inverse, bytes });
             }
             Record::Clr { txn, undo_next } => {

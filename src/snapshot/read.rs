@@ -7,7 +7,7 @@ use crate::format::bytes::Take;
 use crate::format::snapshot::{ChunkKind, SnapshotHeader};
 use crate::format::{Lsn, StoreId, TxnId, names};
 use crate::machine::parts::{Part, PartSource, read_buffered};
-use crate::machine::{DecodeError, Parts, StateMachine};
+use crate::machine::{DecodeError, Parts, StateMachine, bulk};
 use crate::storage::{Storage, ahead};
 use crate::sync::{Mutex, mpsc, thread};
 use crate::txn::{Table, UndoEntry, UndoList, guarded};
@@ -116,7 +116,7 @@ fn load_state<M: StateMachine>(
     let in_parts = feed.peek()?.is_some_and(|piece| piece.kind == ChunkKind::Part);
     // a panic of the machine is told as what it is
     let state = guarded(|| match in_parts {
-        true => M::load_parts(Parts::new(&mut *feed, decoders), version),
+        true => bulk::load_parts::<M>(Parts::new(&mut *feed, decoders), version),
         false => M::load(&mut *feed, version),
     })?;
     let at_end = feed.fill_buf().map(<[u8]>::is_empty);

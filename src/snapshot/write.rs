@@ -13,7 +13,7 @@ use crate::format::snapshot::{
     CHUNK_HEADER_BYTES, ChunkKind, END_BYTES, HEADER_BYTES, SnapshotEnd, SnapshotHeader, seal_chunk,
 };
 use crate::format::{Lsn, StoreId, names};
-use crate::machine::StateMachine;
+use crate::machine::{PartWriter, StateMachine, bulk};
 use crate::storage::{AlignedBuf, Storage, StorageFile, create_anew, write_all_at};
 use crate::sync::{Arc, mpsc, thread};
 use crate::txn::{Table, guarded};
@@ -146,7 +146,7 @@ fn encode<M: StateMachine>(
     header.encode(&mut block).ok_or_else(|| Error::invalid("the machine's name does not fit a snapshot"))?;
     pieces.buf.extend_from_slice(&block).map_err(|e| fail("write", e))?;
     let mut chunks = ChunkWriter::new(pieces, header.store, header.lsn, pace).map_err(|e| fail("write", e))?;
-    let saved = contained(|| state.save_frozen(&mut chunks)).and_then(|()| chunks.finish_kind());
+    let saved = contained(|| bulk::save_parts(state, &mut chunks)).and_then(|()| chunks.finish_kind());
     let saved = saved.and_then(|()| {
         chunks.kind = ChunkKind::Transactions;
         contained(|| write_table::<M>(table, &mut chunks))?;
@@ -397,8 +397,13 @@ impl Write for ChunkWriter<'_, '_> {
         Ok(taken.len())
     }
 
-    /// A part of the state ends here.
     fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl PartWriter for ChunkWriter<'_, '_> {
+    fn end_part(&mut self) -> io::Result<()> {
         self.finish_kind()?;
         if self.kind == ChunkKind::State {
             self.kind = ChunkKind::Part;
@@ -545,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_begins_behind_each_flush_and_nothing_makes_none() {
+    fn an_empty_part_makes_no_chunk() {
         let disk = SimDisk::new(1);
         let file = disk.open("f", OpenMode::CreateNew).unwrap();
         let fail = |operation, e| failed(&disk, "f", operation, e);
@@ -554,11 +559,11 @@ mod tests {
         let mut pieces = Pieces::new(Out::Here(&mut put), false, &target).unwrap();
         let mut pace = Unpaced;
         let mut chunks = ChunkWriter::new(&mut pieces, StoreId::new(2), Lsn::new(8192), &mut pace).unwrap();
-        chunks.flush().unwrap();
+        chunks.end_part().unwrap();
         for part in [b"a".to_vec(), vec![b'b'; CHUNK_BYTES + 1], b"c".to_vec()] {
             chunks.write_all(&part).unwrap();
-            chunks.flush().unwrap();
-            chunks.flush().unwrap();
+            chunks.end_part().unwrap();
+            chunks.end_part().unwrap();
         }
         chunks.kind = ChunkKind::Transactions;
         chunks.write_all(b"t").unwrap();

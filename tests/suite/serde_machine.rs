@@ -1,6 +1,6 @@
 //! Machines with derived encodings, beside one that is written by hand.
 
-use seawal::machine::{Access, DecodeError, Footprint, SerdeMachine, StateMachine};
+use seawal::machine::{Access, BulkMachine, DecodeError, Footprint, SerdeMachine, StateMachine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -55,6 +55,8 @@ impl SerdeMachine for Notes {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Sum(u64);
 
+impl BulkMachine for Sum {}
+
 impl StateMachine for Sum {
     const NAME: &'static str = "sum";
     const VERSION: u32 = 1;
@@ -82,7 +84,7 @@ impl StateMachine for Sum {
     }
 }
 
-fn encoded<M: StateMachine>(command: &M::Command) -> Vec<u8> {
+fn encoded<M: BulkMachine>(command: &M::Command) -> Vec<u8> {
     let mut bytes = b"before".to_vec();
     M::encode(command, &mut bytes);
     assert_eq!(&bytes[..6], b"before");
@@ -97,7 +99,7 @@ fn saved<M: StateMachine>(machine: &M) -> Vec<u8> {
 }
 
 /// Applies a command that came back from its bytes, then its inverse, and returns the reply and the state between.
-fn there_and_back<M: StateMachine<Rejection: std::fmt::Debug>>(machine: &mut M, command: &M::Command) -> (M::Reply, M) {
+fn there_and_back<M: BulkMachine<Rejection: std::fmt::Debug>>(machine: &mut M, command: &M::Command) -> (M::Reply, M) {
     let before = saved(machine);
     let command = M::decode(&encoded::<M>(command), M::VERSION).unwrap();
     let (reply, inverse) = machine.apply(&command).unwrap();

@@ -1,9 +1,10 @@
-//! Machines whose commands and state derive serde's traits, and so need no codec of their own.
+//! Machines whose commands and state derive serde's traits and so need no codec of their own.
 //!
-//! The bytes are postcard's. This module adds what postcard leaves out: reading from a stream without
-//! trusting the lengths in it, errors of the input and output as they were, and the refusal of trailing bytes.
+//! The encoding is that of postcard. This module adds what postcard lacks: it reads from a stream
+//! without trusting the lengths in it, keeps the errors of the input and output, and rejects trailing
+//! bytes.
 
-use super::{Access, DecodeError, Footprint, StateMachine};
+use super::{Access, Bulk, BulkMachine, DecodeError, Footprint, StateMachine};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::OnceCell;
@@ -115,6 +116,7 @@ pub trait SerdeMachine: Clone + Default + Send + Sync + Serialize + DeserializeO
 impl<T: SerdeMachine> StateMachine for T {
     const NAME: &'static str = <T as SerdeMachine>::NAME;
     const VERSION: u32 = <T as SerdeMachine>::VERSION;
+    const BULK: Option<Bulk<Self>> = Some(Bulk::of());
     type Command = <T as SerdeMachine>::Command;
     type Reply = <T as SerdeMachine>::Reply;
     type Rejection = <T as SerdeMachine>::Rejection;
@@ -147,11 +149,6 @@ impl<T: SerdeMachine> StateMachine for T {
         }
     }
 
-    fn encoded_len(command: &Self::Command) -> usize {
-        // What cannot be serialized has no length; `encode` is where that comes out.
-        postcard::serialize_with_flavor(command, postcard::ser_flavors::Size::default()).unwrap_or(0)
-    }
-
     fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let mut serializer = postcard::Serializer { output: Sink { out, buffer: Vec::new(), error: None } };
         let done = self.serialize(&mut serializer).and_then(|()| serializer.output.flush());
@@ -176,6 +173,14 @@ impl<T: SerdeMachine> StateMachine for T {
 
     fn supports(version: u32) -> bool {
         <T as SerdeMachine>::supports(version)
+    }
+}
+
+/// Postcard counts the bytes of a command without encoding it.
+impl<T: SerdeMachine> BulkMachine for T {
+    fn encoded_len(command: &Self::Command) -> usize {
+        // a command that cannot be serialized has no length; `encode` panics for it
+        postcard::serialize_with_flavor(command, postcard::ser_flavors::Size::default()).unwrap_or(0)
     }
 }
 
