@@ -78,6 +78,7 @@ mod snapshot;
 pub mod storage;
 mod sync;
 mod txn;
+mod varint;
 pub mod wal;
 
 pub use engine::{
