@@ -1,8 +1,8 @@
 //! Optional fast paths for machines that move a lot of data, and the engine's calls to them.
 //!
 //! The engine never names a method of [`BulkMachine`] directly. It calls the functions below, which
-//! use [`StateMachine::BULK`] if the machine sets it, and the five plain methods if not. `BULK` is a
-//! constant, so the optimizer removes the branch and inlines the call.
+//! use [`StateMachine::BULK`] if the machine sets it, and the five plain methods if not. `BULK` is
+//! a constant, so the optimizer removes the branch and inlines the call.
 
 use super::{Applied, DecodeError, Digest, PartWriter, Parts, RedoFault, StateMachine};
 use std::fmt;
@@ -18,18 +18,18 @@ use std::io;
 ///
 /// A fast path gives what the plain methods give:
 ///
-/// 1. [`apply_without_inverse`](Self::apply_without_inverse) changes the state, replies and rejects as
-///    [`apply`](StateMachine::apply) does. If it returns no inverse, [`inverse_of`](Self::inverse_of)
-///    returns the one that `apply` would have returned.
+/// 1. [`apply_without_inverse`](Self::apply_without_inverse) changes the state, replies and rejects
+///    as [`apply`](StateMachine::apply) does. If it returns no inverse,
+///    [`inverse_of`](Self::inverse_of) returns the one that `apply` would have returned.
 /// 2. If [`visit_keys`](Self::visit_keys) returns `true`, it visited exactly the keys of
-///    [`footprint`](StateMachine::footprint), in the same order, and the footprint claims each of them
-///    exclusively.
+///    [`footprint`](StateMachine::footprint), in the same order, and the footprint claims each of
+///    them exclusively.
 /// 3. [`redo`](Self::redo) of some commands, followed by [`finish_redo`](Self::finish_redo), leaves
 ///    the state that decoding and applying them in order leaves.
 /// 4. [`encoded_len`](Self::encoded_len) is the number of bytes that
 ///    [`encode`](StateMachine::encode) appends.
-/// 5. [`save_parts`](Self::save_parts) writes the bytes that [`save`](StateMachine::save) writes, and
-///    [`load_parts`](Self::load_parts) reads them back as [`load`](StateMachine::load) does.
+/// 5. [`save_parts`](Self::save_parts) writes the bytes that [`save`](StateMachine::save) writes,
+///    and [`load_parts`](Self::load_parts) reads them back as [`load`](StateMachine::load) does.
 /// 6. [`digest`](Self::digest) is equal for states with equal saved bytes.
 ///
 /// [`sim::explore`](crate::sim::explore) checks these points together with those of `StateMachine`.
@@ -109,19 +109,19 @@ pub trait BulkMachine: StateMachine {
         false
     }
 
-    /// Carries out logged commands in order, without replies and inverses. Recovery spends most of its
-    /// time here.
+    /// Carries out logged commands in order, without replies and inverses. Recovery spends most of
+    /// its time here.
     ///
     /// A machine may buffer the commands until [`finish_redo`](Self::finish_redo). Until then the
-    /// engine calls nothing but these two methods and does not read the state. The machine bounds its
-    /// buffer itself, and decodes and checks each command before it buffers it. After an error the
-    /// engine discards the state.
+    /// engine calls nothing but these two methods and does not read the state. The machine bounds
+    /// its buffer itself, and decodes and checks each command before it buffers it. After an error
+    /// the engine discards the state.
     ///
     /// The default decodes and applies the commands one by one.
     ///
     /// # Errors
-    /// [`RedoFault`] names the command that cannot be decoded or is rejected. Both mean that the log is
-    /// damaged.
+    /// [`RedoFault`] names the command that cannot be decoded or is rejected. Both mean that the
+    /// log is damaged.
     fn redo(&mut self, commands: &[&[u8]], version: u32) -> Result<(), RedoFault> {
         redo_one_by_one(self, commands, version)
     }
@@ -137,11 +137,11 @@ pub trait BulkMachine: StateMachine {
         len_of_encoding::<Self>(command)
     }
 
-    /// Saves a frozen copy of the state that is not needed afterwards, in parts. A checkpoint writes
-    /// its snapshot with this.
+    /// Saves a frozen copy of the state that is not needed afterwards, in parts. A checkpoint
+    /// writes its snapshot with this.
     ///
-    /// The machine may free memory as it goes. It calls [`PartWriter::end_part`] where a part ends, at
-    /// the same places for equal states; about one MiB is a good size. The default calls
+    /// The machine may free memory as it goes. It calls [`PartWriter::end_part`] where a part ends,
+    /// at the same places for equal states; about one MiB is a good size. The default calls
     /// [`save`](StateMachine::save), which makes one part.
     ///
     /// # Errors
@@ -153,8 +153,8 @@ pub trait BulkMachine: StateMachine {
     /// Loads a state from its parts. Recovery loads snapshots with this.
     ///
     /// A machine that can decode a part without the parts before it loads faster, because
-    /// [`Parts::decode`] uses several threads. The default calls [`load`](StateMachine::load) with all
-    /// parts as one stream.
+    /// [`Parts::decode`] uses several threads. The default calls [`load`](StateMachine::load) with
+    /// all parts as one stream.
     ///
     /// # Errors
     /// Those of `load`.
@@ -165,12 +165,12 @@ pub trait BulkMachine: StateMachine {
     /// Returns how much memory the copy that [`save_parts`](Self::save_parts) is saving holds in
     /// addition to this state, as a share of this state's size.
     ///
-    /// That is the part of a copy-on-write state that changed since the copy was made and is not yet
-    /// saved. If the share grows too large, the checkpoint drops its pacing and the engine throttles
-    /// commits. While no copy is being saved the share is 0.
+    /// That is the part of a copy-on-write state that changed since the copy was made and is not
+    /// yet saved. If the share grows too large, the checkpoint drops its pacing and the engine
+    /// throttles commits. While no copy is being saved the share is 0.
     ///
-    /// The engine calls this often and under its core lock, so read a counter. The default returns 0,
-    /// which throttles nothing.
+    /// The engine calls this often and under its core lock, so read a counter. The default returns
+    /// 0, which throttles nothing.
     fn copied_share(&self) -> f64 {
         0.0
     }
@@ -178,9 +178,9 @@ pub trait BulkMachine: StateMachine {
     /// Returns a digest of the state. [`Options::digest_every`](crate::Options::digest_every) logs
     /// digests, and recovery compares them with those of the states it rebuilds.
     ///
-    /// A machine that maintains a digest as it changes can return that here. The default digests what
-    /// [`save`](StateMachine::save) writes, which reads the whole state. Digests are compared only
-    /// between equal [versions](StateMachine::VERSION) of a machine.
+    /// A machine that maintains a digest as it changes can return that here. The default digests
+    /// what [`save`](StateMachine::save) writes, which reads the whole state. Digests are compared
+    /// only between equal [versions](StateMachine::VERSION) of a machine.
     ///
     /// # Errors
     /// Those of `save`.
@@ -191,8 +191,8 @@ pub trait BulkMachine: StateMachine {
 
 /// The methods of a [`BulkMachine`], for [`StateMachine::BULK`].
 ///
-/// Stable Rust cannot ask whether a type implements a trait, so the machine says so with this table of
-/// function pointers.
+/// Stable Rust cannot ask whether a type implements a trait, so the machine says so with this table
+/// of function pointers.
 pub struct Bulk<M: StateMachine> {
     apply_without_inverse: fn(&mut M, &M::Command) -> Applied<M>,
     inverse_of: fn(&M::Command, &M::Reply) -> Option<M::Command>,

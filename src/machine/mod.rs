@@ -1,10 +1,10 @@
 //! The interface between the engine and the state machine that it makes durable.
 //!
-//! [`StateMachine`] is the trait that a user implements: five methods and a few constants and types.
-//! [`BulkMachine`] adds optional fast paths for machines that move a lot of data. A command applied to
-//! a state gives a reply and the inverse of the command, or a rejection that changed nothing. Rollback,
-//! savepoints, recovery, views and checkpoints all rest on that. This module knows nothing of LSNs,
-//! disks or transactions.
+//! [`StateMachine`] is the trait that a user implements: five methods and a few constants and
+//! types. [`BulkMachine`] adds optional fast paths for machines that move a lot of data. A command
+//! applied to a state gives a reply and the inverse of the command, or a rejection that changed
+//! nothing. Rollback, savepoints, recovery, views and checkpoints all rest on that. This module
+//! knows nothing of LSNs, disks or transactions.
 
 pub(crate) mod bulk;
 mod digest;
@@ -28,17 +28,17 @@ use std::io;
 ///
 /// # The law
 ///
-/// The engine is correct only if the machine obeys these rules. [`sim::explore`](crate::sim::explore)
-/// checks them with random commands.
+/// The engine is correct only if the machine obeys these rules.
+/// [`sim::explore`](crate::sim::explore) checks them with random commands.
 ///
 /// 1. [`apply`](Self::apply) is deterministic: the same state and command give the same new state,
 ///    reply and inverse. It uses no hash order, clock, randomness or shared interior mutability.
 /// 2. A clone is independent of its original, and a state that [`load`](Self::load) read from what
 ///    [`save`](Self::save) wrote behaves like the original.
-/// 3. For every state, every command `c` with inverse `c⁻¹`, and every sequence `D` of commands whose
-///    footprints do not conflict with that of `c`: `c, D, c⁻¹` equals `D` alone, in saved bytes,
-///    replies and later behavior. A counterexample is an id counter that an inverse sets back after
-///    another transaction has taken the next id.
+/// 3. For every state, every command `c` with inverse `c⁻¹`, and every sequence `D` of commands
+///    whose footprints do not conflict with that of `c`: `c, D, c⁻¹` equals `D` alone, in saved
+///    bytes, replies and later behavior. A counterexample is an id counter that an inverse sets
+///    back after another transaction has taken the next id.
 /// 4. An inverse never rejects, never panics, and stays within the footprint of its command.
 /// 5. [`footprint`](Self::footprint) is a pure function of the command and covers everything that
 ///    `apply` reads or writes.
@@ -105,8 +105,8 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// The reason why a command was refused.
     type Rejection: Send + 'static;
 
-    /// Carries out a command in place and returns its reply and its inverse, or rejects it and changes
-    /// nothing.
+    /// Carries out a command in place and returns its reply and its inverse, or rejects it and
+    /// changes nothing.
     ///
     /// # Errors
     /// The machine's own rejection.
@@ -118,8 +118,8 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// Decodes a command. `version` is the version of the machine that encoded it.
     ///
     /// # Errors
-    /// [`DecodeError`] if the bytes are not an encoding of a command. It must not panic, whatever the
-    /// bytes are.
+    /// [`DecodeError`] if the bytes are not an encoding of a command. It must not panic, whatever
+    /// the bytes are.
     fn decode(bytes: &[u8], version: u32) -> Result<Self::Command, DecodeError>;
 
     /// Writes the whole state. Equal states must write equal bytes.
@@ -132,8 +132,8 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// wrote it.
     ///
     /// # Errors
-    /// [`DecodeError`] if the bytes are not such a state, or if `input` fails. It must not panic, and
-    /// must not allocate memory for more than `input` contains.
+    /// [`DecodeError`] if the bytes are not such a state, or if `input` fails. It must not panic,
+    /// and must not allocate memory for more than `input` contains.
     fn load(input: &mut dyn io::BufRead, version: u32) -> Result<Self, DecodeError>;
 
     /// Returns what a command reads and writes, for locking.

@@ -6,8 +6,8 @@ use super::DecodeError;
 use crate::sync::{Mutex, thread};
 use std::io::{self, BufRead, Read, Write};
 
-/// The output of [`save_parts`](super::BulkMachine::save_parts): a writer that is told where a part of
-/// the state ends.
+/// The output of [`save_parts`](super::BulkMachine::save_parts): a writer that is told where a part
+/// of the state ends.
 pub trait PartWriter: Write {
     /// Ends the current part: the next byte begins a new one. Without bytes since the last call, it
     /// does nothing.

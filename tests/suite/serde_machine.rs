@@ -150,7 +150,7 @@ fn trailing_and_missing_bytes_are_errors() {
         Notes::decode(&bytes[..cut], 3).unwrap_err();
     }
     bytes.push(0);
-    assert_eq!(Notes::decode(&bytes, 3).unwrap_err().to_string(), "bytes behind the command's end");
+    assert_eq!(Notes::decode(&bytes, 3).unwrap_err().to_string(), "bytes follow the command");
 
     let mut bytes = saved(&some_notes());
     assert_eq!(Notes::load(&mut &bytes[..], 3).unwrap(), some_notes());
@@ -158,7 +158,7 @@ fn trailing_and_missing_bytes_are_errors() {
         Notes::load(&mut &bytes[..cut], 3).unwrap_err();
     }
     bytes.push(0);
-    assert_eq!(Notes::load(&mut &bytes[..], 3).unwrap_err().to_string(), "bytes behind the state's end");
+    assert_eq!(Notes::load(&mut &bytes[..], 3).unwrap_err().to_string(), "bytes follow the state");
 }
 
 /// Gives one byte at a time, then fails.
@@ -260,7 +260,7 @@ fn types_that_borrow_while_they_are_read_are_loaded_from_a_stream() {
 
 #[test]
 #[cfg(debug_assertions)]
-#[should_panic(expected = "does not come back as it was written")]
+#[should_panic(expected = "cannot be read back as it was written")]
 fn a_command_that_cannot_be_read_back_is_found_in_debug_builds() {
     <Numbers as StateMachine>::encode(&Untagged::Number(1), &mut Vec::new());
 }
