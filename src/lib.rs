@@ -71,6 +71,7 @@ pub mod inspect;
 pub mod kv;
 pub mod machine;
 mod options;
+mod parallel;
 mod recovery;
 pub mod salvage;
 pub mod sim;
