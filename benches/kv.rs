@@ -7,6 +7,7 @@ use common::{batch, key, put};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use seawal::StateMachine;
 use seawal::kv::Kv;
+use seawal::machine::BulkMachine;
 use std::hint::black_box;
 
 const ENTRIES: u64 = 1_000_000;

@@ -93,6 +93,7 @@ pub mod sim;
 mod snapshot;
 mod store;
 mod txn;
+mod varint;
 pub mod wal;
 
 pub use durability::{Durability, ReadLevel};

@@ -288,7 +288,7 @@ impl Options {
     /// machines that are not deterministic, and snapshots that lose a part of the state.
     ///
     /// A digest costs a freeze of the state, as a checkpoint does, and one pass over it
-    /// ([`StateMachine::digest`](crate::StateMachine::digest)). Both run in the background, and no
+    /// ([`BulkMachine::digest`](crate::machine::BulkMachine::digest)). Both run in the background, and no
     /// commit waits for them. Replay pays the same price.
     #[must_use]
     pub fn digest_every(mut self, records: u64) -> Self {

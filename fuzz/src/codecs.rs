@@ -3,7 +3,7 @@
 use crate::directory::Flags;
 use seawal::fuzzing;
 use seawal::kv::{Kv, KvCommand};
-use seawal::machine::StateMachine;
+use seawal::machine::{BulkMachine, StateMachine};
 
 /// A frame, its records, and the commands in them.
 pub fn frame(data: &[u8]) {

@@ -10,7 +10,7 @@ use crate::format::record::Record;
 use crate::ids::Lsn;
 use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::machine::StateMachine;
+use crate::machine::{StateMachine, bulk};
 use crate::txn::{Core, StateCore, guarded};
 use crate::wal::{Log, Need, Reservation};
 use std::io;
@@ -106,7 +106,7 @@ impl<M: StateMachine> Digester<M> {
 
     /// The digest of a frozen state: a panic of the machine fails this digest, and nothing else.
     pub(super) fn digest_of(&self, state: &M) -> Result<u64> {
-        let digest = guarded(|| state.digest())
+        let digest = guarded(|| bulk::digest(state))
             .unwrap_or_else(|_| Err(io::Error::other("the machine panicked while its state was digested")));
         digest.map_err(|e| Error::io("digest the state of", self.storage.path(""), e))
     }

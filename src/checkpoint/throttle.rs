@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::io::Clock;
 use crate::io::deadline::Deadline;
 use crate::io::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
-use crate::machine::StateMachine;
+use crate::machine::{StateMachine, bulk};
 use crate::options::{Background, Options};
 use crate::snapshot::SnapshotThrottle;
 use crate::txn::{StateCore, guarded};
@@ -141,7 +141,7 @@ impl<M: StateMachine> CopiedMemory<M> {
 
     fn measure(&self) -> f64 {
         let core = self.core.read();
-        guarded(|| core.state.copied_share()).unwrap_or(0.0)
+        guarded(|| bulk::copied_share(&core.state)).unwrap_or(0.0)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::format::bytes::Head;
 use crate::format::record::Record;
 use crate::ids::Lsn;
 use crate::io::sync::RwLockWriteGuard;
-use crate::machine::StateMachine;
+use crate::machine::{StateMachine, bulk};
 use crate::txn::{Core, guarded};
 use crate::wal::{Level, Log, Need, Position, Reservation, RollbackRoom};
 
@@ -44,7 +44,7 @@ pub(super) fn apply_and_append<M: StateMachine>(
     let timed = shared.cost_model.start(&*shared.storage);
     let outcome = guarded(|| match undo_room {
         Some(_) => core.state.apply(command).map(|(reply, inverse)| (reply, Some(inverse))),
-        None => core.state.apply_alone(command),
+        None => bulk::apply_without_inverse(&mut core.state, command),
     });
     let outcome = outcome.map_err(|_| shared.core.poison())?;
     shared.cost_model.stop(timed, &*shared.storage);
@@ -52,7 +52,7 @@ pub(super) fn apply_and_append<M: StateMachine>(
     let mut bytes = 0;
     if let (Some(room), Some(inverse)) = (undo_room, &inverse) {
         // from here on the state has changed: a panic must not leave that behind unlogged
-        bytes = guarded(|| M::encoded_len(inverse)).map_err(|_| shared.core.poison())? as u64;
+        bytes = guarded(|| bulk::encoded_len::<M>(inverse)).map_err(|_| shared.core.poison())? as u64;
         if bytes > room {
             take_back(shared, core, command, &reply, Some(inverse))?;
             let (size, limit) = (bytes, shared.options.max_txn_undo_bytes);
@@ -82,7 +82,7 @@ fn take_back<M: StateMachine>(
     let mut undo = |inverse: &M::Command| core.state.apply(inverse).is_ok();
     let undone = guarded(|| match inverse {
         Some(inverse) => undo(inverse),
-        None => M::inverse_of(command, reply).is_some_and(|inverse| undo(&inverse)),
+        None => bulk::inverse_of::<M>(command, reply).is_some_and(|inverse| undo(&inverse)),
     });
     match undone {
         Ok(true) => Ok(()),

@@ -3,7 +3,7 @@
 use crate::durability::Durability;
 use crate::error::Result;
 use crate::ids::Lsn;
-use crate::machine::{Footprint, StateMachine};
+use crate::machine::{Footprint, StateMachine, bulk};
 use crate::txn::{CommitWatermarks, DurabilityBarrier, guarded, hash};
 use std::cell::Cell;
 
@@ -36,7 +36,7 @@ impl EncodedCommand {
         body.clear();
         hashes.clear();
         guarded(|| M::encode(command, body))?;
-        if !guarded(|| M::each_key(command, &mut |key| hashes.push(hash(key))))? {
+        if !guarded(|| bulk::visit_keys::<M>(command, &mut |key| hashes.push(hash(key))))? {
             scratch.make_footprint::<M>(command)?;
         }
         Ok(scratch)

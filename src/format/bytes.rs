@@ -1,12 +1,9 @@
 //! Reads and writes integers in byte slices. Nothing here can panic.
-//!
-//! A varint is unsigned LEB128: seven bits a byte, lowest first, with the top bit set in all but the last
-//! byte. It has at most ten bytes, and never more than needed.
 
+pub(crate) use crate::varint::{put_varint, varint_len};
+
+use crate::varint::{each_varint_byte, split_varint};
 use byteorder::{ByteOrder, LittleEndian};
-
-/// The longest varint, in bytes.
-pub(crate) const MAX_VARINT_BYTES: usize = 10;
 
 /// Whether all bytes are zero. It tests 64 bytes at a time, at the speed of memory.
 pub(crate) fn are_zero(bytes: &[u8]) -> bool {
@@ -45,22 +42,9 @@ impl<'a> Take<'a> {
     }
 
     pub(crate) fn varint(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for (i, &byte) in self.0.iter().enumerate().take(MAX_VARINT_BYTES) {
-            let shift = u32::try_from(i).ok()?.checked_mul(7)?;
-            let bits = u64::from(byte & 0x7f);
-            // the tenth byte holds one bit only
-            if bits.checked_shl(shift)?.checked_shr(shift)? != bits {
-                return None;
-            }
-            value |= bits.checked_shl(shift)?;
-            if byte & 0x80 == 0 {
-                let overlong = i > 0 && byte == 0;
-                self.0 = self.0.get(i.checked_add(1)?..)?;
-                return if overlong { None } else { Some(value) };
-            }
-        }
-        None
+        let (value, rest) = split_varint(self.0).ok()??;
+        self.0 = rest;
+        Some(value)
     }
 }
 
@@ -129,25 +113,6 @@ impl Head {
     }
 }
 
-fn each_varint_byte(mut value: u64, mut push: impl FnMut(u8)) {
-    while value >= 0x80 {
-        push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    push(value as u8);
-}
-
-/// Appends a varint.
-pub(crate) fn put_varint(value: u64, out: &mut Vec<u8>) {
-    each_varint_byte(value, |byte| out.push(byte));
-}
-
-/// The length of a varint in bytes.
-pub(crate) const fn varint_len(value: u64) -> usize {
-    let bits = 64u32.saturating_sub((value | 1).leading_zeros());
-    bits.div_ceil(7) as usize
-}
-
 /// Rounds `n` up to a multiple of `block`, a power of two. It saturates.
 pub(crate) const fn round_up(n: u64, block: u64) -> u64 {
     let mask = block.saturating_sub(1);
@@ -157,7 +122,6 @@ pub(crate) const fn round_up(n: u64, block: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn a_single_byte_anywhere_is_seen_not_to_be_zero() {
@@ -170,29 +134,5 @@ mod tests {
                 bytes[at] = 0;
             }
         }
-    }
-
-    proptest! {
-        #[test]
-        fn a_varint_comes_back_and_has_the_length_foretold(value in any::<u64>(), shift in 0u32..64) {
-            let value = value >> shift;
-            let mut out = Vec::new();
-            put_varint(value, &mut out);
-            prop_assert_eq!(out.len(), varint_len(value));
-            let mut take = Take(&out);
-            prop_assert_eq!(take.varint(), Some(value));
-            prop_assert!(take.0.is_empty());
-            for cut in 0..out.len() {
-                prop_assert_eq!(Take(&out[..cut]).varint(), None);
-            }
-        }
-    }
-
-    #[test]
-    fn overlong_and_overflowing_varints_are_refused() {
-        assert_eq!(Take(&[0x80, 0x00]).varint(), None);
-        assert_eq!(Take(&[0xff; 11]).varint(), None);
-        assert_eq!(Take(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).varint(), None);
-        assert_eq!(Take(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]).varint(), Some(u64::MAX));
     }
 }

@@ -18,6 +18,7 @@ mod disk;
 mod disk_file;
 mod lock;
 mod named_file;
+pub(crate) mod parallel;
 mod probe;
 pub(crate) mod read_ahead;
 pub(crate) mod sync;

@@ -1,8 +1,8 @@
-//! The bytes of a command.
+//! The encoding of commands.
 //!
 //! ```text
 //! length     = varint (LEB128, little-endian groups of seven bits, the shortest form only, at most ten bytes)
-//! bytes      = length, then so many bytes
+//! bytes      = length, then that many bytes
 //! table      = bytes (UTF-8)
 //! command    = 0x01 table key:bytes value:bytes                           Put
 //!            | 0x02 table key:bytes                                       Delete
@@ -11,15 +11,15 @@
 //! flags      = one byte: bit 0, `expected` follows; bit 1, `new` follows; the others are zero
 //! ```
 //!
-//! Every command has exactly one encoding. Decoding never panics, allocates no more than a small multiple of
-//! its input, and refuses bytes that are left over. It does not know which commands a machine rejects.
+//! Every command has exactly one encoding. Decoding never panics, allocates no more than a small
+//! multiple of its input, and rejects trailing bytes. It does not know which commands the machine
+//! rejects.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::command::{KvCommand, MAX_BATCH_DEPTH};
-pub(super) use crate::format::bytes::put_varint;
-use crate::format::bytes::varint_len;
 use crate::machine::DecodeError;
+use crate::varint::{self, put_varint, varint_len};
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -29,23 +29,11 @@ const BATCH: u8 = 4;
 const HAS_EXPECTED: u8 = 1;
 const HAS_NEW: u8 = 2;
 
-/// Reads a number, and says what follows it; nothing if the bytes end within it.
+/// Splits a number off the front. Returns it and the bytes after it, or `None` if the bytes end
+/// within it.
+#[inline]
 pub(super) fn split_varint(bytes: &[u8]) -> Result<Option<(u64, &[u8])>, DecodeError> {
-    let mut n = 0u64;
-    let mut rest = bytes;
-    for shift in (0..u64::BITS).step_by(7) {
-        let Some((&byte, after)) = rest.split_first() else { return Ok(None) };
-        rest = after;
-        let group = u64::from(byte & 0x7f);
-        if (shift == 63 && byte > 1) || (byte == 0 && shift > 0) {
-            return Err(DecodeError::new("a number is not in its shortest form, or too large"));
-        }
-        n |= group << shift;
-        if byte < 0x80 {
-            return Ok(Some((n, rest)));
-        }
-    }
-    Err(DecodeError::new("a number is too long"))
+    varint::split_varint(bytes).map_err(|_| DecodeError::new("a number is too long or not in its shortest form"))
 }
 
 /// Appends a command.
@@ -80,7 +68,7 @@ fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// How many bytes [`encode`] appends.
+/// The number of bytes that [`encode`] appends.
 pub(super) fn encoded_len(command: &KvCommand) -> usize {
     let bytes = |part: &[u8]| varint_len(part.len() as u64).saturating_add(part.len());
     let parts = match command {
@@ -101,7 +89,7 @@ pub(super) fn encoded_len(command: &KvCommand) -> usize {
     parts.saturating_add(1)
 }
 
-/// Reads a command that takes all of `bytes`.
+/// Decodes a command that takes all of `bytes`.
 pub(super) fn decode(bytes: &[u8]) -> Result<KvCommand, DecodeError> {
     let mut reader = Reader { rest: bytes };
     let command = reader.command(0)?;
@@ -119,7 +107,8 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
-    /// A length, or a count of things that take at least one byte each: never more than what is left.
+    /// A length, or a count of items that take at least one byte each: at most the number of bytes
+    /// left.
     fn length(&mut self) -> Result<usize, DecodeError> {
         let (n, rest) = split_varint(self.rest)?.ok_or_else(ends_early)?;
         self.rest = rest;
@@ -134,14 +123,14 @@ impl<'a> Reader<'a> {
     }
 
     fn table(&mut self) -> Result<&'a str, DecodeError> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::new("a table's name is not UTF-8"))
+        std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::new("a table name is not UTF-8"))
     }
 
     fn optional(&mut self, present: bool) -> Result<Option<&'a [u8]>, DecodeError> {
         if present { self.bytes().map(Some) } else { Ok(None) }
     }
 
-    /// A command's parts, or the count of the commands that a batch has.
+    /// A single command, or the head of a batch.
     fn part(&mut self, depth: usize) -> Result<Part<'a>, DecodeError> {
         match self.byte()? {
             PUT => Ok(Part::Put { table: self.table()?, key: self.bytes()?, value: self.bytes()? }),
@@ -150,7 +139,7 @@ impl<'a> Reader<'a> {
                 let (table, key) = (self.table()?, self.bytes()?);
                 let flags = self.byte()?;
                 if flags & !(HAS_EXPECTED | HAS_NEW) != 0 {
-                    return Err(DecodeError::new("unknown flags"));
+                    return Err(DecodeError::new("a compare-and-set has unknown flags"));
                 }
                 let expected = self.optional(flags & HAS_EXPECTED != 0)?;
                 let new = self.optional(flags & HAS_NEW != 0)?;
@@ -158,7 +147,7 @@ impl<'a> Reader<'a> {
             }
             BATCH if depth >= MAX_BATCH_DEPTH => Err(DecodeError::new("batches are nested too deeply")),
             BATCH => self.length().map(Part::Batch),
-            _ => Err(DecodeError::new("an unknown kind of command")),
+            _ => Err(DecodeError::new("the kind of command is unknown")),
         }
     }
 
@@ -172,7 +161,7 @@ impl<'a> Reader<'a> {
                 KvCommand::CompareAndSet { table, key, expected: owned(expected), new: owned(new) }
             }
             Part::Batch(count) => {
-                // Commands are larger in memory than here: let the vector grow as they turn out to be there.
+                // commands take more memory than bytes, so do not trust the count
                 let mut commands = Vec::with_capacity(count.min(64));
                 for _ in 0..count {
                     commands.push(self.command(depth.saturating_add(1))?);
@@ -199,7 +188,7 @@ impl<'a> Reader<'a> {
 
 type Visited<E> = Result<Result<(), E>, DecodeError>;
 
-/// A command as it lies in its encoding.
+/// A single command, borrowed from its encoding.
 pub(super) enum Part<'a> {
     Put {
         table: &'a str,
@@ -216,11 +205,12 @@ pub(super) enum Part<'a> {
         expected: Option<&'a [u8]>,
         new: Option<&'a [u8]>,
     },
-    /// So many commands follow.
+    /// A batch: this number of commands follows.
     Batch(usize),
 }
 
-/// Shows each single command of an encoding to `visit`, in order, until one is refused. Nothing is copied.
+/// Passes each single command of an encoding to `visit`, in order, until that fails. It copies
+/// nothing.
 pub(super) fn visit<'a, E>(bytes: &'a [u8], mut visit: impl FnMut(Part<'a>) -> Result<(), E>) -> Visited<E> {
     let mut reader = Reader { rest: bytes };
     let visited = reader.visit(0, &mut visit)?;

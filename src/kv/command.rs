@@ -1,19 +1,21 @@
-//! What can be asked of the machine, what it answers, and why it may refuse.
+//! The commands of the key-value machine, its replies and its rejections.
 
 use std::fmt;
 
 /// The longest table name, in bytes.
 pub const MAX_TABLE_LEN: usize = 255;
-/// The longest key in the default table, in bytes; a table's name takes from it.
+/// The longest key in the default table, in bytes. In another table, the limit is less by the
+/// length of the table name.
 pub const MAX_KEY_LEN: usize = 64 * 1024 - 1;
 /// The longest value, in bytes.
 pub const MAX_VALUE_LEN: usize = 1 << 30;
-/// How deep batches may be nested.
+/// How deeply batches may be nested.
 pub const MAX_BATCH_DEPTH: usize = 8;
 
 /// A change to a [`Kv`](super::Kv).
 ///
-/// A table is named by a string of at most [`MAX_TABLE_LEN`] bytes without NUL; it exists exactly while it holds a key.
+/// A table is named by a string of at most [`MAX_TABLE_LEN`] bytes without NUL; it exists exactly
+/// while it holds a key.
 ///
 /// ```
 /// use seawal::kv::{Kv, KvCommand, KvReply};
@@ -26,7 +28,7 @@ pub const MAX_BATCH_DEPTH: usize = 8;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KvCommand {
-    /// Gives a key a value.
+    /// Sets the value of a key.
     Put {
         /// The table.
         table: String,
@@ -35,40 +37,41 @@ pub enum KvCommand {
         /// The value.
         value: Vec<u8>,
     },
-    /// Removes a key, if it is there.
+    /// Removes a key, if it exists.
     Delete {
         /// The table.
         table: String,
         /// The key.
         key: Vec<u8>,
     },
-    /// Gives a key a value, or removes it, if its value is the one expected; else it is rejected.
+    /// Sets or removes a key if its value is the expected one. Otherwise the command is rejected.
     CompareAndSet {
         /// The table.
         table: String,
         /// The key.
         key: Vec<u8>,
-        /// The value that must be there; `None` if there must be none.
+        /// The expected value; `None` if the key must not exist.
         expected: Option<Vec<u8>>,
-        /// The value that shall be there; `None` to remove the key.
+        /// The new value; `None` removes the key.
         new: Option<Vec<u8>>,
     },
-    /// Several commands, in order, all of them or none.
+    /// Carries out several commands in order, all or none.
     Batch(Vec<KvCommand>),
 }
 
 impl KvCommand {
-    /// Gives a key a value.
+    /// Sets the value of a key.
     pub fn put(table: impl Into<String>, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
         KvCommand::Put { table: table.into(), key: key.into(), value: value.into() }
     }
 
-    /// Removes a key, if it is there.
+    /// Removes a key, if it exists.
     pub fn delete(table: impl Into<String>, key: impl Into<Vec<u8>>) -> Self {
         KvCommand::Delete { table: table.into(), key: key.into() }
     }
 
-    /// Sets a key to `new` (`None` removes it) if its value is `expected` (`None`: if it is not there).
+    /// Sets a key to `new` (`None` removes it) if its value is `expected` (`None`: if it does not
+    /// exist).
     ///
     /// ```
     /// use seawal::kv::{Kv, KvCommand, KvRejection};
@@ -93,7 +96,8 @@ impl KvCommand {
         }
     }
 
-    /// Several commands, in order, all of them or none. Batches may be nested up to [`MAX_BATCH_DEPTH`].
+    /// Carries out several commands in order, all or none. Batches may be nested up to
+    /// [`MAX_BATCH_DEPTH`].
     ///
     /// ```
     /// use seawal::kv::{Kv, KvCommand, KvRejection};
@@ -112,12 +116,12 @@ impl KvCommand {
         KvCommand::Batch(commands.into_iter().collect())
     }
 
-    /// The command that undoes this one, which was answered so.
+    /// The command that undoes this one, whose reply was `reply`.
     pub(super) fn inverse(&self, reply: &KvReply) -> Self {
         match (self, reply) {
             (KvCommand::Batch(commands), KvReply::Batch(replies)) => {
                 let inverses = commands.iter().zip(replies).rev().map(|(command, reply)| command.inverse(reply));
-                // What does nothing is left out: it is a batch, and might be one level too deep.
+                // the command that does nothing is a batch, and might be nested too deeply here
                 KvCommand::Batch(inverses.filter(|inverse| !inverse.is_nothing()).collect())
             }
             (
@@ -130,7 +134,7 @@ impl KvCommand {
                 KvCommand::Put { table, key, .. } | KvCommand::CompareAndSet { table, key, new: Some(_), .. },
                 KvReply::Previous(None),
             ) => KvCommand::delete(&**table, &**key),
-            // there was nothing and is nothing; no command has another one's kind of reply
+            // the key did not exist before or after; other combinations do not occur
             _ => KvCommand::nothing(),
         }
     }
@@ -145,25 +149,25 @@ impl KvCommand {
     }
 }
 
-/// What a command that was carried out answers.
+/// The reply to a command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KvReply {
-    /// The value that was there before; `None` if there was none.
+    /// The previous value; `None` if the key did not exist.
     Previous(Option<Vec<u8>>),
     /// The replies of a batch, in order.
     Batch(Vec<KvReply>),
 }
 
-/// Why a command was refused. Nothing was changed.
+/// The reason why a command was rejected. It changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KvRejection {
     /// The value is not the one that a [`CompareAndSet`](KvCommand::CompareAndSet) expects.
     Mismatch {
-        /// The value that is there.
+        /// The value in the store; `None` if the key does not exist.
         actual: Option<Vec<u8>>,
     },
-    /// The table's name has more than [`MAX_TABLE_LEN`] bytes, or a NUL among them.
+    /// The table name is longer than [`MAX_TABLE_LEN`] bytes or contains a NUL.
     InvalidTable {
         /// The name.
         table: String,
@@ -172,23 +176,23 @@ pub enum KvRejection {
     KeyTooLong {
         /// Its length in bytes.
         len: usize,
-        /// The longest that the table allows.
+        /// The longest key of the table, in bytes.
         limit: usize,
     },
     /// The value is too long.
     ValueTooLong {
         /// Its length in bytes.
         len: usize,
-        /// The longest allowed, [`MAX_VALUE_LEN`].
+        /// [`MAX_VALUE_LEN`].
         limit: usize,
     },
     /// Batches are nested deeper than [`MAX_BATCH_DEPTH`].
     BatchTooDeep,
-    /// A command of a batch was refused, and so the batch.
+    /// A command of a batch was rejected, and so the whole batch.
     InBatch {
-        /// Which of the batch's commands, counted from zero.
+        /// The index of the command in the batch, from zero.
         index: usize,
-        /// Why.
+        /// The reason.
         rejection: Box<KvRejection>,
     },
 }
@@ -197,17 +201,21 @@ impl fmt::Display for KvRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KvRejection::Mismatch { actual: Some(actual) } => {
-                write!(f, "the value is not the expected one, but another of {} bytes", actual.len())
+                write!(f, "the value is not the expected one: it has {} bytes", actual.len())
             }
-            KvRejection::Mismatch { actual: None } => f.write_str("the key is not there"),
+            KvRejection::Mismatch { actual: None } => {
+                f.write_str("the value is not the expected one: the key does not exist")
+            }
             KvRejection::InvalidTable { table } => {
-                write!(f, "{table:?} is no table name: at most {MAX_TABLE_LEN} bytes, and no NUL")
+                write!(f, "{table:?} is not a table name: use at most {MAX_TABLE_LEN} bytes and no NUL")
             }
-            KvRejection::KeyTooLong { len, limit } => write!(f, "a key of {len} bytes is over the limit of {limit}"),
+            KvRejection::KeyTooLong { len, limit } => {
+                write!(f, "the key has {len} bytes; the limit in this table is {limit}")
+            }
             KvRejection::ValueTooLong { len, limit } => {
-                write!(f, "a value of {len} bytes is over the limit of {limit}")
+                write!(f, "the value has {len} bytes; the limit is {limit}")
             }
-            KvRejection::BatchTooDeep => write!(f, "batches are nested more than {MAX_BATCH_DEPTH} deep"),
+            KvRejection::BatchTooDeep => write!(f, "batches are nested more than {MAX_BATCH_DEPTH} levels deep"),
             KvRejection::InBatch { index, rejection } => write!(f, "command {index} of the batch: {rejection}"),
         }
     }

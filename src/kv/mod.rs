@@ -1,17 +1,19 @@
 //! The built-in ordered key-value machine.
 //!
-//! [`Kv`] maps bytes to bytes in named tables, ordered. All tables lie in one copy-on-write tree, so a
-//! clone, and with it a snapshot or a view, costs nothing when it is taken. A table exists exactly
-//! while it holds a key: no command creates or drops one, and so no inverse can drop another's rows.
+//! [`Kv`] is an ordered map from bytes to bytes, in named tables. All tables lie in one
+//! copy-on-write tree, so a clone costs nothing, and so do the snapshots and views that rest on
+//! clones. A table exists exactly while it holds a key. No command creates or drops a table, so no
+//! inverse can drop rows of another transaction.
 //!
-//! The machine knows nothing of logs, locks or transactions; of threads only that a large merge or state is shared out to some.
+//! The machine knows nothing of logs, locks or transactions. It uses several threads to merge and
+//! save large states.
 
-mod bulk;
 mod codec;
 mod command;
-mod deal;
-mod encode;
-mod read;
+mod keys;
+mod parallel_save;
+mod range;
+mod redo_buffer;
 mod snapshot;
 mod store;
 #[cfg(test)]
@@ -19,23 +21,27 @@ mod tests;
 mod tree;
 
 pub use command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH, MAX_KEY_LEN, MAX_TABLE_LEN, MAX_VALUE_LEN};
-pub(crate) use read::{KvPiece, KvSpan};
-pub use read::{KvRange, KvTables};
+pub(crate) use range::{KvPiece, KvSpan};
+pub use range::{KvRange, KvTables};
 pub use store::{KvIter, Table};
 pub(crate) use tree::End;
 
-use crate::machine::{Access, Applied, DecodeError, Footprint, Parts, RedoFault, StateMachine};
+use crate::machine::parts::Joined;
+use crate::machine::{
+    Access, Applied, Bulk, BulkMachine, DecodeError, Footprint, PartWriter, Parts, RedoFault, StateMachine,
+};
 use codec::Part;
-use read::{borrowed, is_table, prefix_bounds, range_bounds, with_composite};
+use keys::{borrowed, is_table, prefix_bounds, range_bounds, with_composite};
+use redo_buffer::RedoBuffer;
 use snapshot::Saver;
 use std::fmt;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use tree::Tree;
 
 /// An ordered map from bytes to bytes, in named tables. A clone costs nothing and is independent.
 ///
-/// It is changed by [`KvCommand`]s only; what it holds is read directly.
+/// Only [`KvCommand`]s change it. It is read directly.
 ///
 /// ```
 /// use seawal::kv::{Kv, KvCommand};
@@ -55,15 +61,15 @@ use tree::Tree;
 #[derive(Clone, Default)]
 pub struct Kv {
     tree: Tree,
-    /// What redo has put off, if it goes on.
-    gathered: Option<Box<bulk::Gathered>>,
+    /// The writes that redo has buffered; `None` outside of redo.
+    redo_buffer: Option<Box<RedoBuffer>>,
 }
 
 impl Kv {
-    /// The table without a name.
+    /// The name of the default table: the empty string.
     pub const DEFAULT_TABLE: &'static str = "";
 
-    /// The value of a key.
+    /// The value of a key; `None` if the key does not exist.
     pub fn get(&self, table: &str, key: impl AsRef<[u8]>) -> Option<&[u8]> {
         if !is_table(table) {
             return None;
@@ -71,12 +77,12 @@ impl Kv {
         with_composite(table, key.as_ref(), |composite| self.tree.get(composite))
     }
 
-    /// Whether a key has a value.
+    /// Whether a key exists.
     pub fn contains(&self, table: &str, key: impl AsRef<[u8]>) -> bool {
         is_table(table) && with_composite(table, key.as_ref(), |composite| self.tree.contains(composite))
     }
 
-    /// The entries of a table whose keys lie in a range, in order, from both ends.
+    /// Iterates over the entries of a table whose keys lie in a range, in order and from both ends.
     ///
     /// ```
     /// use seawal::kv::{Kv, KvCommand};
@@ -90,14 +96,15 @@ impl Kv {
     /// assert_eq!(range.next_back(), Some((&b"c"[..], &b""[..])));
     /// assert_eq!(range.next(), Some((&b"b"[..], &b""[..])));
     /// assert_eq!(range.next(), None);
-    /// // All of the table: the type of the bounds that are not there has to be named.
+    /// // The whole table. An unbounded range has no key type, so name one.
     /// assert_eq!(kv.range::<[u8]>(Kv::DEFAULT_TABLE, ..).count(), 3);
     /// ```
     pub fn range<K: AsRef<[u8]> + ?Sized>(&self, table: &str, range: impl RangeBounds<K>) -> KvRange<'_> {
         KvRange::new(&self.tree, table, &range_bounds(table, &range))
     }
 
-    /// The entries of a table whose keys start with `prefix`, in order, from both ends.
+    /// Iterates over the entries of a table whose keys start with `prefix`, in order and from both
+    /// ends.
     ///
     /// ```
     /// use seawal::kv::{Kv, KvCommand};
@@ -113,32 +120,33 @@ impl Kv {
         KvRange::new(&self.tree, table, &prefix_bounds(table, prefix.as_ref()))
     }
 
-    /// The names of the tables that hold a key, in order.
+    /// Iterates over the names of the tables that hold a key, in order.
     pub fn tables(&self) -> KvTables<'_> {
         KvTables::new(&self.tree)
     }
 
-    /// How many entries all tables hold.
+    /// The number of entries in all tables.
     pub fn len(&self) -> usize {
         self.tree.len()
     }
 
-    /// Whether no table holds an entry.
+    /// Whether all tables are empty.
     pub fn is_empty(&self) -> bool {
         self.tree.is_empty()
     }
 
-    /// Whether a table holds no entry, which is to say, does not exist.
+    /// Whether a table is empty. A table exists exactly while it is not.
     pub fn table_is_empty(&self, table: &str) -> bool {
         self.prefix(table, "").next().is_none()
     }
 
-    /// The bytes of all keys and values. Each key counts with its table's name and one byte more.
+    /// The size of all keys and values, in bytes. Each key counts with the name of its table and
+    /// one more byte.
     pub fn payload_bytes(&self) -> u64 {
         self.tree.payload_bytes()
     }
 
-    /// What reading one key touches.
+    /// The footprint of reading one key.
     ///
     /// ```
     /// use seawal::kv::{Kv, KvCommand};
@@ -153,43 +161,28 @@ impl Kv {
         with_composite(table, key.as_ref(), |composite| Footprint::key(Access::Shared, composite))
     }
 
-    /// What reading a range of a table touches: its keys, present or not.
+    /// The footprint of reading a range of a table: its keys, whether they exist or not.
     pub fn range_footprint<K: AsRef<[u8]> + ?Sized>(table: &str, range: impl RangeBounds<K>) -> Footprint {
         Footprint::range::<[u8]>(Access::Shared, borrowed(&range_bounds(table, &range)))
     }
 
-    /// What reading all keys of a table that start with `prefix` touches.
+    /// The footprint of reading the keys of a table that start with `prefix`.
     pub fn prefix_footprint(table: &str, prefix: impl AsRef<[u8]>) -> Footprint {
         Footprint::range::<[u8]>(Access::Shared, borrowed(&prefix_bounds(table, prefix.as_ref())))
     }
 
-    /// Writes what [`save`](StateMachine::save) writes, and lets go of each part of the state once it is written.
-    ///
-    /// A frozen copy that is written out so gives back, as it goes, the memory that it alone holds.
-    ///
-    /// # Errors
-    /// Only those of `out`.
-    pub fn save_and_drop(self, out: &mut dyn io::Write) -> io::Result<()> {
-        let threads = encode::threads_for(&self.tree);
-        if threads > 1 {
-            return encode::save(self.tree, threads, out);
-        }
-        let mut saver = Saver::new(out, self.len());
-        self.tree.drain_sorted(|key, value| saver.push(key, value))?;
-        saver.finish()
-    }
-
-    /// Hands `f` the bytes that name a key, both in the state and in footprints; `None` if there can be no such table.
+    /// Passes to `f` the composite key, which names a key in the state and in footprints. Returns
+    /// `None` if the table name is invalid.
     pub(crate) fn with_lock_key<R>(table: &str, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> Option<R> {
         is_table(table).then(|| with_composite(table, key, f))
     }
 
-    /// The value at what [`Kv::with_lock_key`] made of a key.
+    /// The value of a composite key that [`Kv::with_lock_key`] made.
     pub(crate) fn at_lock_key(&self, composite: &[u8]) -> Option<&[u8]> {
         self.tree.get(composite)
     }
 
-    /// Carries a single command out, keeping nothing for an inverse.
+    /// Carries out a single command without keeping the previous value.
     fn redo_part(&mut self, part: &Part<'_>) -> Result<(), KvRejection> {
         let (table, key, value) = match *part {
             Part::Put { table, key, value } => (table, key, Some(value)),
@@ -207,13 +200,13 @@ impl Kv {
         check_key(table, key)?;
         value.map_or(Ok(()), check_value)?;
         with_composite(table, key, |composite| match value {
-            Some(value) => drop(self.tree.insert_seeing(composite, value, |_| ())),
+            Some(value) => drop(self.tree.insert_and_read(composite, value, |_| ())),
             None => drop(self.tree.remove(composite)),
         });
         Ok(())
     }
 
-    /// Sets or removes a key that was checked. Returns the previous value.
+    /// Sets or removes a checked key. The reply is the previous value.
     fn set(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) -> KvReply {
         KvReply::Previous(with_composite(table, key, |composite| match value {
             Some(value) => self.tree.insert(composite, value),
@@ -277,20 +270,21 @@ fn check_value(value: &[u8]) -> Result<(), KvRejection> {
     if len > limit { Err(KvRejection::ValueTooLong { len, limit }) } else { Ok(()) }
 }
 
-/// Shows every key that a command names. What is nested too deeply is rejected anyway.
-fn show_keys(command: &KvCommand, depth: usize, see: &mut dyn FnMut(&[u8])) {
+/// Visits every key that a command names. Batches that are nested too deeply are rejected anyway.
+fn visit_keys(command: &KvCommand, depth: usize, visit: &mut dyn FnMut(&[u8])) {
     match command {
         KvCommand::Put { table, key, .. }
         | KvCommand::Delete { table, key }
-        | KvCommand::CompareAndSet { table, key, .. } => with_composite(table, key, see),
+        | KvCommand::CompareAndSet { table, key, .. } => with_composite(table, key, visit),
         KvCommand::Batch(_) if depth >= MAX_BATCH_DEPTH => {}
-        KvCommand::Batch(commands) => commands.iter().for_each(|command| show_keys(command, depth + 1, see)),
+        KvCommand::Batch(commands) => commands.iter().for_each(|command| visit_keys(command, depth + 1, visit)),
     }
 }
 
 impl StateMachine for Kv {
     const NAME: &'static str = "kv";
     const VERSION: u32 = 1;
+    const BULK: Option<Bulk<Self>> = Some(Bulk::of());
 
     type Command = KvCommand;
     type Reply = KvReply;
@@ -302,25 +296,6 @@ impl StateMachine for Kv {
         Ok((reply, inverse))
     }
 
-    fn apply_alone(&mut self, command: &KvCommand) -> Applied<Kv> {
-        self.carry_out(command, 0).map(|reply| (reply, None))
-    }
-
-    fn inverse_of(command: &KvCommand, reply: &KvReply) -> Option<KvCommand> {
-        Some(command.inverse(reply))
-    }
-
-    fn footprint(command: &KvCommand) -> Footprint {
-        let mut all = Footprint::none();
-        show_keys(command, 0, &mut |key| all = std::mem::take(&mut all).and_key(Access::Exclusive, key));
-        all
-    }
-
-    fn each_key(command: &KvCommand, see: &mut dyn FnMut(&[u8])) -> bool {
-        show_keys(command, 0, see);
-        true
-    }
-
     fn encode(command: &KvCommand, out: &mut Vec<u8>) {
         codec::encode(command, out);
     }
@@ -329,45 +304,66 @@ impl StateMachine for Kv {
         codec::decode(bytes)
     }
 
+    fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        snapshot::save(&self.tree, &mut Joined(out))
+    }
+
+    fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {
+        Ok(Kv { tree: snapshot::load(input)?, redo_buffer: None })
+    }
+
+    fn footprint(command: &KvCommand) -> Footprint {
+        let mut all = Footprint::none();
+        visit_keys(command, 0, &mut |key| all = std::mem::take(&mut all).and_key(Access::Exclusive, key));
+        all
+    }
+}
+
+impl BulkMachine for Kv {
+    fn apply_without_inverse(&mut self, command: &KvCommand) -> Applied<Kv> {
+        self.carry_out(command, 0).map(|reply| (reply, None))
+    }
+
+    fn inverse_of(command: &KvCommand, reply: &KvReply) -> Option<KvCommand> {
+        Some(command.inverse(reply))
+    }
+
+    fn visit_keys(command: &KvCommand, visit: &mut dyn FnMut(&[u8])) -> bool {
+        visit_keys(command, 0, visit);
+        true
+    }
+
+    fn redo(&mut self, commands: &[&[u8]], _version: u32) -> Result<(), RedoFault> {
+        redo_buffer::redo(self, commands)
+    }
+
+    fn finish_redo(&mut self) {
+        if let Some(mut buffer) = self.redo_buffer.take() {
+            buffer.merge_into(&mut self.tree);
+        }
+    }
+
     fn encoded_len(command: &KvCommand) -> usize {
         codec::encoded_len(command)
     }
 
-    fn redo(&mut self, commands: &[&[u8]], _version: u32) -> Result<(), RedoFault> {
-        bulk::redo(self, commands).map_err(|(index, fault)| match fault {
-            Ok(_) => RedoFault::rejected(index),
-            Err(error) => RedoFault::unreadable(index, error),
-        })
-    }
-
-    fn finish_redo(&mut self) {
-        if let Some(mut gathered) = self.gathered.take() {
-            gathered.merge_into(&mut self.tree);
+    /// Frees each part of the tree that nothing else holds as soon as that part is written.
+    fn save_parts(self, out: &mut dyn PartWriter) -> io::Result<()> {
+        let threads = parallel_save::threads_for(&self.tree);
+        if threads > 1 {
+            return parallel_save::save(self.tree, threads, out);
         }
-    }
-
-    fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let mut saver = Saver::new(out, self.len());
-        for (key, value) in self.tree.range((Bound::Unbounded, Bound::Unbounded)) {
-            saver.push(key, value)?;
-        }
+        self.tree.drain_sorted(|key, value| saver.push(key, value))?;
         saver.finish()
     }
 
-    fn save_frozen(self, out: &mut dyn io::Write) -> io::Result<()> {
-        self.save_and_drop(out)
+    fn load_parts(parts: Parts<'_>, _version: u32) -> Result<Self, DecodeError> {
+        Ok(Kv { tree: snapshot::load_parts(parts)?, redo_buffer: None })
     }
 
     fn copied_share(&self) -> f64 {
         self.tree.copied_share()
-    }
-
-    fn load(input: &mut dyn io::BufRead, _version: u32) -> Result<Self, DecodeError> {
-        Ok(Kv { tree: snapshot::load(input)?, gathered: None })
-    }
-
-    fn load_parts(parts: Parts<'_>, _version: u32) -> Result<Self, DecodeError> {
-        Ok(Kv { tree: snapshot::load_parts(parts)?, gathered: None })
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::parts::PartWriter;
+use crate::machine::parts::PartCollector;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -53,7 +53,8 @@ fn command() -> impl Strategy<Value = KvCommand> {
     single().prop_recursive(3, 24, 5, |inner| vec(inner, 0..5).prop_map(KvCommand::Batch))
 }
 
-/// Batches that come back to a key they have changed before; one in four ends with a command that is rejected.
+/// Batches that come back to a key they have changed before; one in four ends with a command that
+/// is rejected.
 fn busy_batch() -> impl Strategy<Value = KvCommand> {
     let write = (0u8..2, prop::option::weighted(0.7, any::<u8>())).prop_map(|(key, value)| match value {
         Some(value) => KvCommand::put("a", [key], [value]),
@@ -124,7 +125,7 @@ proptest! {
         prop_assert_eq!((piecewise.len(), piecewise.payload_bytes()), (kv.len(), kv.payload_bytes()));
         prop_assert_eq!(saved(&piecewise), bytes.clone());
         let mut drained = Vec::new();
-        kv.save_and_drop(&mut drained).unwrap();
+        kv.save_parts(&mut drained).unwrap();
         prop_assert_eq!(drained, bytes);
     }
 
@@ -230,7 +231,7 @@ fn the_bytes_of_commands_are_as_documented() {
 fn numbers_have_one_form() {
     for n in [0, 1, 127, 128, 16_383, 16_384, u64::MAX >> 1, u64::MAX] {
         let mut bytes = Vec::new();
-        codec::put_varint(n, &mut bytes);
+        crate::varint::put_varint(n, &mut bytes);
         assert_eq!(codec::split_varint(&bytes).unwrap(), Some((n, &[][..])));
         assert_eq!(codec::split_varint(&bytes[..bytes.len() - 1]).unwrap(), None);
     }
@@ -268,7 +269,7 @@ fn limits_are_checked_before_anything_changes() {
     assert_eq!(kv.len(), 1);
     assert_eq!(kv.get("a\0b", "k"), None);
     let text = rejected(&mut kv, KvCommand::batch([nested(1), KvCommand::delete("\0", "")])).to_string();
-    assert_eq!(text, "command 1 of the batch: \"\\0\" is no table name: at most 255 bytes, and no NUL");
+    assert_eq!(text, "command 1 of the batch: \"\\0\" is not a table name: use at most 255 bytes and no NUL");
 }
 
 #[test]
@@ -276,7 +277,7 @@ fn a_count_or_length_of_what_is_not_there_is_an_error_before_anything_is_allocat
     for kind in 1..=4 {
         for stated in [1 << 40, u64::MAX >> 1, u64::MAX] {
             let mut bytes = vec![kind];
-            codec::put_varint(stated, &mut bytes);
+            crate::varint::put_varint(stated, &mut bytes);
             assert!(Kv::decode(&bytes, 1).is_err(), "{kind} {stated}");
             assert!(Kv::default().redo(&[&bytes], 1).is_err(), "{kind} {stated}");
         }
@@ -293,15 +294,15 @@ fn a_state_in_parts_is_the_same_read_side_by_side_and_as_a_stream() {
     // one that is longer than a chunk of a snapshot
     kv.apply(&KvCommand::put("c", "large", vec![1; 3 << 20])).unwrap();
     kv.apply(&KvCommand::put("d", "last", "")).unwrap();
-    let mut writer = PartWriter::default();
-    kv.save(&mut writer).unwrap();
+    let mut writer = PartCollector::default();
+    snapshot::save(&kv.tree, &mut writer).unwrap();
     let parts = writer.into_parts();
     assert!(parts.len() >= 5, "{}", parts.len());
     assert_eq!(parts.concat(), saved(&kv));
     assert!(kv.payload_bytes() > 6 << 20, "several threads encode it");
     for threads in 1..5 {
-        let mut frozen = PartWriter::default();
-        encode::save(kv.tree.clone(), threads, &mut frozen).unwrap();
+        let mut frozen = PartCollector::default();
+        parallel_save::save(kv.tree.clone(), threads, &mut frozen).unwrap();
         assert!(frozen.into_parts() == parts, "the parts do not depend on the way, with {threads} threads");
     }
 

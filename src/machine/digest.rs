@@ -1,20 +1,23 @@
-//! A digest of a stream of bytes: a short name for a state.
+//! A digest of a stream of bytes: a 64-bit name for a state.
 //!
-//! It stands in the log, so it is the same on every processor and in every version of this crate. It tells accidents
-//! apart, and no more: who chooses the bytes can make two states agree.
+//! Digests are logged, so they are equal on every processor and in every version of this crate.
+//! They detect accidents and are not cryptographic: an attacker who chooses the bytes can make two
+//! states collide.
 
 use std::io;
 
-/// What the bytes are mixed with: odd, and without a pattern (the golden ratio's, and wyhash's first).
+/// The initial state and the multiplier: odd numbers without a pattern (the golden ratio, and the
+/// first of wyhash).
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 const MIX: u64 = 0xa076_1d64_78bd_642f;
 const WORD: usize = 8;
 
-/// Digests what is written into it.
+/// A writer that digests what is written to it. It is not a cryptographic hash.
 ///
-/// The bytes are taken as little-endian words of eight, the last filled up with zeros, and their count as one word more.
-/// Each is mixed in by a multiplication to 128 bits, whose halves are folded together (Wang Yi, "wyhash"). How the stream was cut
-/// into writes makes no difference.
+/// The bytes are read as little-endian words of eight bytes, the last one padded with zeros,
+/// followed by their count as one more word. Each word is mixed in by a multiplication to 128 bits,
+/// whose halves are folded together (Wang Yi, "wyhash"). How the stream is cut into writes makes no
+/// difference.
 ///
 /// ```
 /// use seawal::machine::Digest;
@@ -30,8 +33,9 @@ const WORD: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Digest {
     sum: u64,
-    /// The bytes of a word that is not complete, the first lowest.
+    /// The bytes of an incomplete word, the first one lowest.
     rest: u64,
+    /// The number of bytes.
     bytes: u64,
 }
 
@@ -42,7 +46,7 @@ impl Default for Digest {
 }
 
 impl Digest {
-    /// Of nothing yet.
+    /// The digest of no bytes.
     pub fn new() -> Self {
         Digest { sum: SEED, rest: 0, bytes: 0 }
     }
@@ -72,7 +76,7 @@ impl Digest {
         }
     }
 
-    /// The digest of all bytes so far.
+    /// Returns the digest of all bytes so far.
     pub fn finish(&self) -> u64 {
         let whole = self.bytes.is_multiple_of(WORD as u64);
         let sum = if whole { self.sum } else { fold(self.sum ^ self.rest) };
@@ -82,7 +86,8 @@ impl Digest {
 
 fn fold(word: u64) -> u64 {
     let product = u128::from(word) * u128::from(MIX);
-    // the low half of a product says little of the high bits of its factors, and the high half little of the low ones
+    // the low half of a product depends little on the high bits of its factors, and the high half
+    // on the low bits
     ((product >> 64) as u64 ^ product as u64).wrapping_add(SEED)
 }
 

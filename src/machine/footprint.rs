@@ -1,15 +1,16 @@
-//! What a command or a read touches, as keys, key ranges, or everything.
+//! Footprints: the parts of the state that a command or a read accesses, as keys, key ranges, or
+//! everything.
 //!
-//! The keys are whatever bytes the machine chooses: they name what is locked and mean nothing here.
+//! The machine chooses the keys. They are names for locking and have no meaning here.
 
 use std::ops::Bound;
 
-/// Whether others may hold the same extent.
+/// How a part of the state is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
-    /// For reading: shared with other readers.
+    /// Read: compatible with other reads.
     Shared,
-    /// For writing: held alone.
+    /// Written: compatible with nothing.
     Exclusive,
 }
 
@@ -18,22 +19,22 @@ pub enum Access {
 pub enum Extent {
     /// One key.
     Key(Box<[u8]>),
-    /// All keys between two bounds, present or not.
+    /// All keys between two bounds, whether they exist or not.
     Range(Bound<Box<[u8]>>, Bound<Box<[u8]>>),
     /// The whole state.
     Everything,
 }
 
-/// An extent and how it is touched.
+/// A part of the state and how it is accessed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Read or written.
+    /// How it is accessed.
     pub access: Access,
-    /// What part of the state.
+    /// The part of the state.
     pub extent: Extent,
 }
 
-/// All that a command or a read touches.
+/// Everything that a command or a read accesses: the locks that a transaction takes for it.
 ///
 /// ```
 /// use seawal::machine::{Access, Footprint};
@@ -48,34 +49,34 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Touches nothing.
+    /// The footprint of something that accesses no state.
     pub fn none() -> Self {
         Footprint::default()
     }
 
-    /// Touches the whole state.
+    /// The whole state.
     pub fn everything(access: Access) -> Self {
         Footprint { claims: vec![Claim { access, extent: Extent::Everything }] }
     }
 
-    /// Touches one key.
+    /// One key.
     pub fn key(access: Access, key: &[u8]) -> Self {
         Footprint::none().and_key(access, key)
     }
 
-    /// Touches every key in a range, present or not.
+    /// Every key in a range, whether it exists or not.
     pub fn range<K: AsRef<[u8]> + ?Sized>(access: Access, range: impl std::ops::RangeBounds<K>) -> Self {
         Footprint::none().and_range(access, range)
     }
 
-    /// Touches one key more.
+    /// Adds one key.
     #[must_use]
     pub fn and_key(mut self, access: Access, key: &[u8]) -> Self {
         self.claims.push(Claim { access, extent: Extent::Key(key.into()) });
         self
     }
 
-    /// Touches every key in a range more.
+    /// Adds every key in a range.
     #[must_use]
     pub fn and_range<K: AsRef<[u8]> + ?Sized>(mut self, access: Access, range: impl std::ops::RangeBounds<K>) -> Self {
         let owned = |bound: Bound<&K>| bound.map(|k| Box::from(k.as_ref()));
@@ -84,33 +85,33 @@ impl Footprint {
         self
     }
 
-    /// Touches what a claim names more.
+    /// Adds a claim.
     #[must_use]
     pub fn and_claim(mut self, claim: Claim) -> Self {
         self.claims.push(claim);
         self
     }
 
-    /// Touches all of `other` more.
+    /// Adds all of `other`.
     #[must_use]
     pub fn and(mut self, other: Footprint) -> Self {
         self.claims.extend(other.claims);
         self
     }
 
-    /// The single claims.
+    /// The claims that it consists of.
     pub fn claims(&self) -> &[Claim] {
         &self.claims
     }
 
-    /// Whether the two touch a common part and one of them writes it.
+    /// Returns whether both access a common part of the state and at least one writes it.
     pub fn conflicts_with(&self, other: &Footprint) -> bool {
         self.claims.iter().any(|a| other.claims.iter().any(|b| a.conflicts_with(b)))
     }
 }
 
 impl Claim {
-    /// Whether the two touch a common part and one of them writes it.
+    /// Returns whether both access a common part of the state and at least one writes it.
     pub fn conflicts_with(&self, other: &Claim) -> bool {
         let writes = self.access == Access::Exclusive || other.access == Access::Exclusive;
         writes && self.extent.overlaps(&other.extent)
@@ -118,7 +119,7 @@ impl Claim {
 }
 
 impl Extent {
-    /// Whether the two have a key in common.
+    /// Returns whether the two have a key in common.
     pub fn overlaps(&self, other: &Extent) -> bool {
         match (self, other) {
             (Extent::Everything, _) | (_, Extent::Everything) => true,
@@ -133,7 +134,7 @@ impl Extent {
     }
 }
 
-/// Whether a range that starts so takes in `key`, as far as its start goes.
+/// Whether `key` is not before the start of a range.
 fn starts_by(start: &Bound<Box<[u8]>>, key: &[u8]) -> bool {
     match start {
         Bound::Included(s) => **s <= *key,
@@ -142,7 +143,7 @@ fn starts_by(start: &Bound<Box<[u8]>>, key: &[u8]) -> bool {
     }
 }
 
-/// Whether a range that ends so takes in `key`, as far as its end goes.
+/// Whether `key` is not after the end of a range.
 fn ends_after(end: &Bound<Box<[u8]>>, key: &[u8]) -> bool {
     match end {
         Bound::Included(e) => *key <= **e,
@@ -151,7 +152,7 @@ fn ends_after(end: &Bound<Box<[u8]>>, key: &[u8]) -> bool {
     }
 }
 
-/// Whether a key may lie both behind `start` and before `end`.
+/// Whether a key may lie between `start` and `end`.
 fn meets(start: &Bound<Box<[u8]>>, end: &Bound<Box<[u8]>>) -> bool {
     match (start, end) {
         (Bound::Unbounded, Bound::Excluded(e)) => !e.is_empty(),

@@ -1,22 +1,65 @@
-//! A saved state in the parts that its machine cut it into, to be read one behind the other or decoded side by side.
+//! Saved states in parts: writing them, and reading them in sequence or decoding them in parallel.
 //!
-//! It knows nothing of where the parts come from, and uses no thread but to decode.
+//! This module does not know where parts are stored. It uses threads only to decode.
 
 use super::DecodeError;
 use crate::io::sync::{Mutex, thread};
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 
-/// Where parts come from: one at a time, or as the stream of them all. Only one of the two is used.
+/// The output of [`save_parts`](super::BulkMachine::save_parts): a writer that is told where a part
+/// of the state ends.
+pub trait PartWriter: Write {
+    /// Ends the current part: the next byte begins a new one. Without bytes since the last call, it
+    /// does nothing.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    fn end_part(&mut self) -> io::Result<()>;
+}
+
+/// A vector takes the bytes of all parts and does not record where they end.
+impl PartWriter for Vec<u8> {
+    fn end_part(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes parts to a plain writer, one after the other.
+pub(crate) struct Joined<'a>(pub(crate) &'a mut dyn Write);
+
+impl Write for Joined<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl PartWriter for Joined<'_> {
+    fn end_part(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A source of parts. It is read either part by part or as one stream, never both.
 pub(crate) trait PartSource: BufRead + Send {
-    /// The next part; nothing behind the last.
+    /// Returns the next part, or `None` after the last.
     fn next_part(&mut self) -> io::Result<Option<Part>>;
 }
 
 /// The bytes of one part.
 pub(crate) type Part = Box<dyn AsRef<[u8]> + Send>;
 
-/// A saved state in parts, in order. A part is what [`save`](super::StateMachine::save) wrote between two calls of
-/// [`flush`](io::Write::flush); a machine that never calls it has one.
+/// A saved state in parts, in order.
+///
+/// A part is what [`save_parts`](super::BulkMachine::save_parts) wrote between two calls of
+/// [`PartWriter::end_part`]. A machine that never calls that has one part.
 ///
 /// ```
 /// use seawal::machine::Parts;
@@ -37,120 +80,122 @@ pub struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Parts that lie in memory.
+    /// Parts in memory.
     pub fn of(parts: &'a [impl AsRef<[u8]> + Sync]) -> Parts<'a> {
-        let (parts, at) = (parts.iter().map(AsRef::as_ref).collect(), 0);
-        Parts::new(InMemory { parts, at, rest: &[] }, 1)
+        let (parts, next) = (parts.iter().map(AsRef::as_ref).collect(), 0);
+        Parts::new(InMemory { parts, next, rest: &[] }, 1)
     }
 
-    /// Parts to be decoded by so many threads, the caller's among them.
+    /// Parts to be decoded by `threads` threads, including the caller's.
     pub(crate) fn new(source: impl PartSource + 'a, threads: usize) -> Parts<'a> {
         Parts { source: Box::new(source), threads }
     }
 
-    /// All of them, one behind the other.
+    /// Returns a reader of all parts, one after the other.
     pub fn into_stream(self) -> Box<dyn BufRead + 'a> {
         self.source
     }
 
-    /// Decodes each part by itself, several at once where there are processors for it. `decode` is given the part's number, from
-    /// zero, and its bytes. The outcomes come in the order of the parts.
+    /// Decodes the parts in parallel and returns the results in the order of the parts.
+    ///
+    /// `decode` gets the number of a part, counted from zero, and its bytes. Recovery uses several
+    /// threads if the machine has several processors; [`Parts::of`] uses the caller's thread only.
     ///
     /// # Errors
-    /// The first part's that cannot be decoded, or the error of the input.
+    /// The error of the first part that cannot be decoded, or the error of the input.
     pub fn decode<T: Send>(
         self,
         decode: impl Fn(usize, &[u8]) -> Result<T, DecodeError> + Sync,
     ) -> Result<Vec<T>, DecodeError> {
-        let queue = Mutex::new(Queue { source: self.source, next: 0, over: false });
+        let queue = Mutex::new(Queue { source: self.source, next: 0, finished: false });
         let work = || {
-            let mut done = Vec::new();
-            while let Some(taken) = take(&queue) {
-                let (number, part) = taken?;
+            let mut decoded = Vec::new();
+            while let Some(next) = next_part(&queue) {
+                let (number, part) = next?;
                 match decode(number, (*part).as_ref()) {
-                    Ok(outcome) => done.push((number, outcome)),
+                    Ok(result) => decoded.push((number, result)),
                     Err(error) => {
-                        queue.lock().over = true;
+                        queue.lock().finished = true;
                         return Err((number, error));
                     }
                 }
             }
-            Ok(done)
+            Ok(decoded)
         };
-        let outcomes = if self.threads < 2 { vec![work()] } else { side_by_side(self.threads, &work) };
-        let (mut done, mut failed) = (Vec::new(), Vec::new());
-        for outcome in outcomes {
-            match outcome {
-                Ok(some) => done.extend(some),
-                Err(error) => failed.push(error),
+        let results = if self.threads < 2 { vec![work()] } else { run_on_threads(self.threads, &work) };
+        let (mut decoded, mut errors) = (Vec::new(), Vec::new());
+        for result in results {
+            match result {
+                Ok(some) => decoded.extend(some),
+                Err(error) => errors.push(error),
             }
         }
-        if let Some((_, error)) = failed.into_iter().min_by_key(|(number, _)| *number) {
+        if let Some((_, error)) = errors.into_iter().min_by_key(|(number, _)| *number) {
             return Err(error);
         }
-        done.sort_unstable_by_key(|(number, _)| *number);
-        Ok(done.into_iter().map(|(_, outcome)| outcome).collect())
+        decoded.sort_unstable_by_key(|(number, _)| *number);
+        Ok(decoded.into_iter().map(|(_, result)| result).collect())
     }
 }
 
 struct Queue<'a> {
     source: Box<dyn PartSource + 'a>,
     next: usize,
-    /// Whether the last part was taken, or one has failed.
-    over: bool,
+    /// Set after the last part, and after the first error.
+    finished: bool,
 }
 
-/// Takes the next part, with its number.
-fn take(queue: &Mutex<Queue<'_>>) -> Option<Result<(usize, Part), (usize, DecodeError)>> {
+/// Takes the next part and its number off the queue.
+fn next_part(queue: &Mutex<Queue<'_>>) -> Option<Result<(usize, Part), (usize, DecodeError)>> {
     let mut queue = queue.lock();
-    if queue.over {
+    if queue.finished {
         return None;
     }
     let number = queue.next;
     queue.next = number.saturating_add(1);
     let part = queue.source.next_part();
-    queue.over = !matches!(part, Ok(Some(_)));
+    queue.finished = !matches!(part, Ok(Some(_)));
     match part {
         Ok(part) => part.map(|part| Ok((number, part))),
         Err(error) => Some(Err((number, error.into()))),
     }
 }
 
-/// Runs `work` on the caller's thread and on others, so many in all. A panic of one is the caller's.
-fn side_by_side<R: Send>(threads: usize, work: &(impl Fn() -> R + Sync)) -> Vec<R> {
+/// Runs `work` once on each of `threads` threads, including the caller's. Propagates panics.
+fn run_on_threads<R: Send>(threads: usize, work: &(impl Fn() -> R + Sync)) -> Vec<R> {
     thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut outcomes = vec![work()];
+        let mut results = vec![work()];
         for other in others {
             match other.join() {
-                Ok(outcome) => outcomes.push(outcome),
+                Ok(result) => results.push(result),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        outcomes
+        results
     })
 }
 
 struct InMemory<'a> {
     parts: Vec<&'a [u8]>,
-    at: usize,
-    /// What has not been read of the part before.
+    next: usize,
+    /// The unread bytes of the part before `next`.
     rest: &'a [u8],
 }
 
 impl PartSource for InMemory<'_> {
     fn next_part(&mut self) -> io::Result<Option<Part>> {
-        let part = self.parts.get(self.at).map(|part| Box::new(part.to_vec()) as Part);
-        self.at = self.at.saturating_add(1);
+        let part = self.parts.get(self.next).map(|part| Box::new(part.to_vec()) as Part);
+        self.next = self.next.saturating_add(1);
         Ok(part)
     }
 }
 
 impl BufRead for InMemory<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while let (true, Some(part)) = (self.rest.is_empty(), self.parts.get(self.at)) {
+        while let (true, Some(part)) = (self.rest.is_empty(), self.parts.get(self.next)) {
             self.rest = part;
-            self.at = self.at.saturating_add(1);
+            self.next = self.next.saturating_add(1);
         }
         Ok(self.rest)
     }
@@ -166,7 +211,7 @@ impl Read for InMemory<'_> {
     }
 }
 
-/// Reads out of what [`BufRead::fill_buf`] gives.
+/// Implements [`Read::read`] with [`BufRead::fill_buf`].
 pub(crate) fn read_buffered(source: &mut impl BufRead, buf: &mut [u8]) -> io::Result<usize> {
     let ready = source.fill_buf()?;
     let len = ready.len().min(buf.len());
@@ -177,23 +222,20 @@ pub(crate) fn read_buffered(source: &mut impl BufRead, buf: &mut [u8]) -> io::Re
     Ok(len)
 }
 
-/// Takes a stream apart where it is flushed, as a snapshot does.
+/// Collects the parts of a state in memory.
 #[derive(Debug, Default)]
-#[cfg(any(test, feature = "sim"))]
-pub(crate) struct PartWriter {
+pub(crate) struct PartCollector {
     parts: Vec<Vec<u8>>,
     open: bool,
 }
 
-#[cfg(any(test, feature = "sim"))]
-impl PartWriter {
+impl PartCollector {
     pub(crate) fn into_parts(self) -> Vec<Vec<u8>> {
         self.parts
     }
 }
 
-#[cfg(any(test, feature = "sim"))]
-impl io::Write for PartWriter {
+impl Write for PartCollector {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !bytes.is_empty() && !self.open {
             self.parts.push(Vec::new());
@@ -206,6 +248,12 @@ impl io::Write for PartWriter {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl PartWriter for PartCollector {
+    fn end_part(&mut self) -> io::Result<()> {
         self.open = false;
         Ok(())
     }

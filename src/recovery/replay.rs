@@ -4,7 +4,7 @@ use super::report::RecoveryReport;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::ids::{Lsn, TxnId};
-use crate::machine::{DecodeError, StateMachine};
+use crate::machine::{DecodeError, StateMachine, bulk};
 use crate::txn::{ActiveTransactions, UndoEntry, guarded, undo_last};
 use crate::wal::scan::{Chunk, records_of};
 use std::collections::{HashSet, VecDeque};
@@ -134,7 +134,7 @@ impl<M: StateMachine> Replay<M> {
             let version = chunk.machine_version;
             if self.version.is_some_and(|before| before != version) {
                 self.redo(&mut batch, report)?;
-                self.state.finish_redo();
+                bulk::finish_redo(&mut self.state);
             }
             self.version = Some(version);
             if !M::supports(version) {
@@ -165,7 +165,7 @@ impl<M: StateMachine> Replay<M> {
                     _ => {}
                 }
                 self.redo(&mut batch, report)?;
-                self.state.finish_redo();
+                bulk::finish_redo(&mut self.state);
                 match record {
                     // another version may save the same state in other bytes
                     Record::Point | Record::Digest { .. } if version != M::VERSION => {}
@@ -180,7 +180,7 @@ impl<M: StateMachine> Replay<M> {
 
     /// Applies what the machine has buffered. Until then the state must not be read.
     pub(crate) fn finish(&mut self) -> Result<()> {
-        guarded(|| self.state.finish_redo())
+        guarded(|| bulk::finish_redo(&mut self.state))
     }
 
     /// Replays a single record. After an error the state must not be used.
@@ -220,7 +220,7 @@ impl<M: StateMachine> Replay<M> {
         debug_assert_eq!(batch.commands.len(), batch.lsns.len(), "each command has an LSN");
         debug_assert!(batch.lsns.is_sorted(), "the log is replayed in order");
         if !batch.commands.is_empty() {
-            self.state.redo(&batch.commands, self.version.unwrap_or_default()).map_err(|fault| {
+            bulk::redo(&mut self.state, &batch.commands, self.version.unwrap_or_default()).map_err(|fault| {
                 let lsn = batch.lsns.get(fault.index).copied().unwrap_or_default();
                 (lsn, fault.unreadable.map_or(REJECTED.into(), unreadable))
             })?;
@@ -244,7 +244,7 @@ impl<M: StateMachine> Replay<M> {
     fn compare(&mut self, lsn: Lsn, point: Lsn, digest: u64, report: &mut RecoveryReport) -> Result<(), Stop> {
         let Some(at) = self.points.iter().position(|(kept, _)| *kept == point) else { return Ok(()) };
         let Some((_, state)) = self.points.remove(at) else { return Ok(()) };
-        let found = state.digest().map_err(|e| (lsn, format!("the state has no digest: {e}").into()))?;
+        let found = bulk::digest(&state).map_err(|e| (lsn, format!("the state has no digest: {e}").into()))?;
         if found != digest {
             return Err(Stop::Diverged(lsn, point));
         }
@@ -262,7 +262,7 @@ impl<M: StateMachine> Replay<M> {
                     return Err("the record belongs to a transaction that is not open".into());
                 }
                 let inverse = self.apply(command, version)?;
-                let bytes = M::encoded_len(&inverse) as u64;
+                let bytes = bulk::encoded_len::<M>(&inverse) as u64;
                 self.table.push(txn, UndoEntry { lsn, inverse, bytes });
             }
             Record::Clr { txn, undo_next } => {

@@ -8,7 +8,7 @@ use crate::io::Storage;
 use crate::io::read_ahead::hold_readers;
 use crate::io::sync::mpsc;
 use crate::machine::parts::{Part, PartSource, read_buffered};
-use crate::machine::{DecodeError, Parts, StateMachine};
+use crate::machine::{DecodeError, Parts, StateMachine, bulk};
 use crate::snapshot::chunk_reader::{Chunks, Piece, Source};
 use crate::snapshot::help::Help;
 use crate::store::layout as names;
@@ -107,7 +107,7 @@ fn load_state<M: StateMachine>(
     let in_parts = feed.peek()?.is_some_and(|piece| piece.kind == ChunkKind::Part);
     // a panic of the machine becomes `Poisoned`, also on a thread
     let state = guarded(|| match in_parts {
-        true => M::load_parts(Parts::new(&mut *feed, decoders), version),
+        true => bulk::load_parts::<M>(Parts::new(&mut *feed, decoders), version),
         false => M::load(&mut *feed, version),
     })?;
     let at_end = feed.fill_buf().map(<[u8]>::is_empty);

@@ -13,7 +13,7 @@ use crate::format::snapshot::{
 use crate::ids::{Lsn, StoreId};
 use crate::io::sync::{mpsc, thread};
 use crate::io::{AlignedBuf, NamedFile, Storage};
-use crate::machine::StateMachine;
+use crate::machine::{PartWriter, StateMachine, bulk};
 use crate::snapshot::chunk_reader::{Source, Written};
 use crate::snapshot::help::Help;
 use crate::snapshot::io_pacing::IoPacing;
@@ -152,7 +152,7 @@ fn encode<M: StateMachine>(
     header.encode(&mut block).ok_or_else(|| Error::invalid("the machine's name does not fit a snapshot"))?;
     pieces.buf.extend_from_slice(&block).map_err(|e| target.failed(e))?;
     let mut chunks = ChunkWriter::new(pieces, header.store, header.lsn, pace).map_err(|e| target.failed(e))?;
-    let saved = contained(|| state.save_frozen(&mut chunks)).and_then(|()| chunks.finish_kind());
+    let saved = contained(|| bulk::save_parts(state, &mut chunks)).and_then(|()| chunks.finish_kind());
     let saved = saved.and_then(|()| {
         chunks.kind = ChunkKind::Transactions;
         contained(|| write_table::<M>(table, &mut chunks))?;
@@ -417,6 +417,12 @@ impl Write for ChunkWriter<'_, '_> {
 
     /// Ends a part of the state.
     fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl PartWriter for ChunkWriter<'_, '_> {
+    fn end_part(&mut self) -> io::Result<()> {
         self.finish_kind()?;
         if self.kind == ChunkKind::State {
             self.kind = ChunkKind::Part;
@@ -563,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_begins_behind_each_flush_and_nothing_makes_none() {
+    fn an_empty_part_makes_no_chunk() {
         let disk = SimDisk::new(1);
         let file = NamedFile::open(&disk, "f", OpenMode::CreateNew).unwrap();
         let target = Target { file: &file, block_bytes: 4096 };
@@ -571,11 +577,11 @@ mod tests {
         let mut pieces = Pieces::new(Out::Here(&mut put), false, &target).unwrap();
         let mut pace = Unpaced;
         let mut chunks = ChunkWriter::new(&mut pieces, StoreId::new(2), Lsn::new(8192), &mut pace).unwrap();
-        chunks.flush().unwrap();
+        chunks.end_part().unwrap();
         for part in [b"a".to_vec(), vec![b'b'; CHUNK_BYTES + 1], b"c".to_vec()] {
             chunks.write_all(&part).unwrap();
-            chunks.flush().unwrap();
-            chunks.flush().unwrap();
+            chunks.end_part().unwrap();
+            chunks.end_part().unwrap();
         }
         chunks.kind = ChunkKind::Transactions;
         chunks.write_all(b"t").unwrap();

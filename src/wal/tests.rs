@@ -3,10 +3,14 @@
 
 use crate::error::Error;
 use crate::ids::Lsn;
-use crate::io::sync::{Arc, Ordering};
+use crate::io::sync::Arc;
+#[cfg(feature = "tracing")]
+use crate::io::sync::Ordering;
 use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath, failing};
 use crate::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use crate::wal::{Background, Log, LogOptions, LogStep, Need};
+#[cfg(feature = "tracing")]
+use crate::wal::LogStep;
+use crate::wal::{Background, Log, LogOptions, Need};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc;

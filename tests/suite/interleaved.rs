@@ -4,7 +4,7 @@
 use crate::common::{manual, open_on};
 use proptest::prelude::*;
 use seawal::kv::{Kv, KvCommand, KvRejection, KvReply};
-use seawal::machine::StateMachine;
+use seawal::machine::BulkMachine;
 use seawal::sim::{Crash, SimDisk};
 use seawal::{Engine, Error, ExecuteError, Savepoint, Transaction, View};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! A machine that panics, wherever that is: the operation fails, or the engine stops; never half a command, and reopening recovers.
 
 use crate::common::{Cmd, Stacks, files, manual, open_on};
-use seawal::machine::{DecodeError, Footprint, StateMachine};
+use seawal::machine::{Bulk, BulkMachine, DecodeError, Footprint, StateMachine};
 use seawal::sim::{Crash, SimDisk};
 use seawal::{Engine, Error, ExecuteError, Step};
 use std::cell::Cell;
@@ -52,6 +52,7 @@ impl Clone for Touchy {
 impl StateMachine for Touchy {
     const NAME: &'static str = "stacks";
     const VERSION: u32 = 3;
+    const BULK: Option<Bulk<Self>> = Some(Bulk::of());
     type Command = Cmd;
     type Reply = u32;
     type Rejection = crate::common::Empty;
@@ -76,11 +77,6 @@ impl StateMachine for Touchy {
         reach(Place::Encode);
     }
 
-    fn encoded_len(command: &Cmd) -> usize {
-        reach(Place::EncodedLen);
-        Stacks::encoded_len(command)
-    }
-
     fn decode(bytes: &[u8], version: u32) -> Result<Cmd, DecodeError> {
         reach(Place::Decode);
         Stacks::decode(bytes, version)
@@ -95,6 +91,15 @@ impl StateMachine for Touchy {
     fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
         reach(Place::Load);
         Stacks::load(input, version).map(Touchy)
+    }
+}
+
+impl BulkMachine for Touchy {
+    fn encoded_len(command: &Cmd) -> usize {
+        reach(Place::EncodedLen);
+        let mut bytes = Vec::new();
+        Stacks::encode(command, &mut bytes);
+        bytes.len()
     }
 
     fn digest(&self) -> io::Result<u64> {

@@ -3,7 +3,7 @@
 use crate::common::{Cmd, Stacks, manual, names, open_on, state};
 use crate::like_stacks::as_the_stacks;
 use seawal::kv::{Kv, KvCommand};
-use seawal::machine::StateMachine;
+use seawal::machine::{Bulk, BulkMachine, PartWriter, StateMachine};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::{Background, LogStep};
 use seawal::{Durability, Engine, Error, ExecuteError, Options, Step};
@@ -304,12 +304,19 @@ struct Copied(Stacks);
 impl StateMachine for Copied {
     const NAME: &'static str = "copied";
     const VERSION: u32 = 1;
+    const BULK: Option<Bulk<Self>> = Some(Bulk::of());
     as_the_stacks!(commands apply decode load);
     fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        (0..15).try_for_each(|_| out.write_all(b"part"))
+    }
+}
+
+impl BulkMachine for Copied {
+    fn save_parts(self, out: &mut dyn PartWriter) -> io::Result<()> {
         SAVES.fetch_add(1, Ordering::SeqCst);
         for _ in 0..15 {
             out.write_all(b"part")?;
-            out.flush()?;
+            out.end_part()?;
         }
         SAVING.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + Duration::from_secs(60);

@@ -4,7 +4,7 @@ use crate::common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, scale
 use crate::like_stacks::as_the_stacks;
 use seawal::io::{Clock, Create};
 use seawal::kv::{Kv, KvCommand};
-use seawal::machine::{DecodeError, StateMachine};
+use seawal::machine::{Bulk, BulkMachine, DecodeError, StateMachine};
 use seawal::recovery::Verdict;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::LogStep;
@@ -290,7 +290,10 @@ fn what_redo_puts_off_is_carried_out_once_however_long_the_log_is() {
     impl StateMachine for PutsOff {
         const NAME: &'static str = "stacks";
         const VERSION: u32 = 3;
+        const BULK: Option<Bulk<Self>> = Some(Bulk::of());
         as_the_stacks!(all);
+    }
+    impl BulkMachine for PutsOff {
         fn finish_redo(&mut self) {
             self.1 += 1;
         }

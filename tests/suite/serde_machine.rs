@@ -1,6 +1,6 @@
 //! Machines with derived encodings, beside one that is written by hand.
 
-use seawal::machine::{Access, DecodeError, Footprint, SerdeMachine, StateMachine};
+use seawal::machine::{Access, BulkMachine, DecodeError, Footprint, SerdeMachine, StateMachine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -55,6 +55,8 @@ impl SerdeMachine for Notes {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Sum(u64);
 
+impl BulkMachine for Sum {}
+
 impl StateMachine for Sum {
     const NAME: &'static str = "sum";
     const VERSION: u32 = 1;
@@ -82,7 +84,7 @@ impl StateMachine for Sum {
     }
 }
 
-fn encoded<M: StateMachine>(command: &M::Command) -> Vec<u8> {
+fn encoded<M: BulkMachine>(command: &M::Command) -> Vec<u8> {
     let mut bytes = b"before".to_vec();
     M::encode(command, &mut bytes);
     assert_eq!(&bytes[..6], b"before");
@@ -97,7 +99,7 @@ fn saved<M: StateMachine>(machine: &M) -> Vec<u8> {
 }
 
 /// Applies a command that came back from its bytes, then its inverse, and returns the reply and the state between.
-fn there_and_back<M: StateMachine<Rejection: std::fmt::Debug>>(machine: &mut M, command: &M::Command) -> (M::Reply, M) {
+fn there_and_back<M: BulkMachine<Rejection: std::fmt::Debug>>(machine: &mut M, command: &M::Command) -> (M::Reply, M) {
     let before = saved(machine);
     let command = M::decode(&encoded::<M>(command), M::VERSION).unwrap();
     let (reply, inverse) = machine.apply(&command).unwrap();
@@ -148,7 +150,7 @@ fn trailing_and_missing_bytes_are_errors() {
         Notes::decode(&bytes[..cut], 3).unwrap_err();
     }
     bytes.push(0);
-    assert_eq!(Notes::decode(&bytes, 3).unwrap_err().to_string(), "bytes behind the command's end");
+    assert_eq!(Notes::decode(&bytes, 3).unwrap_err().to_string(), "bytes follow the command");
 
     let mut bytes = saved(&some_notes());
     assert_eq!(Notes::load(&mut &bytes[..], 3).unwrap(), some_notes());
@@ -156,7 +158,7 @@ fn trailing_and_missing_bytes_are_errors() {
         Notes::load(&mut &bytes[..cut], 3).unwrap_err();
     }
     bytes.push(0);
-    assert_eq!(Notes::load(&mut &bytes[..], 3).unwrap_err().to_string(), "bytes behind the state's end");
+    assert_eq!(Notes::load(&mut &bytes[..], 3).unwrap_err().to_string(), "bytes follow the state");
 }
 
 /// Gives one byte at a time, then fails.
@@ -258,7 +260,7 @@ fn types_that_borrow_while_they_are_read_are_loaded_from_a_stream() {
 
 #[test]
 #[cfg(debug_assertions)]
-#[should_panic(expected = "does not come back as it was written")]
+#[should_panic(expected = "cannot be read back as it was written")]
 fn a_command_that_cannot_be_read_back_is_found_in_debug_builds() {
     <Numbers as StateMachine>::encode(&Untagged::Number(1), &mut Vec::new());
 }

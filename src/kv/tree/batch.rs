@@ -1,39 +1,78 @@
-//! Many writes, gathered to be carried out at once, in the order of their keys.
+//! A buffer of writes that are merged into the tree at once, in the order of their keys.
 //!
-//! The writes lie as they came, each in one stretch:
+//! The arena holds the writes in the order of arrival:
 //!
 //! ```text
-//! write: key length (32 bits) | value length (32 bits), all ones where the key is removed | key | value
+//! write: key length (32 bits) | value length (32 bits), all ones if the key is removed | key | value
 //! ```
 //!
-//! Sorting moves words of 16 bytes: eight bytes of the key behind what all keys share, and the write's place. Most comparisons need
-//! no more. As places ascend in the order of arrival, equal keys keep that order, and only the last of them counts.
+//! Sorting moves words of 16 bytes: eight bytes of the key after the common prefix, and the
+//! position of the write. Most comparisons need no more. Positions ascend in the order of arrival,
+//! so equal keys keep that order, and only the last of them counts.
 
-use super::arena::{Arena, Place};
+use super::arena::{Arena, Position};
 use super::head::common_prefix;
-use crate::kv::deal::deal;
+use super::prefetch::prefetch_fronts;
+use crate::io::parallel::parallel_map;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Range;
 
-const LENGTHS: usize = 8;
+/// The size of the two lengths before a write.
+const LENGTHS_BYTES: usize = 8;
+/// The value length of a removal.
 const REMOVED: u32 = u32::MAX;
-/// One key in so many is looked at to tell how much of a batch is overwritten.
-const SAMPLED: u32 = if cfg!(test) { 4 } else { 64 };
-/// Shorter runs of equal words are sorted by comparing keys.
-const SHORT: usize = 32;
-/// How often words are made anew, each time of bytes further behind in the key.
+/// Runs of equal words up to this length are sorted by comparing keys.
+const MAX_COMPARED_RUN: usize = 32;
+/// Bounds the recursion for keys with long common parts. Longer ones are sorted by comparing keys.
 const MAX_DEPTH: usize = 16;
 
-/// Writes, to be given to [`Tree::merge`](super::Tree::merge).
-#[derive(Clone, Debug, Default)]
+/// Sizes that tests make small.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuning {
+    /// The size of an arena's first block. Blocks double, so it only has to be more than a few
+    /// writes.
+    pub(crate) first_block_bytes: usize,
+    /// The largest block of an arena, unless a write needs more. It bounds what the last block
+    /// wastes.
+    pub(crate) max_block_bytes: usize,
+    /// One key of this number is sampled to estimate how much of a batch is overwritten.
+    pub(crate) sampled_one_in: u32,
+    /// A merge uses one more thread for each of this number of writes: milliseconds of work, while
+    /// starting a thread takes microseconds.
+    pub(crate) writes_per_thread: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning {
+            first_block_bytes: 32 << 10,
+            max_block_bytes: 64 << 20,
+            sampled_one_in: 64,
+            writes_per_thread: 16 << 10,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Tuning {
+    /// Small blocks and many threads, for small tests.
+    pub(crate) fn small() -> Self {
+        Tuning { first_block_bytes: 64, max_block_bytes: 4 << 10, sampled_one_in: 4, writes_per_thread: 64 }
+    }
+}
+
+/// Writes for [`Tree::merge`](super::Tree::merge).
+#[derive(Clone, Debug)]
 pub(crate) struct Batch {
     bytes: Arena,
-    /// Of the keys behind what all share, but for the first `stale` ones, which are of longer prefixes.
+    /// One for each write. The first `stale` ones are of the bytes after a longer prefix than
+    /// `prefix`.
     words: Vec<u128>,
     stale: usize,
-    /// How many bytes all keys share.
+    /// The number of bytes that all keys share.
     prefix: usize,
+    tuning: Tuning,
 }
 
 /// Writes in the order of their keys, each key once.
@@ -41,46 +80,54 @@ pub(crate) struct Batch {
 pub(super) struct Sorted<'a> {
     bytes: &'a Arena,
     words: &'a [u128],
-    /// How many bytes all keys share: the heads are of what lies behind them.
+    /// The number of bytes that all keys share. The words are of the bytes after them.
     prefix: usize,
 }
 
 impl Batch {
-    /// Adds a write. The key is given in parts; `None` removes it.
+    pub(crate) fn new(tuning: &Tuning) -> Self {
+        Batch { bytes: Arena::new(tuning), words: Vec::new(), stale: 0, prefix: 0, tuning: *tuning }
+    }
+
+    /// Adds a write. The key is the concatenation of three parts; the value `None` removes it.
     #[inline]
     pub(crate) fn push(&mut self, key: [&[u8]; 3], value: Option<&[u8]>) {
         let key_len = key.iter().map(|part| part.len()).sum::<usize>();
         let value_len = value.map_or(REMOVED, |value| value.len() as u32);
         let value = value.unwrap_or_default();
-        let (place, mut rest) = self.bytes.append(LENGTHS + key_len + value.len());
+        let (position, mut rest) = self.bytes.append(LENGTHS_BYTES + key_len + value.len());
         let lengths = ((key_len as u64) << 32 | u64::from(value_len)).to_le_bytes();
         for part in [&lengths, key[0], key[1], key[2], value] {
-            let (place, behind) = rest.split_at_mut(part.len());
-            place.copy_from_slice(part);
+            let (target, behind) = rest.split_at_mut(part.len());
+            target.copy_from_slice(part);
             rest = behind;
         }
-        let key = key_at(&self.bytes, place);
+        let key = key_at(&self.bytes, position);
         (self.prefix, self.stale) = match self.first_key() {
             None => (key.len(), 0),
             Some(first) if key.get(..self.prefix) == Some(&first[..self.prefix]) => (self.prefix, self.stale),
             Some(first) => (common_prefix(first, key), self.words.len()),
         };
-        self.words.push(word(key, self.prefix, place));
+        self.words.push(word(key, self.prefix, position));
     }
 
     fn first_key(&self) -> Option<&[u8]> {
-        self.words.first().map(|&first| key_at(&self.bytes, place(first)))
+        self.words.first().map(|&first| key_at(&self.bytes, position(first)))
     }
 
-    /// Several empty ones that share the memory that this one has to spare, each with room for so many bytes.
-    pub(crate) fn helpers(&mut self, bytes: impl ExactSizeIterator<Item = usize>) -> Vec<Batch> {
-        let mut spare = self.bytes.take_spare();
-        let each = spare.len().div_ceil(bytes.len().max(1));
-        let over = |bytes| Arena::over(spare.split_off(spare.len().saturating_sub(each)), bytes);
-        bytes.map(over).map(|bytes| Batch { bytes, ..Batch::default() }).collect()
+    /// Empty batches that take over this batch's free memory, each with room for one of the given
+    /// numbers of bytes.
+    pub(crate) fn split_free_memory(&mut self, bytes: impl ExactSizeIterator<Item = usize>) -> Vec<Batch> {
+        let mut free = self.bytes.take_free_blocks();
+        let (each, tuning) = (free.len().div_ceil(bytes.len().max(1)), self.tuning);
+        let batch = |bytes| {
+            let free = free.split_off(free.len().saturating_sub(each));
+            Batch { bytes: Arena::with_free_blocks(free, bytes, &tuning), ..Batch::new(&tuning) }
+        };
+        bytes.map(batch).collect()
     }
 
-    /// Adds the writes of another behind its own.
+    /// Appends the writes of another batch.
     pub(crate) fn adopt(&mut self, mut other: Batch) {
         let shared = match (self.first_key(), other.first_key()) {
             (Some(first), Some(others)) => common_prefix(first, others).min(self.prefix).min(other.prefix),
@@ -96,10 +143,10 @@ impl Batch {
         self.words.extend(other.words.iter().map(|word| word + base));
     }
 
-    /// Makes all words those of the keys behind so much, which all share.
+    /// Recomputes the words that are not of the bytes after `prefix`, which all keys share.
     pub(crate) fn refresh(&mut self, prefix: usize) {
         let stale = if prefix == self.prefix { self.stale } else { self.words.len() };
-        renew_words(&self.bytes, &mut self.words[..stale], prefix);
+        compute_words(&self.bytes, &mut self.words[..stale], prefix);
         (self.stale, self.prefix) = (0, prefix);
     }
 
@@ -108,25 +155,32 @@ impl Batch {
         self.bytes.len() + self.words.len() * size_of::<u128>()
     }
 
+    /// How many threads the merge of this batch is worth, at most `max`.
+    pub(super) fn threads(&self, max: usize) -> usize {
+        (self.words.len() / self.tuning.writes_per_thread).clamp(1, max)
+    }
+
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.words.len()
     }
 
-    /// About how much memory the writes take that no later one overwrites, told from one key in many. For as long as they lie as they came.
+    /// Estimates from a sample how much memory the writes take that no later write overwrites. Call
+    /// it before [`sort`](Self::sort).
     pub(crate) fn live_size(&self) -> usize {
         let mut sample = HashMap::new();
         for &word in &self.words {
-            let (key, value) = write_at(&self.bytes, place(word));
+            let (key, value) = write_at(&self.bytes, position(word));
             let hash = crc32fast::hash(key);
-            if hash.is_multiple_of(SAMPLED) {
-                let bytes = LENGTHS + key.len() + value.unwrap_or_default().len();
+            if hash.is_multiple_of(self.tuning.sampled_one_in) {
+                let bytes = LENGTHS_BYTES + key.len() + value.unwrap_or_default().len();
                 sample.insert(hash, bytes + size_of::<u128>());
             }
         }
-        sample.values().sum::<usize>() * SAMPLED as usize
+        sample.values().sum::<usize>() * self.tuning.sampled_one_in as usize
     }
 
-    /// Sorts the writes and forgets those that others overwrite.
+    /// Sorts the writes and removes those that later ones overwrite.
     pub(super) fn sort(&mut self, threads: usize) -> Sorted<'_> {
         self.refresh(self.prefix);
         let (bytes, prefix) = (&self.bytes, self.prefix);
@@ -134,13 +188,13 @@ impl Batch {
         while parts.len() < threads {
             parts = parts.into_iter().flat_map(halves).collect();
         }
-        deal(parts, threads, |part| sort_words(bytes, part, prefix, 0));
-        let key = |word: u128| key_at(bytes, place(word));
-        // of equal keys, neighbours now, the last stays
+        parallel_map(parts, threads, |part| sort_words(bytes, part, prefix, 0));
+        let key = |word: u128| key_at(bytes, position(word));
+        // equal keys are neighbors now: keep the last
         let mut kept = 0;
         for at in 0..self.words.len() {
             let word = self.words[at];
-            if self.words.get(at + 1).is_some_and(|&next| is_same(word, next) && key(word) == key(next)) {
+            if self.words.get(at + 1).is_some_and(|&next| heads_equal(word, next) && key(word) == key(next)) {
                 continue;
             }
             self.words[kept] = word;
@@ -150,7 +204,7 @@ impl Batch {
         Sorted { bytes, words: &self.words, prefix }
     }
 
-    /// Forgets all writes, and keeps the memory.
+    /// Removes all writes and keeps the memory.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.words.clear();
@@ -158,7 +212,7 @@ impl Batch {
     }
 }
 
-/// Parts the words near their middle. Those of equal heads stay together.
+/// Partitions the words near their median. Words of equal heads stay together.
 fn halves(words: &mut [u128]) -> [&mut [u128]; 2] {
     if words.is_empty() {
         return [words, &mut []];
@@ -175,20 +229,20 @@ fn halves(words: &mut [u128]) -> [&mut [u128]; 2] {
     words.split_at_mut(below).into()
 }
 
-fn place(word: u128) -> Place {
-    word as Place
+fn position(word: u128) -> Position {
+    word as Position
 }
 
-/// Whether the heads are the same.
-fn is_same(a: u128, b: u128) -> bool {
+/// Whether the heads are equal.
+fn heads_equal(a: u128, b: u128) -> bool {
     a >> 64 == b >> 64
 }
 
-/// The key at a place, and what lies behind it, of which the value is so much.
+/// The key at a position, the bytes after it, and how many of them are the value.
 #[inline]
-fn parts_at(bytes: &Arena, place: Place) -> (&[u8], &[u8], u32) {
+fn parts_at(bytes: &Arena, position: Position) -> (&[u8], &[u8], u32) {
     let (lengths, parts) = bytes
-        .at(place)
+        .at(position)
         .split_first_chunk()
         .map_or((0, &[][..]), |(lengths, parts)| (u64::from_le_bytes(*lengths), parts));
     let (key, behind) = parts.split_at((lengths >> 32) as usize);
@@ -196,17 +250,17 @@ fn parts_at(bytes: &Arena, place: Place) -> (&[u8], &[u8], u32) {
 }
 
 #[inline]
-fn key_at(bytes: &Arena, place: Place) -> &[u8] {
-    parts_at(bytes, place).0
+fn key_at(bytes: &Arena, position: Position) -> &[u8] {
+    parts_at(bytes, position).0
 }
 
 #[inline]
-fn write_at(bytes: &Arena, place: Place) -> (&[u8], Option<&[u8]>) {
-    let (key, behind, value) = parts_at(bytes, place);
+fn write_at(bytes: &Arena, position: Position) -> (&[u8], Option<&[u8]>) {
+    let (key, behind, value) = parts_at(bytes, position);
     (key, (value != REMOVED).then(|| &behind[..value as usize]))
 }
 
-/// The eight bytes behind `prefix`, padded with zeros, as a number.
+/// The eight bytes after `prefix`, padded with zeros, as a number.
 fn head(key: &[u8], prefix: usize) -> u64 {
     let tail = key.get(prefix..).unwrap_or_default();
     match tail.first_chunk() {
@@ -219,21 +273,21 @@ fn head(key: &[u8], prefix: usize) -> u64 {
     }
 }
 
-fn word(key: &[u8], prefix: usize, place: Place) -> u128 {
-    u128::from(head(key, prefix)) << 64 | u128::from(place)
+fn word(key: &[u8], prefix: usize, position: Position) -> u128 {
+    u128::from(head(key, prefix)) << 64 | u128::from(position)
 }
 
-/// Makes each word anew, of the bytes behind the prefix.
-fn renew_words(bytes: &Arena, words: &mut [u128], prefix: usize) {
+/// Computes the words of the bytes after the prefix.
+fn compute_words(bytes: &Arena, words: &mut [u128], prefix: usize) {
     for renewed in words {
-        let place = place(*renewed);
-        *renewed = word(key_at(bytes, place), prefix, place);
+        let position = position(*renewed);
+        *renewed = word(key_at(bytes, position), prefix, position);
     }
 }
 
-/// How many bytes all keys share.
+/// The number of bytes that all keys share.
 fn shared_prefix(bytes: &Arena, words: &[u128]) -> usize {
-    let mut keys = words.iter().map(|&word| key_at(bytes, place(word)));
+    let mut keys = words.iter().map(|&word| key_at(bytes, position(word)));
     let first = keys.next().unwrap_or_default();
     keys.fold(first.len(), |prefix, key| match key.get(..prefix) == Some(&first[..prefix]) {
         true => prefix,
@@ -241,26 +295,27 @@ fn shared_prefix(bytes: &Arena, words: &[u128]) -> usize {
     })
 }
 
-/// Sorts words of bytes behind `prefix`, and where they are equal by the rest of the keys.
+/// Sorts words of the bytes after `prefix`, and runs of equal words by the rest of their keys: a
+/// radix sort by eight bytes at a time, which skips common bytes.
 fn sort_words(bytes: &Arena, words: &mut [u128], prefix: usize, depth: usize) {
     words.sort_unstable();
-    for run in words.chunk_by_mut(|a, b| is_same(*a, *b)).filter(|run| run.len() > 1) {
-        if run.len() > SHORT && depth < MAX_DEPTH {
+    for run in words.chunk_by_mut(|a, b| heads_equal(*a, *b)).filter(|run| run.len() > 1) {
+        if run.len() > MAX_COMPARED_RUN && depth < MAX_DEPTH {
             let head = run[0] >> 64;
             let shared = shared_prefix(bytes, run);
-            renew_words(bytes, run, shared);
-            let goes_on = shared >= prefix + 8;
-            if goes_on {
+            compute_words(bytes, run, shared);
+            let recurse = shared >= prefix + 8;
+            if recurse {
                 sort_words(bytes, run, shared, depth + 1);
             }
-            // all heads are of what lies behind one prefix again
+            // restore the heads, so that all words are of the same prefix
             run.iter_mut().for_each(|word| *word = head << 64 | *word & u128::from(u64::MAX));
-            if goes_on {
+            if recurse {
                 continue;
             }
         }
-        let by_key = |a: &u128, b: &u128| key_at(bytes, place(*a)).cmp(key_at(bytes, place(*b)));
-        run.sort_unstable_by(|a, b| by_key(a, b).then(place(*a).cmp(&place(*b))));
+        let by_key = |a: &u128, b: &u128| key_at(bytes, position(*a)).cmp(key_at(bytes, position(*b)));
+        run.sort_unstable_by(|a, b| by_key(a, b).then(position(*a).cmp(&position(*b))));
     }
 }
 
@@ -273,10 +328,10 @@ impl<'a> Sorted<'a> {
         self.words.is_empty()
     }
 
-    /// The key and what it shall have.
+    /// The key at an index and its new value; `None` removes it.
     #[inline]
     pub(super) fn get(self, at: usize) -> (&'a [u8], Option<&'a [u8]>) {
-        write_at(self.bytes, place(self.words[at]))
+        write_at(self.bytes, position(self.words[at]))
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
@@ -290,7 +345,7 @@ impl<'a> Sorted<'a> {
     /// Splits before the first key that is not below `key`.
     pub(super) fn split(self, key: &[u8]) -> (Self, Self) {
         let Some(&first) = self.words.first() else { return (self, self) };
-        let shared = &key_at(self.bytes, place(first))[..self.prefix];
+        let shared = &key_at(self.bytes, position(first))[..self.prefix];
         let at = match key[..key.len().min(self.prefix)].cmp(shared) {
             Ordering::Less => 0,
             Ordering::Greater => self.len(),
@@ -299,13 +354,14 @@ impl<'a> Sorted<'a> {
         (self.slice(0..at), self.slice(at..self.len()))
     }
 
-    /// How many keys are below `key`, which shares what they all share. Most comparisons need the heads alone.
+    /// How many keys are below `key`, which has the common prefix. Most comparisons need only the
+    /// heads.
     fn count_below(self, key: &[u8], wanted: u64) -> usize {
         let is_below = |word: u128| match ((word >> 64) as u64).cmp(&wanted) {
-            Ordering::Equal => key_at(self.bytes, place(word)) < key,
+            Ordering::Equal => key_at(self.bytes, position(word)) < key,
             order => order == Ordering::Less,
         };
-        // the keys looked for lie near the front
+        // an exponential search: callers split near the front
         let mut step = 1;
         while self.words.get(step).is_some_and(|&word| is_below(word)) {
             step *= 2;
@@ -314,14 +370,10 @@ impl<'a> Sorted<'a> {
         low + self.words[low..high].partition_point(|&word| is_below(word))
     }
 
-    /// Reads a little of each write. They lie anywhere in memory, and so the waits for them are one wait, and not one each.
-    pub(super) fn touch(self) {
-        let touched = self.words.iter().map(|&word| {
-            let bytes = self.bytes.at(place(word));
-            let read = |at: usize| bytes.get(at).copied().unwrap_or_default();
-            read(0) ^ read(64) ^ read(128)
-        });
-        std::hint::black_box(touched.fold(0, |all, byte| all ^ byte));
+    /// Prefetches each write. They lie anywhere in the arena, so their cache misses overlap. With
+    /// sorting by words it cut the redo of a million records from 0.54 to 0.42 s.
+    pub(super) fn prefetch(self) {
+        prefetch_fronts(self.words.iter().map(|&word| self.bytes.at(position(word))));
     }
 }
 
@@ -330,7 +382,7 @@ mod tests {
     use super::*;
 
     fn batch(writes: u64, keys: u64) -> Batch {
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(&Tuning::small());
         (0..writes).for_each(|n| batch.push([b"", &[0], &(n % keys).to_le_bytes()], Some(&[1; 50])));
         batch
     }
@@ -351,9 +403,9 @@ mod tests {
             [&[b"m12", b"m11"], &[], &[b"m13", b"m12"], &[b"mm", b"m"], &[b"", b"z"], &[b"m11x"]];
         for first in 0..parts.len() {
             let order: Vec<_> = (0..parts.len()).map(|n| parts[(first + n) % parts.len()]).collect();
-            let (mut batch, mut model) = (Batch::default(), std::collections::BTreeMap::new());
+            let (mut batch, mut model) = (Batch::new(&Tuning::small()), std::collections::BTreeMap::new());
             for (n, keys) in order.iter().enumerate() {
-                let mut helpers = batch.helpers([100, 9].into_iter());
+                let mut helpers = batch.split_free_memory([100, 9].into_iter());
                 let value = [n as u8];
                 for key in *keys {
                     helpers[0].push([key, b"", b""], Some(&value));
@@ -374,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_split_is_before_the_first_key_that_is_not_below() {
-        // heads that are equal, in runs long enough to be told apart by what lies further behind
+        // heads that are equal, in runs long enough to be told apart by what lies further back
         let names = |n: u64| {
             [
                 b"same head ".to_vec(),
@@ -384,7 +436,7 @@ mod tests {
             ]
             .concat()
         };
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(&Tuning::small());
         (0..2_000).for_each(|n| batch.push([b"p", &names(n), b""], Some(&n.to_le_bytes())));
         let mut keys: Vec<Vec<u8>> = (0..2_000).map(|n| [b"p".to_vec(), names(n)].concat()).collect();
         keys.sort();

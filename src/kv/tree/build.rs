@@ -1,43 +1,46 @@
-//! Building a tree from entries that come in order, bottom up.
+//! Bulk loading: building a tree from sorted entries, bottom up.
 //!
-//! A [`Builder`] makes leaves, each of the size that it needs; what it has made is a [`Run`]. Runs that follow one another
-//! are stitched to a tree, so that several threads can each build one. The inner nodes come last, level by level.
+//! A [`Builder`] makes leaves, each of the size that it needs; the leaves are a [`Run`].
+//! Consecutive runs are joined into a tree, so that several threads can each build one. The inner
+//! nodes come last, level by level.
 
 use super::Tree;
 use super::head::separator;
 use super::leaf::{LEAF_BYTES, Leaf};
-use super::node::{Children, INNER_BYTES, INNER_CHILDREN, Inner, Link};
+use super::node::{Children, INNER_BYTES, INNER_CHILDREN, Inner, Link, MIN_CHILDREN};
 use std::fmt;
 use std::sync::Arc;
 
-/// How full leaves are made, so that the first insert does not split each.
+/// The size to which leaves are filled. The rest is room, so that the first insert does not split
+/// each leaf.
 pub(super) const LEAF_FILL: usize = LEAF_BYTES / 8 * 7;
-/// How full inner nodes are made.
+/// The number of children to which inner nodes are filled.
 const INNER_FILL: usize = INNER_CHILDREN / 8 * 7;
 
 /// Leaves being built from sorted entries.
 pub(crate) struct Builder {
-    /// The open leaf. Nobody else holds it.
+    /// The leaf being filled. Nothing else holds it.
     leaf: Arc<Leaf>,
-    /// The separator before the leaf that is open.
+    /// The separator before that leaf.
     before: Vec<u8>,
     run: Run,
 }
 
-/// Finished leaves, in order: a piece of a tree.
+/// Finished leaves in order: a slice of a tree.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
-    leaves: Vec<Placed>,
+    leaves: Vec<Separated>,
     first: Vec<u8>,
     last: Vec<u8>,
     len: usize,
     payload_bytes: u64,
 }
 
-/// A node, and the separator between it and the one before it. That of the first in a row means nothing.
-pub(super) type Placed = (Vec<u8>, Link);
+/// A node, and the separator between it and the node before it. The separator before a first node
+/// has no meaning.
+pub(super) type Separated = (Vec<u8>, Link);
 
-/// A key that is not above the one before it.
+/// A key is not above the key before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfOrder;
 
@@ -73,7 +76,7 @@ impl Builder {
 
     /// The tree of all entries.
     pub(crate) fn finish(self) -> Tree {
-        // one run is in order
+        // a single run cannot be out of order
         Tree::from_runs([self.finish_run()]).unwrap_or_default()
     }
 
@@ -102,8 +105,8 @@ impl Default for Builder {
 }
 
 impl Tree {
-    /// The tree of all entries of the runs, each of which must begin above the end of the one before. Those without entries are passed
-    /// over.
+    /// The tree of all entries of the runs. Each run must begin above the end of the run before it.
+    /// Empty runs are skipped.
     pub(crate) fn from_runs(runs: impl IntoIterator<Item = Run>) -> Result<Tree, OutOfOrder> {
         let mut all = Run::default();
         for mut run in runs.into_iter().filter(|run| run.len > 0) {
@@ -122,28 +125,28 @@ impl Tree {
             all.len += run.len;
             all.payload_bytes += run.payload_bytes;
         }
-        let (root, spares) = (root_of(all.leaves), Arc::default());
-        Ok(Tree { root, len: all.len, payload_bytes: all.payload_bytes, spares })
+        let (root, pool) = (root_of(all.leaves), Arc::default());
+        Ok(Tree { root, len: all.len, payload_bytes: all.payload_bytes, pool })
     }
 }
 
-/// The root above nodes that follow one another, equally deep.
-pub(super) fn root_of(mut nodes: Vec<Placed>) -> Option<Link> {
+/// Builds the levels above consecutive nodes of equal depth. Returns the root.
+pub(super) fn root_of(mut nodes: Vec<Separated>) -> Option<Link> {
     while nodes.len() > 1 {
         nodes = parents_of(nodes);
     }
     nodes.pop().map(|(_, root)| root)
 }
 
-/// The inner nodes right above: as few as hold them, about equally full, each tight.
-pub(super) fn parents_of(nodes: Vec<Placed>) -> Vec<Placed> {
+/// Builds the level above: as few inner nodes as possible, about equally full, with tight memory.
+pub(super) fn parents_of(nodes: Vec<Separated>) -> Vec<Separated> {
     let each = nodes.len().div_ceil(nodes.len().div_ceil(INNER_FILL).max(1));
     let mut parents = Vec::with_capacity(nodes.len().div_ceil(each.max(1)));
     let mut open: Option<(Vec<u8>, Inner)> = None;
     for (before, node) in nodes {
         open = match open {
             Some((first, inner)) if is_full(&inner, each) => {
-                parents.push((first, Link::Inner(Arc::new(tight(inner)))));
+                parents.push((first, Link::Inner(Arc::new(sealed(inner)))));
                 None
             }
             open => open,
@@ -156,17 +159,17 @@ pub(super) fn parents_of(nodes: Vec<Placed>) -> Vec<Placed> {
             None => open = Some((before, Inner { children: Children::from_iter([node]), ..Inner::default() })),
         }
     }
-    parents.extend(open.map(|(first, inner)| (first, Link::Inner(Arc::new(tight(inner))))));
+    parents.extend(open.map(|(first, inner)| (first, Link::Inner(Arc::new(sealed(inner))))));
     parents
 }
 
 fn is_full(inner: &Inner, each: usize) -> bool {
     let len = inner.children.len();
-    len >= each || (len >= 8 && inner.separators.size() > INNER_BYTES / 8 * 7)
+    len >= each || (len >= MIN_CHILDREN && inner.separators.size() > INNER_BYTES / 8 * 7)
 }
 
-/// The finished node, with just the memory that it needs.
-fn tight(mut inner: Inner) -> Inner {
+/// The finished node, with no more memory than it needs.
+fn sealed(mut inner: Inner) -> Inner {
     inner.separators.seal();
     inner
 }

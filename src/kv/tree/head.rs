@@ -1,10 +1,12 @@
 //! Key heads: four bytes of a key as an integer, so that most of a search compares integers.
 //!
-//! A head is taken behind the prefix that all keys of a node share, big-endian, padded with zeroes. Heads
-//! never order two keys wrongly, but may tie: then the keys decide. A head is kept in the upper half
-//! of a word whose lower half is the owner's.
+//! A head is taken after the prefix that all keys of a node share, big-endian, padded with zeros.
+//! The order of two heads never contradicts the order of their keys. Equal heads are ties, which
+//! the keys decide. A head is the upper half of a 64-bit word; the lower half belongs to the node.
 
-/// The head of `key` behind `prefix` bytes.
+use std::cmp::Ordering;
+
+/// The head of `key` after `prefix` bytes.
 #[inline]
 pub(super) fn head(key: &[u8], prefix: usize) -> u32 {
     let tail = key.get(prefix..).unwrap_or_default();
@@ -18,16 +20,16 @@ pub(super) fn head(key: &[u8], prefix: usize) -> u32 {
     }
 }
 
-/// Finds the words that have the head `wanted`: the first at or above it, and the first above it.
-///
-/// The last stretch is counted and not halved: its loads do not wait for each other, which counts
-/// where each is a cache miss.
+/// Finds the words with the head `wanted`. Returns the index of the first word at or above it, and
+/// of the first word above it.
 #[inline]
 pub(super) fn equal_heads<T: Copy>(words: &[T], word: impl Fn(T) -> u64, wanted: u32) -> (usize, usize) {
-    const STRETCH: usize = 48;
+    /// A binary search of so few words is replaced by a linear count, whose loads do not wait for
+    /// each other. It is a whole leaf of 100-byte entries, so such a leaf is never bisected.
+    const LINEAR_WORDS: usize = 48;
     let bound = u64::from(wanted) << 32;
     let (mut low, mut rest) = (0, words);
-    while rest.len() > STRETCH {
+    while rest.len() > LINEAR_WORDS {
         let (left, right) = rest.split_at(rest.len() / 2);
         if left.last().is_some_and(|&w| word(w) < bound) {
             low += left.len();
@@ -47,7 +49,8 @@ pub(super) fn equal_heads<T: Copy>(words: &[T], word: impl Fn(T) -> u64, wanted:
     }
 }
 
-/// Looks for `tail` among the keys from `low` to `high`, whose heads are equal.
+/// Searches the keys from `low` to `high`, whose heads are equal, for the one that ends in `tail`.
+/// Returns its index, or that at which it would be inserted.
 #[inline]
 pub(super) fn search_ties<'a>(
     (mut low, mut high): (usize, usize),
@@ -57,16 +60,16 @@ pub(super) fn search_ties<'a>(
     while low < high {
         let middle = low + (high - low) / 2;
         match tail_at(middle).cmp(tail) {
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Equal => return Ok(middle),
-            std::cmp::Ordering::Greater => high = middle,
+            Ordering::Less => low = middle + 1,
+            Ordering::Equal => return Ok(middle),
+            Ordering::Greater => high = middle,
         }
     }
     Err(low)
 }
 
-/// How many leading bytes the two have in common.
-pub(super) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+/// The length of the longest common prefix of two keys.
+pub(in crate::kv) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 

@@ -1,11 +1,11 @@
-//! Walking a key range from both ends.
+//! Iterating over a key range from both ends.
 //!
-//! Each end is a cursor that stands on an entry and remembers the leaf's parent, so that only the step from the last child of
-//! one parent to the next parent costs a search. Invariant: until the walk is over, the front cursor stands at or before the back
-//! cursor, and both on entries within the bounds.
+//! Each end is a cursor: an entry, its leaf, and the parent of the leaf. So only the step from one
+//! parent to the next costs a search. Invariant: until the iteration ends, the front cursor is at
+//! or before the back cursor, and both are on entries within the bounds.
 
 use super::Tree;
-use super::leaf::{Leaf, Stretch};
+use super::leaf::{Leaf, LeafIter};
 use super::node::{Inner, Link};
 use std::iter::FusedIterator;
 use std::ops::Bound;
@@ -14,36 +14,38 @@ use std::sync::Arc;
 /// The entries of a key range, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Range<'a> {
+    /// The front and the back cursor; `None` at the end.
     ends: Option<(Cursor<'a>, Cursor<'a>)>,
-    /// The entries before the one on which the front stands, in its leaf, which it has passed and not yet given out.
-    clear: Stretch<'a>,
+    /// The entries of the front's leaf that the front cursor has passed but that are not yet
+    /// returned. Taking them needs no comparison of the cursors.
+    ahead: LeafIter<'a>,
 }
 
-/// Entries of one leaf, kept without the tree.
+/// Consecutive entries of one leaf. It holds the leaf and not the tree.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
     leaf: Arc<Leaf>,
     entries: std::ops::Range<usize>,
 }
 
-/// An end of a range.
+/// One end of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Front,
     Back,
 }
 
-/// A place in the tree: an entry.
+/// The position of an entry in the tree.
 #[derive(Clone, Copy, Debug)]
 struct Cursor<'a> {
     root: &'a Link,
-    place: Place<'a>,
+    leaf: LeafCursor<'a>,
     at: usize,
 }
 
-/// A leaf, and which child of which node it is, unless it is the root.
+/// The position of a leaf: its parent and its index there, unless it is the root.
 #[derive(Clone, Copy, Debug)]
-struct Place<'a> {
+struct LeafCursor<'a> {
     parent: Option<(&'a Inner, usize)>,
     leaf: &'a Arc<Leaf>,
 }
@@ -53,39 +55,41 @@ impl<'a> Range<'a> {
         let ends = tree.root.as_ref().and_then(|root| {
             let front = Cursor::first(root, start)?;
             let back = Cursor::last(root, end)?;
-            // Inverted bounds, and bounds with nothing between them, put the last entry before the first.
+            // inverted bounds, and bounds with nothing between them, put the last entry before the
+            // first
             (front.item().0 <= back.item().0).then_some((front, back))
         });
-        let mut range = Range { ends, clear: Stretch::default() };
+        let mut range = Range { ends, ahead: LeafIter::default() };
         range.run_ahead();
         range
     }
 
-    /// Lets the front pass what lies before the last entry of its leaf, or before the back.
+    /// Moves the front cursor to the last entry of its leaf, or to the back cursor, and the entries
+    /// that it passes to `ahead`.
     fn run_ahead(&mut self) {
         let Some((front, back)) = &mut self.ends else { return };
-        let leaf = front.place.leaf;
+        let leaf = front.leaf.leaf;
         let last = if front.shares_leaf(back) { back.at } else { leaf.len() - 1 };
         let from = std::mem::replace(&mut front.at, last);
-        self.clear = leaf.stretch(from..last);
+        self.ahead = leaf.iter(from..last);
     }
 
-    /// Lets the front go back to what it has not yet given out.
-    fn call_back(&mut self) {
+    /// Undoes [`run_ahead`](Self::run_ahead).
+    fn return_from_ahead(&mut self) {
         if let Some((front, _)) = &mut self.ends {
-            front.at -= self.clear.len();
-            self.clear = Stretch::default();
+            front.at -= self.ahead.len();
+            self.ahead = LeafIter::default();
         }
     }
 
-    /// As many entries at an end as lie in one leaf.
+    /// The entries at one end that lie in one leaf.
     pub(crate) fn piece(&self, end: End) -> Option<Piece> {
         let (front, back) = self.ends.as_ref()?;
-        let from = front.at - self.clear.len();
+        let from = front.at - self.ahead.len();
         let (leaf, entries) = match end {
-            _ if front.shares_leaf(back) => (front.place.leaf, from..back.at + 1),
-            End::Front => (front.place.leaf, from..front.place.leaf.len()),
-            End::Back => (back.place.leaf, 0..back.at + 1),
+            _ if front.shares_leaf(back) => (front.leaf.leaf, from..back.at + 1),
+            End::Front => (front.leaf.leaf, from..front.leaf.leaf.len()),
+            End::Back => (back.leaf.leaf, 0..back.at + 1),
         };
         Some(Piece { leaf: Arc::clone(leaf), entries })
     }
@@ -98,10 +102,10 @@ impl<'a> Range<'a> {
             return Some(item);
         }
         if front.at == 0 {
-            if let Some(next) = front.place.beside(1) {
-                next.leaf.touch();
+            if let Some(next) = front.leaf.sibling(1) {
+                next.leaf.prefetch_front();
             }
-            front.place.leaf.touch_entries();
+            front.leaf.leaf.prefetch_entries();
         }
         self.run_ahead();
         Some(item)
@@ -109,7 +113,7 @@ impl<'a> Range<'a> {
 }
 
 impl Piece {
-    /// Hands the entry at an end to `f`, and takes it off.
+    /// Removes the entry at one end and returns what `f` makes of it.
     pub(crate) fn pop<R>(&mut self, end: End, f: impl FnOnce(&[u8], &[u8]) -> R) -> Option<R> {
         let at = match end {
             End::Front => self.entries.next(),
@@ -121,7 +125,7 @@ impl Piece {
         })
     }
 
-    /// The first or the last key that is left.
+    /// The key at one end.
     pub(crate) fn key(&self, end: End) -> Option<&[u8]> {
         let at = match end {
             End::Front => self.entries.clone().next(),
@@ -136,7 +140,7 @@ impl<'a> Iterator for Range<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        match self.clear.next() {
+        match self.ahead.next() {
             None => self.next_at_edge(),
             item => item,
         }
@@ -146,7 +150,7 @@ impl<'a> Iterator for Range<'a> {
 impl DoubleEndedIterator for Range<'_> {
     #[inline]
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.call_back();
+        self.return_from_ahead();
         let (front, back) = self.ends.as_mut()?;
         let item = back.item();
         if front.meets(back) || !back.backward() {
@@ -160,44 +164,44 @@ impl DoubleEndedIterator for Range<'_> {
 impl FusedIterator for Range<'_> {}
 
 impl<'a> Cursor<'a> {
-    /// The first entry that `start` admits.
+    /// The first entry within the bound `start`.
     fn first(root: &'a Link, start: Bound<&[u8]>) -> Option<Self> {
         let (key, behind) = match start {
             Bound::Included(key) => (key, false),
             Bound::Excluded(key) => (key, true),
             Bound::Unbounded => (&[][..], false),
         };
-        let place = Place::under(root, |inner| inner.child_of(key));
-        let at = match place.leaf.search(key) {
+        let leaf = LeafCursor::below(root, |inner| inner.child_of(key));
+        let at = match leaf.leaf.search(key) {
             Ok(at) => at + usize::from(behind),
             Err(at) => at,
         };
-        let mut cursor = Cursor { root, place, at };
-        (at < place.leaf.len() || cursor.next_leaf()).then_some(cursor)
+        let mut cursor = Cursor { root, leaf, at };
+        (at < leaf.leaf.len() || cursor.next_leaf()).then_some(cursor)
     }
 
-    /// The last entry that `end` admits.
+    /// The last entry within the bound `end`.
     fn last(root: &'a Link, end: Bound<&[u8]>) -> Option<Self> {
         let (key, with) = match end {
             Bound::Included(key) => (key, true),
             Bound::Excluded(key) => (key, false),
             Bound::Unbounded => {
-                let place = Place::under(root, |inner| inner.children.len() - 1);
-                return place.leaf.len().checked_sub(1).map(|at| Cursor { root, place, at });
+                let leaf = LeafCursor::below(root, |inner| inner.children.len() - 1);
+                return leaf.leaf.len().checked_sub(1).map(|at| Cursor { root, leaf, at });
             }
         };
-        let place = Place::under(root, |inner| inner.child_of(key));
-        let count = match place.leaf.search(key) {
+        let leaf = LeafCursor::below(root, |inner| inner.child_of(key));
+        let count = match leaf.leaf.search(key) {
             Ok(at) => at + usize::from(with),
             Err(at) => at,
         };
-        let mut cursor = Cursor { root, place, at: count.saturating_sub(1) };
+        let mut cursor = Cursor { root, leaf, at: count.saturating_sub(1) };
         (count > 0 || cursor.previous_leaf()).then_some(cursor)
     }
 
     #[inline]
     fn item(&self) -> (&'a [u8], &'a [u8]) {
-        self.place.leaf.item(self.at)
+        self.leaf.leaf.item(self.at)
     }
 
     #[inline]
@@ -207,20 +211,20 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     fn shares_leaf(&self, other: &Cursor<'a>) -> bool {
-        Arc::ptr_eq(self.place.leaf, other.place.leaf)
+        Arc::ptr_eq(self.leaf.leaf, other.leaf.leaf)
     }
 
-    /// Steps to the next entry, if there is one.
+    /// Moves to the next entry. Returns `false` if there is none.
     #[inline]
     fn forward(&mut self) -> bool {
-        if self.at + 1 < self.place.leaf.len() {
+        if self.at + 1 < self.leaf.leaf.len() {
             self.at += 1;
             return true;
         }
         self.next_leaf()
     }
 
-    /// Steps to the entry before, if there is one.
+    /// Moves to the previous entry. Returns `false` if there is none.
     #[inline]
     fn backward(&mut self) -> bool {
         if self.at > 0 {
@@ -232,28 +236,28 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     fn next_leaf(&mut self) -> bool {
-        let next = self.place.beside(1).or_else(|| self.place.far_beside(self.root, 1, |_| 0));
-        let Some(place) = next else { return false };
-        (self.place, self.at) = (place, 0);
+        let next = self.leaf.sibling(1).or_else(|| self.leaf.cousin(self.root, 1, |_| 0));
+        let Some(leaf) = next else { return false };
+        (self.leaf, self.at) = (leaf, 0);
         true
     }
 
     fn previous_leaf(&mut self) -> bool {
         let last = |inner: &Inner| inner.children.len() - 1;
-        let before = self.place.beside(-1).or_else(|| self.place.far_beside(self.root, -1, last));
-        let Some(place) = before else { return false };
-        (self.place, self.at) = (place, place.leaf.len() - 1);
+        let before = self.leaf.sibling(-1).or_else(|| self.leaf.cousin(self.root, -1, last));
+        let Some(leaf) = before else { return false };
+        (self.leaf, self.at) = (leaf, leaf.leaf.len() - 1);
         true
     }
 }
 
-impl<'a> Place<'a> {
-    /// A leaf below `node`.
-    fn under(mut node: &'a Link, choose: impl Fn(&Inner) -> usize) -> Self {
+impl<'a> LeafCursor<'a> {
+    /// Descends from `node` to a leaf.
+    fn below(mut node: &'a Link, choose: impl Fn(&Inner) -> usize) -> Self {
         let mut parent = None;
         loop {
             match node {
-                Link::Leaf(leaf) => return Place { parent, leaf },
+                Link::Leaf(leaf) => return LeafCursor { parent, leaf },
                 Link::Inner(inner) => {
                     let at = choose(inner);
                     parent = Some((&**inner, at));
@@ -263,21 +267,22 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The leaf so far away among the children of the same parent.
+    /// The leaf `step` places away under the same parent.
     #[inline]
-    fn beside(&self, step: isize) -> Option<Self> {
+    fn sibling(&self, step: isize) -> Option<Self> {
         let (inner, at) = self.parent?;
         let at = at.checked_add_signed(step)?;
         match inner.children.get(at)? {
-            Link::Leaf(leaf) => Some(Place { parent: Some((inner, at)), leaf }),
+            Link::Leaf(leaf) => Some(LeafCursor { parent: Some((inner, at)), leaf }),
             Link::Inner(_) => None,
         }
     }
 
-    /// The leaf beside this one, which is at an end of its parent: beneath the lowest node on the way here that has a child on that side,
-    /// it is at that child's near end.
+    /// The neighboring leaf under another parent. The lowest common ancestor is the lowest node on
+    /// the path to this leaf that has a child on that side; the neighbor is at the near end of that
+    /// child.
     #[cold]
-    fn far_beside(&self, root: &'a Link, step: isize, near_end: impl Fn(&Inner) -> usize) -> Option<Self> {
+    fn cousin(&self, root: &'a Link, step: isize, near_end: impl Fn(&Inner) -> usize) -> Option<Self> {
         let key = self.leaf.last_key()?;
         let (mut node, mut beside) = (root, None);
         while let Link::Inner(inner) = node {
@@ -285,6 +290,6 @@ impl<'a> Place<'a> {
             beside = at.checked_add_signed(step).and_then(|at| inner.children.get(at)).or(beside);
             node = &inner.children[at];
         }
-        beside.map(|node| Place::under(node, near_end))
+        beside.map(|node| LeafCursor::below(node, near_end))
     }
 }

@@ -1,41 +1,42 @@
-//! Carrying out a whole batch of writes: each leaf that they touch is made anew once.
+//! Merging a batch of sorted writes into the tree: each leaf that they change is rebuilt once.
 //!
-//! The nodes from the root down are handed the writes that fall to them, and hand back the nodes that take their place: none, one,
-//! or several, all equally deep. Large batches are dealt out to several threads, by the subtrees that they fall to.
-//! Nodes that a clone shares are left as they are.
+//! Each node, from the root down, gets the writes to its keys and returns the nodes that replace
+//! it: none, one or several of equal depth. Large batches are merged by several threads, each with
+//! some subtrees. Nodes that a clone shares are not changed.
 
 use super::Tree;
 use super::batch::{Batch, Sorted};
-use super::build::{Builder, LEAF_FILL, Placed, parents_of, root_of};
+use super::build::{Builder, LEAF_FILL, Separated, parents_of, root_of};
 use super::leaf::{LEAF_BYTES, Leaf};
+use super::leaf_pool::LeafPool;
 use super::node::{Inner, Link};
-use super::spares::LeafPool;
-use crate::kv::deal::{deal, most_threads};
+use crate::io::parallel::{max_threads, parallel_map};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Smaller batches are carried out write by write.
-const FEW: usize = 32;
-/// A thread more for so many writes.
-const PER_THREAD: usize = if cfg!(test) { 64 } else { 16 << 10 };
-/// The subtrees dealt out are at least so many, if the tree is deep enough.
-const SUBTREES: usize = 32;
-/// So many writes are fetched from memory at once.
-const AT_ONCE: usize = 32;
-/// So few writes to a leaf that has room for them are carried out in place.
-const FEW_TO_A_LEAF: usize = 2;
+/// Smaller batches are applied write by write: for them, rebuilding leaves costs more than it
+/// saves.
+const MIN_MERGED: usize = 32;
+/// The least number of subtrees that are shared out, if the tree is deep enough: four for each of
+/// eight threads, so that stealing evens out the load.
+const MIN_SUBTREES: usize = 32;
+/// How many writes are prefetched together. More would not fit the cache misses that a core has
+/// under way.
+const PREFETCHED_WRITES: usize = 32;
+/// Up to this number of writes, a leaf with room for them is edited in place instead of rebuilt.
+const MAX_EDITS_IN_PLACE: usize = 2;
 
 impl Tree {
-    /// Carries out all writes of a batch, as if in the order in which they came, and empties it.
+    /// Applies all writes of a batch, as if in the order of their arrival, and empties it.
     pub(crate) fn merge(&mut self, batch: &mut Batch) {
-        let threads = (batch.len() / PER_THREAD).clamp(1, most_threads());
+        let threads = batch.threads(max_threads());
         let writes = batch.sort(threads);
         if self.is_empty() {
-            *self = Tree { spares: Arc::clone(&self.spares), ..built(writes, threads) };
-        } else if writes.len() < FEW {
+            *self = Tree { pool: Arc::clone(&self.pool), ..built(writes, threads) };
+        } else if writes.len() < MIN_MERGED {
             for (key, value) in writes.iter() {
                 match value {
-                    Some(value) => drop(self.insert_seeing(key, value, |_| ())),
+                    Some(value) => drop(self.insert_and_read(key, value, |_| ())),
                     None => drop(self.remove(key)),
                 }
             }
@@ -47,49 +48,50 @@ impl Tree {
 
     fn merge_sorted(&mut self, writes: Sorted<'_>, threads: usize) {
         let mut nodes: Vec<_> = self.root.take().map(|root| (Vec::new(), root)).into_iter().collect();
-        while nodes.len() < SUBTREES && nodes.iter().any(|(_, node)| matches!(node, Link::Inner(_))) {
+        while nodes.len() < MIN_SUBTREES && nodes.iter().any(|(_, node)| matches!(node, Link::Inner(_))) {
             nodes = nodes.into_iter().flat_map(children_of).collect();
         }
-        let spares = Arc::clone(&self.spares);
-        let done = deal(share_out(nodes, writes), threads, |(node, writes)| {
-            let mut merger = Merger { spares: Arc::clone(&spares), ..Merger::default() };
+        let pool = &self.pool;
+        let merged = parallel_map(share_out(nodes, writes), threads, |(node, writes)| {
+            let mut merger = Merger { pool: Arc::clone(pool), ..Merger::default() };
             merger.node(node, writes);
             merger
         });
-        let mut nodes = Vec::with_capacity(done.len());
-        for part in done {
-            self.len = self.len.wrapping_add_signed(part.len);
-            self.payload_bytes = self.payload_bytes.wrapping_add_signed(part.payload_bytes);
+        let mut nodes = Vec::with_capacity(merged.len());
+        for part in merged {
+            debug_assert!(self.len.checked_add_signed(part.added_len).is_some(), "more is removed than there was");
+            self.len = self.len.wrapping_add_signed(part.added_len);
+            self.payload_bytes = self.payload_bytes.wrapping_add_signed(part.added_bytes);
             part.nodes.into_iter().for_each(|node| push(&mut nodes, node));
         }
         self.root = root_of(nodes);
-        self.drop_lone_roots();
+        self.collapse_root();
     }
 }
 
-/// The tree of what the writes leave.
+/// Builds a tree from the writes alone.
 fn built(writes: Sorted<'_>, threads: usize) -> Tree {
     let each = writes.len().div_ceil(threads).max(1);
     let parts = (0..writes.len()).step_by(each).map(|from| writes.slice(from..writes.len().min(from + each)));
-    let runs = deal(parts.collect(), threads, |part| {
+    let runs = parallel_map(parts.collect(), threads, |part| {
         let mut builder = Builder::default();
-        for from in (0..part.len()).step_by(AT_ONCE) {
-            let few = part.slice(from..part.len().min(from + AT_ONCE));
-            few.touch();
+        for from in (0..part.len()).step_by(PREFETCHED_WRITES) {
+            let few = part.slice(from..part.len().min(from + PREFETCHED_WRITES));
+            few.prefetch();
             for (key, value) in few.iter() {
                 if let Some(value) = value {
-                    // nothing else could be made of a batch that is not in order, and to leave a write out would be a silent loss
-                    assert!(builder.push(key, value).is_ok(), "the writes are sorted");
+                    // leaving a write out would lose it silently
+                    assert!(builder.push(key, value).is_ok(), "a batch is not sorted");
                 }
             }
         }
         builder.finish_run()
     });
-    Tree::from_runs(runs).unwrap_or_else(|error| unreachable!("the parts follow one another: {error}"))
+    Tree::from_runs(runs).unwrap_or_else(|error| unreachable!("a batch is not sorted: {error}"))
 }
 
 /// The children of an inner node, or the leaf itself.
-fn children_of((before, node): Placed) -> Vec<Placed> {
+fn children_of((before, node): Separated) -> Vec<Separated> {
     match node {
         Link::Leaf(_) => vec![(before, node)],
         Link::Inner(inner) => {
@@ -100,8 +102,8 @@ fn children_of((before, node): Placed) -> Vec<Placed> {
     }
 }
 
-/// Gives each node its writes.
-fn share_out(nodes: Vec<Placed>, mut writes: Sorted<'_>) -> Vec<(Placed, Sorted<'_>)> {
+/// Splits the writes among the nodes.
+fn share_out(nodes: Vec<Separated>, mut writes: Sorted<'_>) -> Vec<(Separated, Sorted<'_>)> {
     let mut shares = Vec::with_capacity(nodes.len());
     let mut nodes = nodes.into_iter().peekable();
     while let Some(node) = nodes.next() {
@@ -118,39 +120,39 @@ fn share_out(nodes: Vec<Placed>, mut writes: Sorted<'_>) -> Vec<(Placed, Sorted<
     shares
 }
 
-/// Appends a node. If the one before it or it is small, and they fit into one, they become one.
-fn push(nodes: &mut Vec<Placed>, (before, node): Placed) {
+/// Appends a node. If it or the node before it is small and they fit into one, it merges them.
+fn push(nodes: &mut Vec<Separated>, (before, node): Separated) {
     match nodes.last_mut() {
         Some((_, last)) if (node.is_small() || last.is_small()) && last.fits_with(&node) => last.absorb(&before, node),
         _ => nodes.push((before, node)),
     }
 }
 
-/// Makes nodes anew.
+/// Rebuilds nodes with the writes to them.
 #[derive(Default)]
 struct Merger {
-    nodes: Vec<Placed>,
-    /// How many entries there are more or less.
-    len: isize,
-    payload_bytes: i64,
-    /// Where each write of a leaf goes.
-    spots: Vec<Result<usize, usize>>,
-    /// An empty leaf with room for the most, to be used again.
-    spare: Option<Arc<Leaf>>,
-    spares: Arc<LeafPool>,
+    nodes: Vec<Separated>,
+    /// How many entries were added, less those removed.
+    added_len: isize,
+    added_bytes: i64,
+    /// Where each write to a leaf goes: the result of a search.
+    positions: Vec<Result<usize, usize>>,
+    /// An empty leaf of the largest size, to be reused.
+    scratch: Option<Arc<Leaf>>,
+    pool: Arc<LeafPool>,
 }
 
 impl Merger {
-    fn node(&mut self, (before, node): Placed, writes: Sorted<'_>) {
+    fn node(&mut self, (before, node): Separated, writes: Sorted<'_>) {
         if writes.is_empty() {
             return self.nodes.push((before, node));
         }
-        if writes.len() <= AT_ONCE {
-            writes.touch();
+        if writes.len() <= PREFETCHED_WRITES {
+            writes.prefetch();
         }
         match node {
-            Link::Leaf(leaf) if writes.len() <= FEW_TO_A_LEAF && has_room(&leaf, writes) => {
-                self.change_leaf(before, leaf, writes);
+            Link::Leaf(leaf) if writes.len() <= MAX_EDITS_IN_PLACE && has_room(&leaf, writes) => {
+                self.edit_leaf(before, leaf, writes);
             }
             Link::Leaf(leaf) => self.merge_leaf(before, &leaf, writes),
             inner => {
@@ -164,12 +166,12 @@ impl Merger {
         }
     }
 
-    /// Carries out writes to a leaf that will not have to be split.
-    fn change_leaf(&mut self, before: Vec<u8>, mut leaf: Arc<Leaf>, writes: Sorted<'_>) {
+    /// Applies writes to a leaf that has room for them.
+    fn edit_leaf(&mut self, before: Vec<u8>, mut leaf: Arc<Leaf>, writes: Sorted<'_>) {
         for (key, value) in writes.iter() {
             let previous = match value {
-                Some(value) => Leaf::insert(&mut leaf, key, value, &self.spares, <[u8]>::len).0,
-                None => Leaf::remove(&mut leaf, key, &self.spares, <[u8]>::len),
+                Some(value) => Leaf::insert(&mut leaf, key, value, &self.pool, <[u8]>::len).0,
+                None => Leaf::remove(&mut leaf, key, &self.pool, <[u8]>::len),
             };
             self.count(key, value, previous);
         }
@@ -178,38 +180,38 @@ impl Merger {
         }
     }
 
-    /// Makes a leaf anew, with its writes: as many leaves as it takes, about equally full.
+    /// Rebuilds a leaf with the writes to it: as many leaves as needed, about equally full.
     fn merge_leaf(&mut self, before: Vec<u8>, leaf: &Leaf, writes: Sorted<'_>) {
-        let size = self.find_spots(leaf, writes);
+        let size = self.find_positions(leaf, writes);
         let count = if size <= LEAF_BYTES { 1 } else { size.div_ceil(LEAF_FILL) };
-        let (open, each) = match self.spare.take() {
+        let (open, each) = match self.scratch.take() {
             _ if count == 1 => (Leaf::zeroed(size), None),
-            Some(spare) => (spare, Some(size.div_ceil(count))),
+            Some(scratch) => (scratch, Some(size.div_ceil(count))),
             None => (Leaf::zeroed(LEAF_BYTES), Some(size.div_ceil(count))),
         };
-        let mut pieces = Pieces { open, each, before: Some(before), nodes: &mut self.nodes };
+        let mut leaves = Replacements { open, each, before: Some(before), nodes: &mut self.nodes };
         let mut from = 0;
-        for ((key, value), spot) in writes.iter().zip(&self.spots) {
-            let at = spot.unwrap_or_else(|at| at);
-            pieces.copy(leaf, from..at);
-            from = at + usize::from(spot.is_ok());
+        for ((key, value), position) in writes.iter().zip(&self.positions) {
+            let at = position.unwrap_or_else(|at| at);
+            leaves.copy(leaf, from..at);
+            from = at + usize::from(position.is_ok());
             if let Some(value) = value {
-                pieces.push(key, value);
+                leaves.push(key, value);
             }
         }
-        pieces.copy(leaf, from..leaf.len());
-        pieces.close();
-        self.spare = each.map(|_| pieces.open);
+        leaves.copy(leaf, from..leaf.len());
+        leaves.close();
+        self.scratch = each.map(|_| leaves.open);
     }
 
-    /// Finds where the writes go. Returns the size of what they leave.
-    fn find_spots(&mut self, leaf: &Leaf, writes: Sorted<'_>) -> usize {
+    /// Searches the positions of the writes. Returns the size of all entries after them.
+    fn find_positions(&mut self, leaf: &Leaf, writes: Sorted<'_>) -> usize {
         let mut size = leaf.size();
-        self.spots.clear();
+        self.positions.clear();
         for (key, value) in writes.iter() {
-            let spot = leaf.search(key);
-            self.spots.push(spot);
-            let previous = spot.ok().map(|at| {
+            let position = leaf.search(key);
+            self.positions.push(position);
+            let previous = position.ok().map(|at| {
                 size -= leaf.size_at(at);
                 leaf.value(at).len()
             });
@@ -221,29 +223,30 @@ impl Merger {
 
     fn count(&mut self, key: &[u8], value: Option<&[u8]>, previous: Option<usize>) {
         let entry = |value: usize| (key.len() + value) as i64;
-        self.len += isize::from(value.is_some()) - isize::from(previous.is_some());
-        self.payload_bytes += value.map_or(0, |value| entry(value.len())) - previous.map_or(0, entry);
+        self.added_len += isize::from(value.is_some()) - isize::from(previous.is_some());
+        self.added_bytes += value.map_or(0, |value| entry(value.len())) - previous.map_or(0, entry);
     }
 }
 
-/// Whether the leaf will not be too large with the writes.
+/// Whether the leaf need not be split for the writes.
 fn has_room(leaf: &Leaf, writes: Sorted<'_>) -> bool {
     let more = writes.iter().map(|(key, value)| value.map_or(0, |value| Leaf::size_of(key, value)));
     leaf.size() + more.sum::<usize>() <= LEAF_BYTES
 }
 
-/// Leaves that take the place of one.
-struct Pieces<'a> {
-    /// The piece being made. Nobody else holds it.
+/// The leaves that replace one.
+struct Replacements<'a> {
+    /// The leaf being filled. Nothing else holds it.
     open: Arc<Leaf>,
-    /// The size at which a piece is finished; `None` if there is to be one only, and the open leaf is of its very size.
+    /// The size at which a leaf is finished; `None` if `open` is to be the only one and has the
+    /// exact size.
     each: Option<usize>,
-    /// The separator before the first piece, until that is finished.
+    /// The separator before the first leaf, until that is finished.
     before: Option<Vec<u8>>,
-    nodes: &'a mut Vec<Placed>,
+    nodes: &'a mut Vec<Separated>,
 }
 
-impl Pieces<'_> {
+impl Replacements<'_> {
     /// Appends entries of a leaf.
     fn copy(&mut self, from: &Leaf, range: Range<usize>) {
         if self.each.is_none() {
@@ -274,7 +277,7 @@ impl Pieces<'_> {
         }
     }
 
-    /// Finishes the open piece, if it has an entry.
+    /// Finishes the open leaf, if it has an entry.
     fn close(&mut self) {
         if self.open.len() == 0 {
             return;

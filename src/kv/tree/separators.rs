@@ -1,29 +1,32 @@
 //! The separators of an inner node: sorted keys, packed.
 //!
-//! The keys lie one behind the other in one buffer, beside their starts; their heads lie in the node itself, so that a search that
-//! stays clear of ties reads nothing else. Invariants: the starts ascend and cover the buffer; the keys ascend strictly; `prefix`
-//! bytes are common to all keys (perhaps more are; none without keys), and the first of them are repeated in `lead`; heads of no key
-//! are the greatest.
+//! The keys lie in one buffer, in order, and their starts in another. Their heads lie in the node
+//! itself, so that a search without ties reads nothing else. Invariants: the starts ascend and
+//! cover the buffer; the keys ascend strictly; `prefix` bytes are common to all keys (perhaps more
+//! are; without keys it is 0), and the first of them are repeated in `lead`; unused heads are the
+//! greatest number.
 
 use super::head::{common_prefix, head, search_ties};
 use std::cmp::Ordering;
 
-const LEAD: usize = 24;
-/// The most keys there can be: as many as a node has children, just before it is split.
-pub(super) const MOST: usize = 64;
+/// How much of the common prefix lies in the node itself. It covers a table name of 23 bytes; a
+/// longer prefix costs a cache miss more.
+const LEAD_BYTES: usize = 24;
+/// The most keys a node can have, just before it is split.
+pub(super) const MAX_SEPARATORS: usize = 64;
 
 /// Sorted keys.
 #[derive(Clone, Debug)]
 pub(super) struct Separators {
-    /// In the order of signed numbers, which the least of processors compare several at once.
-    heads: [i32; MOST],
+    /// Signed, because SSE2 compares only signed integers.
+    heads: [i32; MAX_SEPARATORS],
     prefix: u32,
-    lead: [u8; LEAD],
+    lead: [u8; LEAD_BYTES],
     starts: Vec<u32>,
     bytes: Vec<u8>,
 }
 
-/// The head in the order of signed numbers.
+/// Maps a head to a signed integer and keeps the order.
 #[inline]
 fn signed(head: u32) -> i32 {
     (head ^ 1 << 31) as i32
@@ -32,7 +35,7 @@ fn signed(head: u32) -> i32 {
 impl Default for Separators {
     fn default() -> Self {
         let (starts, bytes) = (Vec::new(), Vec::new());
-        Separators { heads: [i32::MAX; MOST], prefix: 0, lead: [0; LEAD], starts, bytes }
+        Separators { heads: [i32::MAX; MAX_SEPARATORS], prefix: 0, lead: [0; LEAD_BYTES], starts, bytes }
     }
 }
 
@@ -80,25 +83,25 @@ impl Separators {
         }
     }
 
-    /// How `key` compares with the common prefix. A key that ends within it is less.
+    /// Compares `key` with the common prefix. A key that ends within it is less.
     #[inline]
     fn compare_prefix(&self, key: &[u8], prefix: usize) -> Ordering {
-        let lead = &self.lead[..prefix.min(LEAD)];
+        let lead = &self.lead[..prefix.min(LEAD_BYTES)];
         let order = key[..key.len().min(lead.len())].cmp(lead);
-        if order != Ordering::Equal || prefix <= LEAD || key.len() < LEAD {
+        if order != Ordering::Equal || prefix <= LEAD_BYTES || key.len() < LEAD_BYTES {
             return order;
         }
         key[..key.len().min(prefix)].cmp(&self.key(0)[..prefix])
     }
 
-    /// Puts a key in at `at`, where it belongs.
+    /// Inserts a key at `at`, which must be its place in the order.
     pub(super) fn insert(&mut self, at: usize, key: &[u8]) {
         if self.starts.is_empty() {
             self.set_prefix_of(key, key.len());
         } else {
             let common = common_prefix(&self.key(0)[..self.prefix as usize], key);
             if common < self.prefix as usize {
-                self.renew_heads(common);
+                self.compute_heads(common);
             }
         }
         let (start, len) = (self.start(at), self.len());
@@ -109,7 +112,7 @@ impl Separators {
         self.heads[at] = signed(head(key, self.prefix as usize));
     }
 
-    /// Takes the key at `at` out.
+    /// Removes the key at `at`.
     pub(super) fn remove(&mut self, at: usize) {
         let (start, end, len) = (self.start(at), self.start(at + 1), self.len());
         self.bytes.drain(start..end);
@@ -118,26 +121,27 @@ impl Separators {
         self.heads.copy_within(at + 1..len, at);
         self.heads[len - 1] = i32::MAX;
         if self.starts.is_empty() {
-            // a node may go on with its last child alone, and no key is left that has the prefix
+            // a node may have one child and no key, and then no prefix
             self.prefix = 0;
         }
     }
 
-    /// Appends a key without a head: [`seal`](Self::seal) must follow.
+    /// Appends a key without a head. The caller must [`seal`](Self::seal) afterwards.
     pub(super) fn push_unsealed(&mut self, key: &[u8]) {
         self.starts.push(self.bytes.len() as u32);
         self.bytes.extend_from_slice(key);
     }
 
-    /// Takes as much for the prefix as the keys have in common, renews the heads, and gives spare memory back.
+    /// Takes the longest common prefix of the keys as the prefix, computes all heads, and frees
+    /// unused memory.
     pub(super) fn seal(&mut self) {
         let prefix = self.last().map_or(0, |last| common_prefix(self.key(0), last));
-        self.renew_heads(prefix);
+        self.compute_heads(prefix);
         self.starts.shrink_to_fit();
         self.bytes.shrink_to_fit();
     }
 
-    /// Splits the keys from `at` on off, and removes the one before them, which is returned.
+    /// Splits off the keys from `at` on. Removes and returns the key before them.
     pub(super) fn split_around(&mut self, at: usize) -> (Vec<u8>, Separators) {
         let mut right = Separators::default();
         (at..self.len()).for_each(|i| right.push_unsealed(self.key(i)));
@@ -149,28 +153,28 @@ impl Separators {
         (between, right)
     }
 
-    /// Appends a key and then those of `other`, all of them greater than the ones before.
+    /// Appends the key `between` and then those of `other`, which are all greater.
     pub(super) fn append(&mut self, between: &[u8], other: &Separators) {
         self.push_unsealed(between);
         (0..other.len()).for_each(|i| self.push_unsealed(other.key(i)));
         self.seal();
     }
 
-    fn renew_heads(&mut self, prefix: usize) {
+    fn compute_heads(&mut self, prefix: usize) {
         for at in 0..self.len() {
             self.heads[at] = signed(head(self.key(at), prefix));
         }
         self.heads[self.starts.len()..].fill(i32::MAX);
         self.prefix = prefix as u32;
         if prefix > 0 {
-            let first = self.key(0)[..prefix.min(LEAD)].to_vec();
+            let first = self.key(0)[..prefix.min(LEAD_BYTES)].to_vec();
             self.lead[..first.len()].copy_from_slice(&first);
         }
     }
 
     fn set_prefix_of(&mut self, key: &[u8], prefix: usize) {
         self.prefix = prefix as u32;
-        let len = prefix.min(LEAD);
+        let len = prefix.min(LEAD_BYTES);
         self.lead[..len].copy_from_slice(&key[..len]);
     }
 
@@ -184,7 +188,7 @@ impl Separators {
             let key = self.key(at);
             assert_eq!(self.heads[at], signed(head(key, prefix)));
             assert_eq!(self.key(0)[..prefix], key[..prefix]);
-            assert_eq!(self.lead[..prefix.min(LEAD)], key[..prefix.min(LEAD)]);
+            assert_eq!(self.lead[..prefix.min(LEAD_BYTES)], key[..prefix.min(LEAD_BYTES)]);
             assert!(at == 0 || self.key(at - 1) < key, "separators ascend");
         }
     }

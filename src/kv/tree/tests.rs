@@ -1,5 +1,5 @@
-mod bulk;
-mod spares;
+mod leaf_pool;
+mod merge;
 
 use super::*;
 use proptest::collection::vec;
@@ -14,7 +14,7 @@ impl Tree {
         let (mut len, mut payload, mut depths) = (0, 0, Vec::new());
         if let Some(root) = &self.root {
             if let Link::Inner(inner) = root {
-                assert!(inner.children.len() > 1, "a root with one child is of no use");
+                assert!(inner.children.len() > 1, "a root has several children");
             }
             check(root, None, None, 0, &mut |depth, leaf_len, leaf_payload| {
                 len += leaf_len;
@@ -92,7 +92,8 @@ enum Step {
     Range(Bound<Vec<u8>>, Bound<Vec<u8>>, u64),
 }
 
-/// Keys from a small alphabet, long ones, ones with shared prefixes, ones that differ in trailing zeroes only.
+/// Keys from a small alphabet, long ones, ones with shared prefixes, ones that differ in trailing
+/// zeroes only.
 fn key() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => vec(0u8..4, 0..6),
@@ -184,7 +185,7 @@ fn run(tree: &mut Tree, model: &mut Model, frozen: &mut Vec<(Tree, Model)>, step
                 }
             }
         }
-        Step::Merge(writes) => bulk::merge(tree, model, &writes),
+        Step::Merge(writes) => merge::merge(tree, model, &writes),
         Step::Freeze => frozen.push((tree.clone(), model.clone())),
         Step::Range(start, end, mut ends) => {
             let mut left = std::collections::VecDeque::from(expected(model, &start, &end));
@@ -426,11 +427,11 @@ fn entries_with_both_parts_outside_come_and_go() {
     for _ in 0..3000 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let (n, len) = ((random >> 33) as u8 % 24, (random >> 45) as usize % 3);
-        let key = vec![n; leaf::INLINE_KEY + usize::from(n % 2)];
+        let key = vec![n; leaf::INLINE_KEY_BYTES + usize::from(n % 2)];
         if random >> 63 == 0 {
             assert_eq!(tree.remove(&key), model.remove(&key));
         } else {
-            let value = vec![n; leaf::INLINE_VALUE + len];
+            let value = vec![n; leaf::INLINE_VALUE_BYTES + len];
             assert_eq!(tree.insert(&key, &value), model.insert(key, value));
         }
         tree.check_invariants();

@@ -5,8 +5,8 @@ use super::failure::{Replay, Wrong, minimized};
 use super::oracle::digest;
 use super::run::Known;
 use super::{Explore, Failure};
-use crate::machine::parts::PartWriter;
-use crate::machine::{Access, Claim, Extent, Footprint, Parts};
+use crate::machine::parts::PartCollector;
+use crate::machine::{Access, Claim, Extent, Footprint, Parts, bulk};
 use crate::sim::rng::{Rng, mix};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -62,13 +62,14 @@ impl<M: Known> Trial<'_, M> {
         let mut redone = M::default();
         let slices: Vec<&[u8]> = logged.iter().map(Vec::as_slice).collect();
         for part in slices.chunks(7) {
-            redone.redo(part, M::VERSION).map_err(|fault| format!("redo of what was applied fails: {fault:?}"))?;
+            bulk::redo(&mut redone, part, M::VERSION)
+                .map_err(|fault| format!("redo of what was applied fails: {fault:?}"))?;
             // at times, so that what is put off and what is not both come up
             if part.len() % 2 == 0 || rng.below(3) == 0 {
-                redone.finish_redo();
+                bulk::finish_redo(&mut redone);
             }
         }
-        redone.finish_redo();
+        bulk::finish_redo(&mut redone);
         if digest(&redone) != digest(&state) {
             return Err("redo gives another state than apply".to_owned());
         }
@@ -143,23 +144,23 @@ impl<M: Known> Trial<'_, M> {
 /// What is asked in two ways is answered alike: the keys of a footprint, and what a command does when nobody is likely to undo it.
 fn told_alike<M: Known>(state: &M, command: &M::Command) -> Result<(), String> {
     let mut keys = Footprint::none();
-    let all = M::each_key(command, &mut |key| {
+    let all = bulk::visit_keys::<M>(command, &mut |key| {
         keys = std::mem::take(&mut keys).and_key(Access::Exclusive, key);
     });
     if all && keys != M::footprint(command) {
-        return Err(format!("each_key of {command:?} shows something else than its footprint"));
+        return Err(format!("visit_keys of {command:?} visits other keys than its footprint names"));
     }
     let (mut one, mut other) = (state.clone(), state.clone());
-    let same = match (one.apply(command), other.apply_alone(command)) {
+    let same = match (one.apply(command), bulk::apply_without_inverse(&mut other, command)) {
         (Ok((reply, inverse)), Ok((alone, made))) => {
-            let told = made.or_else(|| M::inverse_of(command, &alone));
+            let told = made.or_else(|| bulk::inverse_of::<M>(command, &alone));
             reply == alone && told.is_some_and(|told| encoded::<M>(&told) == encoded::<M>(&inverse))
         }
         (Err(a), Err(b)) => a == b,
         _ => false,
     };
     if !same || digest(&one) != digest(&other) {
-        return Err(format!("{command:?} does something else, or has another inverse, where it is applied alone"));
+        return Err(format!("apply_without_inverse of {command:?} differs from apply"));
     }
     Ok(())
 }
@@ -178,7 +179,7 @@ fn codec<M: Known>(command: &M::Command) -> Result<(), String> {
     if behind.strip_prefix(&[0x5a]) != Some(&bytes[..]) {
         return Err(format!("the encoding of {command:?} depends on what it is written behind, or changes that"));
     }
-    if M::encoded_len(command) != bytes.len() {
+    if bulk::encoded_len::<M>(command) != bytes.len() {
         return Err(format!("encoded_len of {command:?} is not the length of its encoding"));
     }
     match M::decode(&bytes, M::VERSION) {
@@ -200,11 +201,11 @@ fn codec<M: Known>(command: &M::Command) -> Result<(), String> {
 fn faithful<M: Known>(state: &M, commands: &[&M::Command]) -> Result<(), String> {
     let mut saved = Vec::new();
     state.save(&mut saved).map_err(|error| format!("save fails: {error}"))?;
-    let mut frozen = PartWriter::default();
-    state.clone().save_frozen(&mut frozen).map_err(|error| format!("save_frozen fails: {error}"))?;
+    let mut frozen = PartCollector::default();
+    bulk::save_parts(state.clone(), &mut frozen).map_err(|error| format!("save_parts fails: {error}"))?;
     let parts = frozen.into_parts();
     if parts.concat() != saved {
-        return Err("save_frozen writes something else than save".to_owned());
+        return Err("save_parts writes other bytes than save".to_owned());
     }
     let mut loaded = M::load(&mut saved.as_slice(), M::VERSION).map_err(|error| format!("load of save: {error}"))?;
     let mut original = state.clone();
@@ -223,14 +224,14 @@ fn faithful<M: Known>(state: &M, commands: &[&M::Command]) -> Result<(), String>
         return Err("after load of save the same commands lead elsewhere".to_owned());
     }
     let in_parts =
-        M::load_parts(Parts::of(&parts), M::VERSION).map_err(|error| format!("load_parts of save: {error}"))?;
+        bulk::load_parts::<M>(Parts::of(&parts), M::VERSION).map_err(|error| format!("load_parts of save: {error}"))?;
     if digest(&in_parts) != digest(state) {
         return Err("load_parts makes another state than the one that was saved".to_owned());
     }
     for part in 0..parts.len() {
         let mut damaged = parts.clone();
         damaged.remove(part);
-        let _ = M::load_parts(Parts::of(&damaged), M::VERSION);
+        let _ = bulk::load_parts::<M>(Parts::of(&damaged), M::VERSION);
     }
     for cut in (0..saved.len()).step_by(1 + saved.len() / 32) {
         let _ = M::load(&mut &saved[..cut], M::VERSION);

@@ -1,52 +1,61 @@
-//! The memory of leaves: a few sizes, and what lies outside.
+//! The memory of leaves: size classes, and the parts that lie outside.
 
-use super::{INLINE_KEY, INLINE_VALUE, LARGE_VALUE, LEAF_BYTES, Leaf, WORD, index_of};
+use super::{INDEX_BYTES, INLINE_KEY_BYTES, INLINE_VALUE_BYTES, LARGE_VALUE, LEAF_BYTES, Leaf, WORD_BYTES, index_of};
 use std::sync::Arc;
 
-/// How many sizes leaves come in.
-pub(in super::super) const CLASSES: usize = 27;
-/// The largest leaf: after a lopsided split one side may be half an entry over the limit, and then gets one more.
-const MAX_DATA: usize = (CLASSES - 1) * 256 - 56;
-const _: () = assert!(LEAF_BYTES + (INLINE_KEY + INLINE_VALUE + WORD) * 3 / 2 <= MAX_DATA);
+/// The number of size classes. The largest bounds the largest leaf: after a lopsided split, one
+/// side may exceed the limit by half an entry and then get one more entry.
+pub(in super::super) const SIZE_CLASSES: usize = 27;
+/// The step between size classes, in bytes.
+const CLASS_BYTES: usize = 256;
+/// What a leaf takes in addition to its data: its header, the counts of the `Arc`, and the
+/// allocator's word.
+const OVERHEAD_BYTES: usize = 56;
+const MAX_DATA_BYTES: usize = (SIZE_CLASSES - 1) * CLASS_BYTES - OVERHEAD_BYTES;
+const _: () = assert!(LEAF_BYTES + (INLINE_KEY_BYTES + INLINE_VALUE_BYTES + WORD_BYTES) * 3 / 2 <= MAX_DATA_BYTES);
 
-const SMALLEST: usize = 72;
+/// The data of the smallest class: a tree of one small entry takes 128 bytes.
+const MIN_DATA_BYTES: usize = 72;
 
 impl Leaf {
-    /// An empty leaf that holds at least `size` bytes of words and entries.
+    /// An empty leaf with room for at least `size` bytes of words and entries.
     ///
-    /// The sizes are few, so that the allocator finds a use for what was freed; with header, counts and the
-    /// allocator's own word they are multiples of 256.
+    /// There are few sizes, so that freed memory fits later leaves. With their overhead they are
+    /// multiples of 256 bytes.
     pub(in super::super) fn zeroed(size: usize) -> Arc<Leaf> {
         macro_rules! sizes {
-            ($($blocks:literal)*) => {
+            ($($class:literal)*) => {
                 match class_of(size) {
-                    0 => empty::<SMALLEST>(),
-                    $($blocks => empty::<{ $blocks * 256 - 56 }>(),)*
-                    _ => empty::<MAX_DATA>(),
+                    0 => empty::<MIN_DATA_BYTES>(),
+                    $($class => empty::<{ $class * CLASS_BYTES - OVERHEAD_BYTES }>(),)*
+                    _ => empty::<MAX_DATA_BYTES>(),
                 }
             };
         }
         sizes!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25)
     }
 
-    /// The size class of its memory.
+    /// The size class of the leaf's memory.
     pub(in super::super) fn class(&self) -> usize {
         class_of(self.data.len())
     }
 
-    /// How many bytes words, entries and what lies outside take.
+    /// How many bytes the words, the keys and the values take, including those outside.
     pub(in super::super) fn full_size(&self) -> usize {
-        self.size() + self.large.iter().map(|part| part.len()).sum::<usize>()
+        self.with_outside(self.large.iter())
     }
 
-    /// The same without what lies outside and others hold too.
-    pub(in super::super) fn size_alone(&self) -> usize {
-        let alone = self.large.iter().filter(|part| Arc::strong_count(part) == 1);
-        self.size() + alone.map(|part| part.len()).sum::<usize>()
+    /// The same, without values outside that other leaves hold too.
+    pub(in super::super) fn unshared_size(&self) -> usize {
+        self.with_outside(self.large.iter().filter(|part| Arc::strong_count(part) == 1))
     }
 
-    /// How many bytes of the value at `at` lie outside, where others hold them too.
-    pub(super) fn shared_value(this: &Arc<Leaf>, at: usize) -> usize {
+    fn with_outside<'a>(&'a self, parts: impl Iterator<Item = &'a Arc<[u8]>>) -> usize {
+        self.size() - self.large.len() * INDEX_BYTES + parts.map(|part| part.len()).sum::<usize>()
+    }
+
+    /// How many bytes the value at `at` takes outside, if others hold it too.
+    pub(in super::super) fn shared_value_bytes(this: &Arc<Leaf>, at: usize) -> usize {
         let word = this.word(at);
         if word.key & LARGE_VALUE == 0 {
             return 0;
@@ -60,19 +69,7 @@ fn empty<const N: usize>() -> Arc<Leaf> {
     Arc::new(Leaf { large: Vec::new(), prefix: 0, len: 0, used: 0, data: [0; N] })
 }
 
-/// A new leaf of at least `size` bytes, filled in by `fill`.
-pub(super) fn build(size: usize, with: impl FnOnce(&mut Leaf)) -> Arc<Leaf> {
-    fill(Leaf::zeroed(size), with)
-}
-
-pub(super) fn fill(mut leaf: Arc<Leaf>, with: impl FnOnce(&mut Leaf)) -> Arc<Leaf> {
-    if let Some(leaf) = Arc::get_mut(&mut leaf) {
-        with(leaf);
-    }
-    leaf
-}
-
-/// Which size class holds so many bytes.
+/// The smallest size class that holds `size` bytes of data.
 pub(in super::super) fn class_of(size: usize) -> usize {
-    if size <= SMALLEST { 0 } else { (size + 56).div_ceil(256).min(CLASSES - 1) }
+    if size <= MIN_DATA_BYTES { 0 } else { (size + OVERHEAD_BYTES).div_ceil(CLASS_BYTES).min(SIZE_CLASSES - 1) }
 }

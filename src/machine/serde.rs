@@ -1,9 +1,10 @@
-//! Machines whose commands and state derive serde's traits, and so need no codec of their own.
+//! Machines whose commands and state derive serde's traits and so need no codec of their own.
 //!
-//! The bytes are postcard's. This module adds what postcard leaves out: reading from a stream without
-//! trusting the lengths in it, errors of the input and output as they were, and the refusal of trailing bytes.
+//! The encoding is that of postcard. This module adds what postcard lacks: it reads from a stream
+//! without trusting the lengths in it, keeps the errors of the input and output, and rejects
+//! trailing bytes.
 
-use super::{Access, DecodeError, Footprint, StateMachine};
+use super::{Access, Bulk, BulkMachine, DecodeError, Footprint, StateMachine};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::OnceCell;
@@ -12,19 +13,22 @@ use std::io::{self, Read};
 /// A [`StateMachine`] with derived encodings.
 ///
 /// Implement this instead of [`StateMachine`]; the rest follows from [`Serialize`] and
-/// [`Deserialize`](serde::Deserialize) of the machine, which is its own snapshot, and of its commands. The
-/// [law](StateMachine#the-law) is the same, and these points of it need care here:
+/// [`Deserialize`](serde::Deserialize) of the machine, which is its own snapshot, and of its
+/// commands. The [law](StateMachine#the-law) is the same. These points need care:
 ///
-/// - Equal states must give equal bytes, so maps and sets must be ordered: `BTreeMap`, never `HashMap`, whose order
-///   changes from one process to the next.
-/// - The format, [postcard](https://postcard.jamesmunns.com/wire-format), does not describe itself. Serde's attributes `tag`, `untagged`, `flatten`
-///   and `skip_serializing_if` write what cannot be read back. Debug builds check each command that
-///   is encoded, and panic if it does not come back.
-/// - Enum variants are written as their position and fields in their order: add variants at the end, and
-///   raise [`VERSION`](Self::VERSION) with any other change of the types, or of what a command does.
-/// - A type that contains itself is read back by recursion, as deep as the bytes say.
+/// - Equal states must give equal bytes, so maps and sets must be ordered: `BTreeMap`, never
+///   `HashMap`, whose order changes from one process to the next.
+/// - The format, [postcard](https://postcard.jamesmunns.com/wire-format), is not self-describing.
+///   With serde's attributes `tag`, `untagged`, `flatten` and `skip_serializing_if` it writes bytes
+///   that it cannot read back. Debug builds check each command that is encoded, and panic if it
+///   cannot be read back.
+/// - Enum variants are written as their position, and fields in their order. Add variants at the
+///   end. Raise [`VERSION`](Self::VERSION) with any other change of the types, or of what a command
+///   does.
+/// - A recursive type is read back by recursion, as deep as the bytes say.
 ///
-/// Both traits have an `apply`, so import only the one you use, or say which is meant: `SerdeMachine::apply(&mut stock, &command)`.
+/// Both traits have an `apply`, so import only the one you use, or name it:
+/// `SerdeMachine::apply(&mut stock, &command)`.
 ///
 /// # Example
 ///
@@ -85,36 +89,42 @@ pub trait SerdeMachine: Clone + Default + Send + Sync + Serialize + DeserializeO
 
     /// A change to the state. Its inverse is a command too.
     type Command: Clone + Send + Sync + Serialize + DeserializeOwned + 'static;
-    /// What a command that was carried out answers.
+    /// The answer to a command that was carried out.
     type Reply: Send + 'static;
-    /// Why a command was refused.
+    /// The reason why a command was refused.
     type Rejection: Send + 'static;
 
-    /// Carries a command out in place and returns its reply and its inverse, or rejects it and changes nothing.
+    /// Carries out a command in place and returns its reply and its inverse, or rejects it and
+    /// changes nothing.
     ///
     /// # Errors
     /// The machine's own rejection.
     fn apply(&mut self, command: &Self::Command) -> Result<(Self::Reply, Self::Command), Self::Rejection>;
 
-    /// What a command reads and writes, for locking. The default, everything, makes transactions serial.
+    /// Returns what a command reads and writes, for locking.
+    ///
+    /// Default: everything, exclusively, so transactions run one after the other.
     fn footprint(command: &Self::Command) -> Footprint {
         let _ = command;
         Footprint::everything(Access::Exclusive)
     }
 
-    /// Whether this machine replays logs and loads snapshots of the machine at `version`: whether its types then had the
-    /// same encodings as now, and its commands the same effect.
+    /// Returns whether this machine can replay logs and load snapshots that its `version` wrote:
+    /// whether its types had the same encodings and its commands the same effects as now.
+    ///
+    /// Default: only its own [`VERSION`](Self::VERSION).
     fn supports(version: u32) -> bool {
         version == Self::VERSION
     }
 }
 
 /// # Panics
-/// `encode` panics if the command cannot be serialized: if an implementation of [`Serialize`] in it fails, as
-/// that of a path outside of Unicode does, or writes a sequence whose length it does not know.
+/// `encode` panics if the command cannot be serialized: if an implementation of [`Serialize`] in it
+/// fails (as for a path that is not Unicode), or writes a sequence of unknown length.
 impl<T: SerdeMachine> StateMachine for T {
     const NAME: &'static str = <T as SerdeMachine>::NAME;
     const VERSION: u32 = <T as SerdeMachine>::VERSION;
+    const BULK: Option<Bulk<Self>> = Some(Bulk::of());
     type Command = <T as SerdeMachine>::Command;
     type Reply = <T as SerdeMachine>::Reply;
     type Rejection = <T as SerdeMachine>::Rejection;
@@ -134,8 +144,8 @@ impl<T: SerdeMachine> StateMachine for T {
         }
         debug_assert!(
             reads_back::<Self::Command>(&out[start..]),
-            "a command of {} does not come back as it was written: is it Serialize and Deserialize in a way that \
-             a format which does not describe itself can carry?",
+            "a command of {} cannot be read back as it was written: do its serde attributes need a self-describing \
+             format?",
             <T as SerdeMachine>::NAME
         );
     }
@@ -143,13 +153,8 @@ impl<T: SerdeMachine> StateMachine for T {
     fn decode(bytes: &[u8], _version: u32) -> Result<Self::Command, DecodeError> {
         match postcard::take_from_bytes(bytes).map_err(undecodable)? {
             (command, []) => Ok(command),
-            _ => Err(DecodeError::new("bytes behind the command's end")),
+            _ => Err(DecodeError::new("bytes follow the command")),
         }
-    }
-
-    fn encoded_len(command: &Self::Command) -> usize {
-        // What cannot be serialized has no length; `encode` is where that comes out.
-        postcard::serialize_with_flavor(command, postcard::ser_flavors::Size::default()).unwrap_or(0)
     }
 
     fn save(&self, out: &mut dyn io::Write) -> io::Result<()> {
@@ -169,7 +174,7 @@ impl<T: SerdeMachine> StateMachine for T {
         match (stream.error, state) {
             (Some(error), _) => Err(DecodeError::from(error)),
             (None, Err(error)) => Err(undecodable(error)),
-            (None, Ok(_)) if !at_end => Err(DecodeError::new("bytes behind the state's end")),
+            (None, Ok(_)) if !at_end => Err(DecodeError::new("bytes follow the state")),
             (None, Ok(state)) => Ok(state),
         }
     }
@@ -179,17 +184,25 @@ impl<T: SerdeMachine> StateMachine for T {
     }
 }
 
+/// Postcard counts the bytes of a command without encoding it.
+impl<T: SerdeMachine> BulkMachine for T {
+    fn encoded_len(command: &Self::Command) -> usize {
+        // a command that cannot be serialized has no length; `encode` panics for it
+        postcard::serialize_with_flavor(command, postcard::ser_flavors::Size::default()).unwrap_or(0)
+    }
+}
+
 fn undecodable(error: postcard::Error) -> DecodeError {
     DecodeError::new(error.to_string())
 }
 
-/// Whether the bytes are read as a value that is written as the same bytes.
+/// Whether decoding the bytes and encoding the result gives the same bytes.
 fn reads_back<C: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
     let again = postcard::from_bytes(bytes).and_then(|value: C| postcard::to_stdvec(&value));
     again.is_ok_and(|again| again == bytes)
 }
 
-/// Appends to a vector that belongs to someone else.
+/// Appends to a borrowed vector.
 struct Append<'a>(&'a mut Vec<u8>);
 
 impl postcard::ser_flavors::Flavor for Append<'_> {
@@ -210,10 +223,11 @@ impl postcard::ser_flavors::Flavor for Append<'_> {
     }
 }
 
-/// How many bytes a read or write through `dyn` moves at least, to be worth its call.
+/// The least number of bytes that a read or write through `dyn` moves. It makes the cost of the
+/// call negligible.
 const CHUNK_BYTES: usize = 32 << 10;
 
-/// Writes to a stream, and keeps the error that postcard has no place for.
+/// Writes to a stream. It keeps the I/O error, which postcard's error type cannot carry.
 struct Sink<'a> {
     out: &'a mut dyn io::Write,
     buffer: Vec<u8>,
@@ -258,18 +272,19 @@ impl postcard::ser_flavors::Flavor for Sink<'_> {
     }
 }
 
-/// Reads from a stream, and holds no more of it than a chunk or the longest single string.
+/// Reads from a stream. It buffers no more than a chunk or the longest single string.
 struct Stream<'de> {
     input: &'de mut dyn io::BufRead,
     buffer: Vec<u8>,
-    /// How far the buffer has been read.
+    /// How many bytes of the buffer have been read.
     at: usize,
     error: Option<io::Error>,
     kept: &'de Kept,
 }
 
 impl Stream<'_> {
-    /// Sees to it that `count` unread bytes are in the buffer, which grows with what arrives and not with what is asked for.
+    /// Buffers at least `count` unread bytes. The buffer grows as bytes arrive, so a false length
+    /// cannot allocate memory.
     fn fill(&mut self, count: usize) -> postcard::Result<()> {
         let unread = self.buffer.len() - self.at;
         if unread >= count {
@@ -284,7 +299,7 @@ impl Stream<'_> {
         if self.buffer.len() < count { Err(postcard::Error::DeserializeUnexpectedEnd) } else { Ok(()) }
     }
 
-    /// Whether nothing follows. An error of the input is kept, and is no end.
+    /// Whether the input has ended. If it fails instead, the error is kept.
     fn is_at_end(&mut self) -> bool {
         self.fill(1).is_err() && self.error.is_none()
     }
@@ -304,7 +319,8 @@ impl<'de> postcard::de_flavors::Flavor<'de> for Stream<'de> {
         Ok(byte)
     }
 
-    /// What is here for certain. A sequence that claims more elements than that is read without room made for it first.
+    /// The bytes that are buffered. Nothing is reserved for a sequence that claims more elements
+    /// than that.
     fn size_hint(&self) -> Option<usize> {
         Some(self.buffer.len() - self.at)
     }
@@ -331,7 +347,7 @@ impl<'de> postcard::de_flavors::Flavor<'de> for Stream<'de> {
     }
 }
 
-/// Bytes that must stay where they are until the end: a few types ask for a borrowed string, and copy it.
+/// Byte strings that live until the end, for the few types that deserialize from a borrowed string.
 #[derive(Default)]
 struct Kept {
     bytes: OnceCell<Vec<u8>>,
@@ -345,7 +361,7 @@ impl Kept {
 }
 
 impl Drop for Kept {
-    /// One by one: left to itself, a long list is dropped by recursion.
+    /// Drops the list in a loop. The default would recurse, and overflow the stack on a long list.
     fn drop(&mut self) {
         let mut next = self.next.take();
         while let Some(mut kept) = next {

@@ -6,7 +6,7 @@ type Write = (Vec<u8>, Option<Vec<u8>>);
 
 /// Merges the writes, and does them one by one in the model.
 pub(super) fn merge(tree: &mut Tree, model: &mut Model, writes: &[Write]) {
-    let mut batch = Batch::default();
+    let mut batch = Batch::new(&Tuning::small());
     for (key, value) in writes {
         let (first, rest) = key.split_at(key.len() / 2);
         batch.push([first, &[], rest], value.as_deref());

@@ -1,29 +1,33 @@
-//! Walking the entries of a leaf.
+//! Iterating over the entries of a leaf.
 
-use super::{LARGE_KEY, LARGE_VALUE, Leaf, WORD, Word, index_of};
+use super::{LARGE_KEY, LARGE_VALUE, Leaf, WORD_BYTES, Word, index_of};
 use std::ops::Range;
 use std::slice;
 use std::sync::Arc;
 
-/// Entries that follow one another. Taking the next costs little, so that the processor runs ahead of what memory is slow to give.
+/// An iterator over consecutive entries of a leaf. A step takes few instructions, so the processor
+/// gets ahead and has the cache misses of several entries under way.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct Stretch<'a> {
-    words: slice::Iter<'a, [u8; WORD]>,
+pub(in super::super) struct LeafIter<'a> {
+    words: slice::Iter<'a, [u8; WORD_BYTES]>,
     data: &'a [u8],
     large: &'a [Arc<[u8]>],
-    /// Distance of the end of the next entry from the end of the data.
+    /// The distance of the end of the next entry from the end of the data.
     end: usize,
 }
 
-impl<'a> Stretch<'a> {
-    /// How many are left.
+impl<'a> LeafIter<'a> {
+    /// How many entries are left.
     pub(in super::super) fn len(&self) -> usize {
         self.words.len()
     }
+}
 
-    /// The next entry.
+impl<'a> Iterator for LeafIter<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
     #[inline]
-    pub(in super::super) fn next(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+    fn next(&mut self) -> Option<Self::Item> {
         let word = Word::new(u64::from_le_bytes(*self.words.next()?));
         let start = usize::from(word.from_end);
         let entry = &self.data[self.data.len() - start..self.data.len() - self.end];
@@ -38,9 +42,9 @@ impl<'a> Stretch<'a> {
 }
 
 impl Leaf {
-    /// The entries of a range, in order.
-    pub(in super::super) fn stretch(&self, range: Range<usize>) -> Stretch<'_> {
+    /// Iterates over the entries of a range, in order.
+    pub(in super::super) fn iter(&self, range: Range<usize>) -> LeafIter<'_> {
         let end = self.end_of(range.start);
-        Stretch { words: self.words()[range].iter(), data: &self.data, large: &self.large, end }
+        LeafIter { words: self.words()[range].iter(), data: &self.data, large: &self.large, end }
     }
 }

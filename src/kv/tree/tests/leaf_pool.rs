@@ -19,39 +19,45 @@ fn leaves(tree: &Tree) -> BTreeSet<*const u8> {
     found
 }
 
+/// A tree whose pool keeps few leaves.
+fn tree_with_small_pool() -> Tree {
+    Tree { pool: Arc::new(LeafPool::keeping(4)), ..Tree::default() }
+}
+
 fn little_is_kept(tree: &Tree) {
-    assert!(tree.spares.held() == 0 && tree.spares.keeps_few());
+    assert!(tree.pool.held_bytes() == 0 && tree.pool.is_trimmed());
     assert_eq!(tree.copied_share(), 0.0);
 }
 
 #[test]
 fn the_place_of_a_leaf_that_nobody_holds_serves_the_next_of_its_size_and_few_are_kept() {
-    let spares = LeafPool::default();
+    let pool = LeafPool::keeping(4);
     let place = |leaf: &Arc<Leaf>| Arc::as_ptr(leaf).cast::<u8>();
     let (leaf, shared) = (Leaf::zeroed(1_000), Leaf::zeroed(1_000));
     let (first, other) = (place(&leaf), Arc::clone(&shared));
-    spares.give(leaf);
-    spares.give(other);
-    let smaller = spares.place(500);
+    pool.recycle(leaf);
+    pool.recycle(other);
+    let smaller = pool.allocate(500);
     assert_ne!(place(&smaller), first);
-    let again = spares.place(1_000);
+    let again = pool.allocate(1_000);
     assert!(place(&again) == first && again.len() == 0);
-    let next = spares.place(1_000);
+    let next = pool.allocate(1_000);
     assert!(![first, place(&shared)].contains(&place(&next)));
-    (0..100).map(|_| Leaf::zeroed(1_000)).collect::<Vec<_>>().into_iter().for_each(|leaf| spares.give(leaf));
-    assert!(spares.keeps_few());
+    (0..100).map(|_| Leaf::zeroed(1_000)).collect::<Vec<_>>().into_iter().for_each(|leaf| pool.recycle(leaf));
+    assert!(pool.is_trimmed());
 }
 
 #[test]
 fn what_a_copy_has_passed_serves_the_tree_that_goes_on() {
-    let mut tree = Tree::default();
+    let mut tree = tree_with_small_pool();
     (0..4_000).for_each(|n| drop(tree.insert(&spread(n), &[0; 100])));
     let frozen = tree.clone();
     let of_frozen = leaves(&frozen);
     (0..2_000).for_each(|n| drop(tree.insert(&spread(n), &[1; 100])));
     little_is_kept(&tree);
     let (mut passed, mut most) = (0, 0.0f64);
-    // when it is half way, all leaves are replaced; the second half of them lies in those of the first
+    // when it is half way, all leaves are replaced; the second half of them lies in those of the
+    // first
     frozen
         .drain_sorted(|_, value| {
             assert_eq!(value, [0; 100]);
@@ -78,7 +84,7 @@ fn what_a_copy_has_passed_serves_the_tree_that_goes_on() {
 fn what_is_copied_counts_until_it_was_passed() {
     // with values that lie within the leaves, and outside of them
     for size in [100, 5_000] {
-        let mut tree = Tree::default();
+        let mut tree = tree_with_small_pool();
         let key = |n: u64| n.to_be_bytes();
         (0..2_000).for_each(|n| drop(tree.insert(&key(n), &vec![0; size])));
         let frozen = tree.clone();
@@ -86,7 +92,8 @@ fn what_is_copied_counts_until_it_was_passed() {
         frozen
             .drain_sorted(|_, _| {
                 match passed {
-                    // nothing yet; then a quarter that lies far behind; then what was passed long ago
+                    // nothing yet; then a quarter that lies far behind; then what was passed long
+                    // ago
                     0 => shares.push(tree.copied_share()),
                     100 => (1_500..2_000).for_each(|n| drop(tree.insert(&key(n), &vec![1; size]))),
                     101 => shares.push(tree.copied_share()),
@@ -108,7 +115,7 @@ fn what_is_copied_counts_until_it_was_passed() {
 #[test]
 fn what_was_copied_before_a_copy_is_written_out_counts_too() {
     for size in [100, 5_000] {
-        let mut tree = Tree::default();
+        let mut tree = tree_with_small_pool();
         let key = |n: u64| n.to_be_bytes();
         (0..1_000).for_each(|n| drop(tree.insert(&key(n), &vec![0; size])));
         let frozen = tree.clone();
@@ -131,7 +138,7 @@ fn what_was_copied_before_a_copy_is_written_out_counts_too() {
 
 #[test]
 fn only_the_first_of_two_copies_hands_on() {
-    let mut tree = Tree::default();
+    let mut tree = tree_with_small_pool();
     (0..1_000).for_each(|n| drop(tree.insert(&spread(n), &[0; 100])));
     let (one, other) = (tree.clone(), tree.clone());
     let mut other = Some(other);
@@ -162,7 +169,8 @@ proptest! {
         writes in vec((key(), prop::option::weighted(0.7, value()), 0u8..3), 0..400),
     ) {
         let mut model: Model = entries.into_iter().collect();
-        let mut tree = tree_of(&model);
+        let mut tree = tree_with_small_pool();
+        model.iter().for_each(|(key, value)| drop(tree.insert(key, value)));
         let (frozen, as_frozen) = (tree.clone(), model.clone());
         let mut writes = writes.into_iter();
         let (mut drained, mut view) = (Model::new(), None);
