@@ -27,8 +27,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 ///
 /// The same transactions count themselves in the table "seawal.load". A store with such a count
 /// accepts only the same script, only with --resume, and continues after the counted transactions.
-/// To load another script, delete the count first: seawal del --dir DIR --table seawal.load
-/// transactions.
+/// To load another script, first delete the count, which is the key "transactions" of that table.
 ///
 /// If a line is malformed, the transactions before it are kept, and nothing of its own transaction
 /// is.
