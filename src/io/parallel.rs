@@ -190,7 +190,11 @@ mod tests {
             assert_eq!(streamed.unwrap_err().to_string(), "full");
             assert_eq!(consumed, (0..=40).map(|n| 2 * n).collect::<Vec<_>>());
             let count = std::cell::Cell::new(0);
-            parallel_stream(0..100, threads, |n: usize| n, |_| Ok(count.set(count.get() + 1))).unwrap();
+            let consume = |_| {
+                count.set(count.get() + 1);
+                Ok(())
+            };
+            parallel_stream(0..100, threads, |n: usize| n, consume).unwrap();
             assert_eq!(count.get(), 100);
         }
     }
