@@ -176,16 +176,12 @@ impl Error {
     /// [`salvage`](mod@crate::salvage) copies what is intact into a new store.
     ///
     /// ```
-    /// use seawal::{Engine, kv::Kv};
+    /// use seawal::Error;
     ///
-    /// let dir = tempfile::tempdir()?;
-    /// Engine::<Kv>::open(dir.path())?.close()?;
-    /// for copy in ["MANIFEST-0", "MANIFEST-1"] {
-    ///     std::fs::write(dir.path().join(copy), "not a manifest")?;
-    /// }
-    /// let error = Engine::<Kv>::open(dir.path()).map(drop).unwrap_err();
-    /// assert!(error.is_corrupt(), "{error}");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// let (path, reason) = ("store/0.seg".into(), "the frame's checksum is wrong".into());
+    /// let error = Error::Corrupt { path, offset: 4096, lsn: None, reason };
+    /// assert!(error.is_corrupt());
+    /// assert!(error.to_string().contains("at offset 4096"));
     /// ```
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Error::Corrupt { .. })

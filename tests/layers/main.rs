@@ -88,6 +88,9 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("kv", "error", "the typed store's answers"),
     ("kv", "io", "locks, threads and page-aligned memory"),
     ("kv", "machine", "it is a machine"),
+    ("format", "varint", "lengths within records and chunks"),
+    ("snapshot", "varint", "lengths of the undo lists"),
+    ("kv", "varint", "lengths of keys and values"),
     ("inspect", "error", "findings are made from errors"),
     ("inspect", "format", "records are shown"),
     ("inspect", "ids", "LSNs and segments are shown"),
@@ -126,13 +129,14 @@ const EDGES: &[(&str, &str, &str)] = &[
 ];
 
 /// Edges that are still to be removed.
-const EDGES_NOT_YET: &[(&str, &str)] = &[("kv", "format")];
+const EDGES_NOT_YET: &[(&str, &str)] = &[];
 
-/// Folders that are about to become crates.
-const MOVING: &[&str] = &["cli", "fuzzing"];
+/// Hidden modules that give other crates of this repository access to internals. They may import all.
+const DOORS: &[&str] = &["fuzzing"];
 
 /// Folders whose files still import each other in a circle.
-const FILES_NOT_YET: &[&str] = &["src/engine", "src/format", "src/kv", "src/machine", "src/sim", "src/txn", "src/wal"];
+const FILES_NOT_YET: &[&str] =
+    &["crates/seawal-cli", "src/engine", "src/kv", "src/machine", "src/sim", "src/txn", "src/wal"];
 
 /// `(path of another crate, where it may be named, why only there)`
 const CONFINED: &[(&str, &[&str], &str)] = &[
@@ -152,11 +156,12 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
 const CONFINED_EXCEPT: &[(&str, &str, &str)] = &[
     ("std::sync::Arc", "src/", "no thread waits for a reference count, and the model checkers leave it alone"),
     ("std::time::Instant::now", "src/sim/explore/", "an exploration's time limit is real time"),
+    ("memmap2", "src/kv/tree/arena.rs", "the tree stands on its own, and asks for memory rather than for I/O"),
+    ("shuttle::thread", "src/io/parallel.rs", "shuttle's scope gives its threads another type"),
 ];
 
 /// Names that are still to be removed from a file.
-const CONFINED_NOT_YET: &[(&str, &str)] =
-    &[("std::sync", "src/kv/"), ("std::thread", "src/kv/"), ("std::thread", "src/snapshot/")];
+const CONFINED_NOT_YET: &[(&str, &str)] = &[("std::thread", "src/snapshot/")];
 
 /// The crate's modules, and those of the crates that stand on it.
 fn read() -> Modules {
@@ -197,10 +202,12 @@ fn is_root(path: &Names) -> bool {
 /// All edges between modules, each with the paths that make it.
 fn edges(modules: &Modules) -> BTreeMap<(Names, Names), Vec<String>> {
     let mut edges: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for from in modules.0.keys().filter(|from| !is_root(from) && !MOVING.contains(&folder(from))) {
+    for from in modules.0.keys().filter(|from| !is_root(from) && !DOORS.contains(&folder(from))) {
         for (path, target) in modules.targets(from) {
             let (Target::Item(to) | Target::Module(to) | Target::Outside(_, to)) = target;
-            if *from != to && !is_root(&to) {
+            // what another crate may use is what this one makes public, which the compiler checks
+            let public = from[0] != "seawal" && to[0] == "seawal";
+            if *from != to && !is_root(&to) && !public {
                 edges.entry((from.clone(), to)).or_default().push(path.join("::"));
             }
         }
@@ -302,7 +309,7 @@ fn files_clocks_and_threads_are_reached_from_one_place() {
     let modules = read();
     let mut faults = Vec::new();
     let mut exceptions: BTreeSet<_> = CONFINED_EXCEPT.iter().map(|(path, file, _)| (*path, *file)).collect();
-    for (from, module) in modules.0.iter().filter(|(from, _)| from[0] == "seawal" && !MOVING.contains(&folder(from))) {
+    for (from, module) in modules.0.iter().filter(|(from, _)| from[0] == "seawal" && !DOORS.contains(&folder(from))) {
         for target in modules.targets(from).into_values() {
             let Target::Outside(path, by) = target else { continue };
             if by != *from {
