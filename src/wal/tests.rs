@@ -246,7 +246,8 @@ fn memory_that_cannot_be_had_to_fill_a_block_does_not_stop_the_log() {
         let disk = SimDisk::new(1);
         let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
         let head = |_| crate::format::bytes::Head::default();
-        let end = log.try_reserve(Need::record(3)).unwrap().unwrap().append(b"one", None, head).unwrap().0.end;
+        let ((), room) = log.reserve_under(Need::record(3), || Ok(())).unwrap();
+        let end = room.append(b"one", None, head).unwrap().0.end;
         log.wait(end, crate::wal::Level::Written).unwrap();
         failing::at(nth);
         let refused = log.seal().and_then(|end| log.wait(end, crate::wal::Level::Durable));

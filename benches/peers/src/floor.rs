@@ -55,7 +55,7 @@ impl Floor {
 }
 
 /// How many committers a second can sleep and be woken when nothing is written: who completes a group wakes each of the others by
-/// one `unpark`, instead of writing. BatchSizes are all of the threads, or a half, so that some work while others are woken; the better
+/// one `unpark`, instead of writing. Groups are all of the threads, or a half, so that some work while others are woken; the better
 /// of the two counts.
 pub fn wake_ups(threads: usize, time: Duration) -> f64 {
     let of = |part: usize| {

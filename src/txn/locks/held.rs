@@ -1,7 +1,7 @@
 //! Who holds what.
 //!
 //! Invariants: no two owners hold claims that conflict; each key and each wide extent stands once per owner, with the
-//! stronger access; the counters counts exactly these. Waiters are unknown here.
+//! stronger access; the counters count exactly these. Waiters are unknown here.
 
 use super::{excludes, single_key, takes_in};
 use crate::io::sync::Arc;

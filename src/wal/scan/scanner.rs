@@ -2,7 +2,7 @@
 //!
 //! A segment with a successor ends where the successor's header says. The newest segment ends at its
 //! first invalid frame, unless something proves that more of it had been durable
-//! ([`evidence`](crate::wal::scan::evidence)). TailFindings frames count only for what their watermarks prove
+//! ([`evidence`](crate::wal::scan::evidence)). Later frames count only for what their watermarks prove
 //! ([`tail_scan`](crate::wal::scan::tail_scan)). Reads bypass the page cache, in whole blocks. What the
 //! records mean is not known here.
 
