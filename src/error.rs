@@ -304,9 +304,8 @@ impl fmt::Display for Error {
             }
             Error::Locked { path, holder } => {
                 write!(f, "{} is in use", path.display())?;
-                match holder {
-                    Some(holder) => write!(f, " by {holder}")?,
-                    None => {}
+                if let Some(holder) = holder {
+                    write!(f, " by {holder}")?;
                 }
                 f.write_str("; close it there first")
             }

@@ -276,7 +276,7 @@ impl<M: StateMachine> Checkpointer<M> {
         match self.stage(current) {
             Ok(Some(next)) => {
                 *job = Some(next);
-                return Ok(());
+                Ok(())
             }
             Ok(None) => {
                 self.monitor.note_end(Ok(self.storage.monotonic().saturating_sub(began)));

@@ -193,6 +193,7 @@ pub trait BulkMachine: StateMachine {
 ///
 /// Stable Rust cannot ask whether a type implements a trait, so the machine says so with this table
 /// of function pointers.
+#[allow(clippy::type_complexity, reason = "the table repeats the signatures of its trait")]
 pub struct Bulk<M: StateMachine> {
     apply_without_inverse: fn(&mut M, &M::Command) -> Applied<M>,
     inverse_of: fn(&M::Command, &M::Reply) -> Option<M::Command>,

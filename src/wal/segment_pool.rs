@@ -44,7 +44,8 @@ pub(super) struct SegmentPool {
     /// The highest number that a preallocated segment was given.
     newest: AtomicU64,
     /// Held while a segment is preallocated, so that one is made at a time. Recycling never waits for it.
-    making: Mutex<()>,
+    /// Contains the number of an attempt that failed, for the next attempt.
+    making: Mutex<Option<u64>>,
     /// Held while segments are recycled. Contains recycled segments whose new names no sync of the directory has covered yet: they
     /// enter the pool after the next one that succeeds.
     recycling: Mutex<Vec<Spare>>,
@@ -77,7 +78,7 @@ impl SegmentPool {
             storage,
             bounds,
             newest: AtomicU64::new(newest),
-            making: Mutex::new(()),
+            making: Mutex::new(None),
             recycling: Mutex::new(Vec::new()),
             needing: AtomicUsize::new(0),
         }
@@ -129,7 +130,7 @@ impl SegmentPool {
         needed: impl Fn(&mut Queue) -> bool,
         pace: &FillMode<'_>,
     ) -> Result<bool> {
-        let _making = self.making.lock();
+        let mut making = self.making.lock();
         commit.check_latch()?;
         let current = {
             let mut queue = commit.queue.lock();
@@ -138,7 +139,10 @@ impl SegmentPool {
             }
             queue.segment_bytes()
         };
-        let spare = self.make(self.next_bytes(current, bytes), pace)?;
+        // a failed attempt may have left its file, which the next one replaces
+        let number = *making.get_or_insert_with(|| self.next_number());
+        let spare = self.make(number, self.next_bytes(current, bytes), pace)?;
+        *making = None;
         commit.queue.lock().add_spare(spare);
         Ok(true)
     }
@@ -159,8 +163,7 @@ impl SegmentPool {
         self.newest.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    fn make(&self, file_bytes: u64, pace: &FillMode<'_>) -> Result<Spare> {
-        let number = self.next_number();
+    fn make(&self, number: u64, file_bytes: u64, pace: &FillMode<'_>) -> Result<Spare> {
         let name = names::spare(number);
         let temp = names::temp(&name);
         let made = self.write_through(&temp, &name, file_bytes, pace);

@@ -1,8 +1,7 @@
-//! Holds the layers of the crate: which folder may use which, that that there are no circles, and that files, clocks and threads are reached from one place.
+//! Holds the layers of the crate: which folder may use which, that there are no circles, and that files, clocks and threads are reached from one place.
 //!
 //! The table below is the truth about the layers; `docs/architecture.md` explains it. A new edge needs a row with its reason.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
-#![expect(clippy::print_stdout, reason = "known violations are printed")]
 
 mod modules;
 mod parser_tests;
