@@ -22,4 +22,6 @@ pub(crate) mod record;
 pub(crate) mod segment;
 pub(crate) mod snapshot;
 
-pub(crate) use limits::{FORMAT_VERSION, HeaderFault, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES};
+#[cfg(any(test, feature = "salvage"))]
+pub(crate) use limits::MIN_BLOCK_BYTES;
+pub(crate) use limits::{FORMAT_VERSION, HeaderFault, MAX_BLOCK_BYTES};

@@ -223,18 +223,21 @@ pub(crate) fn read_buffered(source: &mut impl BufRead, buf: &mut [u8]) -> io::Re
 }
 
 /// Collects the parts of a state in memory.
+#[cfg(any(test, feature = "sim"))]
 #[derive(Debug, Default)]
 pub(crate) struct PartCollector {
     parts: Vec<Vec<u8>>,
     open: bool,
 }
 
+#[cfg(any(test, feature = "sim"))]
 impl PartCollector {
     pub(crate) fn into_parts(self) -> Vec<Vec<u8>> {
         self.parts
     }
 }
 
+#[cfg(any(test, feature = "sim"))]
 impl Write for PartCollector {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !bytes.is_empty() && !self.open {
@@ -252,6 +255,7 @@ impl Write for PartCollector {
     }
 }
 
+#[cfg(any(test, feature = "sim"))]
 impl PartWriter for PartCollector {
     fn end_part(&mut self) -> io::Result<()> {
         self.open = false;

@@ -95,6 +95,7 @@ impl StoreDir {
 
     /// Like [`StoreDir::new`] with [`Access::ReadOnly`], but also accepts a store that has lost its
     /// manifest and its segments. The second result is the error that `new` would have returned.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn for_salvage(storage: Arc<dyn Storage>) -> Result<(StoreDir, Option<Error>)> {
         Self::read(storage, Access::ReadOnly)
     }

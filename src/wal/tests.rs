@@ -159,11 +159,12 @@ impl File for GatedFile {
 }
 
 fn options() -> LogOptions {
-    let mut options = LogOptions::default();
-    options.background = Background::Manual;
-    options.first_segment_bytes = 32 << 10;
-    options.segment_bytes = 32 << 10;
-    options
+    LogOptions {
+        background: Background::Manual,
+        first_segment_bytes: 32 << 10,
+        segment_bytes: 32 << 10,
+        ..LogOptions::default()
+    }
 }
 
 /// Runs a call on a thread of its own and says what it returned, if it has.

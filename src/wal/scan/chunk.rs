@@ -18,6 +18,7 @@ pub(crate) struct Chunk {
     segment: Arc<OpenSegment>,
     /// The version of the machine that wrote the segment.
     pub(crate) machine_version: u32,
+    #[cfg_attr(not(any(test, feature = "inspect")), expect(dead_code, reason = "only `inspect` shows it"))]
     pub(crate) machine_name: Arc<str>,
 }
 

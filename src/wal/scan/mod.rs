@@ -13,6 +13,10 @@ mod tail_scan;
 
 pub(crate) use chunk::{Chunk, records_of};
 pub use reader::Records;
+#[cfg(any(test, feature = "salvage"))]
+pub(crate) use scanner::Known;
 pub use scanner::Tail;
-pub(crate) use scanner::{Known, ScanEnd, Scanner};
-pub(crate) use segment_set::{OpenSegment, check_sequence, manifest_stand_in, oldest_usable, origin};
+pub(crate) use scanner::{ScanEnd, Scanner};
+#[cfg(any(test, feature = "salvage"))]
+pub(crate) use segment_set::check_sequence;
+pub(crate) use segment_set::{OpenSegment, manifest_stand_in, oldest_usable, origin};

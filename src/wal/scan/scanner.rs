@@ -194,6 +194,7 @@ impl Scanner {
     }
 
     /// Whether a following segment's header records where this one ends.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn end_is_recorded(&self) -> bool {
         self.recorded_end(self.at).is_some()
     }
@@ -201,6 +202,7 @@ impl Scanner {
     /// For salvage: goes on past damage, at the next whole frame in this segment, or else in the next
     /// segment if the end of this one is recorded. Returns `false` where nothing is left. The caller
     /// reports what lies between.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn skip_damage(&mut self) -> Result<bool> {
         let Some(segment) = self.segments.get(self.at).cloned() else { return Ok(false) };
         let recorded_end = self.recorded_end(self.at);

@@ -4,11 +4,16 @@
 
 use crate::error::{Error, Result};
 use crate::format::MAX_BLOCK_BYTES;
+#[cfg(any(test, feature = "salvage"))]
 use crate::format::bytes::round_up;
 use crate::format::frame::{self, FrameFault, Place};
 use crate::format::manifest::Manifest;
-use crate::format::segment::{self, SegmentHeader};
-use crate::ids::{Lsn, MachineTag, SegmentId, StoreId};
+#[cfg(any(test, feature = "salvage"))]
+use crate::format::segment;
+use crate::format::segment::SegmentHeader;
+use crate::ids::{Lsn, SegmentId};
+#[cfg(any(test, feature = "salvage"))]
+use crate::ids::{MachineTag, StoreId};
 use crate::io::sync::Arc;
 use crate::io::{AlignedBuf, NamedFile, OpenMode, Storage};
 use crate::store::manifest_file::header_error;
