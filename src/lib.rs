@@ -81,8 +81,6 @@ pub mod ids;
 pub mod inspect;
 pub mod io;
 pub mod kv;
-#[cfg(all(test, loom))]
-mod loom_models;
 pub mod machine;
 mod options;
 pub mod recovery;

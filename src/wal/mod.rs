@@ -26,6 +26,8 @@ mod frame_builder;
 mod group_commit;
 mod in_flight;
 mod log;
+#[cfg(all(test, loom))]
+mod models;
 mod open;
 mod queue;
 mod reader_holds;

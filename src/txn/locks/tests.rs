@@ -372,11 +372,11 @@ fn a_clock_that_jumps_ends_a_wait() {
     locks.acquire(owner(1), &write("a"), Duration::ZERO).unwrap();
     let waiter = {
         let locks = Arc::clone(&locks);
-        thread::spawn(move || locks.acquire(owner(2), &write("a"), Duration::from_secs(3600)))
+        std::thread::spawn(move || locks.acquire(owner(2), &write("a"), Duration::from_secs(3600)))
     };
     while !waiter.is_finished() {
         disk.advance(Duration::from_secs(3600));
-        thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
     assert!(matches!(waiter.join().unwrap(), Err(Error::LockTimeout)));
 }
