@@ -5,6 +5,7 @@ use super::shared::Shared;
 use crate::durability::ReadLevel;
 use crate::error::Result;
 use crate::machine::{Access, Footprint, StateMachine};
+use crate::txn::DurabilityBarrier;
 
 /// Reads the state while no transaction holds the footprint exclusively.
 pub(super) fn within<M: StateMachine, T>(
@@ -25,6 +26,16 @@ pub(super) fn within<M: StateMachine, T>(
         held = Some(shared.wait_for_locks(footprint)?);
     };
     drop(held);
+    hardened(shared, level, needed, value)
+}
+
+/// Returns what was read, once it is as durable as the level asks.
+fn hardened<M: StateMachine, T>(
+    shared: &Shared<M>,
+    level: ReadLevel,
+    needed: DurabilityBarrier,
+    value: T,
+) -> Result<T> {
     if level == ReadLevel::Hardened {
         wait_for(shared.log.as_deref(), needed)?;
     }
@@ -47,10 +58,7 @@ pub(super) fn key<M: StateMachine, T>(
         }
         (read(&core.state), shared.watermarks.needed_for_key(key))
     };
-    if level == ReadLevel::Hardened {
-        wait_for(shared.log.as_deref(), needed)?;
-    }
-    Ok(value)
+    hardened(shared, level, needed, value)
 }
 
 /// As [`within`] a footprint, which is made only where a lock may be in the way.
@@ -69,8 +77,5 @@ pub(super) fn span<M: StateMachine, T>(
         }
         (read(&core.state), shared.watermarks.needed_for_all())
     };
-    if level == ReadLevel::Hardened {
-        wait_for(shared.log.as_deref(), needed)?;
-    }
-    Ok(value)
+    hardened(shared, level, needed, value)
 }

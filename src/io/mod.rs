@@ -28,7 +28,6 @@ pub use buffer::AlignedBuf;
 #[cfg(test)]
 pub(crate) use buffer::failing;
 pub use disk::DiskStorage;
-#[allow(unused_imports, reason = "layers move to it one by one")]
 pub(crate) use named_file::NamedFile;
 
 use std::io;

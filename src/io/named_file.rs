@@ -1,7 +1,6 @@
 //! Files and directories whose calls return the crate's error, with the operation and the path.
 
-#![allow(dead_code, reason = "layers move to it one by one")]
-use super::{AlignedBuf, File, OpenMode, Storage, WritePath, create_anew, read_device_full, write_all_at};
+use super::{AlignedBuf, File, OpenMode, Storage, create_anew, read_device_full, write_all_at};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,11 +57,6 @@ impl NamedFile {
         self.file.write_durable_at(buf, offset).map_err(|e| Error::io_at("write", self.path.clone(), offset, e))
     }
 
-    /// Makes the content durable, with the length where it has changed.
-    pub(crate) fn sync_data(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io("sync", self.path.clone(), e))
-    }
-
     /// Makes the content and all metadata durable.
     pub(crate) fn sync_all(&self) -> Result<()> {
         self.file.sync_all().map_err(|e| Error::io("sync", self.path.clone(), e))
@@ -71,16 +65,6 @@ impl NamedFile {
     /// The length in bytes.
     pub(crate) fn len(&self) -> Result<u64> {
         self.file.len().map_err(|e| Error::io("measure", self.path.clone(), e))
-    }
-
-    /// Reserves space for the first `len` bytes and sets the length to at least that.
-    pub(crate) fn allocate(&self, len: u64) -> Result<()> {
-        self.file.allocate(len).map_err(|e| Error::io("allocate", self.path.clone(), e))
-    }
-
-    /// The path that durable writes take.
-    pub(crate) fn write_path(&self) -> WritePath {
-        self.file.write_path()
     }
 
     /// A zeroed buffer for direct I/O on this file.

@@ -259,7 +259,9 @@ impl SegmentPool {
         let gone_bytes = given_up.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add);
         commit.segment_bytes.fetch_sub(gone_bytes, Ordering::Relaxed);
         if done > 0 || !unsynced.is_empty() {
-            // where this fails, the next call syncs again
+            // Where this fails, the next call syncs again. A sync that succeeds after a failed one proves nothing about the earlier
+            // renames, and nothing rests on them: an old name that comes back is garbage by its base LSN, and entering a segment
+            // syncs the directory for its own rename.
             self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
         }
         let mut queue = commit.queue.lock();
