@@ -88,12 +88,10 @@ impl Which {
         let (times, secs) = (effort.repetitions, effort.time.as_secs_f64());
         match self {
             Which::Recovery => format!("medians of {times} opens each, taken in turn"),
-            Which::Checkpoint => format!(
-                "medians of {times} checkpoints each and of what was measured in turn with them; of the freezes the longest of all"
-            ),
+            Which::Checkpoint => format!("medians of {times} checkpoints, and the longest freeze of all"),
             Which::Space => "each measured once".into(),
             Which::Growth => format!(
-                "medians of {times} opens or checkpoints each, of points {times} samples of {secs} s; from ten million on {} of each",
+                "medians of {times} opens, checkpoints and samples of {secs} s; of {} from ten million on",
                 times.min(3)
             ),
             _ => format!("medians of {times} samples of {secs} s each, taken in turn"),
