@@ -305,10 +305,10 @@ fn a_publication_that_is_owed_since_a_full_disk_leaves_the_mark_of_a_close_alone
     explore(800, || {
         let disk = SimDisk::new(shuttle::rand::thread_rng().next_u64());
         let open = |background| options(background).open_on::<Kv>(Arc::new(disk.clone())).unwrap();
-        open(Background::Manual).0.insert("a", "1").unwrap();
+        open(Background::Manual).insert("a", "1").unwrap();
         // of what recovery writes the manifest is the first; there is space again at once
         disk.fail_next(OpKind::WriteAt, Fault::NoSpace, Persistence::Once);
-        let engine = open(Background::Manual).0;
+        let engine = open(Background::Manual);
         let stepper = {
             let engine = engine.clone();
             thread::spawn(move || engine.step(seawal::Step::Log(seawal::wal::LogStep::Watermark)))
@@ -317,7 +317,8 @@ fn a_publication_that_is_owed_since_a_full_disk_leaves_the_mark_of_a_close_alone
         let stepped = stepper.join().unwrap();
         assert!(matches!(stepped, Ok(_) | Err(Error::Closed)), "{stepped:?}");
         drop(engine);
-        let (engine, report) = open(Background::Manual);
+        let engine = open(Background::Manual);
+        let report = engine.recovery_report().clone();
         assert_eq!((report.verdict, report.records), (Verdict::Clean, 0), "{report:?}");
         assert_eq!(engine.get("a").unwrap().as_deref(), Some(&b"1"[..]));
     });

@@ -12,7 +12,7 @@ pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 pub(crate) use checker::sync::{RwLockReadGuard, RwLockWriteGuard};
 use std::ops::{Deref, DerefMut};
 use std::sync::{PoisonError, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[cfg(not(loom))]
 pub(crate) use checker::sync::mpsc;
@@ -98,11 +98,6 @@ impl Condvar {
     }
 
     pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _limit: Duration) -> NotTimedOut {
-        self.wait(guard);
-        NotTimedOut
-    }
-
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> NotTimedOut {
         self.wait(guard);
         NotTimedOut
     }
