@@ -75,10 +75,12 @@ impl Inner {
     pub(super) fn run_flusher(self: &Arc<Self>) {
         let mut frames_before = 0;
         while !self.stop.load(Ordering::Acquire) {
-            // a failure latches the log: whoever waits is told, and there is nothing left to do here
             let failed = self.step(LogStep::Flush).is_err() || self.sync_due().is_err();
             if failed {
-                self.commit.park_flusher(Some(Duration::from_secs(1)));
+                // A failed write or sync has latched the log, and nothing is left to do. A failure before that, such as
+                // a lack of memory, is tried again soon: tickets and interval commits still wait for the flush.
+                let pause = if self.commit.is_latched() { Duration::from_secs(1) } else { IDLE };
+                self.commit.park_flusher(Some(pause));
                 continue;
             }
             let (frames, needed, due) = {

@@ -540,7 +540,7 @@ struct Fuse<'a> {
 impl Drop for Fuse<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.commit.latch_silently(Error::Poisoned);
+            self.commit.latch_silently(Error::Internal { what: "it wrote the log" });
         }
     }
 }
@@ -592,7 +592,7 @@ impl Leader<'_> {
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.commit.latch(Error::Poisoned);
+            self.commit.latch(Error::Internal { what: "it wrote the log" });
             self.step_down(None);
         }
     }
