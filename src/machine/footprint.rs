@@ -110,23 +110,43 @@ impl Footprint {
     }
 }
 
+impl Access {
+    /// Returns whether the two accesses to a common part of the state exclude each other.
+    pub(crate) fn excludes(self, other: Access) -> bool {
+        self == Access::Exclusive || other == Access::Exclusive
+    }
+}
+
 impl Claim {
     /// Returns whether both access a common part of the state and at least one writes it.
     pub fn conflicts_with(&self, other: &Claim) -> bool {
-        let writes = self.access == Access::Exclusive || other.access == Access::Exclusive;
-        writes && self.extent.overlaps(&other.extent)
+        self.access.excludes(other.access) && self.extent.overlaps(&other.extent)
+    }
+
+    /// Returns the key, if the claim is on a single one.
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        match &self.extent {
+            Extent::Key(key) => Some(key),
+            Extent::Range(..) | Extent::Everything => None,
+        }
     }
 }
 
 impl Extent {
+    /// Returns whether the key lies in this part of the state.
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            Extent::Key(own) => **own == *key,
+            Extent::Range(start, end) => starts_by(start, key) && ends_after(end, key),
+            Extent::Everything => true,
+        }
+    }
+
     /// Returns whether the two have a key in common.
     pub fn overlaps(&self, other: &Extent) -> bool {
         match (self, other) {
             (Extent::Everything, _) | (_, Extent::Everything) => true,
-            (Extent::Key(a), Extent::Key(b)) => a == b,
-            (Extent::Key(key), Extent::Range(start, end)) | (Extent::Range(start, end), Extent::Key(key)) => {
-                starts_by(start, key) && ends_after(end, key)
-            }
+            (extent, Extent::Key(key)) | (Extent::Key(key), extent) => extent.contains(key),
             (Extent::Range(a_start, a_end), Extent::Range(b_start, b_end)) => {
                 meets(a_start, b_end) && meets(b_start, a_end) && meets(a_start, a_end) && meets(b_start, b_end)
             }

@@ -1,34 +1,44 @@
-//! What is held, in numbers: answers most questions without the table's lock.
+//! The number of held claims, by which most questions are answered without the lock of the table.
 //!
-//! Keys are counted by hash in a fixed number of slots, ranges and claims on everything in one count, and all of them in a total. A slot that
-//! is not empty proves nothing, as keys share it; one that is empty proves that none of its keys is held.
+//! Claims on keys are counted by hash in a fixed number of slots. Claims on ranges and on everything
+//! share one count, and all claims together have a total. Several keys share a slot, so a count
+//! above zero proves nothing about one of them. A count of zero proves that none of the slot's keys
+//! is held.
 //!
-//! Ordering. Counts are raised before the acquisition returns and lowered after all that the owner did. A load that sees a count lowered is an
-//! acquire of that release, so it also sees what the owner had published before, such as the LSN that a reader has to wait for. A raise that
-//! happens before a load is seen by it, by coherence; a raise that does not belongs to an owner whose changes the
-//! caller cannot see either (see [`is_free`](crate::txn::locks::Locks::is_free)). The counts are read one by one: each claim shows in the count that is asked about it, and
-//! no claim is proven absent by two counts together.
+//! Memory ordering:
+//!
+//! - An owner raises counts before its acquisition returns, and lowers them after its last action.
+//! - A load that sees a lowered count synchronizes with the release of that owner. So the loading
+//!   thread also sees what the owner published before, such as the LSN that a reader must wait for.
+//! - A raise that happens before a load is seen by it. A raise that does not happen before it
+//!   belongs to an owner whose changes the caller cannot see either (see
+//!   [`is_free`](super::Locks::is_free)).
+//! - The counts are read one by one. They need not be consistent with each other, because every
+//!   claim that could conflict shows by itself in one of the counts that are read.
 
 use crate::io::sync::{AtomicU64, Ordering};
 use crate::machine::{Access, Claim};
 use crate::txn::hash;
-use crate::txn::locks::single_key;
 
-/// A few pages of the processor's nearest cache: with a hundred keys held, four of five other keys meet an empty slot.
-/// In a model few: its checker keeps a history of each.
+/// The slots fit into a few KiB of the first-level cache. While a hundred keys are held, four of five
+/// other keys have an empty slot. A model has few, because its checker keeps a history of each.
 const SLOTS: usize = if cfg!(loom) { 2 } else { 512 };
 
 const SHARED: u64 = 1;
 const EXCLUSIVE: u64 = 1 << 32;
 
-/// Claims held, exclusive ones in the upper half and shared ones in the lower.
+/// A number of claims: exclusive ones in the upper half of the bits, shared ones in the lower.
 #[derive(Debug)]
 struct Count(AtomicU64);
 
+/// The number of held claims.
 #[derive(Debug)]
 pub(super) struct LockCounters {
+    /// All claims.
     total: Count,
+    /// Claims on ranges and on everything.
     wide: Count,
+    /// Claims on keys, by the hash of the key.
     slots: Box<[Count]>,
 }
 
@@ -37,14 +47,14 @@ impl LockCounters {
         LockCounters { total: Count::zero(), wide: Count::zero(), slots: (0..SLOTS).map(|_| Count::zero()).collect() }
     }
 
-    /// Whether nothing at all is held.
+    /// Whether no claim is held at all.
     pub(super) fn is_empty(&self) -> bool {
         self.total.admits(Access::Exclusive)
     }
 
-    /// Whether the counts alone prove that the claim conflicts with nothing held.
+    /// Whether the counts alone prove that the claim conflicts with no held claim.
     pub(super) fn admits(&self, claim: &Claim) -> bool {
-        match single_key(claim) {
+        match claim.key() {
             Some(key) => self.admits_key(claim.access, key),
             None => self.total.admits(claim.access),
         }
@@ -55,7 +65,7 @@ impl LockCounters {
         self.wide.admits(access) && self.slot(key).admits(access)
     }
 
-    /// Whether the counts alone prove that nothing held conflicts with any claim.
+    /// Whether the counts alone prove that every claim with this access is free.
     pub(super) fn admits_all(&self, access: Access) -> bool {
         self.total.admits(access)
     }

@@ -1,12 +1,12 @@
-//! Who holds what.
+//! The held claims, by key and by owner.
 //!
-//! Invariants: no two owners hold claims that conflict; each key and each wide extent stands once per owner, with the
-//! stronger access; the counters count exactly these. Waiters are unknown here.
+//! Invariants: no two owners hold claims that conflict. Each owner has at most one entry per key and
+//! per wide extent, with the stronger access. The counters count exactly these entries. Waiters are
+//! unknown here.
 
-use super::{excludes, single_key, takes_in};
+use super::counters::LockCounters;
 use crate::io::sync::Arc;
 use crate::machine::{Access, Claim, Extent};
-use crate::txn::locks::counters::LockCounters;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow, RangeBounds};
 
@@ -14,9 +14,10 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 #[derive(Debug)]
 pub(super) struct Held {
     keys: BTreeMap<Arc<[u8]>, Vec<KeyHold>>,
-    /// Ranges and everything. They are expected to be few, and are searched one by one.
+    /// Wide claims: those on ranges and on everything. They are searched one by one, because there
+    /// are few as a rule.
     wide: Vec<WideHold>,
-    owners: BTreeMap<u64, Share>,
+    owners: BTreeMap<u64, OwnerHolds>,
     counters: Arc<LockCounters>,
 }
 
@@ -33,11 +34,11 @@ struct WideHold {
     extent: Extent,
 }
 
-/// What one owner holds: never nothing.
+/// What one owner holds: at least one claim.
 #[derive(Debug, Default)]
-struct Share {
+struct OwnerHolds {
     keys: Vec<Arc<[u8]>>,
-    /// Claims with exclusive access, keys and wide ones.
+    /// The number of claims with exclusive access, on keys and wide ones.
     exclusive: usize,
 }
 
@@ -46,12 +47,12 @@ impl Held {
         Held { keys: BTreeMap::new(), wide: Vec::new(), owners: BTreeMap::new(), counters }
     }
 
-    /// How many owners hold something.
+    /// The number of owners that hold a claim.
     pub(super) fn owners(&self) -> usize {
         self.owners.len()
     }
 
-    /// Whether anyone but `except` holds what conflicts with the claim.
+    /// Whether an owner other than `except` holds a claim that conflicts with this one.
     pub(super) fn conflicts(&self, claim: &Claim, except: Option<u64>) -> bool {
         self.each_conflict(claim, stop_at_other_than(except)).is_break()
     }
@@ -61,13 +62,14 @@ impl Held {
         self.each_key_conflict(access, key, &mut stop_at_other_than(except)).is_break()
     }
 
-    /// Whether this owner holds what conflicts with any of the claims.
+    /// Whether this owner holds a claim that conflicts with any of these.
     pub(super) fn owner_conflicts(&self, owner: u64, claims: &[Claim]) -> bool {
         let stop_at_owner = |id| if id == owner { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         claims.iter().any(|claim| self.each_conflict(claim, stop_at_owner).is_break())
     }
 
-    /// Calls `visit` with each owner that holds what conflicts with the claim, perhaps more than once, until it breaks.
+    /// Calls `visit` with each owner that holds a conflicting claim, perhaps more than once, until
+    /// `visit` breaks.
     pub(super) fn each_conflict(
         &self,
         claim: &Claim,
@@ -77,11 +79,11 @@ impl Held {
         match &claim.extent {
             Extent::Key(key) => return self.each_key_conflict(access, key, &mut visit),
             Extent::Range(start, end) => {
-                // Only the start goes to the map: it panics where a start lies behind its end.
+                // only the start goes to the map, which panics if a start lies behind its end
                 let from = (start.as_ref().map(|s| &**s), Bound::Unbounded);
                 let until = (Bound::Unbounded, end.as_ref().map(|e| &**e));
                 for (_, holds) in self.keys.range::<[u8], _>(from).take_while(|(key, _)| until.contains(&***key)) {
-                    for hold in holds.iter().filter(|hold| excludes(hold.access, access)) {
+                    for hold in holds.iter().filter(|hold| hold.access.excludes(access)) {
                         visit(hold.owner)?;
                     }
                 }
@@ -96,7 +98,7 @@ impl Held {
             }
         }
         for hold in &self.wide {
-            if excludes(hold.access, access) && hold.extent.overlaps(&claim.extent) {
+            if hold.access.excludes(access) && hold.extent.overlaps(&claim.extent) {
                 visit(hold.owner)?;
             }
         }
@@ -110,12 +112,12 @@ impl Held {
         visit: &mut impl FnMut(u64) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         for hold in self.keys.get(key).into_iter().flatten() {
-            if excludes(hold.access, access) {
+            if hold.access.excludes(access) {
                 visit(hold.owner)?;
             }
         }
         for hold in &self.wide {
-            if excludes(hold.access, access) && takes_in(&hold.extent, key) {
+            if hold.access.excludes(access) && hold.extent.contains(key) {
                 visit(hold.owner)?;
             }
         }
@@ -125,17 +127,17 @@ impl Held {
     /// Whether the owner already holds the claim, by itself or as part of a wider one.
     pub(super) fn covers(&self, owner: u64, claim: &Claim) -> bool {
         let mut wide = self.wide.iter().filter(|hold| hold.owner == owner && hold.access >= claim.access);
-        match single_key(claim) {
+        match claim.key() {
             Some(key) => {
                 let mut holds = self.keys.get(key).into_iter().flatten();
                 holds.any(|hold| hold.owner == owner && hold.access >= claim.access)
-                    || wide.any(|hold| takes_in(&hold.extent, key))
+                    || wide.any(|hold| hold.extent.contains(key))
             }
             None => wide.any(|hold| hold.extent == Extent::Everything || hold.extent == claim.extent),
         }
     }
 
-    /// Adds the claim to what the owner holds. Nobody else may hold what conflicts with it.
+    /// Adds the claim to what the owner holds. No other owner may hold a conflicting claim.
     pub(super) fn take(&mut self, owner: u64, claim: &Claim) {
         debug_assert!(!self.conflicts(claim, Some(owner)), "a lock is given out while another owner holds it");
         if self.covers(owner, claim) {
@@ -143,8 +145,8 @@ impl Held {
         }
         let share = self.owners.entry(owner).or_default();
         share.exclusive += usize::from(claim.access == Access::Exclusive);
-        let Some(key) = single_key(claim) else { return self.take_wide(owner, claim) };
-        // What is not covered is either new, or held shared and now wanted exclusively.
+        let Some(key) = claim.key() else { return self.take_wide(owner, claim) };
+        // a claim that is not covered is new, or is held shared and now wanted exclusively
         match self.keys.get_mut(key) {
             None => {
                 let key: Arc<[u8]> = Arc::from(key);
@@ -181,7 +183,7 @@ impl Held {
         }
     }
 
-    /// Gives back all that the owner holds.
+    /// Removes all that the owner holds.
     pub(super) fn release(&mut self, owner: u64) {
         let Some(share) = self.owners.remove(&owner) else { return };
         for key in share.keys {
@@ -205,6 +207,7 @@ impl Held {
     }
 }
 
+/// A visitor that breaks at the first owner other than `except`.
 fn stop_at_other_than(except: Option<u64>) -> impl FnMut(u64) -> ControlFlow<()> {
     move |owner| if Some(owner) == except { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
@@ -216,7 +219,7 @@ impl Held {
         let recount = LockCounters::new();
         let mut held: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
         for (key, holds) in &self.keys {
-            assert!(!holds.is_empty(), "a key that nobody holds is kept");
+            assert!(!holds.is_empty(), "a key is kept that no owner holds");
             for hold in holds {
                 assert!(!self.key_conflicts(hold.access, key, Some(hold.owner)));
                 assert!(self.owners[&hold.owner].keys.contains(key));

@@ -1,19 +1,18 @@
-//! The claims that a waiter asks for, in an order in which two requests are compared quickly.
+//! The claims that a waiter asks for, sorted so that two requests are compared quickly.
 
-use super::{excludes, takes_in};
-use crate::machine::{Claim, Extent};
+use crate::machine::Claim;
 
-/// Claims on keys, ascending, each key once; then the others.
+/// Claims on keys, in ascending order and each key once, followed by the wide claims.
 #[derive(Debug)]
 pub(super) struct Request {
     claims: Vec<Claim>,
-    /// How many of the claims are on keys.
+    /// The number of claims on keys.
     keys: usize,
 }
 
 impl Request {
     pub(super) fn new(mut claims: Vec<Claim>) -> Self {
-        // A key's exclusive claim comes first, so that it is the one which stays.
+        // a key's exclusive claim comes first, so this is the one that remains
         claims.sort_by(|a, b| key_or_last(a).cmp(&key_or_last(b)).then(b.access.cmp(&a.access)));
         claims.dedup_by(|b, a| key_or_last(a).1.is_some() && key_or_last(a) == key_or_last(b));
         let keys = claims.partition_point(|claim| key_or_last(claim).1.is_some());
@@ -28,7 +27,7 @@ impl Request {
         self.claims.is_empty()
     }
 
-    /// Whether the two cannot be held by two owners at once.
+    /// Whether two owners cannot hold these requests at the same time.
     pub(super) fn conflicts_with(&self, other: &Request) -> bool {
         let (few, many) = if self.keys <= other.keys { (self, other) } else { (other, self) };
         few.keys().iter().any(|claim| many.has_conflicting_key(claim))
@@ -43,29 +42,24 @@ impl Request {
     fn has_conflicting_key(&self, claim: &Claim) -> bool {
         let keys = self.keys();
         let found = keys.binary_search_by(|own| key_or_last(own).cmp(&key_or_last(claim)));
-        found.is_ok_and(|at| excludes(keys[at].access, claim.access))
+        found.is_ok_and(|at| keys[at].access.excludes(claim.access))
     }
 
     fn wide_conflict_with(&self, claims: &[Claim]) -> bool {
-        self.claims[self.keys..].iter().any(|own| {
-            claims.iter().any(|claim| match &claim.extent {
-                Extent::Key(key) => excludes(own.access, claim.access) && takes_in(&own.extent, key),
-                Extent::Range(..) | Extent::Everything => own.conflicts_with(claim),
-            })
-        })
+        self.claims[self.keys..].iter().any(|own| claims.iter().any(|claim| own.conflicts_with(claim)))
     }
 }
 
-/// Sorts by key, and behind all keys what is none.
+/// The order of claims in a request: by key, with wide claims after all keys.
 fn key_or_last(claim: &Claim) -> (bool, Option<&[u8]>) {
-    let key = super::single_key(claim);
+    let key = claim.key();
     (key.is_none(), key)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Access;
+    use crate::machine::{Access, Extent};
 
     #[test]
     fn a_key_claimed_twice_is_asked_for_once_with_the_stronger_access() {

@@ -1,52 +1,57 @@
-//! Who holds what, who waits for whom, and in which order.
+//! The lock table: the held claims, the queue of waiters, and the graph of which waits for which.
 //!
 //! Invariants, between any two calls:
 //!
-//! - A waiter's blockers are exactly: the owners that hold what conflicts with its request, and some of the
-//!   waiters that came before it with a conflicting request (all, but for those it was let past).
-//! - A waiter has a blocker, or it would not wait.
-//! - `blocks` is `blockers` the other way round.
-//! - Who waits for whom has no cycle.
+//! - A waiter's blockers are owners of two kinds: all those that hold a claim that conflicts with its
+//!   request, and those earlier waiters with a conflicting request that it was not let past.
+//! - Each waiter has a blocker, or it would not wait.
+//! - `blocks` is the inverse of `blockers`.
+//! - The graph from waiters to their blockers has no cycle.
 //!
-//! A grant turns a waiter into a holder of what it asked for; who waited behind it goes on waiting for it, by the same edge.
+//! A grant turns a waiter into a holder of what it asked for. The waiters behind it keep the same
+//! edge: they now wait for a holder.
 
+use super::counters::LockCounters;
 use super::held::Held;
+use super::owner::Owner;
 use super::request::Request;
-use super::{Owner, WaitSlot, Wakes};
+use super::wait_slot::{WaitSlot, Wakes};
 use crate::error::{Error, Result};
 use crate::io::sync::Arc;
 use crate::machine::Footprint;
-use crate::txn::locks::counters::LockCounters;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
+/// The held claims and the waiters. Owners are named by their ids.
 #[derive(Debug)]
 pub(super) struct LockTable {
     held: Held,
+    /// The waiters, by owner.
     waits: BTreeMap<u64, Wait>,
-    /// Owner to the waiters that have it among their blockers. Never an empty set.
+    /// From each owner to the waiters that have it among their blockers. No set is empty.
     blocks: BTreeMap<u64, BTreeSet<u64>>,
     next_ticket: u64,
 }
 
+/// A request in the queue.
 #[derive(Debug)]
 struct Wait {
     owner: Owner,
-    /// Who came earlier has the smaller one.
+    /// The position in the queue. An earlier request has a smaller one.
     ticket: u64,
     request: Request,
     blockers: BTreeSet<u64>,
-    spot: Arc<WaitSlot>,
+    slot: Arc<WaitSlot>,
 }
 
 /// Whether a request that is not free may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
-    None,
-    Waits,
+pub(super) enum WaitPolicy {
+    Wait,
+    NoWait,
 }
 
-/// What a request comes to.
+/// The answer to a request.
 #[derive(Debug)]
 pub(super) enum Answer {
     Granted,
@@ -67,12 +72,13 @@ impl LockTable {
         self.waits.len()
     }
 
-    /// Grants the claims, or queues for them if that is allowed, after ending any deadlock this closes.
+    /// Grants the claims, or queues for them if the policy allows it, and ends any deadlock that this
+    /// closes.
     pub(super) fn request(
         &mut self,
         owner: Owner,
         footprint: &Footprint,
-        patience: Patience,
+        policy: WaitPolicy,
         wakes: &mut Wakes,
     ) -> Answer {
         let id = owner.id;
@@ -83,27 +89,28 @@ impl LockTable {
             }
             return Answer::Granted;
         }
-        // What it holds already it may go on holding, whoever waits for that.
+        // an owner need not queue for what it already holds, even if others wait for that
         let wanted = footprint.claims().iter().filter(|claim| !self.held.covers(id, claim));
         let request = Request::new(wanted.cloned().collect());
         if request.is_empty() {
             return Answer::Granted;
         }
-        let spot = self.enqueue(owner, request);
-        match patience {
-            Patience::Waits => self.end_deadlocks(id, wakes),
-            Patience::None => self.end_attempt(id, wakes),
+        let slot = self.enqueue(owner, request);
+        match policy {
+            WaitPolicy::Wait => self.end_deadlocks(id, wakes),
+            WaitPolicy::NoWait => self.answer_at_once(id, wakes),
         }
-        // The request may have been answered on the way: granted, since all it queued behind wait for it, or refused.
-        let answer = spot.outcome.lock().take();
-        match answer {
+        // the request may be answered by now: granted, if all that it queued behind wait for it, or
+        // refused
+        match slot.take_outcome() {
             Some(Ok(())) => Answer::Granted,
             Some(Err(error)) => Answer::Refused(error),
-            None => Answer::Waits(spot),
+            None => Answer::Waits(slot),
         }
     }
 
-    /// Puts the request last in the queue and finds who blocks it. It is granted in [`settle`](Self::settle), if nobody does.
+    /// Appends the request to the queue and finds its blockers. If it has none, a later call of
+    /// [`grant_unblocked`](Self::grant_unblocked) grants it.
     fn enqueue(&mut self, owner: Owner, request: Request) -> Arc<WaitSlot> {
         let id = owner.id;
         let mut blockers = BTreeSet::new();
@@ -118,23 +125,23 @@ impl LockTable {
         for blocker in &blockers {
             self.blocks.entry(*blocker).or_default().insert(id);
         }
-        let spot = Arc::new(WaitSlot::default());
+        let slot = Arc::new(WaitSlot::default());
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waits.insert(id, Wait { owner, ticket, request, blockers, spot: Arc::clone(&spot) });
-        spot
+        self.waits.insert(id, Wait { owner, ticket, request, blockers, slot: Arc::clone(&slot) });
+        slot
     }
 
-    /// Removes every cycle through a waiter that was just queued, and grants what that frees.
+    /// Removes every cycle through the newest waiter, and grants what that frees.
     ///
-    /// Each turn removes an edge, so it ends.
+    /// It terminates, because each iteration removes an edge.
     fn end_deadlocks(&mut self, newcomer: u64, wakes: &mut Wakes) {
-        self.settle(BTreeSet::from([newcomer]), wakes);
+        self.grant_unblocked(BTreeSet::from([newcomer]), wakes);
         while let Some(cycle) = self.cycle_through(newcomer) {
             match self.first_queueing(&cycle) {
                 Some((waiter, blocker)) => {
                     self.unlink(waiter, blocker);
-                    self.settle(BTreeSet::from([waiter]), wakes);
+                    self.grant_unblocked(BTreeSet::from([waiter]), wakes);
                 }
                 None => {
                     self.fail(self.youngest(&cycle), Error::Conflict, wakes);
@@ -143,13 +150,14 @@ impl LockTable {
         }
     }
 
-    /// Answers a newcomer that won't wait: granted if only those stand in its way that wait for it, else refused. Nobody else notices.
-    fn end_attempt(&mut self, newcomer: u64, wakes: &mut Wakes) {
+    /// Answers a newcomer that does not wait: it is granted if all its blockers wait for it, else it
+    /// is refused. No other waiter is affected.
+    fn answer_at_once(&mut self, newcomer: u64, wakes: &mut Wakes) {
         let mut error = Error::LockTimeout;
         while let Some(cycle) = self.cycle_through(newcomer) {
             match self.first_queueing(&cycle) {
                 Some((waiter, blocker)) if waiter == newcomer => self.unlink(waiter, blocker),
-                // Others would get past each other if the newcomer waited.
+                // the cycle could only be removed by letting another waiter go first
                 Some(_) => break,
                 None => {
                     if self.youngest(&cycle) == newcomer {
@@ -159,11 +167,12 @@ impl LockTable {
                 }
             }
         }
-        self.settle(BTreeSet::from([newcomer]), wakes);
+        self.grant_unblocked(BTreeSet::from([newcomer]), wakes);
         self.fail(newcomer, error, wakes);
     }
 
-    /// Gives back all that the owner holds and grants what that frees. A wait of the owner ends with [`Error::Expired`].
+    /// Releases all that the owner holds and grants what that frees. If the owner waits, its wait
+    /// ends with [`Error::Expired`].
     pub(super) fn release(&mut self, id: u64, wakes: &mut Wakes) {
         self.fail(id, Error::Expired, wakes);
         self.held.release(id);
@@ -171,10 +180,11 @@ impl LockTable {
         for waiter in &freed {
             self.unlink(*waiter, id);
         }
-        self.settle(freed, wakes);
+        self.grant_unblocked(freed, wakes);
     }
 
-    /// Ends the owner's wait with an error, and lets those go on who only queued behind it. It says whether the owner waited.
+    /// Ends the owner's wait with an error, and unblocks the waiters that only queued behind it.
+    /// Returns whether the owner waited.
     pub(super) fn fail(&mut self, id: u64, error: Error, wakes: &mut Wakes) -> bool {
         if !self.dequeue(id, Err(error), wakes) {
             return false;
@@ -184,29 +194,31 @@ impl LockTable {
         for waiter in &behind {
             self.unlink(*waiter, id);
         }
-        self.settle(behind, wakes);
+        self.grant_unblocked(behind, wakes);
         true
     }
 
-    /// Grants those of the waiters that nobody blocks any more, in the order in which they came.
-    fn settle(&mut self, waiters: BTreeSet<u64>, wakes: &mut Wakes) {
+    /// Grants the requests of those waiters that have no blocker left, in the order of the queue.
+    fn grant_unblocked(&mut self, waiters: BTreeSet<u64>, wakes: &mut Wakes) {
         let mut free: Vec<_> =
             waiters.iter().filter_map(|id| self.waits.get(id)).map(|w| (w.ticket, w.owner.id)).collect();
         free.sort_unstable();
         for (_, id) in free {
-            // Looked at only now: a grant of this loop may block a later one of it.
+            // looked up only now, because a grant in this loop may block a later waiter
             if self.waits.get(&id).is_some_and(|wait| wait.blockers.is_empty()) {
                 self.grant(id, wakes);
             }
         }
     }
 
+    /// Grants the request of a waiter without blockers.
     fn grant(&mut self, id: u64, wakes: &mut Wakes) {
         let Some(wait) = self.waits.get(&id) else { return };
         for claim in wait.request.claims() {
             self.held.take(id, claim);
         }
-        // Whoever it was let past, or was let past it, waits for it from now on.
+        // every waiter with a conflicting request waits for it from now on, also those that it was let
+        // past and those that were let past it
         let conflicting = |other: &&Wait| other.owner.id != id && other.request.conflicts_with(&wait.request);
         let behind: Vec<u64> = self.waits.values().filter(conflicting).map(|other| other.owner.id).collect();
         for waiter in behind {
@@ -215,7 +227,7 @@ impl LockTable {
         self.dequeue(id, Ok(()), wakes);
     }
 
-    /// Takes the owner out of the queue with an answer. It says whether it was there.
+    /// Removes the owner from the queue with an answer. Returns whether it was there.
     fn dequeue(&mut self, id: u64, outcome: Result<()>, wakes: &mut Wakes) -> bool {
         let Some(blockers) = self.waits.get_mut(&id).map(|wait| std::mem::take(&mut wait.blockers)) else {
             return false;
@@ -224,12 +236,13 @@ impl LockTable {
             self.unlink(id, blocker);
         }
         if let Some(wait) = self.waits.remove(&id) {
-            wait.spot.answer(outcome);
-            wakes.push(wait.spot);
+            wait.slot.answer(outcome);
+            wakes.push(wait.slot);
         }
         true
     }
 
+    /// Adds an edge to the graph.
     fn link(&mut self, waiter: u64, blocker: u64) {
         if let Some(wait) = self.waits.get_mut(&waiter) {
             wait.blockers.insert(blocker);
@@ -237,6 +250,7 @@ impl LockTable {
         }
     }
 
+    /// Removes an edge from the graph.
     fn unlink(&mut self, waiter: u64, blocker: u64) {
         if let Some(wait) = self.waits.get_mut(&waiter) {
             wait.blockers.remove(&blocker);
@@ -249,9 +263,9 @@ impl LockTable {
         }
     }
 
-    /// A shortest cycle through a waiter: each waits for the next, and the last for the first.
+    /// A shortest cycle through a waiter: each member waits for the next, and the last for the first.
     fn cycle_through(&self, start: u64) -> Option<Vec<u64>> {
-        // Most waiters hold nothing, and nobody waits for them.
+        // no owner waits for most waiters, which hold nothing
         if !self.waits.contains_key(&start) || !self.blocks.contains_key(&start) {
             return None;
         }
@@ -274,17 +288,19 @@ impl LockTable {
         None
     }
 
-    /// The first in the cycle that waits for the next only because that one asked before it.
+    /// The first waiter in the cycle that waits for the next one only because that one asked earlier.
     fn first_queueing(&self, cycle: &[u64]) -> Option<(u64, u64)> {
         let edges = cycle.iter().zip(cycle.iter().cycle().skip(1));
         edges.map(|(waiter, blocker)| (*waiter, *blocker)).find(|(waiter, blocker)| self.only_queues(*waiter, *blocker))
     }
 
-    /// Whether what stands between the two is not what the blocker holds, but what it asked for earlier.
+    /// Whether the waiter does not conflict with what the blocker holds, but only with what the
+    /// blocker asked for earlier.
     fn only_queues(&self, waiter: u64, blocker: u64) -> bool {
         self.waits.get(&waiter).is_some_and(|wait| !self.held.owner_conflicts(blocker, wait.request.claims()))
     }
 
+    /// The youngest member of a cycle.
     fn youngest(&self, cycle: &[u64]) -> u64 {
         let members = cycle.iter().filter_map(|id| self.waits.get(id)).map(|wait| (wait.owner.age, wait.owner.id));
         members.max().map_or(0, |(_, id)| id)
@@ -298,8 +314,8 @@ impl LockTable {
         self.held.check();
         for (id, wait) in &self.waits {
             assert_eq!(*id, wait.owner.id);
-            assert!(!wait.blockers.is_empty(), "{id} waits for nobody");
-            assert!(wait.spot.outcome.lock().is_none(), "{id} waits though it has its answer");
+            assert!(!wait.blockers.is_empty(), "{id} waits without a blocker");
+            assert!(wait.slot.outcome().is_none(), "{id} waits although it has its answer");
             let mut holders = BTreeSet::new();
             for claim in wait.request.claims() {
                 let _ = self.held.each_conflict(claim, |holder| {

@@ -30,7 +30,7 @@ fn scan(from: &str, to: &str) -> Footprint {
 struct Script {
     table: LockTable,
     counters: Arc<LockCounters>,
-    spots: BTreeMap<u64, Arc<WaitSlot>>,
+    slots: BTreeMap<u64, Arc<WaitSlot>>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -46,28 +46,28 @@ use State::*;
 impl Script {
     fn new() -> Self {
         let counters = Arc::new(LockCounters::new());
-        Script { table: LockTable::new(Arc::clone(&counters)), counters, spots: BTreeMap::new() }
+        Script { table: LockTable::new(Arc::clone(&counters)), counters, slots: BTreeMap::new() }
     }
 
-    fn request(&mut self, id: u64, footprint: &Footprint, patience: Patience) -> State {
-        let answer = self.table.request(owner(id), footprint, patience, &mut Wakes::new());
+    fn request(&mut self, id: u64, footprint: &Footprint, policy: WaitPolicy) -> State {
+        let answer = self.table.request(owner(id), footprint, policy, &mut Wakes::new());
         self.table.check();
         match answer {
             Answer::Granted => Granted,
             Answer::Refused(error) => state_of(Err(error)),
-            Answer::Waits(spot) => {
-                self.spots.insert(id, spot);
+            Answer::Waits(slot) => {
+                self.slots.insert(id, slot);
                 Waiting
             }
         }
     }
 
     fn ask(&mut self, id: u64, footprint: Footprint) -> State {
-        self.request(id, &footprint, Patience::Waits)
+        self.request(id, &footprint, WaitPolicy::Wait)
     }
 
     fn attempt(&mut self, id: u64, footprint: Footprint) -> State {
-        self.request(id, &footprint, Patience::None)
+        self.request(id, &footprint, WaitPolicy::NoWait)
     }
 
     fn release(&mut self, id: u64) {
@@ -83,7 +83,7 @@ impl Script {
 
     /// How the owner's wait ended, or that it has not.
     fn state(&self, id: u64) -> State {
-        self.spots[&id].outcome.lock().clone().map_or(Waiting, state_of)
+        self.slots[&id].outcome().map_or(Waiting, state_of)
     }
 
     fn is_free(&self, footprint: &Footprint) -> bool {
@@ -352,7 +352,7 @@ fn an_attempt_leaves_no_trace() {
 }
 
 #[test]
-fn the_tally_admits_what_is_surely_free_and_nothing_that_is_not() {
+fn the_counters_admit_what_is_surely_free_and_nothing_that_is_not() {
     let mut s = Script::new();
     s.ask(1, read("k"));
     assert!(s.counters.admits_key(Shared, b"k") && !s.counters.admits_key(Exclusive, b"k"));
@@ -612,7 +612,7 @@ proptest! {
             prop_assert_eq!(locks.is_free(&footprint, None), free_but_for(None));
             prop_assert_eq!(locks.is_free(&footprint, Some(owner(id))), free_but_for(Some(id)));
             for claim in footprint.claims() {
-                if let Some(key) = single_key(claim) {
+                if let Some(key) = claim.key() {
                     let single = Footprint::key(claim.access, key);
                     prop_assert_eq!(locks.key_is_free(claim.access, key, None), locks.is_free(&single, None));
                 }
