@@ -4,8 +4,7 @@
 //! use [`StateMachine::BULK`] if the machine sets it, and the five plain methods if not. `BULK` is
 //! a constant, so the optimizer removes the branch and inlines the call.
 
-use super::{Applied, DecodeError, Digest, PartWriter, Parts, RedoFault, StateMachine};
-use std::fmt;
+use super::{Applied, Bulk, DecodeError, Digest, PartWriter, Parts, RedoFault, StateMachine};
 use std::io;
 
 /// Optional fast paths of a [`StateMachine`]. The built-in [`Kv`](crate::kv::Kv) uses all of them.
@@ -189,24 +188,6 @@ pub trait BulkMachine: StateMachine {
     }
 }
 
-/// The methods of a [`BulkMachine`], for [`StateMachine::BULK`].
-///
-/// Stable Rust cannot ask whether a type implements a trait, so the machine says so with this table
-/// of function pointers.
-#[allow(clippy::type_complexity, reason = "the table repeats the signatures of its trait")]
-pub struct Bulk<M: StateMachine> {
-    apply_without_inverse: fn(&mut M, &M::Command) -> Applied<M>,
-    inverse_of: fn(&M::Command, &M::Reply) -> Option<M::Command>,
-    visit_keys: fn(&M::Command, &mut dyn FnMut(&[u8])) -> bool,
-    redo: fn(&mut M, &[&[u8]], u32) -> Result<(), RedoFault>,
-    finish_redo: fn(&mut M),
-    encoded_len: fn(&M::Command) -> usize,
-    save_parts: fn(M, &mut dyn PartWriter) -> io::Result<()>,
-    load_parts: fn(Parts<'_>, u32) -> Result<M, DecodeError>,
-    copied_share: fn(&M) -> f64,
-    digest: fn(&M) -> io::Result<u64>,
-}
-
 impl<M: BulkMachine> Bulk<M> {
     /// The table for a machine that implements [`BulkMachine`].
     pub const fn of() -> Self {
@@ -222,12 +203,6 @@ impl<M: BulkMachine> Bulk<M> {
             copied_share: M::copied_share,
             digest: M::digest,
         }
-    }
-}
-
-impl<M: StateMachine> fmt::Debug for Bulk<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bulk").field("machine", &M::NAME).finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,8 @@
 //! This module does not know where parts are stored. It uses threads only to decode.
 
 use super::DecodeError;
-use crate::io::sync::{Mutex, thread};
+use crate::io::parallel::parallel_map;
+use crate::io::sync::Mutex;
 use std::io::{self, BufRead, Read, Write};
 
 /// The output of [`save_parts`](super::BulkMachine::save_parts): a writer that is told where a part
@@ -86,9 +87,9 @@ impl<'a> Parts<'a> {
         Parts::new(InMemory { parts, next, rest: &[] }, 1)
     }
 
-    /// Parts to be decoded by `threads` threads, including the caller's.
+    /// Parts to be decoded by at most `threads` threads, including the caller's.
     pub(crate) fn new(source: impl PartSource + 'a, threads: usize) -> Parts<'a> {
-        Parts { source: Box::new(source), threads }
+        Parts { source: Box::new(source), threads: threads.max(1) }
     }
 
     /// Returns a reader of all parts, one after the other.
@@ -122,7 +123,7 @@ impl<'a> Parts<'a> {
             }
             Ok(decoded)
         };
-        let results = if self.threads < 2 { vec![work()] } else { run_on_threads(self.threads, &work) };
+        let results = parallel_map(vec![(); self.threads], self.threads, |()| work());
         let (mut decoded, mut errors) = (Vec::new(), Vec::new());
         for result in results {
             match result {
@@ -159,21 +160,6 @@ fn next_part(queue: &Mutex<Queue<'_>>) -> Option<Result<(usize, Part), (usize, D
         Ok(part) => part.map(|part| Ok((number, part))),
         Err(error) => Some(Err((number, error.into()))),
     }
-}
-
-/// Runs `work` once on each of `threads` threads, including the caller's. Propagates panics.
-fn run_on_threads<R: Send>(threads: usize, work: &(impl Fn() -> R + Sync)) -> Vec<R> {
-    thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut results = vec![work()];
-        for other in others {
-            match other.join() {
-                Ok(result) => results.push(result),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        results
-    })
 }
 
 struct InMemory<'a> {

@@ -5,6 +5,7 @@ use crate::format::bytes::Take;
 use crate::format::snapshot::{ChunkKind, SnapshotHeader};
 use crate::ids::{Lsn, StoreId, TxnId};
 use crate::io::Storage;
+use crate::io::parallel::max_threads;
 use crate::io::read_ahead::hold_readers;
 use crate::io::sync::mpsc;
 use crate::machine::parts::{Part, PartSource, read_buffered};
@@ -17,8 +18,6 @@ use std::io::{self, BufRead, Read};
 
 /// The number of checked chunks that may wait for the machine. It bounds them to 8 MiB as written.
 const CHUNKS_AHEAD: usize = 8;
-/// The most threads that decode. It bounds memory: each holds a part and what it decodes to.
-const MAX_DECODERS: usize = 16;
 
 /// What a snapshot file held.
 pub(crate) struct Loaded<M: StateMachine> {
@@ -73,13 +72,9 @@ pub(crate) fn load<M: StateMachine>(
     };
     let (state, table) = match help {
         Help::None => decode(Pull::Here(&mut chunks), 1)?,
-        Help::Threads => read_ahead(chunks, |pieces| decode(Pull::Ahead(pieces), decoders()))?,
+        Help::Threads => read_ahead(chunks, |pieces| decode(Pull::Ahead(pieces), max_threads()))?,
     };
     Ok(Loaded { header, state, table, file_bytes })
-}
-
-fn decoders() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_DECODERS))
 }
 
 /// Runs `decode` while one thread reads the chunks and one checks them.
