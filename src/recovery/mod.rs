@@ -99,7 +99,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
         return Ok(Recovered { state, pending_undo: None, log: None, report, snapshots });
     }
     let root = open_manifest(&store_dir, &machine, &snapshots, origin)?;
-    let log = OpenLog { store_dir, root, end, machine, options: options.log.clone() }.start()?;
+    let log = Log::continue_from(OpenLog { store_dir, root, end, machine, options: options.log.clone() })?;
     report.epoch = log.epoch();
     report.phases.cut = watch.lap();
 

@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::io::sync::{Arc, Ordering, thread};
 use crate::wal::Level;
-use crate::wal::log::Inner;
 use crate::wal::queue::Watermark;
+use crate::wal::shared::Shared;
 use std::time::Duration;
 
 /// How long the log is idle before a watermark follows the last frame. It bounds how long a commit stays unproven.
@@ -30,7 +30,7 @@ impl LogStep {
     pub const ALL: [LogStep; 4] = [LogStep::Flush, LogStep::SyncDue, LogStep::Watermark, LogStep::PrepareSegment];
 }
 
-impl Inner {
+impl Shared {
     /// Runs one step. Returns whether there was anything to do.
     pub(super) fn step(&self, step: LogStep) -> Result<bool> {
         match step {

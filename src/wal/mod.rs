@@ -8,6 +8,9 @@
 //!                └─▶ frames in flight ──▶ waiters
 //!   open: store directory ──▶ segments ──▶ scan ──▶ tail scan ──▶ evidence ──▶ a new epoch
 //! ```
+//!
+//! `log` is the public face. It stands on `open`, `ticket` and `flusher`, and all of them work on what is `shared`.
+//! `reservation` adds to it how records find room.
 #![cfg_attr(
     not(test),
     deny(
@@ -36,6 +39,7 @@ mod room;
 pub(crate) mod scan;
 mod segment_pool;
 mod segment_writer;
+mod shared;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod ticket;
@@ -44,11 +48,10 @@ mod waiters;
 pub use crate::options::{Background, LogOptions};
 pub use batch_sizes::BatchSizes;
 pub use flusher::LogStep;
-pub(crate) use log::Position;
 pub use log::{Log, LogStats};
 pub use open::LogReport;
 pub(crate) use open::OpenLog;
-pub(crate) use reservation::{Need, Reservation, RollbackRoom};
+pub(crate) use reservation::{Need, Position, Reservation, RollbackRoom};
 pub use scan::{Records, Tail};
 pub use ticket::LogTicket;
 

@@ -11,16 +11,16 @@ use crate::store::manifest_file::ManifestFile;
 use crate::store::open_dir::{Access, StoreDir};
 use crate::wal::device_latency::DeviceLatency;
 use crate::wal::group_commit::GroupCommit;
-use crate::wal::log::{Inner, Log};
 use crate::wal::queue::{Bounds, Queue};
 use crate::wal::scan::{OpenSegment, ScanEnd, Scanner, Tail, manifest_stand_in, oldest_usable};
 use crate::wal::segment_pool::{SegmentPool, SpareBounds};
 use crate::wal::segment_writer::{Identity, SegmentInfo, SegmentWriter};
+use crate::wal::shared::Shared;
 
 /// A segment holds at least so many blocks, its header's included.
 const SEGMENT_BLOCKS: u64 = 4;
 
-/// What opening a log found, returned by [`Log::recovery_report`].
+/// What opening a log found, returned by [`Log::recovery_report`](crate::wal::Log::recovery_report).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogReport {
@@ -50,7 +50,7 @@ impl OpenLog {
     ///
     /// Where the disk is so full that not even the reserve is there, or that a copy of the manifest cannot be made anew, the log opens
     /// all the same; it enters its segment with the first record that finds room.
-    pub(crate) fn start(self) -> Result<Log> {
+    pub(super) fn start(self) -> Result<(Arc<Shared>, LogReport)> {
         let OpenLog { store_dir, root, end, machine, mut options } = self;
         let storage = store_dir.storage.clone();
         let manifest = root.current().clone();
@@ -91,7 +91,7 @@ impl OpenLog {
         // between the end of what was recovered and the base there is nothing that could be lost
         let latency = DeviceLatency::new(storage.clone(), options.commit_spin);
         let commit = GroupCommit::new(queue, writer, segments, base, latency);
-        let inner = Arc::new(Inner {
+        let shared = Arc::new(Shared {
             storage,
             commit,
             spares,
@@ -106,15 +106,15 @@ impl OpenLog {
             start: base,
             recovered: end.end,
         });
-        match inner.publish_epoch() {
-            Err(error) if error.is_full() => inner.commit.queue.lock().bar(true),
+        match shared.publish_epoch() {
+            Err(error) if error.is_full() => shared.commit.queue.lock().bar(true),
             other => other?,
         }
         for spare in useless {
-            inner.storage.remove(&spare.name).map_err(|e| Error::io("remove", inner.storage.path(&spare.name), e))?;
+            shared.storage.remove(&spare.name).map_err(|e| Error::io("remove", shared.storage.path(&spare.name), e))?;
         }
-        inner.enter_first(base)?;
-        Log::spawn(inner, report)
+        shared.enter_first(base)?;
+        Ok((shared, report))
     }
 }
 
@@ -131,7 +131,7 @@ fn known_segments(storage: &dyn Storage, store_dir: &StoreDir) -> Result<Vec<Seg
 }
 
 /// Opens a log that stands alone: all its records are verified.
-pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Log> {
+pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<(Arc<Shared>, LogReport)> {
     let store_dir = StoreDir::new(storage, Access::ReadWrite)?;
     let machine = MachineTag { name: options.name.clone(), version: options.version };
     let start = start_alone(&store_dir, &machine)?;
@@ -145,10 +145,11 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     let storage = store_dir.storage.clone();
     let mut warnings: Vec<_> = store_dir.manifest_faults.iter().map(ToString::to_string).collect();
     warnings.extend(store_dir.foreign.iter().map(|name| format!("{name} is not a file of this store")));
-    let mut log = OpenLog { store_dir, root, end, machine, options }.start()?;
+    let (shared, mut report) = OpenLog { store_dir, root, end, machine, options }.start()?;
     warnings.splice(..0, storage.warnings());
-    log.complete_report(start, warnings);
-    Ok(log)
+    report.start = start;
+    report.warnings = warnings;
+    Ok((shared, report))
 }
 
 /// Where the records of a log that stands alone begin. Checks whose they are: as the manifest says or, without any, the oldest

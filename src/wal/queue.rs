@@ -20,7 +20,7 @@ use crate::store::open_dir::Spare;
 use crate::wal::batch_sizes::BatchSizes;
 use crate::wal::frame_builder::{Forming, FrameBuilder};
 use crate::wal::in_flight::{FrameState, InFlight, Progress};
-use crate::wal::room::Room;
+use crate::wal::room::{Room, Shortage};
 use std::time::Duration;
 
 /// How a watermark reaches the device.
@@ -40,17 +40,6 @@ pub(super) enum Work {
     Frame { frame: Forming, level: Level, follows: bool },
     /// Sync what was written before.
     Sync,
-}
-
-/// Why a record cannot be placed now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shortage {
-    /// A spare of so many bytes behind its header is needed.
-    Spare { bytes: u64 },
-    /// Too much waits to be written.
-    Pending,
-    /// The manifest could not be written when the log was opened: without it nothing may be.
-    Manifest,
 }
 
 /// Sizes that bound the queue.

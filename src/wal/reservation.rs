@@ -9,14 +9,23 @@
 //! for the space of files that were unlinked, before it answers [`Error::Full`].
 
 use super::Level;
-use super::log::{Inner, Log, Position, entry_bytes};
-use super::queue::{Queue, Shortage};
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
+use super::log::Log;
+use super::queue::Queue;
+use super::room::Shortage;
+use super::shared::Shared;
+use crate::error::{Error, Result};
 use crate::format::bytes::Head;
+use crate::format::frame;
 use crate::ids::Lsn;
-use crate::io::sync::Arc;
+use crate::io::sync::{Arc, Ordering};
+
+/// Where a record was placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) lsn: Lsn,
+    /// Durable once the durable LSN reaches this.
+    pub(crate) end: Lsn,
+}
 
 /// What is to be reserved.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +96,7 @@ impl Reservation<'_> {
         head: impl FnOnce(Lsn) -> Head,
     ) -> Result<(Position, Option<RollbackRoom>)> {
         debug_assert!(body.len() <= self.record_bytes, "a record is larger than the room reserved for it");
-        let position = self.log.inner.append(body, wanted, head)?;
+        let position = self.log.shared.append(body, wanted, head)?;
         Ok((position, self.rollback))
     }
 }
@@ -95,14 +104,14 @@ impl Reservation<'_> {
 /// Room for the records of a rollback, in preallocated segments. Dropping it gives the room back.
 #[must_use = "dropping it gives the room back"]
 pub(crate) struct RollbackRoom {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
     bytes: u64,
 }
 
 impl RollbackRoom {
     /// Adds the room that another guard holds.
     pub(crate) fn join(&mut self, mut other: RollbackRoom) {
-        debug_assert!(Arc::ptr_eq(&self.inner, &other.inner), "room of two logs cannot be joined");
+        debug_assert!(Arc::ptr_eq(&self.shared, &other.shared), "room of two logs cannot be joined");
         self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
     }
 
@@ -111,19 +120,19 @@ impl RollbackRoom {
     /// # Errors
     /// [`Error::Closed`] and lack of memory.
     pub(crate) fn append(&self, wanted: Option<Level>, head: impl FnOnce(Lsn) -> Head) -> Result<Position> {
-        self.inner.append(&[], wanted, head)
+        self.shared.append(&[], wanted, head)
     }
 }
 
 impl Drop for RollbackRoom {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.inner.commit.queue.lock().release_promise(self.bytes);
+            self.shared.commit.queue.lock().release_promise(self.bytes);
         }
     }
 }
 
-impl Inner {
+impl Shared {
     fn append(&self, body: &[u8], wanted: Option<Level>, head: impl FnOnce(Lsn) -> Head) -> Result<Position> {
         let (lsn, end) = self.commit.append(body, wanted, head)?;
         Ok(Position { lsn, end })
@@ -161,21 +170,45 @@ impl Inner {
 }
 
 impl Log {
+    /// Appends a record that is to become durable, once there is room for it. Returns the position behind it.
+    pub(super) fn append_alone(&self, record: &[u8]) -> Result<Lsn> {
+        let (_, end) = self.with_room(Need::record(record.len()), || {
+            self.check_record(record.len())?;
+            self.shared.commit.append_if_room(record, entry_bytes(record.len()))
+        })?;
+        Ok(end)
+    }
+
+    /// Whether a record of so many bytes can ever be placed, and whether the log still takes any.
+    pub(crate) fn check_record(&self, len: usize) -> Result<()> {
+        self.shared.commit.check_latch()?;
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let block = u64::from(self.shared.identity.block_bytes);
+        let size = len as u64;
+        let frame = frame::frame_bytes(entry_bytes(len), self.shared.identity.block_bytes);
+        let limit = self.shared.options.segment_bytes.saturating_sub(block).min(u64::from(u32::MAX / 2));
+        if frame > limit {
+            // what a record itself may take of that, without what stands around it
+            let around = entry_bytes(len).saturating_sub(size).saturating_add(frame::HEADER_BYTES as u64);
+            let limit = limit.saturating_sub(limit.checked_rem(block).unwrap_or(0)).saturating_sub(around);
+            return Err(Error::TooLarge { what: "a record", size, limit });
+        }
+        Ok(())
+    }
+
     /// Runs `attempt` until it finds room. Between two attempts it makes room, and waits for it. `attempt` answers with what was
     /// short, and has let go of its locks by then.
     ///
     /// # Errors
     /// [`Error::Full`] where the disk has no space, also after that of unlinked files was reclaimed; [`Error::Latched`]; those of
     /// `attempt`.
-    pub(super) fn with_room<T>(
-        &self,
-        need: Need,
-        mut attempt: impl FnMut() -> Result<Result<T, Shortage>>,
-    ) -> Result<T> {
+    fn with_room<T>(&self, need: Need, mut attempt: impl FnMut() -> Result<Result<T, Shortage>>) -> Result<T> {
         loop {
             match attempt()? {
                 Ok(done) => return Ok(done),
-                Err(shortage) => self.deferred_unlinks().retry_after_reclaim(self.inner.relieve(shortage, need))?,
+                Err(shortage) => self.deferred_unlinks().retry_after_reclaim(self.shared.relieve(shortage, need))?,
             }
         }
     }
@@ -202,8 +235,8 @@ impl Log {
     /// As [`Log::with_room`].
     pub(crate) fn reserve_rollback(&self, bytes: u64) -> Result<RollbackRoom> {
         let need = Need::rollback(bytes);
-        self.with_room(need, || Ok(need.claim(&mut self.inner.commit.queue.lock())))?;
-        Ok(RollbackRoom { inner: self.inner.clone(), bytes })
+        self.with_room(need, || Ok(need.claim(&mut self.shared.commit.queue.lock())))?;
+        Ok(RollbackRoom { shared: self.shared.clone(), bytes })
     }
 
     /// Reserves room if there is some already. The caller holds the lock that orders its appends.
@@ -216,13 +249,13 @@ impl Log {
 
     fn claim(&self, need: Need) -> Result<Result<Reservation<'_>, Shortage>> {
         self.check_latch()?;
-        let claimed = need.claim(&mut self.inner.commit.queue.lock());
+        let claimed = need.claim(&mut self.shared.commit.queue.lock());
         Ok(claimed.map(|()| self.reservation(need)))
     }
 
     fn reservation(&self, need: Need) -> Reservation<'_> {
         let bytes = need.rollback_bytes;
-        let rollback = (bytes > 0).then(|| RollbackRoom { inner: self.inner.clone(), bytes });
+        let rollback = (bytes > 0).then(|| RollbackRoom { shared: self.shared.clone(), bytes });
         Reservation { log: self, record_bytes: need.record_bytes.unwrap_or(0), rollback }
     }
 
@@ -231,6 +264,11 @@ impl Log {
     pub(crate) fn last_room(&self) -> LastRoom<'_> {
         LastRoom { log: self, full: false }
     }
+}
+
+/// A bound on what a record of so many bytes takes in a frame.
+fn entry_bytes(len: usize) -> u64 {
+    frame::record_bytes((len as u64).saturating_add(Head::CAPACITY as u64))
 }
 
 /// See [`Log::last_room`].
@@ -262,6 +300,6 @@ impl<'a> LastRoom<'a> {
     }
 
     fn is_left(&self) -> bool {
-        self.log.inner.commit.queue.lock().has_last_room(entry_bytes(0))
+        self.log.shared.commit.queue.lock().has_last_room(entry_bytes(0))
     }
 }

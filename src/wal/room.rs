@@ -4,10 +4,20 @@
 //! their rollback, and one is left for the next open.
 
 use crate::store::open_dir::Spare;
-use crate::wal::queue::Shortage;
 
 /// Room that must be left in preallocated segments beyond what is promised, in bytes: it lets a full disk be opened again.
 const RESERVE_BYTES: u64 = 64 << 10;
+
+/// Why a record cannot be placed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shortage {
+    /// A spare of so many bytes behind its header is needed.
+    Spare { bytes: u64 },
+    /// Too much waits to be written.
+    Pending,
+    /// The manifest could not be written when the log was opened: without it nothing may be.
+    Manifest,
+}
 
 /// Preallocated segments, and the bytes of them that are promised.
 pub(super) struct Room {

@@ -278,8 +278,8 @@ fn recycling_does_not_wait_for_a_segment_that_is_written_ahead_of_need() {
     let log = Arc::new(storage.open());
     let ends = fill(&log);
     storage.gate.close(OpKind::WriteDurableAt);
-    let inner = log.inner.clone();
-    let preparing = on_a_thread(move || inner.spares.prepare_ahead(&inner.commit, &|| false));
+    let shared = log.shared.clone();
+    let preparing = on_a_thread(move || shared.spares.prepare_ahead(&shared.commit, &|| false));
     storage.gate.wait_until_one_is_stopped();
     let recycled = on_a_thread({
         let log = log.clone();
@@ -351,7 +351,7 @@ fn a_reader_holds_back_only_what_it_has_not_passed() {
 fn an_event_is_told_under_no_lock() {
     use std::sync::atomic::AtomicUsize;
     struct Listener {
-        log: Mutex<Option<Arc<crate::wal::log::Inner>>>,
+        log: Mutex<Option<Arc<crate::wal::shared::Shared>>>,
         free: Arc<AtomicUsize>,
         taken: Arc<AtomicUsize>,
     }
@@ -377,7 +377,7 @@ fn an_event_is_told_under_no_lock() {
     let disk = SimDisk::builder().seed(1).write_path(WritePath::BufferedSync).build();
     let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
     let (free, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let listener = Listener { log: Mutex::new(Some(log.inner.clone())), free: free.clone(), taken: taken.clone() };
+    let listener = Listener { log: Mutex::new(Some(log.shared.clone())), free: free.clone(), taken: taken.clone() };
     tracing::subscriber::with_default(listener, || {
         let ticket = log.append(b"record").unwrap();
         disk.fail_next(OpKind::SyncData, Fault::Eio, Persistence::Once);

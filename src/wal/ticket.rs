@@ -1,7 +1,7 @@
 //! Tickets: what a caller waits for to know that its records are durable.
 
 use super::Level;
-use super::log::Inner;
+use super::shared::Shared;
 use super::waiters::TaskKey;
 use crate::error::Result;
 use crate::ids::Lsn;
@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 /// polling it does no I/O.
 #[must_use = "a ticket says when the records are durable"]
 pub struct LogTicket {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
     end: Lsn,
     level: Level,
     /// The registration of the waker that an earlier poll left.
@@ -25,8 +25,8 @@ pub struct LogTicket {
 }
 
 impl LogTicket {
-    pub(super) fn new(inner: Arc<Inner>, end: Lsn, level: Level) -> Self {
-        LogTicket { inner, end, level, registration: None }
+    pub(super) fn new(shared: Arc<Shared>, end: Lsn, level: Level) -> Self {
+        LogTicket { shared, end, level, registration: None }
     }
 
     /// Blocks until the records are durable: they survive power loss when this returns `Ok`.
@@ -35,12 +35,12 @@ impl LogTicket {
     /// [`crate::Error::Latched`] if a write failed: only reopening the log then tells whether the records
     /// survived. [`crate::Error::Full`] if there was no memory to write them; waiting again may succeed.
     pub fn wait(&self) -> Result<()> {
-        self.inner.commit.wait(self.end, self.level)
+        self.shared.commit.wait(self.end, self.level)
     }
 
     /// Whether [`wait`](Self::wait) would return at once, with success or with an error.
     pub fn is_done(&self) -> bool {
-        let commit = &self.inner.commit;
+        let commit = &self.shared.commit;
         commit.progress.reached(self.end, self.level) || commit.is_latched()
     }
 
@@ -55,14 +55,14 @@ impl Future for LogTicket {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ticket = &mut *self;
-        ticket.inner.commit.poll(ticket.end, ticket.level, cx, &mut ticket.registration)
+        ticket.shared.commit.poll(ticket.end, ticket.level, cx, &mut ticket.registration)
     }
 }
 
 impl Drop for LogTicket {
     fn drop(&mut self) {
         if let Some(key) = self.registration {
-            let forgotten = self.inner.commit.queue.lock().waiters.remove_task(key);
+            let forgotten = self.shared.commit.queue.lock().waiters.remove_task(key);
             // a waker is foreign code: it is dropped without the lock
             drop(forgotten);
         }

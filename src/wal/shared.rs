@@ -1,0 +1,94 @@
+//! What an open log shares with its tickets and threads, and how it publishes its epoch.
+
+use crate::error::Result;
+use crate::format::manifest::Manifest;
+use crate::ids::Lsn;
+use crate::io::deferred_unlinks::DeferredUnlinks;
+use crate::io::sync::{Arc, AtomicBool, Mutex};
+use crate::io::{DirectoryLock, Storage};
+use crate::options::LogOptions;
+use crate::store::manifest_file::ManifestFile;
+use crate::wal::group_commit::GroupCommit;
+use crate::wal::room::Shortage;
+use crate::wal::segment_pool::SegmentPool;
+use crate::wal::segment_writer::Identity;
+
+/// What an open log shares with its tickets and threads.
+pub(crate) struct Shared {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) commit: GroupCommit,
+    pub(super) spares: SegmentPool,
+    pub(super) root: Arc<Mutex<ManifestFile>>,
+    pub(super) identity: Identity,
+    pub(super) options: LogOptions,
+    pub(super) lock: Mutex<Option<Box<dyn DirectoryLock>>>,
+    pub(super) stop: AtomicBool,
+    pub(super) closed: AtomicBool,
+    pub(super) deferred_unlinks: DeferredUnlinks,
+    /// The outcome of the first close. The lock is held while that close is under way.
+    pub(super) outcome: Mutex<Option<Result<()>>>,
+    /// Where this open began to write.
+    pub(super) start: Lsn,
+    /// Where what was recovered ends.
+    pub(super) recovered: Lsn,
+}
+
+impl Shared {
+    /// Enters the first segment of this open, and preallocates another as the reserve. A full disk is no error here.
+    pub(super) fn enter_first(&self, base: Lsn) -> Result<()> {
+        let full_is_fine = |result: Result<bool>| match result {
+            Err(error) if error.is_full() => Ok(()),
+            other => other.map(|_| ()),
+        };
+        if self.commit.has_room(0) == Err(Shortage::Manifest) {
+            return Ok(());
+        }
+        full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.spares().is_empty()))?;
+        if !self.commit.queue.lock().spares().is_empty() {
+            self.commit.enter_first(base)?;
+        }
+        full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.spares().is_empty()))
+    }
+
+    /// Makes this open's epoch durable, before any frame carries it, and proves what was recovered.
+    ///
+    /// On a full disk this may have to wait, if a copy of the manifest must be made anew. Nothing is written until
+    /// then.
+    pub(super) fn publish_epoch(&self) -> Result<()> {
+        let Identity { epoch, block_bytes, machine, .. } = &self.identity;
+        let mut root = self.root.lock();
+        self.commit.check_latch()?;
+        // a close may have come between, and its mark stays
+        if root.current().epoch == *epoch && root.current().watermark >= self.recovered {
+            return Ok(());
+        }
+        root.publish(|m| {
+            m.epoch = *epoch;
+            m.clean_end = Lsn::ZERO;
+            m.block_bytes = *block_bytes;
+            m.machine = machine.clone();
+            m.watermark = m.watermark.max(self.recovered);
+        })
+    }
+
+    /// Publishes the epoch if the disk had no space for it when the log was opened. Returns whether it did; on a disk
+    /// that is still full it does nothing.
+    pub(super) fn publish_pending_epoch(&self) -> Result<bool> {
+        if self.commit.has_room(0) != Err(Shortage::Manifest) {
+            return Ok(false);
+        }
+        match self.publish_epoch() {
+            Err(error) if error.is_full() => return Ok(false),
+            other => other?,
+        }
+        self.commit.queue.lock().bar(false);
+        Ok(true)
+    }
+
+    /// Changes the manifest of a log that still writes; see [`ManifestFile::publish`].
+    pub(super) fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+        let mut root = self.root.lock();
+        self.commit.check_latch()?;
+        root.publish(change)
+    }
+}
