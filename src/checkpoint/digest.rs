@@ -1,9 +1,14 @@
-//! Digests of the state in the log, so that a replay which comes to another state is found out.
+//! Digests of the state in the log, so that a replay that reaches another state is detected.
 //!
-//! A digest takes two records, and nothing waits for the time between them. The first marks a point, with the state frozen under the
-//! core lock. The second, once the frozen copy has been digested in the background, names the point and the digest. Replay keeps a
-//! copy at the point and compares when it comes to the second. Where a crash left the second out, nothing is compared.
-//! Nothing waits for either record, nor is room made for them: without room, the digest is left for later.
+//! A digest takes two records. The first marks a point; the state is frozen there under the core
+//! lock. The frozen copy is digested in the background. The second record then names the point and
+//! the digest.
+//!
+//! Replay keeps a copy of the state at the point, and compares digests at the second record. If a
+//! crash left the second record out, nothing is compared.
+//!
+//! Nothing waits for either record, and no checkpoint makes room for them. Without room, the digest
+//! is postponed.
 
 use crate::error::{Error, Result};
 use crate::format::record::Record;
@@ -20,9 +25,9 @@ pub(crate) struct Digester<M: StateMachine> {
     core: Arc<StateCore<M>>,
     log: Option<Arc<Log>>,
     storage: Arc<dyn Storage>,
-    /// A digest is due after so many records; `None` takes none.
+    /// The number of records between digests. `None` disables them.
     every: Option<u64>,
-    /// Locked while a step runs; before the core lock.
+    /// Held while a step runs. Taken before the core lock.
     job: Mutex<Job<M>>,
     taken: AtomicU64,
 }
@@ -30,7 +35,7 @@ pub(crate) struct Digester<M: StateMachine> {
 struct Job<M: StateMachine> {
     /// The state at a point whose digest is not in the log yet.
     frozen: Option<(Lsn, M)>,
-    /// How many records the log had taken in behind the last point, and digest.
+    /// The number of records in the log at the last point, plus one once its digest is logged.
     mark: u64,
 }
 
@@ -45,16 +50,16 @@ impl<M: StateMachine> Digester<M> {
         Digester { core, log, storage, every, job, taken: AtomicU64::new(0) }
     }
 
-    /// How many digests were put into the log.
+    /// The number of digests written to the log.
     pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Freezes the state for a digest that is due, or puts the digest of the frozen state into the log. Returns whether there was
-    /// anything to do.
+    /// Freezes the state for a digest that is due, or writes the digest of the frozen state to the
+    /// log. Returns `false` if there was nothing to do.
     ///
     /// # Errors
-    /// Those of the log; a digest that the machine cannot take.
+    /// Those of the log, and [`Error::Io`] if the machine cannot be digested.
     pub(crate) fn step(&self) -> Result<bool> {
         let Some(every) = self.every else { return Ok(false) };
         let log = self.log.as_deref().ok_or(Error::ReadOnly)?;
@@ -79,8 +84,8 @@ impl<M: StateMachine> Digester<M> {
         Ok(true)
     }
 
-    /// Marks a point, if digests are wanted and there is room for the record. The caller freezes the state before it lets go of the
-    /// core lock.
+    /// Marks a point in the log, if digests are enabled and there is room for the record. The
+    /// caller freezes the state before it releases the core lock.
     pub(super) fn note_point(&self, core: &Core<M>, log: &Log) -> Result<Option<Lsn>> {
         if self.every.is_none() {
             return Ok(None);
@@ -89,7 +94,8 @@ impl<M: StateMachine> Digester<M> {
         room.append(&[], None, |lsn| Record::Point.head(lsn)).map(|(position, _)| Some(position.lsn))
     }
 
-    /// Puts the digest of the state at a point into the log, if there is room for it.
+    /// Writes the digest of the state at a point to the log, if there is room for it. Returns
+    /// whether it did.
     pub(super) fn note_digest(&self, log: &Log, point: Lsn, digest: u64) -> Result<bool> {
         let core = self.core.write();
         let Some(room) = self.room_for_note(&core, log)? else { return Ok(false) };
@@ -100,11 +106,11 @@ impl<M: StateMachine> Digester<M> {
 
     fn room_for_note<'a>(&self, core: &Core<M>, log: &'a Log) -> Result<Option<Reservation<'a>>> {
         self.core.check_not_poisoned()?;
-        // the pending undo comes first in the log
+        // the log holds the pending undo before any such record
         if core.pending_undo.is_some() { Ok(None) } else { log.try_reserve(Need::record(0)) }
     }
 
-    /// The digest of a frozen state: a panic of the machine fails this digest, and nothing else.
+    /// The digest of a frozen state. A panic of the machine fails only this digest.
     pub(super) fn digest_of(&self, state: &M) -> Result<u64> {
         let digest = guarded(|| bulk::digest(state))
             .unwrap_or_else(|_| Err(io::Error::other("the machine panicked while its state was digested")));

@@ -1,14 +1,18 @@
-//! The checkpoint job: freezing the state, writing it in the background, publishing it, and giving up the log before it.
+//! The checkpoint job: it freezes the state, writes it in the background, publishes it, and deletes
+//! the log before it.
 //!
-//! A checkpoint is fuzzy: the frozen state holds uncommitted effects, and beside it stand the open transactions with their
-//! inverses. It is a job of four stages, so that a simulator can run other things, or crash, between them:
+//! A checkpoint is fuzzy: the frozen state holds uncommitted effects. The open transactions and
+//! their inverses are saved with it. The job has four stages, so that a simulator can run other
+//! operations between them, or crash there:
 //!
-//! 1. freeze, under the core lock: the forming frame is sealed, so that the snapshot's LSN is a frame boundary;
-//! 2. write the snapshot, sync it, read it back;
-//! 3. make the log durable through its LSN, then publish it in the manifest;
-//! 4. recycle what neither of the two newest snapshots needs.
+//! 1. Freeze the state under the core lock. The forming frame is sealed, so that the snapshot's LSN
+//!    is a frame boundary.
+//! 2. Write the snapshot, sync it, and read it back.
+//! 3. Make the log durable through the snapshot's LSN, then publish the snapshot in the manifest.
+//! 4. Recycle the segments that neither of the two newest snapshots needs.
 //!
-//! Lock order: the job, then those of the engine's first page. Events are reported once the job is unlocked.
+//! Lock order: the job's lock comes before those that the engine's first page lists. Events are
+//! reported after the job is unlocked.
 
 use super::digest::Digester;
 use super::monitor::{Mark, Monitor, RecoveredSizes};
@@ -31,13 +35,14 @@ use crate::wal::{Level, Log, Need};
 use std::time::Duration;
 
 enum Stage<M: StateMachine> {
-    /// With the point in the log that marks this state for a digest, if digests are wanted.
+    /// `point` is the point in the log that marks this state for a digest, if digests are enabled.
     Write {
         state: M,
         table: ActiveTransactions<M::Command>,
         point: Option<Lsn>,
     },
-    /// With the digest, which goes into the log behind the snapshot, so that loading it is checked too.
+    /// `digest` goes into the log after the snapshot, so that a load of the snapshot is checked
+    /// too.
     Publish {
         entry: SnapshotEntry,
         digest: Option<(Lsn, u64)>,
@@ -45,17 +50,18 @@ enum Stage<M: StateMachine> {
     Recycle,
 }
 
-/// A checkpoint under way.
+/// A checkpoint in progress.
 struct Job<M: StateMachine> {
     header: SnapshotHeader,
     stage: Stage<M>,
-    /// What the log had taken in when the state was frozen.
+    /// How much the log held when the state was frozen.
     mark: Mark,
-    /// When that was.
+    /// The time when the state was frozen.
     began: Duration,
 }
 
-/// How checkpoints ended while the job was locked, to be reported once it is not.
+/// The outcomes of checkpoints that ended while the job was locked. They are reported after it is
+/// unlocked.
 #[derive(Default)]
 struct Ends(Vec<Option<Error>>);
 
@@ -81,14 +87,14 @@ pub(crate) struct Checkpointer<M: StateMachine> {
     log: Option<Arc<Log>>,
     storage: Arc<dyn Storage>,
     background: Background,
-    /// The rate that checkpoints keep to, if any.
+    /// The rate limit of checkpoints, if there is one.
     bytes_per_second: Option<u64>,
     monitor: Arc<Monitor>,
     throttle: CommitThrottle<M>,
     digester: Digester<M>,
-    /// The last handle is gone: a checkpoint under way is given up.
+    /// True once the last handle is dropped: a checkpoint in progress is then aborted.
     stopping: AtomicBool,
-    /// The one under way; locked while a stage runs.
+    /// The checkpoint in progress. The lock is held while a stage runs.
     job: Mutex<Option<Job<M>>>,
     freeze_nanos: AtomicU64,
     taken: AtomicU64,
@@ -132,22 +138,22 @@ impl<M: StateMachine> Checkpointer<M> {
         &self.digester
     }
 
-    /// Gives up a checkpoint under way as soon as it asks.
+    /// Aborts a checkpoint in progress. It notices that after the current chunk.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// While this is held, no stage of a checkpoint runs.
+    /// Blocks all stages of checkpoints until the result is dropped.
     pub(crate) fn between_stages(&self) -> impl Sized + '_ {
         self.job.lock()
     }
 
-    /// How many checkpoints were taken.
+    /// The number of checkpoints taken.
     pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// How long the longest freeze held the core lock.
+    /// The longest time for which a freeze held the core lock.
     pub(crate) fn longest_freeze(&self) -> Duration {
         Duration::from_nanos(self.freeze_nanos.load(Ordering::Relaxed))
     }
@@ -156,7 +162,7 @@ impl<M: StateMachine> Checkpointer<M> {
         self.log.as_deref().ok_or(Error::ReadOnly)
     }
 
-    /// Takes a checkpoint from beginning to end. One that is under way is finished first.
+    /// Takes a whole checkpoint. One in progress is finished first.
     pub(crate) fn checkpoint(&self) -> Result<()> {
         self.log()?;
         self.with_job(|job, ends| {
@@ -171,7 +177,7 @@ impl<M: StateMachine> Checkpointer<M> {
         })
     }
 
-    /// Freezes the state for a checkpoint, unless one is under way. Returns whether it did.
+    /// Freezes the state for a checkpoint, unless one is in progress. Returns whether it did.
     pub(crate) fn begin(&self) -> Result<bool> {
         self.with_job(|job, ends| {
             if job.is_some() {
@@ -182,7 +188,8 @@ impl<M: StateMachine> Checkpointer<M> {
         })
     }
 
-    /// Runs the next stage of a checkpoint, or begins one that is due. Returns whether there was anything to do.
+    /// Runs the next stage of a checkpoint, or begins one that is due. Returns `false` if there was
+    /// nothing to do.
     pub(crate) fn step(&self) -> Result<bool> {
         self.with_job(|job, ends| {
             if job.is_some() {
@@ -209,7 +216,8 @@ impl<M: StateMachine> Checkpointer<M> {
         Ok(())
     }
 
-    /// Keeps a failure for the stats; for a while no other checkpoint begins by itself.
+    /// Keeps a failure for the stats. It also delays the next automatic checkpoint by
+    /// [`RETRY`](super::policy::RETRY).
     fn note_failure(&self, error: &Error, ends: &mut Ends) {
         self.monitor.note_end(Err(error));
         ends.0.push(Some(error.clone()));
@@ -218,10 +226,11 @@ impl<M: StateMachine> Checkpointer<M> {
     fn freeze_now(&self) -> Result<Job<M>> {
         let log = self.log()?;
         log.check_latch()?;
-        // the unlinked files of one checkpoint at most
+        // at most the files that one checkpoint unlinked are waiting for this
         log.deferred_unlinks().reclaim();
         match log_pending_undo(&self.core, log) {
-            // the snapshot then holds the state as the log tells it, and recovery undoes the losers once more
+            // the snapshot then holds the state without the undo, as the log does, and recovery
+            // undoes the losers again
             Err(error) if error.is_full() && log.has_entered() => {}
             other => other?,
         }
@@ -251,20 +260,20 @@ impl<M: StateMachine> Checkpointer<M> {
         Ok(Job { header, stage: Stage::Write { state, table, point }, mark: Mark { records, lsn }, began })
     }
 
-    /// Makes sure that a snapshot's LSN comes to stand on disk: a store that was opened without space has no segment of this opening
-    /// until something is appended. Does nothing elsewhere.
+    /// Makes sure that the log on disk covers the snapshot's LSN. A store that was opened on a full
+    /// disk has no segment of its current epoch until a record is appended. Does nothing otherwise.
     ///
     /// # Errors
     /// [`Error::Full`] while the disk has no space for a segment.
     fn enter_first_segment(&self, log: &Log) -> Result<()> {
-        // a record that is not written yet will be, before the snapshot counts
+        // a record that is still in memory is written before the snapshot is published
         let has_begun = || log.has_entered() || log.appended().0 > 0;
         if has_begun() {
             return Ok(());
         }
         let (_core, room) = log.reserve_under(Need::record(0), || self.core.write_trusted())?;
         if !has_begun() {
-            // a record that says nothing by itself
+            // this record has no effect of its own
             room.append(&[], None, |lsn| Record::Point.head(lsn))?;
         }
         Ok(())
@@ -295,21 +304,23 @@ impl<M: StateMachine> Checkpointer<M> {
 
     fn stage(&self, job: Job<M>) -> Result<Option<Job<M>>> {
         let log = self.log()?;
-        // it may have failed, or been closed, since the state was frozen
+        // the log may have failed, or been closed, since the state was frozen
         log.check_latch()?;
         let Job { header, stage, mark, began } = job;
         let stage = match stage {
             Stage::Write { state, table, point } => {
                 let newest = self.monitor.snapshots().first().copied();
                 if let Some(newest) = newest.filter(|s| s.lsn == header.lsn) {
-                    // nothing is new; but where the log is crowded, what only an older state needs can go
+                    // the newest snapshot already holds this state; a crowded log can still drop
+                    // what only the older one needs
                     if !self.monitor.limits().is_crowded(log.segment_bytes()) {
                         return Ok(None);
                     }
                     self.keep_only(log, newest)?;
                     return Ok(Some(Job { header, stage: Stage::Recycle, mark, began }));
                 }
-                // a digest that cannot be had is no reason to let the log grow
+                // a checkpoint goes on without its digest, because the log must not grow for that
+                // reason
                 let digest = point.and_then(|point| Some((point, self.digester.digest_of(&state).ok()?)));
                 let (mut pace, help) = (self.pace(), self.background.into());
                 let write = || snapshot::write(&*self.storage, &header, state, &table, help, &mut pace);
@@ -339,7 +350,7 @@ impl<M: StateMachine> Checkpointer<M> {
         Ok(Some(Job { header, stage, mark, began }))
     }
 
-    /// Keeps a checkpoint to its rate, unless a bound is near.
+    /// The throttle that keeps a checkpoint to its rate, unless a bound is near.
     fn pace(&self) -> CheckpointPace<'_, M> {
         CheckpointPace {
             monitor: &self.monitor,
@@ -364,7 +375,8 @@ impl<M: StateMachine> Checkpointer<M> {
         Ok(())
     }
 
-    /// Gives up every state to begin from but the newest snapshot, once that has been read back whole.
+    /// Makes the newest snapshot the only state from which recovery can begin, after it was read
+    /// back whole.
     fn keep_only(&self, log: &Log, newest: SnapshotEntry) -> Result<()> {
         snapshot::check(&*self.storage, newest.lsn)?;
         log.publish(|m| {

@@ -1,6 +1,8 @@
-//! Checkpoints: when they are taken, how they are written, what they allow to delete, and how commits slow down for them.
+//! Checkpoints: when they are taken, how they are written, what they allow to delete, and how
+//! commits are throttled for them.
 //!
-//! It knows nothing of the engine: the core lock, the log, the storage and the options are handed in.
+//! This folder does not use the engine: the core lock, the log, the storage and the options are
+//! passed in.
 
 mod digest;
 mod job;

@@ -1,4 +1,5 @@
-//! Measures what the policy asks about: the log, the newest snapshot, the last checkpoint, and the recovery time.
+//! Measures the inputs of the policy: the log, the newest snapshot, the last checkpoint, and the
+//! recovery time.
 
 use super::policy::{Inputs, Limits, RecoveryTime};
 use super::recovery_time::RecoveryCostModel;
@@ -11,7 +12,7 @@ use crate::options::Options;
 use crate::wal::Log;
 use std::time::Duration;
 
-/// How much the log has taken in.
+/// A position in the log, and the number of records before it since the store was opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Mark {
     pub(super) records: u64,
@@ -29,14 +30,14 @@ pub(crate) struct RecoveredSizes {
 /// The outcome of the checkpoints so far.
 struct Published {
     snapshots: Vec<SnapshotEntry>,
-    /// Where the newest one begins; unset until the first of this open.
+    /// The newest snapshot's position in the log. `None` until the first checkpoint since the open.
     mark: Option<Mark>,
     last_error: Option<Error>,
     ended_at: Duration,
     took: Duration,
 }
 
-/// What the log and the checkpoints have come to.
+/// The current sizes of the log and the snapshots, and the outcome of the last checkpoint.
 pub(crate) struct Monitor {
     storage: Arc<dyn Storage>,
     /// `None` when the store was opened read-only.
@@ -44,7 +45,7 @@ pub(crate) struct Monitor {
     cost_model: Arc<RecoveryCostModel>,
     recovered: RecoveredSizes,
     limits: Limits,
-    /// A lock for a few words; nothing is waited for under it.
+    /// This lock is held for a few loads and stores only. Nothing waits while it is held.
     published: Mutex<Published>,
 }
 
@@ -74,14 +75,14 @@ impl Monitor {
         self.log.as_ref().map_or(0, |log| log.segment_bytes())
     }
 
-    /// Records and bytes of log that recovery would have to read now.
+    /// The records and the bytes of log that recovery would have to read now.
     pub(crate) fn log_since_snapshot(&self) -> (u64, u64) {
         let Some(log) = &self.log else { return (0, 0) };
         let (records, lsn) = log.appended();
         match self.published.lock().mark {
             Some(mark) => (records.saturating_sub(mark.records), lsn.since(mark.lsn)),
             None => {
-                // recovery would read again what it read at open
+                // recovery would again read what it read at open
                 let records = records.saturating_add(self.recovered.records);
                 (records, lsn.since(log.start_of_epoch()).saturating_add(self.recovered.log_bytes))
             }
@@ -109,12 +110,12 @@ impl Monitor {
         }
     }
 
-    /// How long opening the store would take now.
+    /// The estimated time to open the store now.
     pub(crate) fn estimated_recovery(&self) -> Duration {
         self.recovery_time().now
     }
 
-    /// Whether even a checkpoint at this moment would leave more to do than the budget allows.
+    /// Whether the budget would be exceeded even right after a checkpoint.
     pub(crate) fn budget_cannot_be_met(&self) -> bool {
         self.limits.recover_within.is_some_and(|budget| self.recovery_time().least > budget)
     }
@@ -148,26 +149,27 @@ impl Monitor {
         self.published.lock().snapshots.clone()
     }
 
-    /// Why the last checkpoint failed, if it did.
+    /// The error of the last checkpoint, if it failed.
     pub(crate) fn last_error(&self) -> Option<Error> {
         self.published.lock().last_error.clone()
     }
 
-    /// Notes which snapshots the manifest names, and where the newest begins if that is a new one.
+    /// Notes which snapshots the manifest names, and the position of the newest if that is a new
+    /// one.
     pub(super) fn note_snapshots(&self, snapshots: Vec<SnapshotEntry>, mark: Option<Mark>) {
         let mut published = self.published.lock();
         published.snapshots = snapshots;
         published.mark = mark.or(published.mark);
     }
 
-    /// Notes a record that is no reason for another checkpoint.
+    /// Excludes a record from those that make another checkpoint due.
     pub(super) fn pass_over_record(&self) {
         if let Some(mark) = &mut self.published.lock().mark {
             mark.records = mark.records.saturating_add(1);
         }
     }
 
-    /// Notes that a checkpoint has ended: how long it took, or why it failed.
+    /// Notes the end of a checkpoint: how long it took, or why it failed.
     pub(super) fn note_end(&self, outcome: Result<Duration, &Error>) {
         let now = self.storage.monotonic();
         let mut published = self.published.lock();

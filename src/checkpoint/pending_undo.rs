@@ -1,17 +1,17 @@
-//! Logging the undo that a full disk kept out of the log when the store was opened.
+//! Logs the undo of recovered transactions that a full disk kept out of the log at open.
 
 use crate::error::{Error, Result};
 use crate::machine::StateMachine;
 use crate::txn::StateCore;
 use crate::wal::{Level, Log, Need};
 
-/// Logs the pending undo, and makes that durable. The caller holds no lock.
+/// Logs the pending undo and makes it durable. The caller must not hold a lock.
 ///
 /// # Errors
-/// [`Error::Full`] while the disk has no space for it.
+/// [`Error::Full`] while the disk has no space for these records.
 pub(crate) fn log_pending_undo<M: StateMachine>(state: &StateCore<M>, log: &Log) -> Result<()> {
     let need = Need::record(0);
-    // each turn logs one record at least, and as many as there is room for
+    // each turn logs at least one record, and as many as there is room for
     loop {
         if state.read().pending_undo.is_none() {
             return Ok(());

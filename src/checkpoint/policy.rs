@@ -1,10 +1,12 @@
-//! When a checkpoint is due, and when commits must slow down for it: pure functions of measured values.
+//! Decides when a checkpoint is due and when commits are throttled, by pure functions of measured
+//! values.
 
 use std::time::Duration;
 
 /// The least time between a failed checkpoint and the next one.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
-/// The least time between checkpoints that the recovery budget asks for: an empty one takes a few syncs, this long on a slow disk.
+/// The least time between checkpoints that the recovery budget asks for. An empty checkpoint takes
+/// a few syncs, which is about this long on a slow disk.
 const LEAST_REST: Duration = Duration::from_millis(50);
 
 /// What the user has set.
@@ -15,7 +17,7 @@ pub(super) struct Limits {
     pub(super) recover_within: Option<Duration>,
 }
 
-/// How long opening the store would take.
+/// The estimated time to open the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecoveryTime {
     /// Right after a checkpoint.
@@ -29,25 +31,27 @@ pub(super) struct RecoveryTime {
 pub(super) struct Inputs {
     /// The size of all segment files, in bytes.
     pub(super) segment_bytes: u64,
-    /// Records behind the newest snapshot.
+    /// Records in the log after the newest snapshot.
     pub(super) records: u64,
-    /// Bytes of log behind it.
+    /// Bytes of log after the newest snapshot.
     pub(super) log_bytes: u64,
     /// Time since the last checkpoint ended, whether it failed or not.
     pub(super) rested: Duration,
-    /// How long it took.
+    /// How long the last checkpoint took.
     pub(super) took: Duration,
     pub(super) failed: bool,
     pub(super) recovery: RecoveryTime,
 }
 
 impl Limits {
-    /// Half of the bound is taken: segments are given up by and by, whatever is new.
+    /// True above half of the bound. From there on, checkpoints delete segments step by step even
+    /// if few records are new.
     pub(super) fn is_crowded(&self, segment_bytes: u64) -> bool {
         segment_bytes > self.max_log_bytes / 2
     }
 
-    /// Three quarters of the bound are taken: the last quarter is for what is committed while a checkpoint is written.
+    /// True above three quarters of the bound. The last quarter is for commits that arrive while a
+    /// checkpoint is written.
     pub(super) fn is_near_bound(&self, segment_bytes: u64) -> bool {
         segment_bytes > self.max_log_bytes / 4 * 3
     }
@@ -55,7 +59,8 @@ impl Limits {
     /// Whether a checkpoint is due.
     pub(super) fn is_due(&self, inputs: &Inputs) -> bool {
         let &Inputs { segment_bytes, records, log_bytes, rested, took, failed, recovery } = inputs;
-        // also where nothing was written: a program that is restarted again and again leaves a segment each time
+        // a crowded log counts even without records: a program that restarts repeatedly leaves a
+        // segment each time
         let crowded = self.is_crowded(segment_bytes);
         if (records == 0 && !crowded) || (failed && rested < RETRY) {
             return false;
@@ -63,22 +68,24 @@ impl Limits {
         if log_bytes >= self.checkpoint_log_bytes {
             return true;
         }
-        // where the log is crowded though little is new, the older snapshot keeps it: the next checkpoints give that up. An eighth
-        // of the bound is enough to be worth a snapshot
+        // A crowded log with few new records is kept by the older snapshot, and the next
+        // checkpoints drop that one. An eighth of the bound justifies writing a snapshot.
         let near = self.is_near_bound(segment_bytes);
         if crowded && (log_bytes > self.max_log_bytes / 8 || (near && rested >= RETRY)) {
             return true;
         }
         let Some(budget) = self.recover_within.filter(|_| records > 0) else { return false };
-        // a budget that cannot be met must not lead to one checkpoint after another: they take a fifth of the time at most
+        // a budget that cannot be met must not cause back-to-back checkpoints: they take at most a
+        // fifth of the time
         let restless = rested < took.max(LEAST_REST);
         let room = budget.saturating_sub(recovery.least);
         let left = budget.saturating_sub(recovery.now);
         !restless && (left < room / 2 || (recovery.least > budget && rested > took.saturating_mul(4)))
     }
 
-    /// Whether a bound is so near that commits are throttled and a checkpoint is written without pauses: three quarters of the log,
-    /// or four fifths of the recovery time that commits can still spend.
+    /// Whether commits are throttled and checkpoints are written without pauses. True if the log
+    /// takes three quarters of its bound, or if commits have used four fifths of their part of the
+    /// recovery budget.
     pub(super) fn is_under_pressure(&self, segment_bytes: u64, recovery: impl FnOnce() -> RecoveryTime) -> bool {
         if self.is_near_bound(segment_bytes) {
             return true;
@@ -101,7 +108,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// A quiet log long after the last checkpoint.
+    /// A log with little in it, long after the last checkpoint.
     fn quiet() -> Inputs {
         Inputs {
             segment_bytes: 8 * MIB,

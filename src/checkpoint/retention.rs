@@ -1,4 +1,5 @@
-//! What may be deleted: snapshots that the manifest does not name, and segments below the log's start.
+//! What may be deleted: snapshots that the manifest does not name, and segments below the log's
+//! start.
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
@@ -8,7 +9,7 @@ use crate::io::{OpenMode, Storage};
 use crate::store::layout::{self, FileName};
 use crate::wal::Log;
 
-/// How the space of a snapshot that was unlinked is freed.
+/// How the space of an unlinked snapshot is freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unlink {
     /// In small steps, so that commits beside it get the device.
@@ -26,8 +27,8 @@ pub(super) fn kept(newest: SnapshotEntry, before: Vec<SnapshotEntry>) -> Vec<Sna
     snapshots
 }
 
-/// Where the log must begin for these snapshots, if it may begin later than it does: while there is one snapshot only, the log from
-/// its beginning stands in for a second one.
+/// The LSN at which the log must begin for these snapshots. `None` keeps the current start: with
+/// only one snapshot, the log from its beginning is the fallback for a damaged snapshot.
 pub(super) fn log_start(snapshots: &[SnapshotEntry]) -> Option<Lsn> {
     match snapshots {
         [_, .., older] => Some(older.lsn),
@@ -35,11 +36,11 @@ pub(super) fn log_start(snapshots: &[SnapshotEntry]) -> Option<Lsn> {
     }
 }
 
-/// Gives up the segments and snapshots that the published manifest does not need. When it returns, that survives power loss, but for
-/// space that is freed later.
+/// Deletes the segments and snapshots that the published manifest does not need. When it returns,
+/// the deletions survive power loss; the space of deferred files is freed later.
 ///
 /// # Errors
-/// I/O errors; what is left is given up after the next checkpoint.
+/// I/O errors. The next checkpoint deletes what is left.
 pub(super) fn give_up_unneeded(storage: &Arc<dyn Storage>, log: &Log, unlink: Unlink) -> Result<()> {
     let manifest = log.manifest();
     log.recycle_below(manifest.log_start)?;
@@ -48,7 +49,7 @@ pub(super) fn give_up_unneeded(storage: &Arc<dyn Storage>, log: &Log, unlink: Un
         if !is_unneeded_snapshot(&name, &manifest) {
             continue;
         }
-        // a file that cannot be opened is freed at once
+        // the space of a file that cannot be opened is freed at once
         let file = (unlink == Unlink::Deferred).then(|| storage.open(&name, OpenMode::Read).ok()).flatten();
         let result = match unlink {
             Unlink::Gradually => storage.remove_gradually(&name),

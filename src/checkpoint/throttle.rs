@@ -1,4 +1,4 @@
-//! Throttling: commits slow down where a bound is near, and a checkpoint keeps to its rate where none is.
+//! Throttles commits near a bound, and keeps a checkpoint to its rate otherwise.
 
 use super::monitor::Monitor;
 use crate::error::{Error, Result};
@@ -11,30 +11,33 @@ use crate::snapshot::SnapshotThrottle;
 use crate::txn::{StateCore, guarded};
 use std::time::Duration;
 
-/// The longest that one commit is slowed down: it waits for a checkpoint to end, and then goes on.
+/// The longest delay of one commit. It waits for a checkpoint to end, but no longer than this.
 const THROTTLED: Duration = Duration::from_millis(10);
-/// Pressure is measured once in so many commits: a measurement takes two locks, and 64 commits fill little of a log.
+/// Pressure is measured once in this many commits. A measurement takes two locks, and 64 commits
+/// fill only a small part of a log.
 const PRESSURE_SAMPLE_COMMITS: u64 = 64;
-/// A checkpoint is written without pauses from where copy-on-write duplicates take this share of the state's memory.
+/// The share of the state's memory in copy-on-write duplicates above which a checkpoint is not
+/// paced.
 const COPIED_UNPACED: f64 = 1.0 / 8.0;
-/// From here on commits wait for it. Buffers and the allocator's waste come on top, and all of it is to stay below a third.
+/// The share above which commits are throttled. With buffers and the allocator's waste, the total
+/// must stay below a third.
 const COPIED_THROTTLED: f64 = 3.0 / 16.0;
-/// How often the share is looked at meanwhile.
+/// How often a throttled commit measures that share.
 const COPIED_POLL: Duration = Duration::from_micros(500);
-/// The longest pause of a paced checkpoint, so that it notices a stop or pressure soon.
+/// The longest pause of a paced checkpoint, so that it soon notices a stop or pressure.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Slows commits down.
+/// Throttles commits.
 pub(crate) struct CommitThrottle<M: StateMachine> {
     monitor: Arc<Monitor>,
     clock: Arc<dyn Clock>,
     copies: CopiedMemory<M>,
-    /// There are threads that take checkpoints: waiting for one makes sense.
+    /// Whether threads take checkpoints, so that a commit can wait for one.
     has_threads: bool,
     lock_timeout: Duration,
     commits: AtomicU64,
     under_pressure: AtomicBool,
-    /// Signalled when a checkpoint has ended.
+    /// Signalled at the end of a checkpoint.
     ended: (Mutex<()>, Condvar),
 }
 
@@ -57,13 +60,15 @@ impl<M: StateMachine> CommitThrottle<M> {
         }
     }
 
-    /// Slows a commit down where a bound is near, so that the checkpoint catches up. The caller holds no lock.
+    /// Delays a commit near a bound, so that the checkpoint catches up. The caller must not hold a
+    /// lock.
     ///
     /// # Errors
-    /// [`Error::Full`] where the log is at its bound, and no checkpoint has made room within the lock timeout.
+    /// [`Error::Full`] if the log is at its bound and no checkpoint makes room within the lock
+    /// timeout.
     pub(crate) fn throttle(&self) -> Result<()> {
         let count = self.commits.fetch_add(1, Ordering::Relaxed);
-        // large commands fill the log between two samples
+        // checked for each commit, because large commands fill the log between two samples
         let near = self.monitor.limits().is_near_bound(self.monitor.segment_bytes());
         if near || count.is_multiple_of(PRESSURE_SAMPLE_COMMITS) || self.under_pressure.load(Ordering::Relaxed) {
             self.under_pressure.store(self.monitor.is_under_pressure(), Ordering::Relaxed);
@@ -78,13 +83,13 @@ impl<M: StateMachine> CommitThrottle<M> {
         self.refuse_over_bound()
     }
 
-    /// Waits until a checkpoint ends, for this long at most. Returns whether the time was over.
+    /// Waits until a checkpoint ends, but no longer than `limit`. Returns whether it timed out.
     fn await_end(&self, limit: Duration) -> bool {
         let mut guard = self.ended.0.lock();
         self.ended.1.wait_for(&mut guard, limit).timed_out()
     }
 
-    /// Waits a little while for the checkpoint to free memory.
+    /// Waits up to [`THROTTLED`] for the checkpoint to free memory.
     fn await_copies(&self) {
         let mut deadline = Deadline::after(&*self.clock, THROTTLED);
         while self.copies.share() > COPIED_THROTTLED && !deadline.is_over() {
@@ -107,7 +112,7 @@ impl<M: StateMachine> CommitThrottle<M> {
         Err(Error::Full { what: "the log: its size limit is reached (max_log_bytes)", source: None })
     }
 
-    /// Lets all commits go on that wait for a checkpoint.
+    /// Wakes all commits that wait for a checkpoint.
     pub(super) fn note_end(&self) {
         let _guard = self.ended.0.lock();
         self.ended.1.notify_all();
@@ -118,15 +123,18 @@ impl<M: StateMachine> CommitThrottle<M> {
     }
 }
 
-/// The memory that a frozen state holds beside the one that goes on.
+/// The memory of copy-on-write duplicates: the live state has changed them, so only the frozen
+/// state still holds the old versions.
 pub(super) struct CopiedMemory<M: StateMachine> {
     core: Arc<StateCore<M>>,
-    /// The copies belong to the state that is being written, which gives them back.
+    /// Whether the duplicates belong to the state that is being written, so that writing it frees
+    /// them.
     counts: AtomicBool,
 }
 
 impl<M: StateMachine> CopiedMemory<M> {
-    /// Runs `write`, during which copies count. Those of another frozen state, a backup say, do not: this one cannot give them back.
+    /// Runs `write`, and counts duplicates meanwhile. Those of another frozen state, such as a
+    /// backup's, do not count, because this checkpoint cannot free them.
     pub(super) fn counted<T>(&self, has_threads: bool, write: impl FnOnce() -> T) -> T {
         self.counts.store(has_threads && self.measure() <= 0.0, Ordering::Relaxed);
         let written = write();
@@ -134,7 +142,7 @@ impl<M: StateMachine> CopiedMemory<M> {
         written
     }
 
-    /// The copies that count, as a share of the state's memory.
+    /// The duplicates that count, as a share of the state's memory.
     fn share(&self) -> f64 {
         if self.counts.load(Ordering::Relaxed) { self.measure() } else { 0.0 }
     }

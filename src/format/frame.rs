@@ -6,8 +6,8 @@
 //!      4    1 kind               1 records, 2 watermark only
 //!      5    1 version            1
 //!      6    2 flags              0
-//!      8    4 checksum           CRC-32 of the whole frame as it stands, padding included, these four bytes left out
-//!     12    4 mask               what the first four bytes at each later position that is a multiple of 512 were XORed with
+//!      8    4 checksum           CRC-32 of all other bytes of the frame, as stored
+//!     12    4 mask               XORed into the four bytes at each later multiple of 512
 //!     16    8 store id
 //!     24    8 epoch
 //!     32    8 LSN                of the frame's first byte
@@ -20,16 +20,16 @@
 //!      …    … padding            zeros
 //! ```
 //!
-//! A record's LSN is the frame's LSN plus the offset of its length in the frame. A frame starts where the
-//! one before ended, and ends at a multiple of 64. A durable frame ends on a block boundary, so that no
-//! later write shares a block with it; a frame that is only written ends where its payload does. A header
-//! is 64 bytes long, so none crosses a multiple of 512.
+//! A record's LSN is the frame's LSN plus the offset of the record's length field in the frame. A frame
+//! starts where the one before ended, and ends at a multiple of 64. A durable frame ends on a block
+//! boundary, so that no later write shares a block with it. A frame that is written but not durable
+//! ends where its payload does. A header is 64 bytes long, so none crosses a multiple of 512.
 //!
 //! At a position that is a multiple of 512, in the file and in the log, the magic occurs only where a frame
 //! begins. The writer chooses the mask so that this holds. The mask is zero unless a record's bytes
 //! have the magic at such a position, by chance or by intent. So the first four bytes of a block tell
-//! whether a frame can begin in it, and the content of a record is never taken for a frame, however much
-//! of its own frame is lost. This holds for every multiple of the smallest block size, because files are
+//! whether a frame can begin in it. The content of a record is never taken for a frame, even if much of
+//! its own frame is lost. This holds for every multiple of the smallest block size, because files are
 //! reused under other block sizes.
 
 use super::bytes::{Put, Take, are_zero, round_up, varint_len};
@@ -110,7 +110,8 @@ pub(crate) enum FrameFault {
     Chain,
     /// The frame is whole, but of an unknown version.
     Version(u32),
-    /// The frame is whole, but of an unknown kind or with an unknown flag: kind in the low byte, then flags.
+    /// The frame is whole, but of an unknown kind or with an unknown flag. The low byte is the
+    /// kind; the flags follow.
     Kind(u32),
     /// The frame is whole, but its records do not fill its payload.
     Records,
@@ -161,7 +162,8 @@ pub(crate) const fn frame_bytes(payload_bytes: u64, block_bytes: u32) -> u64 {
     round_up(payload_bytes.saturating_add(HEADER_BYTES as u64), block_bytes as u64)
 }
 
-/// The end of a frame that starts at `start` and is padded to a multiple of `align`, a power of two.
+/// The end of a frame that starts at `start` and is padded to a multiple of `align`, a power of
+/// two.
 pub(crate) const fn end_of(start: Lsn, payload_bytes: u64, align: u32) -> Lsn {
     let bytes = payload_bytes.saturating_add(HEADER_BYTES as u64);
     Lsn::new(round_up(start.get().saturating_add(bytes), align as u64))
@@ -208,9 +210,9 @@ fn choose_mask(frame: &[u8], lsn: Lsn) -> u32 {
     if !interior(frame, lsn).any(|word| word == magic) {
         return 0;
     }
-    // Each word rules out one mask, so more masks than words leave one. Halve the range of masks, and
-    // keep a half that more masks than ruled-out ones lie in. The number of rounds is the number of bits
-    // in the word count, whatever the words are.
+    // Each word rules out one mask, so a range with more masks than words has one that is allowed.
+    // Halve the range, and keep a half with fewer ruled-out masks than masks. The number of rounds
+    // is the number of bits in the word count, whatever the words are.
     let words = u32::try_from(interior(frame, lsn).count()).unwrap_or(u32::MAX);
     let (mut low, mut bits) = (0u32, u32::BITS.saturating_sub(words.leading_zeros()));
     while bits > 0 {
@@ -224,8 +226,9 @@ fn choose_mask(frame: &[u8], lsn: Lsn) -> u32 {
     low
 }
 
-/// Writes the header of a frame whose payload and padding are in place, and applies the mask. Returns its
-/// checksum, or `None` if `frame`, which is the whole frame, is shorter than header and payload.
+/// Writes the header of a frame whose payload and padding are in place, and applies the mask.
+/// Returns its checksum, or `None` if `frame`, which is the whole frame, is shorter than header and
+/// payload.
 pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
     let mask = choose_mask(frame, header.lsn);
     if mask != 0 {
@@ -253,8 +256,8 @@ pub(crate) fn seal(frame: &mut [u8], header: &FrameHeader) -> Option<u32> {
     put_checksum(frame, CHECKSUM_OFFSET)
 }
 
-/// For tests: corrects the checksum of a changed frame, and sets that of its predecessor if one is given.
-/// Returns the checksum.
+/// For tests: corrects the checksum of a changed frame, and sets that of its predecessor if one is
+/// given. Returns the checksum.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn mend(frame: &mut [u8], previous_checksum: Option<u32>) -> Option<u32> {
     if let Some(previous) = previous_checksum {
@@ -263,8 +266,8 @@ pub(crate) fn mend(frame: &mut [u8], previous_checksum: Option<u32>) -> Option<u
     put_checksum(frame, CHECKSUM_OFFSET)
 }
 
-/// The size that the header at the front of `bytes` states for its frame. It is not checked yet. `None`
-/// if no frame begins there.
+/// The size that the header at the front of `bytes` states for its frame. It is not checked yet.
+/// `None` if no frame begins there.
 pub(crate) fn stated_bytes(bytes: &[u8]) -> Option<u64> {
     let payload = Take(bytes.get(PAYLOAD_BYTES_OFFSET..)?).u32()?;
     let padding = Take(bytes.get(PADDING_BYTES_OFFSET..)?).u32()?;
@@ -289,16 +292,17 @@ pub(crate) fn stated_epoch(bytes: &[u8]) -> Option<Epoch> {
     stated_place(bytes).map(|(_, epoch, _)| epoch)
 }
 
-/// Whether a header at the front of `bytes` names this place. It is a cheap test before the checksum.
+/// Whether a header at the front of `bytes` names this place. It is a cheap test before the
+/// checksum.
 pub(crate) fn claims_place(bytes: &[u8], place: &Place) -> bool {
     can_begin(bytes) && stated_place(bytes) == Some((place.store, place.epoch, place.lsn))
 }
 
-/// Checks the frame that `bytes` starts with. `bytes` must hold the length that [`stated_bytes`] returns, or
-/// all that the file has from there on.
+/// Checks the frame that `bytes` starts with. `bytes` must hold the length that [`stated_bytes`]
+/// returns, or all that the file has from there on.
 ///
-/// A stated length is wrong if another frame can begin inside it. This is tested before the checksum, so
-/// that many false claims together cost no more than reading the bytes once.
+/// A stated length is wrong if another frame can begin inside it. This is tested before the
+/// checksum, so that many false claims together cost no more than reading the bytes once.
 ///
 /// # Errors
 /// [`FrameFault`]. The caller, which knows the frame before, checks the chain.
@@ -336,8 +340,8 @@ pub(crate) fn check(bytes: &[u8], place: &Place) -> Result<Checked, FrameFault> 
     Ok(Checked { header, checksum: stored, mask, total_bytes })
 }
 
-/// Checks the frame that `bytes` starts with, as [`check`] does, and removes the mask from its records. The
-/// bytes then differ from those of the file.
+/// Checks the frame that `bytes` starts with, as [`check`] does, and removes the mask from its
+/// records. The bytes then differ from those of the file.
 ///
 /// # Errors
 /// Those of [`check`]. The bytes are unchanged then.
@@ -524,7 +528,7 @@ mod tests {
         assert_eq!(change(6, 1), FrameFault::Kind(1 | 1 << 8));
     }
 
-    /// A record whose bytes at each multiple of 512 of the frame are those words.
+    /// A record that has these words at the multiples of 512 in its frame.
     fn with_words(words: &[u32]) -> Vec<u8> {
         // behind the header and the record's length, which takes two bytes at least
         let mut record = vec![b'.'; 512 - HEADER_BYTES - varint_len(1024)];
@@ -569,7 +573,7 @@ mod tests {
     #[test]
     fn a_frame_inside_a_block_has_its_mask_where_blocks_begin() {
         let place = Place { lsn: Lsn::new(4096 + 448), ..PLACE };
-        // the magic stands at 512 behind a block's start, which is where the payload begins, and further on
+        // the magic is 512 bytes after a block's start, where the payload begins, and further on
         let mut payload = vec![b'.'; 1000];
         for at in [0, 512] {
             payload[at..at + 4].copy_from_slice(MAGIC);
@@ -613,7 +617,7 @@ mod tests {
         bytes[1024..1028].copy_from_slice(MAGIC);
         put_checksum(&mut bytes, CHECKSUM_OFFSET).unwrap();
         assert_eq!(check(&bytes, &PLACE).unwrap_err(), FrameFault::Checksum);
-        // also where the rest of it has not been read
+        // the same fault is found if the rest of the frame has not been read
         assert_eq!(check(&bytes[..1536], &PLACE).unwrap_err(), FrameFault::Checksum);
         bytes[1024] ^= 1;
         assert_eq!(check(&bytes[..1536], &PLACE).unwrap_err(), FrameFault::Length);

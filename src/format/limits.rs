@@ -5,8 +5,8 @@ use crate::ids::Lsn;
 /// The version that every file of this crate carries.
 pub(crate) const FORMAT_VERSION: u16 = 1;
 
-/// No LSN, epoch, counter or segment id is higher. Centuries of writing do not reach it, and below it
-/// arithmetic on a header's numbers cannot overflow.
+/// The largest valid LSN, epoch, counter or segment id. Centuries of writing do not reach it, and
+/// arithmetic on numbers up to it cannot overflow.
 const HIGHEST_NUMBER: u64 = 1 << 62;
 
 /// The smallest block size in bytes. Block sizes are powers of two.

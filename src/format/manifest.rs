@@ -5,7 +5,7 @@
 //!      0    8 magic             "SEAWALMF"
 //!      8    2 version           1
 //!     10    2 flags             0
-//!     12    4 checksum          CRC-32 of the 4096 bytes, these four left out
+//!     12    4 checksum          CRC-32 of all other bytes of the 4096
 //!     16    8 counter           the copy with the higher one counts
 //!     24    8 store id
 //!     32    8 epoch             of the latest open
@@ -20,7 +20,7 @@
 //!     89    … machine name      UTF-8
 //!      …    1 snapshot count    at most 2, the newest first
 //!      …   16 for each          its LSN, its file's length in bytes
-//!      …    … zeros up to 4096; where the device's blocks are larger, the file goes on with zeros to the end of one
+//!      …    … zeros up to 4096, or to the end of the device's block if that is larger
 //! ```
 
 use super::bytes::{Put, Take};
@@ -104,7 +104,7 @@ impl Manifest {
 
     /// Which field has a value that no store's manifest has, if one does.
     fn impossible_field(&self) -> Option<&'static str> {
-        // the first frame lies behind the room for a header
+        // the first frame follows the first segment's header
         let log_start_is_possible = is_boundary(self.log_start) && self.log_start.get() >= u64::from(MIN_BLOCK_BYTES);
         let fields = [
             (is_reachable(self.counter), "the manifest's counter is impossible"),

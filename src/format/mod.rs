@@ -1,8 +1,8 @@
 //! The codecs of everything on disk. They do no I/O and read no clock.
 //!
-//! All integers are little-endian. Every checksum is CRC-32 (IEEE) over raw bytes. No length is believed
-//! before it is checked against what is there. Each file shows its byte layout above its codec;
-//! `docs/format.md` is the map to them.
+//! All integers are little-endian. Every checksum is CRC-32 (IEEE) over raw bytes. Each length is
+//! checked against the available bytes before it is used. Each file shows its byte layout above its
+//! codec; `docs/format.md` lists the files.
 #![cfg_attr(
     not(test),
     deny(

@@ -5,15 +5,15 @@
 //!      0    8 magic               "SEAWALSG"
 //!      8    2 version             1
 //!     10    2 flags               0
-//!     12    4 checksum            CRC-32 of the whole block, these four bytes left out
+//!     12    4 checksum            CRC-32 of all other bytes of the block
 //!     16    4 block size          in bytes
-//!     20    4 last checksum       of the predecessor's last frame (of its header, if it holds none); 0 if unknown,
-//!                                 because the open that wrote this began to read at the log's end
+//!     20    4 last checksum       of the predecessor's last frame, or of its header if it has no frame;
+//!                                 0 if unknown, because recovery began to read at the log's end
 //!     24    8 store id
 //!     32    8 segment id
 //!     40    8 epoch
-//!     48    8 base LSN            of the first byte behind this block; a multiple of the block size
-//!     56    8 predecessor's end   LSN behind the predecessor's last frame; what lies there is never read
+//!     48    8 base LSN            of the first byte after this block; a multiple of the block size
+//!     56    8 predecessor's end   LSN past the predecessor's last frame; never read from there on
 //!     64    8 watermark           everything below it was on stable storage when this was written
 //!     72    8 file size           in bytes
 //!     80    4 machine version
@@ -28,8 +28,8 @@ use crate::ids::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, Stor
 
 const MAGIC: &[u8; 8] = b"SEAWALSG";
 const CHECKSUM_OFFSET: usize = 12;
-/// The checksum of a frame that was not read, because a snapshot stands at the log's end and reading
-/// began there.
+/// Stands for the checksum of a frame that was not read, because recovery began to read after it:
+/// at a snapshot at the log's end.
 pub(crate) const UNKNOWN_CHECKSUM: u32 = 0;
 
 /// The first block of a segment.
@@ -84,8 +84,8 @@ pub(crate) fn take_machine(take: &mut Take<'_>) -> Option<MachineTag> {
     Some(MachineTag { name, version })
 }
 
-/// Checks the magic, checksum, version and flags that all headers begin with. Returns the rest of the
-/// block, and the checksum.
+/// Checks the magic, checksum, version and flags that all headers begin with. Returns the rest of
+/// the block, and the checksum.
 pub(crate) fn open_block<'a>(block: &'a [u8], magic: &[u8; 8]) -> Result<(Take<'a>, u32), HeaderFault> {
     const SHORT: HeaderFault = HeaderFault::Bad("the header is cut short");
     let mut take = Take(block);
@@ -112,7 +112,8 @@ pub(crate) fn start_block(put: &mut Put<'_>, magic: &[u8; 8]) -> Option<()> {
 }
 
 impl SegmentHeader {
-    /// Writes the header into a zeroed block. Returns its checksum, or `None` if the block is too short.
+    /// Writes the header into a zeroed block. Returns its checksum, or `None` if the block is too
+    /// short.
     pub(crate) fn encode(&self, block: &mut [u8]) -> Option<u32> {
         let mut put = Put(&mut *block);
         start_block(&mut put, MAGIC)?;
@@ -158,7 +159,7 @@ impl SegmentHeader {
             (is_whole(self.base), "the header's base LSN is impossible"),
             (is_boundary(self.previous_end), "the header's predecessor end is impossible"),
             (is_boundary(self.watermark), "the header's watermark is impossible"),
-            // there is room for one block of frames
+            // at least one block of frames fits
             (is_whole(Lsn::new(self.file_bytes)) && self.file_bytes > block, "the header's file size is impossible"),
         ];
         fields.into_iter().find_map(|(possible, reason)| (!possible).then_some(reason))

@@ -6,7 +6,7 @@
 //!      0    8 magic             "SEAWALSN"
 //!      8    2 version           1
 //!     10    2 flags             0
-//!     12    4 checksum          CRC-32 of the 512 bytes, these four left out
+//!     12    4 checksum          CRC-32 of all other bytes of the 512
 //!     16    8 store id
 //!     24    8 LSN               a frame boundary: replay goes on here
 //!     32    8 epoch
@@ -15,8 +15,8 @@
 //!     52    1 machine name length
 //!     53    … machine name      UTF-8
 //!
-//! chunks, one after the other: first kinds 4 and 1, then at least one of kind 2, then one of kind 3 at the end:
-//!      0    1 kind              1 state, 2 open transactions, 3 end, 4 state of which a part begins here
+//! chunks, one after the other: first kinds 4 and 1, then at least one of kind 2, then one of kind 3:
+//!      0    1 kind              1 state, 2 open transactions, 3 end, 4 start of a part of the state
 //!      1    3 zeros
 //!      4    4 index             from 0
 //!      8    4 length            of the content, in bytes; at most 4 MiB
@@ -114,7 +114,8 @@ impl ChunkKind {
         }
     }
 
-    /// Whether a chunk of this kind may follow one of the kind `before`, or begin the file if that is `None`.
+    /// Whether a chunk of this kind may follow one of kind `before`, or begin the file if that is
+    /// `None`.
     pub(crate) const fn may_follow(self, before: Option<ChunkKind>) -> bool {
         match self {
             ChunkKind::State | ChunkKind::Part => matches!(before, None | Some(ChunkKind::State | ChunkKind::Part)),

@@ -15,7 +15,8 @@ fn a_log_that_goes_on_right_behind_a_snapshot_can_be_read_from_the_older_snapsho
     for n in 0..3 {
         let store = Engine::<Kv>::open(dir.path()).unwrap();
         store.insert(format!("key {n}"), "value").unwrap();
-        // the watermark that an idle log gets comes before the snapshot then, and nothing comes behind it
+        // wait for the watermark of an idle log, so that it comes before the snapshot and nothing
+        // comes after it
         std::thread::sleep(Duration::from_millis(60));
         if n < 2 {
             store.close().unwrap();
@@ -60,7 +61,7 @@ fn a_snapshot_of_another_store_is_refused() {
     std::fs::copy(other.path().join(theirs[0].name()), dir.path().join(ours[0].name())).unwrap();
     let report = check(dir.path());
     assert_eq!(report.soundness(), Soundness::Degraded, "{report}");
-    // the log goes back to the beginning and stands in for it
+    // the log goes back to the beginning and replaces the snapshot
     assert!(report.open_error.is_none(), "{report}");
     let store = Engine::<Kv>::open(dir.path()).unwrap();
     assert_eq!(store.get("key").unwrap().as_deref(), Some(&b"ours"[..]));
@@ -73,7 +74,7 @@ fn an_older_state_stands_in_for_a_snapshot_of_another_machine() {
     let name = survey(storage(dir.path()).unwrap()).unwrap().snapshots[0].name();
     let path = dir.path().join(name);
     let mut bytes = std::fs::read(&path).unwrap();
-    // the machine's name stands behind its length, at 53
+    // the machine's name follows its length, which is at 53
     bytes[53] ^= 1;
     put_checksum(&mut bytes[..512], 12).unwrap();
     std::fs::write(&path, bytes).unwrap();
@@ -93,7 +94,7 @@ fn copy_of(dir: &Path) -> tempfile::TempDir {
     copy
 }
 
-/// A store with two snapshots and a log behind them, left as a kill leaves it.
+/// A store with two snapshots and a log after them, as a kill leaves it.
 fn interrupted_store() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let options = || Options::new().first_segment_bytes(32 << 10).segment_bytes(32 << 10);
@@ -107,7 +108,8 @@ fn interrupted_store() -> tempfile::TempDir {
     let mut tx = store.begin().unwrap();
     tx.insert("never", "committed").unwrap();
     store.insert("after", "it").unwrap();
-    // an idle log writes a watermark, which closes the window in which the last frame could be taken for torn
+    // An idle log writes a watermark. After that, damage to the last frame is not taken for a torn
+    // tail.
     std::thread::sleep(Duration::from_millis(100));
     std::mem::forget(tx);
     let copy = copy_of(dir.path());
@@ -122,7 +124,7 @@ fn verify_says_of_any_flipped_byte_what_opening_does() {
     let expected = entries(copy_of(whole.path()).path());
     assert_eq!(check(whole.path()).soundness(), Soundness::Clean, "{}", check(whole.path()));
     let mut seen = [0; 4];
-    // the watermark frame that ends the log: nothing behind it proves that it was completed
+    // the watermark frame that ends the log: nothing after it proves that it was completed
     let (last, last_frame) = {
         let survey = survey(storage(whole.path()).unwrap()).unwrap();
         let (segment, end) = (survey.segments.last().unwrap(), check(whole.path()).log.unwrap().1);
@@ -172,7 +174,7 @@ fn the_text_shows_every_record_and_goes_on_behind_damage() {
     let (damage, shown) = text(whole.path());
     assert!(damage.is_none());
     assert!(shown.contains("put \"\" \"last 7\"") && shown.contains("put \"\" \"never\" = \"committed\""), "{shown}");
-    // the first frame behind the header of the newest segment but one
+    // the first frame of the second-newest segment
     let survey = survey(storage(whole.path()).unwrap()).unwrap();
     let segment = &survey.segments[survey.segments.len() - 2];
     let path = whole.path().join(&segment.name);

@@ -1,37 +1,39 @@
 //! Time limits of waits, by the storage's clock.
 //!
-//! A simulated clock jumps, and then the limit is reached without any real time passing; or it stands still, and then the wait must
-//! end all the same. So a wait sleeps in slices of real time: after each it looks at the clock, and the slices it has slept count
-//! towards the limit too. Whichever is first at the limit ends the wait.
+//! A simulated clock can jump, so that the limit is reached without real time passing. It can also
+//! stand still, and the wait must end even then. So a wait sleeps in slices of real time, and reads
+//! the clock after each. The sum of the slices counts towards the limit too, and whichever reaches
+//! it first ends the wait.
 
 use super::Clock;
 use std::time::Duration;
 
-/// How long a wait sleeps before it looks at the clock again.
+/// The longest sleep between two readings of the clock.
 const SLICE: Duration = Duration::from_millis(10);
 
 /// The end of a wait.
 pub(crate) struct Deadline<'a> {
     clock: &'a dyn Clock,
-    /// By the clock; `None` if that is more than the clock can express.
+    /// The end by the clock; `None` if the clock cannot express it.
     at: Option<Duration>,
-    /// Real time that may still be slept.
+    /// The real time that may still be slept.
     left: Duration,
 }
 
 impl<'a> Deadline<'a> {
-    /// A deadline this far ahead.
+    /// A deadline at `limit` from now.
     pub(crate) fn after(clock: &'a dyn Clock, limit: Duration) -> Self {
         Deadline { clock, at: clock.monotonic().checked_add(limit), left: limit }
     }
 
-    /// Whether the time is over.
+    /// Whether the deadline has passed.
     pub(crate) fn is_over(&self) -> bool {
         self.left.is_zero() || self.at.is_some_and(|at| self.clock.monotonic() >= at)
     }
 
-    /// Sleeps once, by calling `sleep` with the time to sleep: a slice, `most`, or what is left. `sleep` returns whether it slept
-    /// for all of that, and was not woken.
+    /// Sleeps once, by calling `sleep` with the time to sleep: the least of a slice, `most` and the
+    /// time left. `sleep` returns `true` if it slept for all of that time, and `false` if it was
+    /// woken.
     pub(crate) fn sleep(&mut self, most: Duration, sleep: impl FnOnce(Duration) -> bool) {
         let slice = SLICE.min(most).min(self.left);
         if sleep(slice) {

@@ -166,8 +166,8 @@ struct Base<M: StateMachine> {
     origin: Option<Lsn>,
 }
 
-/// Loads the newest whole snapshot, or begins with the empty state if the log goes back to it. A damaged
-/// snapshot is reported as a warning.
+/// Loads the newest whole snapshot, or begins with the empty state if the log goes back to it. A
+/// damaged snapshot is reported as a warning.
 fn load_base<M: StateMachine>(
     store_dir: &StoreDir,
     report: &mut RecoveryReport,

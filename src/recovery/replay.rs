@@ -11,8 +11,8 @@ use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-/// The most points that wait for their digests: one of the current checkpoint, and one taken in between.
-/// A point that a crash left without its digest is pushed out by later ones.
+/// The most points that wait for their digests: one of the current checkpoint, and one taken in
+/// between. A point that a crash left without its digest is pushed out by later ones.
 const POINTS_KEPT: usize = 2;
 
 /// The state and the active transaction table, as of some LSN.
@@ -23,8 +23,8 @@ pub(crate) struct Replay<M: StateMachine> {
     points: VecDeque<(Lsn, M)>,
     /// The last LSN at which the state is known to be that of the log's writer.
     agreed: Lsn,
-    /// The version of the machine that wrote the last commands. What is buffered of them is applied before
-    /// those of another version.
+    /// The version of the machine that wrote the last commands. What is buffered of them is applied
+    /// before those of another version.
     version: Option<u32>,
 }
 
@@ -92,10 +92,12 @@ impl<M: StateMachine> Replay<M> {
         Replay { state, table, points: VecDeque::new(), agreed: start, version: None }
     }
 
-    /// Replays all records of consecutive chunks. After the last chunks, call [`finish`](Self::finish).
+    /// Replays all records of consecutive chunks. After the last chunks, call
+    /// [`finish`](Self::finish).
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with the LSN of the first record that does not fit; [`Error::Diverged`]; [`Error::UnsupportedVersion`].
+    /// [`Error::Corrupt`] with the LSN of the first record that does not fit; [`Error::Diverged`];
+    /// [`Error::UnsupportedVersion`].
     pub(crate) fn chunks(
         &mut self,
         chunks: &[Chunk],
@@ -126,7 +128,8 @@ impl<M: StateMachine> Replay<M> {
         }
     }
 
-    /// Buffers the commands that may be redone at once, and applies them before each record that may not.
+    /// Buffers the commands that may be redone at once, and applies them before each record that
+    /// may not.
     fn group(&mut self, chunks: &[Chunk], report: &mut RecoveryReport) -> Result<(), Stop> {
         let mut batch = Batch::default();
         let mut settled = None;
@@ -343,8 +346,8 @@ mod tests {
         assert_eq!((replay.state.len(), replay.table.len()), (1, 1));
     }
 
-    /// A log in which transactions that commit, go back to savepoints, roll back, and never end are interleaved with single commands, in
-    /// the order of a seed. Returns its chunks, one a segment.
+    /// A log in which transactions that commit, go back to savepoints, roll back, and never end are
+    /// interleaved with single commands, in the order of a seed. Returns its chunks, one a segment.
     fn tangled(seed: u64) -> Vec<Chunk> {
         let disk = SimDisk::new(seed);
         let options = Options::new()

@@ -14,11 +14,11 @@ pub(super) struct IoPacing {
 }
 
 impl IoPacing {
-    /// Transfers as they come, without a pause.
+    /// Each transfer in one piece, without a pause.
     pub(super) const UNPACED: IoPacing = IoPacing { chunk_bytes: usize::MAX, pause: Duration::ZERO };
-    /// A part takes the device about as long as a commit does, and a commit gets its turn before the
-    /// next part. At the default rate a mebibyte has 4 ms; with these pauses it takes a little over
-    /// 1 ms to write and as much to read.
+    /// A part takes the device about as long as a commit does, and a commit gets its turn before
+    /// the next part. The default rate allows 4 ms for a mebibyte. With these pauses a mebibyte
+    /// takes a little over 1 ms to write, and as long to read.
     pub(super) const PACED: IoPacing = IoPacing { chunk_bytes: 256 << 10, pause: Duration::from_micros(100) };
 
     /// Passes `piece` to `write` in parts, each with its offset in the piece.

@@ -1,7 +1,7 @@
 //! Snapshot files: writes a state and its open transactions in checked chunks, and reads them back.
 //!
-//! A snapshot gets its name only after it was synced and read back from the device. When one is due,
-//! and what happens to the log then, is decided in the layers above.
+//! A snapshot gets its name only after it was synced and read back from the device. The layers
+//! above decide when a snapshot is due, and which part of the log can be deleted then.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::expect_used)

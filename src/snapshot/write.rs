@@ -1,8 +1,9 @@
-//! Writes a snapshot: the machine encodes it into chunks, which are written in large pieces and read back.
+//! Writes a snapshot: the machine encodes it into chunks, which are written in large pieces and
+//! read back.
 //!
-//! With threads, three steps overlap: one thread encodes and seals, one writes, and one reads back and
-//! checks what was written. Each piece is durable once it was written, so the check reads what the
-//! device holds.
+//! With threads, three steps overlap: one thread encodes and seals, one writes, and one reads back
+//! and checks what was written. Each piece is durable once it was written, so the check reads what
+//! the device holds.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::put_varint;
@@ -39,8 +40,8 @@ const PIECES: usize = 3;
 pub(crate) trait SnapshotThrottle {
     /// Whether others should get the device between pieces.
     fn is_paced(&self) -> bool;
-    /// Receives the bytes encoded so far after each chunk. It may wait, or return an error to give the
-    /// snapshot up.
+    /// Receives the bytes encoded so far, after each chunk. It may wait. An error that it returns
+    /// makes the snapshot fail.
     fn keep(&mut self, bytes: u64) -> Result<()>;
 }
 
@@ -64,12 +65,12 @@ struct Content<'a, M: StateMachine> {
     table: &'a ActiveTransactions<M::Command>,
 }
 
-/// Writes a snapshot. When it returns `Ok`, the snapshot was verified and survives power loss, its name
-/// included.
+/// Writes a snapshot. When it returns `Ok`, the snapshot was verified and survives power loss, its
+/// name included.
 ///
 /// # Errors
-/// [`Error::Full`] without space, [`Error::Corrupt`] where it does not read back as written, I/O errors.
-/// At worst a temporary file remains, which the next open removes.
+/// [`Error::Full`] without space, [`Error::Corrupt`] where it does not read back as written, I/O
+/// errors. At worst a temporary file remains, which the next open removes.
 pub(crate) fn write<M: StateMachine>(
     storage: &dyn Storage,
     header: &SnapshotHeader,
@@ -194,8 +195,8 @@ impl Target<'_> {
         bytes.saturating_sub(bytes.checked_rem(self.block_bytes).unwrap_or(0))
     }
 
-    /// Writes a piece. When it returns, the whole blocks survive power loss. A partial block, at the end
-    /// of the file, survives only after [`sync`](Self::sync).
+    /// Writes a piece. When it returns, the whole blocks survive power loss. A partial block, at
+    /// the end of the file, survives only after [`sync`](Self::sync).
     fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let (whole, end) = bytes.split_at_checked(self.whole_blocks(bytes.len())).unwrap_or((bytes, &[]));
         if !whole.is_empty() {
@@ -502,7 +503,7 @@ mod tests {
         let cases: [(&str, Change<'_>, Option<&str>); 7] = [
             ("nothing", &|_, _, _| {}, None),
             ("another one's header", &|disk, temp, _| put_header(disk, temp, header(4096, 4)), Some(not_as_written)),
-            // of which no chunk tells
+            // no chunk names the LSN of its snapshot
             ("an older one's header", &|disk, temp, _| put_header(disk, temp, header(8192, 3)), Some(not_as_written)),
             ("a byte behind it", &|disk, temp, bytes| disk.overwrite(temp, bytes, &[0]).unwrap(), Some(not_as_written)),
             (
