@@ -1,7 +1,8 @@
-//! Checkpoints: writing, syncing and reading back a snapshot, unpaced, beside the rate at which the disk writes as much; and the
-//! freeze that a view takes.
+//! Checkpoints: writing, syncing and reading back a snapshot without pacing, next to the sequential
+//! rate of the disk. Also the freeze that a view takes.
 //!
-//! At the end, a figure that is no rate: the percentiles of commits beside a checkpoint at the default pace, and without one.
+//! At the end, the benchmark prints latency percentiles of commits, during a paced checkpoint and
+//! without one.
 //!
 //! `SEAWAL_BENCH_ENTRIES=1000000` sets the largest number of entries.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
@@ -16,7 +17,7 @@ use seawal::{Engine, Options};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long the newest snapshot is.
+/// The length of the newest snapshot in bytes.
 fn snapshot_bytes(dir: &Path) -> u64 {
     let files = std::fs::read_dir(dir).expect("a directory").map(|file| file.expect("a file"));
     let snapshots = files.filter(|file| file.path().extension().is_some_and(|e| e == "snap"));
@@ -38,13 +39,13 @@ fn checkpoint(c: &mut Criterion) {
         let engine: Engine<Kv> =
             Options::new().checkpoint_bytes_per_second(None).open(place.path()).expect("a store to measure");
         fill(&engine, entries);
-        // a run of one of the following alone has a snapshot too
+        // so that each of the following benchmarks has a snapshot when it runs alone
         engine.checkpoint().expect("a checkpoint");
         group.bench_function(format!("unpaced, {entries}"), |b| {
             b.iter_custom(|times| {
                 let mut taken = Duration::ZERO;
                 for n in 0..times {
-                    // something new, or there would be nothing to do
+                    // a new record, because a checkpoint without one does nothing
                     engine.execute(batch(n % 7)).expect("a commit");
                     let began = Instant::now();
                     engine.checkpoint().expect("a checkpoint");
@@ -65,7 +66,8 @@ fn checkpoint(c: &mut Criterion) {
     group.finish();
 }
 
-/// No rate: how late the latest commits of two threads are beside a paced checkpoint, in turn with as long without.
+/// Prints the latency percentiles of two committing threads, alternately during a paced checkpoint
+/// and for as long without one.
 fn beside(_: &mut Criterion) {
     let (place, entries) = (dir(), most_entries(1_000_000).min(1_000_000));
     let options = Options::new().first_segment_bytes(64 << 20).checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40);

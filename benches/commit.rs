@@ -1,8 +1,9 @@
-//! Commits: durable ones of one record each, at 1, 8 and 64 threads, beside the floor; in batches; with 1,024 tickets outstanding; those
-//! that survive a kill only; and how many could sleep and be woken if nothing were written.
+//! Commits: durable ones of one record each with 1, 8 and 64 threads, next to the floor of the
+//! device. Also batches, 1,024 outstanding tickets, commits that survive only a kill, and the rate
+//! of wake-ups without writes.
 //!
-//! At the end, figures that are no rates: the percentiles of latency at 8 threads, beside the device's own, and where a new segment is
-//! begun each MiB, beside those within one.
+//! At the end, the benchmark prints latency percentiles: of 8 threads next to the device's own
+//! writes, and of commits that begin a new segment at each MiB next to those within one segment.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 #![allow(clippy::print_stdout, reason = "percentiles")]
 
@@ -18,10 +19,10 @@ use std::time::{Duration, Instant};
 
 const KEYS: u64 = 100_000;
 const OUTSTANDING: usize = 1_024;
-/// For figures that are no rates.
+/// The length of a latency sample.
 const SAMPLE: Duration = Duration::from_millis(500);
 
-/// The time that `commits` commits take, spread over threads, each waiting for its own.
+/// The time of `commits` commits, divided among threads that each wait for their own.
 fn threaded(engine: &Engine<Kv>, threads: u64, commits: u64) -> Duration {
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -36,7 +37,7 @@ fn threaded(engine: &Engine<Kv>, threads: u64, commits: u64) -> Duration {
     began.elapsed()
 }
 
-/// The same from one thread, a hundred entries at once.
+/// The time of batches of a hundred entries, from one thread.
 fn batches(engine: &Engine<Kv>, batches: u64) -> Duration {
     let began = Instant::now();
     (0..batches).for_each(|n| drop(engine.execute(batch(n % (KEYS / 100))).expect("a commit")));
@@ -99,7 +100,8 @@ fn commit(c: &mut Criterion) {
     group.finish();
 }
 
-/// No rate: how late the latest are, in turn with the device's own writes of as much as eight threads commit at once.
+/// Prints latency percentiles, alternately of commits and of device writes that hold as much as
+/// eight threads commit at once.
 fn latency(_: &mut Criterion) {
     let (place, floor_place) = (dir(), dir());
     let engine = open(place.path());
@@ -114,13 +116,15 @@ fn latency(_: &mut Criterion) {
     println!("records a frame: {:.1} on average, {} at the most", groups.mean(), groups.most());
 }
 
-/// No rate: whether commits wait for a segment to be created, in turn with commits within one.
+/// Prints latency percentiles that show whether commits wait for a new segment, alternately with
+/// commits within one.
 fn segments(_: &mut Criterion) {
     let of_bytes = |bytes: u64| {
         let place = dir();
         let options = Options::new().segment_bytes(bytes).first_segment_bytes(bytes).checkpoint_log_bytes(1 << 40);
         let engine: Engine<Kv> = options.max_log_bytes(1 << 40).open(place.path()).expect("a store to measure");
-        // the spares are made first, so that only what is needed on the way is made on the way
+        // segments are preallocated first, so that the sample has only the steady rate of
+        // preallocation
         while engine.stats().log.expect("a log").preallocated_segments < 2 {
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -1,4 +1,4 @@
-//! Fixed workloads whose instructions `.ci/instructions` counts. By itself it measures nothing and only runs them.
+//! Fixed workloads, whose instructions `.ci/instructions` counts. On its own it only runs them.
 #![allow(clippy::expect_used, reason = "what cannot run is to stop")]
 
 #[path = "../tests/guard/workload.rs"]

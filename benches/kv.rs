@@ -1,4 +1,4 @@
-//! The built-in machine alone: what the state costs in memory, without a log.
+//! The built-in machine alone: the memory cost of the state, without a log.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 
 mod common;
@@ -20,7 +20,7 @@ fn filled(entries: u64) -> Kv {
     kv
 }
 
-/// Batches of 100 entries, as they stand in a log.
+/// Batches of 100 entries, encoded as in a log.
 fn logged(entries: u64) -> Vec<Vec<u8>> {
     let encoded = |n| {
         let mut bytes = Vec::new();

@@ -1,6 +1,7 @@
-//! Reads of committed entries: points and scans of 100, at 1 and 2 threads, of the engine, copied and in place, and of a view.
+//! Reads of committed entries: points and scans of 100, with 1 and 2 threads. They read the engine,
+//! with a copy and in place, and a view.
 //!
-//! `SEAWAL_BENCH_ENTRIES=10000000` reads of ten million instead of a million.
+//! `SEAWAL_BENCH_ENTRIES=10000000` reads ten million entries instead of a million.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 
 mod common;

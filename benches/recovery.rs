@@ -1,7 +1,9 @@
-//! Recovery time: replay of a log written in batches of 100, of one of single synchronous commits, loading a snapshot, and the undo of
-//! losers; up to ten million entries, beside the rate at which the disk reads.
+//! Recovery time: replay of a log in batches of 100 and of one of single synchronous commits,
+//! loading a snapshot, and the undo of losers. It covers up to ten million entries, next to the
+//! sequential read rate of the disk.
 //!
-//! `SEAWAL_BENCH_ENTRIES=1000000` sets the largest number of entries. Under each figure stands where the time went, in one more open.
+//! `SEAWAL_BENCH_ENTRIES=1000000` sets the largest number of entries. Below each figure, the phases
+//! of one more open are printed.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 #![allow(clippy::print_stdout, reason = "it is what a benchmark is for")]
 
@@ -15,7 +17,7 @@ use seawal::{Engine, Options};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Nothing is checkpointed away while the store is built.
+/// Options without automatic checkpoints, so that the log keeps every record.
 fn options() -> Options {
     Options::new().checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40)
 }
@@ -24,7 +26,8 @@ fn loser(number: u64, n: u64) -> KvCommand {
     KvCommand::put("losers", [number.to_be_bytes(), n.to_be_bytes()].concat(), common::VALUE)
 }
 
-/// Opens the store so many times. It is left without being closed, so that each open finds the same log.
+/// The time to open the store `times` times. It is never closed, so that each open finds the same
+/// log.
 fn opens(dir: &Path, times: u64) -> Duration {
     let mut taken = Duration::ZERO;
     for _ in 0..times {
@@ -36,7 +39,7 @@ fn opens(dir: &Path, times: u64) -> Duration {
     taken
 }
 
-/// Opens it once more and says where the time went, with the rates of the phase that is measured.
+/// Opens the store once more and prints the phases, with the rates of the measured one.
 fn tell_phases(dir: &Path, entries: u64) {
     let engine = options().open::<Kv>(dir).expect("recovery");
     let report = engine.recovery_report().clone();
@@ -77,7 +80,7 @@ fn recovery(c: &mut Criterion) {
     group.finish();
 }
 
-/// A log in which each commit is a block of its own is read as fast as the disk goes, or not.
+/// Shows whether a log in which each commit has its own block is read at the rate of the disk.
 fn single_commits(c: &mut Criterion) {
     const COMMITS: u64 = 50_000;
     let mut group = c.benchmark_group("recovery of single synchronous commits");
@@ -99,7 +102,7 @@ fn single_commits(c: &mut Criterion) {
     group.finish();
 }
 
-/// Undo is durable once done, so each open needs a store of its own.
+/// Measures the undo. It is durable once done, so each open needs its own store.
 fn losers(c: &mut Criterion) {
     let mut group = c.benchmark_group("recovery with losers");
     group.sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(2));

@@ -1,7 +1,7 @@
-//! What an entry takes: of memory, inserted at random, recovered, and in a checkpoint under full write load; and of the log, in batches.
-//! Figures, not times. Memory is looked at in processes of their own.
+//! The space of an entry: in memory when inserted at random, when recovered, and in a checkpoint
+//! under full write load; and in the log, in batches. Memory is measured in separate processes.
 //!
-//! `SEAWAL_BENCH_ENTRIES=10000000` is for ten million instead of a million.
+//! `SEAWAL_BENCH_ENTRIES=10000000` measures ten million entries instead of a million.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 #![allow(clippy::print_stdout, reason = "the figures")]
 
@@ -17,13 +17,13 @@ use std::time::Duration;
 
 const PAYLOAD: u64 = 16 + VALUE.len() as u64;
 
-/// The memory that this process has.
+/// The resident memory of this process, in bytes.
 fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").expect("what Linux says of this process");
     text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages") * 4096
 }
 
-/// Nothing is checkpointed by itself.
+/// A store without automatic checkpoints.
 fn open(place: &Path) -> Engine<Kv> {
     let options = Options::new().durability(Durability::Os).checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40);
     options.open(place).expect("a store to measure")
@@ -41,7 +41,8 @@ fn tell_grown(what: &str, entries: u64, before: u64) {
     println!("memory of an entry, {entries} {what}: {grown:.1} bytes, of which {PAYLOAD} are data");
 }
 
-/// The most memory while all is overwritten during a checkpoint at the default pace, of that before.
+/// The peak memory while all entries are overwritten during a paced checkpoint, as a share of the
+/// memory before.
 fn checkpoint(engine: &Engine<Kv>, entries: u64) {
     let before = resident_bytes();
     let (stop, most) = (AtomicBool::new(false), AtomicU64::new(0));

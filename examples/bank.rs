@@ -1,4 +1,5 @@
-//! A bank on the built-in key-value machine: transfers from several threads, a savepoint, and a view that counts all the money.
+//! A bank on the built-in key-value machine: transfers from several threads, a savepoint, and a
+//! view that adds up all the money.
 //!
 //! `cargo run --example bank`
 #![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
@@ -21,7 +22,7 @@ fn balance_of(bytes: &[u8]) -> Option<i64> {
     Some(i64::from_le_bytes(bytes.try_into().ok()?))
 }
 
-/// The balance as the transaction sees it. The account stays locked to the transaction's end.
+/// The balance that the transaction sees. The account stays locked until the transaction ends.
 fn balance(tx: &mut Transaction<Kv>, number: u64) -> Money<i64> {
     Ok(tx.get(account(number))?.as_deref().and_then(balance_of).unwrap_or(0))
 }
@@ -31,14 +32,14 @@ fn add(tx: &mut Transaction<Kv>, number: u64, amount: i64) -> Money<()> {
     tx.insert(account(number), sum.to_le_bytes()).map(drop)
 }
 
-/// Moves money, if there is enough of it. Deadlocks are none of its business: `transact` runs it again.
+/// Moves money if there is enough of it. `transact` runs the transaction again after a deadlock.
 fn transfer(bank: &Engine<Kv>, from: u64, to: u64, amount: i64) -> Money<bool> {
     bank.transact(|tx| {
         let savepoint = tx.savepoint()?;
         add(tx, to, amount)?;
         add(tx, from, -amount)?;
         if balance(tx, from)? < 0 {
-            // both steps are taken back, and the transaction could go on with something else
+            // undoes both steps; the transaction could continue with something else
             tx.rollback_to(savepoint)?;
             return Ok(false);
         }
@@ -46,7 +47,8 @@ fn transfer(bank: &Engine<Kv>, from: u64, to: u64, amount: i64) -> Money<bool> {
     })
 }
 
-/// One moment's money. A view waits for no transaction, and no transaction waits for it.
+/// All the money at one moment. A view waits for no transaction, and no transaction waits for a
+/// view.
 fn total(bank: &Engine<Kv>) -> Result<i64, Error> {
     let view = bank.view()?;
     Ok(view.prefix(Kv::DEFAULT_TABLE, "account/").filter_map(|(_, bytes)| balance_of(bytes)).sum())
@@ -70,7 +72,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
                             let (from, to) = ((n + thread) % ACCOUNTS, (n * 3 + thread + 1) % ACCOUNTS);
                             refused += usize::from(!transfer(bank, from, to, (n as i64 * 97) % 1_500)?);
                             if n % 10 == 0 {
-                                // whatever is half done elsewhere, a view never shows it
+                                // a view never shows a transfer that is half done
                                 assert_eq!(total(bank)?, money);
                             }
                         }
@@ -82,7 +84,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
         })?;
         println!("{} transfers by {THREADS} threads, {refused} refused for want of money", THREADS * TRANSFERS);
         println!("{} in all", total(&bank)?);
-        // dropped without being closed, as if the program had ended here
+        // dropped without a close, as if the program had crashed here
     }
     let bank = seawal::Options::new().open::<Kv>(dir.path())?;
     let report = bank.recovery_report().clone();

@@ -1,5 +1,5 @@
-//! Fuzzing the crash points of a machine of one's own: a queue of jobs with a deliberate bug, which the exploration finds,
-//! and the same queue without it.
+//! Crash fuzzing of a custom machine: a queue of jobs with a deliberate bug, which the exploration
+//! finds, and the same queue without it.
 //!
 //! `cargo run --release --example crash_fuzzing`
 #![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
@@ -10,11 +10,11 @@ use seawal::sim::explore::{Explore, Look};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 
-/// Who submits jobs.
+/// A user who submits jobs.
 type Owner = u8;
 
-/// Jobs by owner and number. With `SHARED_COUNTER` one counter numbers the jobs of all owners, though a command says that it touches
-/// its owner's jobs only: that is the bug.
+/// Jobs by owner and number. With `SHARED_COUNTER`, one counter numbers the jobs of all owners.
+/// That is the bug: the footprint of a command names only its owner's jobs.
 #[derive(Clone, Default)]
 struct Jobs<const SHARED_COUNTER: bool> {
     next: BTreeMap<Owner, u32>,
@@ -23,9 +23,9 @@ struct Jobs<const SHARED_COUNTER: bool> {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Command {
-    /// Answers the job's number.
+    /// Replies with the job's number.
     Submit { owner: Owner, work: u32 },
-    /// Takes the newest job back, and its number with it.
+    /// Withdraws the owner's newest job, and frees its number.
     Withdraw { owner: Owner },
 }
 

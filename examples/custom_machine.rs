@@ -1,4 +1,4 @@
-//! A state machine of one's own: a bank of plain Rust types, made durable by deriving serde's traits.
+//! A custom state machine: a bank of plain Rust types, made durable by deriving serde's traits.
 //!
 //! `cargo run --features serde --example custom_machine`
 #![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The whole state. Maps are ordered, so that equal banks are equal bytes.
+/// The whole state. Its maps are ordered, so that equal banks encode to equal bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Bank {
     accounts: BTreeMap<String, u64>,
 }
 
-/// All that can happen to it.
+/// The commands of the bank.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Order {
     Deposit { to: String, amount: u64 },
@@ -29,7 +29,7 @@ enum Refusal {
     TooMuch { account: String },
 }
 
-/// With this, an `ExecuteError` is an error like any other, and `?` passes it on.
+/// Makes `ExecuteError<Refusal>` a standard error, so that `?` returns it.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -44,7 +44,8 @@ impl Bank {
         self.accounts.get(account).copied().unwrap_or(0)
     }
 
-    /// An account is listed while there is money in it. So what brings the money back brings the very bytes back.
+    /// Lists an account only while it holds money, so that a reversed order restores the exact
+    /// bytes.
     fn set(&mut self, account: &str, balance: u64) {
         if balance == 0 {
             self.accounts.remove(account);
@@ -68,14 +69,14 @@ impl SerdeMachine for Bank {
     const NAME: &'static str = "bank";
     const VERSION: u32 = 1;
     type Command = Order;
-    /// The balances that the order left, in the order in which it names the accounts.
+    /// The new balances, in the order in which the command names the accounts.
     type Reply = Vec<u64>;
     type Rejection = Refusal;
 
-    /// Everything is checked before anything is changed: what is rejected changed nothing.
+    /// Checks everything before it changes anything, so that a rejected order has no effect.
     ///
-    /// An inverse moves the same amount back rather than putting old balances back. While the transaction holds its locks both would
-    /// do; this one says what it means.
+    /// An inverse moves the same amount back instead of restoring old balances. Both are correct
+    /// while the transaction holds its locks, and this one is clearer.
     fn apply(&mut self, order: &Order) -> Result<(Vec<u64>, Order), Refusal> {
         match order {
             Order::Deposit { to, amount } => {
@@ -101,7 +102,7 @@ impl SerdeMachine for Bank {
         }
     }
 
-    /// An order touches the accounts it names, so orders about others run beside it.
+    /// An order locks the accounts that it names. Orders on other accounts run concurrently.
     fn footprint(order: &Order) -> Footprint {
         let account = |name: &String| Footprint::key(Access::Exclusive, name.as_bytes());
         match order {
@@ -128,7 +129,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             other => return Err(format!("bob paid what he does not have: {other:?}").into()),
         }
 
-        // two orders as one; without the commit, neither happened
+        // two orders in one transaction; without the commit, neither takes effect
         let mut tx = engine.begin()?;
         tx.execute(transfer("alice", "carol", 50))?;
         tx.execute(transfer("carol", "bob", 50))?;
@@ -137,10 +138,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
         let mut open = engine.begin()?;
         open.execute(transfer("bob", "carol", 10))?;
-        // the view is of committed states only
+        // the view shows committed states only
         assert_eq!(engine.view()?.balance("carol"), 0);
         open.commit()?;
-        // dropped without being closed, as if the program had ended here
+        // dropped without a close, as if the program had crashed here
     }
     let engine = Options::new().open::<Bank>(dir.path())?;
     let report = engine.recovery_report().clone();

@@ -1,6 +1,8 @@
-//! What the hot paths allocate, against a baseline: a guard that knows no clock. Instructions are guarded by `.ci/instructions`.
+//! The allocations of the hot paths, compared with a baseline, so that no clock is involved.
+//! `.ci/instructions` guards the instructions.
 //!
-//! `SEAWAL_GUARD=record cargo test --test guard` takes the baseline anew, into `tests/guard/allocations.tsv`.
+//! `SEAWAL_GUARD=record cargo test --test guard` records a new baseline in
+//! `tests/guard/allocations.tsv`.
 #![allow(clippy::print_stdout, reason = "how the figures compare")]
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -12,9 +14,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use workload::{WORKLOADS, Workload};
 
-/// How often each is done.
+/// The repetitions of each workload.
 const TIMES: u64 = 1_000;
-/// How many more allocations than the baseline has are let pass, in all of those: what the growth of a list here and there comes to.
+/// The accepted growth of the total over the baseline, for lists that grow now and then.
 const TOLERANCE: f64 = 0.02;
 
 fn baseline_file() -> PathBuf {
@@ -23,7 +25,7 @@ fn baseline_file() -> PathBuf {
 
 fn allocations(name: &str) -> u64 {
     let mut workload = Workload::new(name).unwrap();
-    // what is allocated once, and lists that grow to their size
+    // warm up: allocations that happen once, and lists that grow to their size
     workload.run(TIMES);
     allocation_counter::measure(|| workload.run(TIMES)).count_total
 }

@@ -1,8 +1,9 @@
-//! What real file systems leave after a crash is something that the simulated disk can leave too.
+//! Checks that the simulated disk can leave whatever a real file system leaves after a crash.
 //!
-//! The same small programs run on both. After each step the live image of a loop device is copied and the copy mounted,
-//! which replays its journal; and at the end the file system is shut down without a flush of its log (`FS_IOC_SHUTDOWN`).
-//! This needs root, loop devices and the file system's tools; where one is missing, the test says so and passes.
+//! The same small programs run on both. After each step the image of a loop device is copied and
+//! the copy mounted, which replays its journal. At the end the file system is shut down without a
+//! flush of its log (`FS_IOC_SHUTDOWN`). This needs root, loop devices and the file system's tools.
+//! If one is missing, the test prints that and passes.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 use seawal::io::{AlignedBuf, Create, DiskStorage, File, OpenMode, Storage};
@@ -14,12 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-/// One call of a program. `u8`s are what is written, and numbers after a name are offset and length.
+/// One call of a program. A `u8` is the byte that is written; the numbers after it are offset and
+/// length.
 #[derive(Clone, Copy, Debug)]
 enum Do {
     Create(&'static str),
     Write(&'static str, u8, u64, usize),
-    /// In blocks of 4096 bytes.
+    /// Offset and length are in blocks of 4096 bytes.
     Durable(&'static str, u8, u64, usize),
     SyncData(&'static str),
     SyncAll(&'static str),
@@ -32,7 +34,7 @@ enum Do {
 
 use Do::{Allocate, Create as New, Durable, Remove, Rename, SetLen, SyncAll, SyncData, SyncDir, Write};
 
-/// What the engine does, and what it might: name and steps.
+/// Sequences of calls that the engine makes or might make: name and steps.
 const PROGRAMS: [(&str, &[Do]); 16] = [
     (
         "append and sync",
@@ -313,7 +315,7 @@ struct Kind {
     name: &'static str,
     mkfs: &'static [&'static str],
     options: &'static str,
-    /// How a copy is mounted beside its original; `None` where that cannot be.
+    /// The mount options of a copy while the original is mounted; `None` if that is impossible.
     copy_options: Option<&'static str>,
     image_bytes: u64,
 }
@@ -366,7 +368,7 @@ impl Mount {
         self.at.join("store")
     }
 
-    /// The requests that the loop device has seen, and those under way.
+    /// The completed requests of the loop device, and those in flight.
     fn traffic(&self) -> String {
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let line = mounts.lines().find(|line| line.split(' ').nth(1) == self.at.to_str()).unwrap();
@@ -396,7 +398,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Everything that is needed, or what is missing.
+    /// Prepares everything that is needed, or returns what is missing.
     fn new(kind: &'static Kind) -> Result<Bench, String> {
         if std::fs::metadata("/proc/self").map_err(|e| e.to_string())?.uid() != 0 {
             return Err("only root may mount".into());
@@ -429,7 +431,8 @@ impl Bench {
         Mount::new(&self.path("live"), &self.path("mnt"), self.kind.options).unwrap()
     }
 
-    /// What is found where the machine loses power now: a copy of the device, taken while nothing was written to it.
+    /// The files after a power loss now: from a copy of the device, taken while nothing was written
+    /// to it.
     fn copied(&self, live: &Mount, options: &str) -> BTreeMap<String, Vec<u8>> {
         for _ in 0..50 {
             let before = live.traffic();
@@ -456,21 +459,22 @@ fn described(files: &BTreeMap<String, Vec<u8>>) -> String {
     files.iter().map(|(name, bytes)| format!("{name}: [{}]", runs(bytes))).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether the journal is made to be written after each step, by a sync of a file that is nobody's business.
+/// Whether the journal is forced to be written after each step, by the sync of an unrelated file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Journal {
     LeftAlone,
     Nudged,
 }
 
-/// Runs a program on both; what a copy of the image shows after each step must be possible on the simulated disk.
+/// Runs a program on both. What a copy of the image shows after each step must be possible on the
+/// simulated disk.
 fn copies_are_possible(bench: &Bench, name: &str, program: &[Do], journal: Journal, options: &str) -> usize {
     let live = bench.start();
     let real = DiskStorage::open(live.store(), Create::Never).unwrap();
     let sim = SimDisk::new(1);
     let mut machines =
         [Machine { storage: &real, files: BTreeMap::new() }, Machine { storage: &sim, files: BTreeMap::new() }];
-    // copies cost most where file systems are large
+    // copies take longest for large file systems
     let stride = match (bench.kind.name, journal) {
         _ if std::env::var_os("SEAWAL_LONG").is_some() => 1,
         ("ext4", Journal::Nudged) => 1,
@@ -497,7 +501,7 @@ fn copies_are_possible(bench: &Bench, name: &str, program: &[Do], journal: Journ
     partial
 }
 
-/// Cuts the file system off from its device, unflushed log and all.
+/// Cuts the file system off from its device, including its unflushed log.
 fn shut_down(live: &Mount) -> Result<(), String> {
     const SCRIPT: &str = "import fcntl, os, struct, sys\n\
         fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
@@ -528,7 +532,7 @@ fn a_shutdown_is_possible(bench: &Bench, name: &str, program: &[Do]) -> Result<(
 }
 
 fn skipped(what: &str, why: &str) {
-    // also where the harness keeps what a test that passes prints
+    // shown even if the harness captures output
     let _ = writeln!(std::io::stderr(), "skipped: {what}: {why}");
 }
 

@@ -1,13 +1,13 @@
-//! The whole engine under random schedules, on a simulated disk: commits, rollbacks, reads, views, checkpoints, backups, a close, a
-//! failing device, power loss at any moment. Nobody waits for ever; one order explains what was seen; nothing that
-//! anybody was told is undone.
+//! The whole engine under random schedules, on a simulated disk: commits, rollbacks, reads, views,
+//! checkpoints, backups, a close, a failing device, and power loss at any moment. No thread waits
+//! forever, one order explains all reads, and nothing acknowledged is undone.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg shuttle" cargo test --release --target-dir target/shuttle --test shuttle
 //! ```
 //!
-//! `SEAWAL_LONG=10` runs ten times as many schedules, `SEAWAL_SEED` others. A schedule that fails is printed, and
-//! `SHUTTLE_REPLAY` names a file that holds one to run again.
+//! `SEAWAL_LONG=10` runs ten times as many schedules, and `SEAWAL_SEED` runs other ones. A schedule
+//! that fails is printed, and `SHUTTLE_REPLAY` names a file with a schedule to run again.
 #![cfg(shuttle)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
@@ -33,8 +33,9 @@ use std::time::Duration;
 
 const KEYS: u64 = 3;
 
-/// Runs the model under so many schedules, half of them drawn at random, half with few changes of priority (Burckhardt et al., "A
-/// Randomized Scheduler with Probabilistic Guarantees of Finding Bugs", ASPLOS 2010).
+/// Runs the model under `schedules` schedules. Half are random, and half have few changes of
+/// priority (Burckhardt et al., "A Randomized Scheduler with Probabilistic Guarantees of Finding
+/// Bugs", ASPLOS 2010).
 fn explore(schedules: u64, model: fn()) {
     let seed = std::env::var("SEAWAL_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     let each = usize::try_from(schedules * scale()).unwrap() / 2;
@@ -88,13 +89,15 @@ fn block_on(ticket: Ticket<()>) -> seawal::Result<()> {
     }
 }
 
-/// What all threads of one run share. Its locks are none of the model's, and are not held across a step.
+/// Shared by all threads of one run. Its locks are not part of the model, and are not held across a
+/// step.
 struct World {
     disk: SimDisk,
     engine: Engine<Kv>,
     background: Background,
     history: History,
-    /// Lists that somebody was told of. They only grow, so what is there after a crash must begin with them.
+    /// Lists that were returned to a reader. They only grow, so a recovered list must begin with
+    /// them.
     told: Mutex<Vec<(u8, List)>>,
 }
 
@@ -102,7 +105,7 @@ impl World {
     fn new() -> Arc<World> {
         let mut rng = shuttle::rand::thread_rng();
         let disk = SimDisk::new(rng.next_u64());
-        // without threads of its own, nobody but those who wait sees to it that they need not
+        // without background threads, only the waiting threads flush
         let background = if rng.next_u32() % 2 == 0 { Background::Threads } else { Background::Manual };
         let engine = options(background).open_on::<Kv>(Arc::new(disk.clone())).unwrap();
         Arc::new(World { disk, engine, background, history: History::default(), told: Mutex::default() })
@@ -112,7 +115,7 @@ impl World {
         self.told.lock().unwrap().extend(seen);
     }
 
-    /// Loses power now, opens what is left, and looks whether all is there that had been told.
+    /// Loses power, opens the store, and checks that everything returned to a reader is there.
     fn lose_power(&self) {
         let told = self.told.lock().unwrap().clone();
         let disk = self.disk.crash(Crash::Nothing);
@@ -124,7 +127,7 @@ impl World {
         }
     }
 
-    /// Looks at what there is in the end.
+    /// Checks the final state.
     fn judge(&self) {
         let id = self.history.begin();
         let saw = lists(self.engine.iter().unwrap());
@@ -133,14 +136,15 @@ impl World {
     }
 }
 
-/// What a thread does a few times.
+/// A thread that repeats random actions.
 struct Worker {
     world: Arc<World>,
     rng: Rng,
     next: u32,
 }
 
-/// An action's outcome: failures may be the log's or the closing of it, never a wait without end.
+/// The outcome of an action. It may fail because of the log or a close, but never by an endless
+/// wait.
 type Outcome = Result<Option<(Vec<Did>, End)>, ExecuteError<KvRejection>>;
 
 impl Worker {
@@ -150,7 +154,7 @@ impl Worker {
         thread::spawn(move || (0..actions).find_map(|_| worker.act().err()))
     }
 
-    /// Does one thing; the error that ends it, if one does.
+    /// Performs one action. Returns the error that ends the thread, if there is one.
     fn act(&mut self) -> Result<(), Error> {
         let world = self.world.clone();
         let id = world.history.begin();
@@ -211,7 +215,7 @@ impl Worker {
         Ok(Some((vec![Did::Scan { keys: 0..255, saw }], End::Committed)))
     }
 
-    /// Work behind the scenes, also beside the threads that do it.
+    /// A background step, which may run concurrently with the background threads.
     fn step(&mut self) -> Outcome {
         let steps = seawal::wal::LogStep::ALL;
         self.world.engine.step(seawal::Step::Log(steps[self.rng.below(4) as usize]))?;
@@ -229,7 +233,7 @@ impl Worker {
         Ok(Some((vec![Did::Read { key, saw }], End::RolledBack)))
     }
 
-    /// Appends to one or two lists, and waits for that in one of several ways.
+    /// Appends to one or two lists, and waits for the commit in one of several ways.
     fn append(&mut self) -> Outcome {
         let mut tx = self.world.engine.begin()?;
         let mut did = Vec::new();
@@ -247,7 +251,7 @@ impl Worker {
         }
         match self.rng.below(4) {
             0 => tx.submit()?.wait()?,
-            // a future does no I/O: without the threads nobody would see to it
+            // polling a future does no I/O, so it needs the background threads
             1 if self.world.background == Background::Threads => block_on(tx.submit()?)?,
             2 => {
                 drop(tx.submit()?);
@@ -306,7 +310,7 @@ fn a_publication_that_is_owed_since_a_full_disk_leaves_the_mark_of_a_close_alone
         let disk = SimDisk::new(shuttle::rand::thread_rng().next_u64());
         let open = |background| options(background).open_on::<Kv>(Arc::new(disk.clone())).unwrap();
         open(Background::Manual).insert("a", "1").unwrap();
-        // of what recovery writes the manifest is the first; there is space again at once
+        // the manifest is the first write of recovery, and there is space again at once
         disk.fail_next(OpKind::WriteAt, Fault::NoSpace, Persistence::Once);
         let engine = open(Background::Manual);
         let stepper = {
@@ -335,7 +339,7 @@ fn a_device_that_fails_answers_everybody_and_nothing_that_was_told_is_lost() {
         };
         for worker in workers {
             let error = worker.join().unwrap();
-            // a checkpoint whose snapshot failed says so; frames that failed latch
+            // a failed snapshot fails its checkpoint, and a failed frame latches the log
             let fits = |error: &Error| error.is_latched() || matches!(error, Error::Io { .. });
             assert!(error.as_ref().is_none_or(fits), "{error:?}");
         }
@@ -366,7 +370,7 @@ fn tickets_nobody_waits_for_are_flushed_and_an_engine_may_be_dropped_with_them()
         drop(ticket);
         let World { disk, engine, history, told, .. } = Arc::into_inner(world).unwrap();
         drop(engine);
-        // dropping it hands on what was appended
+        // a drop hands over the appended records
         told.lock().unwrap().extend([(b'a', vec![1]), (b'b', vec![2])]);
         let engine = options(Background::Manual).open_on::<Kv>(Arc::new(disk.clone())).unwrap();
         let world = World { disk, engine, background: Background::Manual, history, told };

@@ -1,4 +1,4 @@
-//! What the benchmarks share: keys, stores, and the floor that the device sets.
+//! Shared by the benchmarks: keys, stores, and the floor of the device.
 #![allow(dead_code, reason = "each benchmark uses its own part")]
 #![allow(clippy::print_stdout, reason = "figures that are no rates")]
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) const VALUE: [u8; 100] = [7; 100];
 
-/// The n-th of a sequence of keys in random order, 16 bytes each.
+/// The n-th of a sequence of distinct keys in random order, 16 bytes each.
 pub(crate) fn key(n: u64) -> [u8; 16] {
     let mut z = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -33,24 +33,25 @@ pub(crate) fn batch(n: u64) -> KvCommand {
     KvCommand::batch((n * 100..n * 100 + 100).map(put))
 }
 
-/// A directory beside the build, on the disk that is measured, not in a memory file system.
+/// A directory next to the build, which is on the measured disk and not in a memory file system.
 pub(crate) fn dir() -> tempfile::TempDir {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     tempfile::tempdir_in(base).expect("a directory to measure in")
 }
 
-/// A store whose first segment is large, so that rotation plays no part.
+/// A store whose first segment is large, so that no rotation is measured.
 pub(crate) fn open(dir: &Path) -> Engine<Kv> {
     Options::new().first_segment_bytes(64 << 20).open(dir).expect("a store to measure")
 }
 
-/// Writes straight to the device, one block at a time, one in flight, into space that was written before: what a lone committer
-/// could reach at best. Returns the time that `writes` of them took.
+/// Writes directly to the device, one block at a time and one write in flight, into space that was
+/// written before. It is the best possible rate of a single committer. Returns the time of `writes`
+/// writes.
 pub(crate) fn floor(dir: &Path, writes: u64, bytes: usize) -> Duration {
     floor_latencies(dir, writes, bytes).iter().sum()
 }
 
-/// The same; how long each of them took.
+/// The latency of each of these writes.
 pub(crate) fn floor_latencies(dir: &Path, writes: u64, bytes: usize) -> Vec<Duration> {
     const SPACE: u64 = 32 << 20;
     let storage = DiskStorage::open(dir.join("floor"), Create::IfMissing).expect("a directory");
@@ -71,20 +72,20 @@ pub(crate) fn floor_latencies(dir: &Path, writes: u64, bytes: usize) -> Vec<Dura
     (0..writes).map(timed).collect()
 }
 
-/// How long it takes to write so many bytes, and to read them.
+/// The time to write and to read a number of bytes.
 pub(crate) struct Sequential {
     pub(crate) write: Duration,
     pub(crate) read: Duration,
 }
 
-/// Writes a new file from beginning to end in pieces of 8 MiB around the page cache, syncs it, and reads it back in pieces of 4 MiB: what
-/// the disk can do at best with one request at a time.
+/// Writes a new file sequentially in pieces of 8 MiB around the page cache, syncs it, and reads it
+/// back in pieces of 4 MiB. It is the best possible rate of the disk with one request at a time.
 pub(crate) fn sequential(dir: &Path, bytes: u64) -> Sequential {
     let storage = DiskStorage::open(dir.join("sequential"), Create::IfMissing).expect("a directory");
     let _ = storage.remove("file");
     let file = storage.open("file", OpenMode::CreateNew).expect("a file");
     let mut piece = AlignedBuf::zeroed(8 << 20).expect("memory");
-    // not zeros, which a disk may keep for nothing
+    // not zeros, which a disk may store without writing them
     piece.iter_mut().enumerate().for_each(|(n, byte)| *byte = ((n * n) >> 8) as u8);
     let began = Instant::now();
     for at in (0..bytes).step_by(8 << 20) {
@@ -101,12 +102,13 @@ pub(crate) fn sequential(dir: &Path, bytes: u64) -> Sequential {
     Sequential { write, read }
 }
 
-/// How many entries there are at the most: `SEAWAL_BENCH_ENTRIES`, or as many as are given.
+/// The largest number of entries: `SEAWAL_BENCH_ENTRIES`, or `usual`.
 pub(crate) fn most_entries(usual: u64) -> u64 {
     std::env::var("SEAWAL_BENCH_ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
-/// How long each of the commits takes that some threads do while something else is done, each waiting for its own.
+/// The latencies of commits by `threads` threads while `work` runs. Each thread waits for its own
+/// commit.
 pub(crate) fn latencies_beside(engine: &Engine<Kv>, threads: u64, keys: u64, work: impl FnOnce()) -> Vec<Duration> {
     let stop = AtomicBool::new(false);
     let one = |thread| {
@@ -128,7 +130,7 @@ pub(crate) fn latencies_beside(engine: &Engine<Kv>, threads: u64, keys: u64, wor
     })
 }
 
-/// Says how late the latest were.
+/// Prints the percentiles of latencies.
 pub(crate) fn percentiles(name: &str, mut taken: Vec<Duration>) {
     taken.sort_unstable();
     let at = |of_1000: usize| taken[(taken.len() * of_1000 / 1000).min(taken.len() - 1)];

@@ -1,12 +1,14 @@
-//! What the scheduler allows: how fast committers can sleep and be woken when nothing is written. `benches/peers` has it from here.
+//! The limit of the scheduler: how fast committers can sleep and be woken without writes.
+//! `benches/peers` uses it too.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// Threads that sleep until a group of so many is complete: who completes it wakes each of the others by one `unpark`, instead of
-/// writing. Goes on until it is enough, by how many have been woken and how long it took; returns both.
+/// Threads that sleep until a group of `size` is complete. The thread that completes it wakes each
+/// of the others with one `unpark`, and writes nothing. Goes on until `enough` is true of the
+/// wake-ups so far and the time. Returns both.
 pub(crate) fn wake_ups(threads: usize, size: usize, enough: impl Fn(u64, Duration) -> bool + Sync) -> (u64, Duration) {
     let waiting: Mutex<Vec<(Thread, Arc<AtomicBool>)>> = Mutex::new(Vec::new());
     let lock = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +34,8 @@ pub(crate) fn wake_ups(threads: usize, size: usize, enough: impl Fn(u64, Duratio
             drop(group);
             let so_far = woken.fetch_add(size as u64, Ordering::Relaxed) + size as u64;
             if enough(so_far, began.elapsed()) {
-                // under the lock that those who come now take, or they would wait for a group that does not fill
+                // under the lock that new threads take, because they would wait for a group that is
+                // never completed
                 let mut left = lock();
                 stop.store(true, Ordering::Release);
                 left.drain(..).for_each(|(thread, flag)| wake(&thread, &flag));

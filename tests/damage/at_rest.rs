@@ -1,6 +1,9 @@
-//! Everything that can happen to bytes at rest: each file of small stores is flipped, cut, zeroed, overwritten, lost, swapped,
-//! put back and forged, place by place. Opening must give the exact state, or the right refusal that changes nothing, as foretold from where
-//! the damage lies; `verify` must say the same; and neither may panic or allocate for it.
+//! Damage to bytes at rest. Each file of small stores is flipped, cut, zeroed, overwritten,
+//! removed, swapped, replaced by an older version and forged, place by place.
+//!
+//! The place of the damage determines what opening must do: return the exact state, or refuse and
+//! change nothing. `verify` must agree. Neither may panic, or allocate much more than for the
+//! intact store.
 
 use crate::common::{Cmd, Rng, Stacks, files, open_on, scale, state};
 use crate::stores::{Files, Outcome, Store, on_disk, options};
@@ -9,26 +12,26 @@ use seawal::sim::{Crash, Fault, Persistence, SimDisk};
 use seawal::{Error, RecoveryPolicy};
 use std::sync::Arc;
 
-/// How much more than for the whole store may be allocated for a damaged one, in bytes.
+/// The bytes that may be allocated for a damaged store beyond those for the intact one.
 const ALLOWANCE: u64 = 1 << 20;
 
-/// How closely a damaged store is looked at.
+/// How thoroughly a damaged store is tested.
 #[derive(Clone, Copy, PartialEq)]
 enum Look {
-    /// Opened to read, and verified.
+    /// Opens it read-only, and verifies it.
     Read,
-    /// Opened for good too.
+    /// Also opens it for writing.
     Close,
 }
 
 impl Look {
-    /// A close look at one in so many, or at every one where there is time.
+    /// A close look at one in `n` cases, or at every one in a long run.
     fn one_in(n: u64, rng: &mut Rng) -> Look {
         if scale() > 1 || rng.one_in(n) { Look::Close } else { Look::Read }
     }
 }
 
-/// Goes over one store, damage by damage.
+/// Applies one kind of damage after another to a store, and counts the outcomes.
 struct Sweep {
     store: Store,
     intact_bytes: u64,
@@ -55,7 +58,7 @@ fn verified(disk: &SimDisk) -> seawal::Result<Soundness> {
     })
 }
 
-/// Whether damage was told as damage, typed, and where it lies.
+/// Whether an error reports damage with this file and, if given, this offset.
 fn is_refusal(error: &Error, file: &str, offset: Option<u64>) -> bool {
     match error {
         Error::Corrupt { path, offset: found, lsn, .. } => {
@@ -84,7 +87,7 @@ impl Sweep {
         }
     }
 
-    /// Looks at a disk that holds the store with that damage.
+    /// Tests a disk that holds the store with `after` as its files.
     fn look(&mut self, disk: &SimDisk, after: &Files, look: Look, what: &dyn Fn() -> String) {
         let outcome = self.store.foretell(after);
         self.cases += 1;
@@ -115,14 +118,14 @@ impl Sweep {
             assert!(now == *after, "{}: {}: the files have changed", self.store.name, what());
         } else {
             let Outcome::Opens(mut wanted) = outcome else { return };
-            // what was cut stays behind, and the store opens again, with what was appended since
+            // the cut is permanent: the store opens again, with the command executed since
             wanted.by_key.insert(99, vec![1]);
             let (engine, _) = open_on::<Stacks>(&copy.crash(Crash::Nothing), &options()).unwrap();
             assert_eq!(state(&engine), wanted, "{}: {}", self.store.name, what());
         }
     }
 
-    /// The same, where one file is damaged.
+    /// Tests the store with other bytes in one file.
     fn replace(&mut self, name: &str, bytes: Vec<u8>, look: Look, what: &dyn Fn() -> String) {
         let mut after = self.store.files.clone();
         after.insert(name.to_owned(), bytes);
@@ -131,7 +134,7 @@ impl Sweep {
         self.look(&disk, &after, look, what);
     }
 
-    /// Files that may be read when the store is opened, with their bytes.
+    /// The files that an open may read, with their bytes.
     fn targets(&self) -> Vec<(String, Vec<u8>)> {
         let read = self.store.files.iter().filter(|(name, _)| !name.starts_with("spare"));
         read.map(|(name, bytes)| (name.clone(), bytes.clone())).collect()
@@ -145,7 +148,8 @@ impl Drop for Sweep {
     }
 }
 
-/// Whether the byte is gone through in the usual run: all of every header, some of what they head, few of the zeros.
+/// Whether a normal run flips this byte: all of every header, a part of the contents, few of the
+/// zeros.
 fn is_taken(bytes: &[u8], at: usize) -> bool {
     scale() > 1
         || at % 512 < 64 && bytes[at / 512 * 512] != 0
@@ -175,7 +179,8 @@ fn flip_every_byte(store: Store) -> Sweep {
 #[test]
 fn every_flipped_byte_of_a_closed_store_is_refused_or_does_no_harm() {
     let sweep = flip_every_byte(crate::stores::closed());
-    // the log's end is in the manifest, and the snapshot holds all: nothing but a sole copy can be missed
+    // The manifest has the log's end, and the snapshot has the whole state. Damage to one copy
+    // loses nothing.
     assert!(sweep.cuts == 0 && sweep.cases > 100, "{} {}", sweep.cuts, sweep.cases);
 }
 
@@ -194,7 +199,7 @@ fn every_flipped_byte_of_recycled_segments_is_refused_or_foretold() {
 #[test]
 fn every_flipped_byte_of_a_store_with_two_snapshots_is_refused_or_foretold() {
     let sweep = flip_every_byte(crate::stores::two_snapshots());
-    // what comes last is a watermark, which holds nothing that could be missed
+    // the last frame is a watermark, which holds no data that could be lost
     assert!(sweep.cuts == 0 && sweep.refusals > 50, "{} {}", sweep.cuts, sweep.refusals);
 }
 
@@ -221,7 +226,8 @@ fn a_file_cut_short_anywhere_is_refused_or_does_no_harm() {
     }
 }
 
-/// Zeros, then garbage, over ranges of blocks: of 512 bytes, of 4096, and of random lengths.
+/// Overwrites ranges of blocks with zeros and then with garbage: 512 bytes, 4096, and random
+/// lengths.
 fn overwrite(store: Store) {
     let mut sweep = Sweep::over(store);
     let mut rng = Rng::new(9);
@@ -270,7 +276,8 @@ fn blocks_of_other_places_and_of_other_times_are_refused_or_foretold() {
             if blocks(bytes) == 0 || blocks(source) == 0 {
                 continue;
             }
-            // a write that went to another place: there it stands, and here is what was here before
+            // a misdirected write: another place received these bytes, and this place kept its old
+            // ones
             let (at, from_at) = (rng.below(blocks(bytes)) as usize * 512, rng.below(blocks(source)) as usize * 512);
             let count = (1 + rng.below(4) as usize) * 512;
             let block = &source[from_at..][..count.min(source.len() - from_at).min(bytes.len() - at)];
@@ -285,7 +292,7 @@ fn blocks_of_other_places_and_of_other_times_are_refused_or_foretold() {
 
 #[test]
 fn a_write_that_was_lost_is_refused_or_foretold() {
-    // what each place of each file of the newer store held when the older one was at rest
+    // each block of each file of the newer store gets the content that the older store had at rest
     let (mut refusals, mut cuts) = (0, 0);
     for (older, newer) in
         [(crate::stores::aged(0), crate::stores::aged(1)), (crate::stores::aged(1), crate::stores::aged(2))]
@@ -349,7 +356,7 @@ fn a_copy_of_a_segment_under_another_name_never_counts() {
     for store in crate::stores::all() {
         let last = store.last();
         for segment in &store.segments {
-            // as the next segment, as one further on, and as a second file of its own number
+            // as the next segment, as a later one, and as a second file with its own number
             let names = [
                 format!("{:08}-{:016x}.seg", last.id + 1, last.base + 4096),
                 format!("{:08}-{:016x}.seg", last.id + 7, last.base + 4096),
@@ -369,7 +376,7 @@ fn a_copy_of_a_segment_under_another_name_never_counts() {
 
 #[test]
 fn a_file_of_another_store_of_the_same_machine_never_counts() {
-    // the same history, byte for byte, but for the store's identity
+    // the same history, with the same bytes except for the store's identity
     for (ours, theirs) in [
         (crate::stores::aged(2), crate::stores::aged_elsewhere(2)),
         (crate::stores::aged(2), crate::stores::aged_elsewhere(1)),

@@ -1,4 +1,4 @@
-//! Snapshots whose chunks are each whole, and stand where none of their kind may.
+//! Snapshots whose chunks are whole, but in an order that is not allowed.
 
 use crate::common::{Stacks, files, open_on, state};
 use crate::layout::{chunks_of, with_chunks};
@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 type Chunk = (u8, Vec<u8>);
 
-/// The store with other chunks in its newest snapshot, or in both, and that one's name.
+/// The store with changed chunks in its newest snapshot, or in both. Also returns the newest one's
+/// name.
 fn forged(store: &Store, both: bool, change: &dyn Fn(&[Chunk; 3]) -> Vec<Chunk>) -> (SimDisk, String) {
     let snapshots = store.manifest(&store.files).unwrap().snapshots;
     let names: Vec<String> = snapshots.iter().map(|lsn| format!("{lsn:016x}.snap")).collect();
@@ -26,7 +27,7 @@ fn forged(store: &Store, both: bool, change: &dyn Fn(&[Chunk; 3]) -> Vec<Chunk>)
     (on_disk(&files), names[0].clone())
 }
 
-/// A chunk cut in two, of which the second has that kind.
+/// A chunk cut in two. The second half has the kind `second`.
 fn halves((kind, content): &Chunk, second: u8) -> [Chunk; 2] {
     let (first, rest) = content.split_at(content.len() / 2);
     [(*kind, first.to_vec()), (second, rest.to_vec())]
@@ -69,7 +70,7 @@ fn a_snapshot_whose_chunks_are_out_of_their_order_is_damage_to_everyone() {
         after.remove("LOCK");
         assert!(after == before, "{what}");
 
-        // the older one stands in for it
+        // recovery falls back to the older snapshot
         let (disk, newest) = forged(&store, false, change);
         let (engine, report) = open_on::<Stacks>(&disk, &options()).unwrap();
         assert_eq!(&state(&engine), store.whole(), "{what}: {report:?}");
@@ -84,7 +85,7 @@ fn chunks_in_their_order_are_read_however_they_are_cut() {
         let ([a, b], [c, d]) = (halves(s, 1), halves(t, 2));
         vec![a, b, c, (2, vec![]), d, e.clone()]
     });
-    // only its length is another than the manifest says
+    // only the length differs from that in the manifest
     assert_eq!(inspect::verify(Arc::new(disk.clone())).unwrap().soundness(), Soundness::Degraded);
     let (engine, report) = open_on::<Stacks>(&disk, &options()).unwrap();
     assert_eq!(&state(&engine), store.whole(), "{report:?}");

@@ -1,5 +1,5 @@
-//! Bytes that were made to be believed: frames inside values, frames of other places that are whole, lengths and counts
-//! without end, all with checksums that hold.
+//! Forged bytes with valid checksums: frames inside values, whole frames of other places, and
+//! extreme lengths and counts.
 
 use crate::common::{Cmd, Rng, Stacks, files, manual, open_on, scale, state};
 use crate::layout::{FRAME_HEADER, Frame, Segment, fix_block, fix_frame, fix_snapshot, u32_at};
@@ -21,11 +21,11 @@ fn verified(disk: &SimDisk) -> seawal::Result<Soundness> {
     inspect::verify_machine::<Stacks>(Arc::new(disk.clone())).map(|report| report.soundness())
 }
 
-/// Opens for good, and sees to it that nothing changes where that is refused.
+/// Opens for writing, and checks that a refusal changes nothing.
 fn opened(disk: &SimDisk) -> seawal::Result<Stacks> {
     let before = files(disk);
     let answer = open_on::<Stacks>(disk, &options()).map(|(engine, _)| state(&engine));
-    // a machine that panics in the undo does so behind the cut
+    // a machine that panics in the undo does so after the log was cut, so the files have changed
     if !matches!(answer, Ok(_) | Err(Error::Poisoned)) {
         let mut now = files(disk);
         now.retain(|name, _| before.contains_key(name) || name != "LOCK");
@@ -34,7 +34,7 @@ fn opened(disk: &SimDisk) -> seawal::Result<Stacks> {
     answer
 }
 
-/// A store whose files are written over, in verbs.
+/// A store whose files are overwritten, step by step.
 struct Forger {
     store: Store,
     files: Files,
@@ -49,7 +49,7 @@ impl Forger {
         self.store.last()
     }
 
-    /// The frame that would come next: the last commit once more, as a writer would put it there.
+    /// The frame that a writer would write next: the last commit again, at the end of the log.
     fn next_frame(&self) -> Frame {
         let last = self.last();
         let commit = last.frames.iter().rfind(|frame| frame.records == 1 && frame.payload.len() < 400).unwrap();
@@ -57,7 +57,7 @@ impl Forger {
         Frame { lsn, previous, watermark: lsn, ..commit.clone() }
     }
 
-    /// Puts a frame so many blocks behind the end of the log.
+    /// Writes a frame at `blocks` blocks past the end of the log.
     fn put(mut self, blocks: usize, frame: &Frame) -> Forger {
         let (name, block) = (self.last().name.clone(), self.last().block);
         let at = self.last().end_offset() + blocks * block;
@@ -75,7 +75,7 @@ fn killed() -> Vec<Store> {
     vec![crate::stores::killed_with_losers(), crate::stores::two_snapshots(), crate::stores::cut()]
 }
 
-/// A store with one large value in its last frame, which is the same up to that value whatever it holds.
+/// A store with one large value in its last frame. The bytes before the value do not depend on it.
 fn with_value(block: u32, value: &[u8]) -> (SimDisk, Segment) {
     let disk = SimDisk::builder().seed(11).block_bytes(block).build();
     let options = manual().segment_bytes(128 << 10).first_segment_bytes(128 << 10).max_log_bytes(4 << 20);
@@ -97,7 +97,8 @@ fn the_bytes_of_a_frame_inside_a_value_are_never_evidence() {
         let frame = segment.frames.last().unwrap();
         let bytes = disk.read_file(&segment.name).unwrap();
         let value_at = frame.at.start + bytes[frame.at.clone()].windows(64).position(|w| w == &plain[..64]).unwrap();
-        // at each block boundary in it, the frame that belongs there, with a watermark over all that comes before
+        // at each block boundary in it, a frame for that place, whose watermark covers everything
+        // before it
         let mut value = plain.clone();
         let block = block as usize;
         for at in (frame.at.start + block..frame.at.end - block).step_by(block) {
@@ -114,14 +115,14 @@ fn the_bytes_of_a_frame_inside_a_value_are_never_evidence() {
         assert_eq!(engine.get("large").unwrap().as_deref(), Some(&value[..]), "the mask is taken off again");
         for lost in 0..frame.at.len() / 512 {
             let disk = disk.crash(Crash::Nothing);
-            // its beginning, and so many sectors more in its middle
+            // zeroes the frame's first block, and one more sector in its middle
             disk.overwrite(&segment.name, frame.at.start as u64, &vec![0; block]).unwrap();
             disk.overwrite(&segment.name, (frame.at.start + lost * 512) as u64, &[0; 512]).unwrap();
             let soundness = inspect::verify(Arc::new(disk.clone())).unwrap().soundness();
             let (engine, report) = open(&disk).unwrap_or_else(|e| panic!("block {block}, {lost} lost: {e:?}"));
             assert_eq!(engine.get("large").unwrap(), None);
             assert_eq!(engine.get("before").unwrap().as_deref(), Some(&b"1"[..]));
-            // though it lacks its first block it is seen that something was being written
+            // the interrupted write is detected although its first block is missing
             assert_eq!((report.verdict, soundness), (Verdict::TornTail, Soundness::TornTail), "{report:?}");
             assert_eq!(report.tail.unwrap().later_frames, 0);
         }
@@ -134,7 +135,7 @@ fn a_whole_frame_is_replayed_in_its_own_place_and_in_no_other() {
         let (name, whole) = (store.name, store.whole().clone());
         let forger = || Forger::of(store.clone());
         let next = forger().next_frame();
-        // it is so well made that it counts where all of it fits
+        // the forged frame counts if all of it fits
         let (found, _) = read_only(&forger().put(0, &next).disk()).unwrap();
         assert_ne!(found, whole, "{name}");
         let cases = [
@@ -185,7 +186,8 @@ fn a_ghost_tail_is_never_replayed_though_new_frames_fill_the_hole_exactly() {
     for store in killed() {
         let forger = Forger::of(store.clone());
         let next = forger.next_frame();
-        // two frames that were in flight with one that was lost: whole, of their place, and proving nothing
+        // Two frames that were in flight with one that was lost. They are whole and of their place,
+        // but they prove nothing.
         let ghosts = [1, 2].map(|n| Frame { lsn: next.lsn + 512 * n, ..next.clone() });
         let disk = forger.put(1, &ghosts[0]).put(2, &ghosts[1]).disk();
         let mut wanted = store.whole().clone();
@@ -196,7 +198,7 @@ fn a_ghost_tail_is_never_replayed_though_new_frames_fill_the_hole_exactly() {
                 assert_eq!((report.verdict, report.end.get()), (Verdict::TornTail, next.lsn), "{report:?}");
                 assert_eq!(report.tail.unwrap().later_frames, 2);
             }
-            // a frame of the length of the hole
+            // a frame that exactly fills the hole
             engine.execute(Cmd::push(50, round)).unwrap();
             wanted = state(&engine);
             if round == 2 {
@@ -221,7 +223,7 @@ fn a_sealed_segment_must_end_with_the_frame_that_its_successor_follows() {
         let start = manifest.snapshots.first().copied().unwrap_or(manifest.origin);
         for segment in &store.segments[..store.segments.len() - 1] {
             let Some(last) = segment.frames.last().filter(|last| last.lsn >= start) else { continue };
-            // another frame, whole and of this place, with the same records
+            // another whole frame for this place, with the same records
             let mut files = store.files.clone();
             let frame = &mut files.get_mut(&segment.name).unwrap()[last.at.clone()];
             frame[40..48].fill(0);
@@ -234,7 +236,7 @@ fn a_sealed_segment_must_end_with_the_frame_that_its_successor_follows() {
     assert!(tried > 1, "{tried}");
 }
 
-/// Whether it is told that the version is not known, by everyone, and nothing changes.
+/// Checks that opening and verifying return `UnsupportedVersion`, and change nothing.
 fn is_unsupported(files: &Files, what: &str) {
     let disk = on_disk(files);
     let error = opened(&disk).unwrap_err();
@@ -269,7 +271,7 @@ fn an_unknown_version_kind_or_flag_is_unsupported_and_not_damage() {
         for name in ["MANIFEST-0", "MANIFEST-1"] {
             is_unsupported(&change(name, field, to, &|bytes| fix_block(bytes)), name);
         }
-        // what is not needed is not in the way, and is told all the same
+        // a file that is not needed does not prevent the open, but it is reported
         let older = format!("{:016x}.snap", manifest.snapshots[1]);
         let disk = on_disk(&change(&older, field, to, &|bytes| fix_block(&mut bytes[..512])));
         assert_eq!(verified(&disk).unwrap(), Soundness::Degraded);
@@ -279,7 +281,8 @@ fn an_unknown_version_kind_or_flag_is_unsupported_and_not_damage() {
 
 const EXTREMES: [u64; 9] = [0, 1, 127, 128, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, u64::MAX / 2 + 1, u64::MAX];
 
-/// Opens and verifies what was forged. Anything but a panic, a long wait or much memory will do; an error changes nothing.
+/// Opens and verifies forged files. Any result is accepted, but no panic, no long wait and no large
+/// allocation. An error must change nothing.
 fn survives(files: &Files, what: &str) {
     let begun = Instant::now();
     let info = allocation_counter::measure(|| {
@@ -296,14 +299,14 @@ fn survives(files: &Files, what: &str) {
     assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {:?}", begun.elapsed());
 }
 
-/// The address space that this process has had at the most, in bytes, where the system tells.
+/// The peak address space of this process in bytes, or 0 if the system does not report it.
 fn address_space() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmPeak:")?.trim().strip_suffix(" kB")?.parse().ok());
     peak.unwrap_or(0) * 1024
 }
 
-/// Puts extreme numbers everywhere in a range of a file.
+/// Writes extreme numbers to every place in a range of a file.
 fn distort(store: &Store, name: &str, range: std::ops::Range<usize>, fix: &dyn Fn(&mut [u8])) {
     let mut rng = Rng::new(range.start as u64);
     for at in range.clone() {
@@ -329,7 +332,7 @@ fn hostile_numbers_in_headers_neither_panic_nor_allocate() {
         distort(&store, name, 16..140, &|bytes| fix_block(bytes));
     }
     distort(&store, &last.name, 16..96, &|bytes| {
-        // over the block that it now says it has, if the file is that long
+        // the checksum covers the block size that the header now states, as far as the file goes
         let block = (u32_at(bytes, 16) as usize).clamp(512, bytes.len());
         fix_block(&mut bytes[..block]);
     });
@@ -352,7 +355,7 @@ fn hostile_numbers_in_records_and_snapshots_neither_panic_nor_allocate() {
         let payload = frame.at.start + FRAME_HEADER;
         distort(&store, &last.name, payload..payload + 40, &|bytes| fix_frame(&mut bytes[frame.at.clone()]));
     }
-    // the newest snapshot holds open transactions
+    // the newest snapshot contains open transactions
     let newest = format!("{:016x}.snap", store.manifest(&store.files).unwrap().snapshots[0]);
     let len = store.files[&newest].len();
     let ranges = [16..72, 512..560, len - 130..len];
@@ -409,7 +412,7 @@ fn a_search_reads_each_byte_once_however_many_blocks_claim_to_be_frames() {
                 previous: 0,
                 payload: Vec::new(),
             };
-            // all that is left is said to be its own; its checksum is of another length
+            // the header claims all the rest of the file, and its checksum is for a shorter frame
             let mut head = claim.forge(512)[..FRAME_HEADER].to_vec();
             head[48..52].copy_from_slice(&((FILE - at - FRAME_HEADER) as u32).to_le_bytes());
             head[60..64].fill(0);
@@ -427,7 +430,7 @@ fn a_search_reads_each_byte_once_however_many_blocks_claim_to_be_frames() {
     }
 }
 
-/// The length of a read in a line of the trace.
+/// The length of a read, from a line of the trace.
 fn read_bytes(line: &str) -> u64 {
     line.split_whitespace().filter_map(|word| word.parse().ok()).next_back().unwrap_or(0)
 }
@@ -452,7 +455,8 @@ fn a_manifest_that_power_loss_takes_back_still_leads_to_everything() {
     };
     let (_, ops) = scene(None);
     for op in 0..ops {
-        // the process is killed in the middle of a publication, and the machine goes on with what its cache holds
+        // The process is killed in the middle of a publication. The next open sees the page cache's
+        // content.
         let disk = scene(Some(op)).0.crash(Crash::KillOnly);
         let (engine, _) = open_on::<Stacks>(&disk, &options()).unwrap();
         for n in 40..60 {

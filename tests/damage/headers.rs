@@ -1,4 +1,4 @@
-//! Segment headers whose checksums hold, and which cannot be true of the segments beside them.
+//! Segment headers with valid checksums that contradict the neighboring segments.
 
 use crate::common::{Stacks, files, open_on, state};
 use crate::layout::{fix_block, u64_at};
@@ -8,7 +8,7 @@ use seawal::wal::{Log, LogOptions};
 use seawal::{Background, Error};
 use std::sync::Arc;
 
-/// Opening is refused for that segment, and changes nothing.
+/// Checks that opening is refused because of that segment, and changes nothing.
 fn is_damage(disk: &SimDisk, name: &str, reason: &str) {
     let before = files(disk);
     let error = open_on::<Stacks>(disk, &options()).map(|_| ()).unwrap_err();
@@ -21,7 +21,7 @@ fn is_damage(disk: &SimDisk, name: &str, reason: &str) {
 
 #[test]
 fn a_header_that_goes_back_behind_its_predecessor_is_refused() {
-    // segments of several openings, all of them needed
+    // segments of several epochs, all of them needed
     let store = crate::stores::cut();
     let [.., before, last] = &store.segments[..] else { panic!("segments") };
     let forged = |change: &dyn Fn(&mut [u8])| {
@@ -44,7 +44,8 @@ fn a_header_that_goes_back_behind_its_predecessor_is_refused() {
     is_damage(&forged(&put(24, last.store ^ 1)), &last.name, "another store");
     is_damage(&forged(&put(32, last.id + 1)), &last.name, "another segment");
 
-    // of one opening, so that a segment begins where the one before ended: that is made longer, and to have ended in what it gained
+    // Segments of one epoch, so each begins where its predecessor ended. The predecessor is made
+    // longer, and the header claims that it ended in the added part.
     let store = crate::stores::recycled();
     let [.., before, last] = &store.segments[..] else { panic!("segments") };
     let mut files: Files = store.files.clone();
@@ -95,7 +96,7 @@ fn a_manifest_whose_log_starts_behind_all_that_its_segment_can_hold_is_refused()
         let forged = disk.crash(Crash::Nothing);
         for name in ["MANIFEST-0", "MANIFEST-1"] {
             let mut bytes = forged.read_file(name).unwrap();
-            // where the log starts, what is proven, and the origin
+            // the start of the log, the watermark, and the origin
             for at in [40, 48, 72] {
                 bytes[at..at + 8].copy_from_slice(&start.to_le_bytes());
             }

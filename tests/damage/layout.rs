@@ -1,11 +1,11 @@
-//! The files as `docs/format.md` draws them, read and forged without the crate's own codecs.
+//! The file formats of `docs/format.md`, read and forged without the crate's own codecs.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::ops::Range;
 
 pub(crate) const FRAME_MAGIC: &[u8; 4] = b"SWFR";
 pub(crate) const FRAME_HEADER: usize = 64;
-/// Where the checksum stands in a frame, and in the header of a segment, a snapshot and a manifest.
+/// The offset of the checksum: here in a frame, below in the header of any file.
 const FRAME_CHECKSUM: usize = 8;
 const BLOCK_CHECKSUM: usize = 12;
 
@@ -29,20 +29,20 @@ fn fix(bytes: &mut [u8], at: usize) {
     bytes[at..at + 4].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Makes the checksum of a frame fit its bytes.
+/// Corrects the checksum of a frame.
 pub(crate) fn fix_frame(frame: &mut [u8]) {
     fix(frame, FRAME_CHECKSUM);
 }
 
-/// Makes the checksum of a header block, or of a manifest, fit its bytes.
+/// Corrects the checksum of a header block or a manifest.
 pub(crate) fn fix_block(block: &mut [u8]) {
     fix(block, BLOCK_CHECKSUM);
 }
 
-/// A frame to be forged, or one that was read.
+/// A frame that was read, or one to be forged.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
-    /// Where in its file.
+    /// Its range in the file.
     pub(crate) at: Range<usize>,
     pub(crate) store: u64,
     pub(crate) epoch: u64,
@@ -58,12 +58,13 @@ impl Frame {
         u32_at(bytes, self.at.start + FRAME_CHECKSUM)
     }
 
-    /// The LSN behind it.
+    /// The LSN past the frame.
     pub(crate) fn end(&self) -> u64 {
         self.lsn + self.at.len() as u64
     }
 
-    /// Its bytes as a writer would put them, in blocks of that size, with no mask.
+    /// The bytes of the frame as a writer would write them, padded to blocks of this size, with no
+    /// mask.
     pub(crate) fn forge(&self, block: usize) -> Vec<u8> {
         let len = (FRAME_HEADER + self.payload.len()).next_multiple_of(block);
         let mut bytes = FRAME_MAGIC.to_vec();
@@ -96,7 +97,7 @@ pub(crate) struct Segment {
     pub(crate) watermark: u64,
     pub(crate) file_bytes: u64,
     pub(crate) checksum: u32,
-    /// Those of this segment's own chain, from its first on.
+    /// The frames of the segment's own chain, from the first one on.
     pub(crate) frames: Vec<Frame>,
 }
 
@@ -145,17 +146,17 @@ impl Segment {
         fits.then_some(frame)
     }
 
-    /// The LSN behind its last frame.
+    /// The LSN past the last frame.
     pub(crate) fn end(&self) -> u64 {
         self.frames.last().map_or(self.base, Frame::end)
     }
 
-    /// Where that is in the file.
+    /// The offset of [`end`](Self::end) in the file.
     pub(crate) fn end_offset(&self) -> usize {
         self.frames.last().map_or(self.block, |frame| frame.at.end)
     }
 
-    /// The checksum that the next frame must name.
+    /// The checksum that the next frame must refer to.
     pub(crate) fn last_checksum(&self, bytes: &[u8]) -> u32 {
         self.frames.last().map_or(self.checksum, |frame| frame.checksum(bytes))
     }
@@ -167,7 +168,7 @@ pub(crate) struct Manifest {
     pub(crate) counter: u64,
     pub(crate) store: u64,
     pub(crate) log_start: u64,
-    /// What it proves, by its watermark or as the clean end.
+    /// The LSN up to which it proves the log durable: by its watermark or its clean end.
     pub(crate) proven: u64,
     pub(crate) clean_end: u64,
     pub(crate) origin: u64,
@@ -176,7 +177,7 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// Reads a copy, if it is whole.
+    /// Reads a copy. Returns `None` if it is damaged.
     pub(crate) fn read(bytes: &[u8]) -> Option<Manifest> {
         let bytes = bytes.get(..4096)?;
         if !bytes.starts_with(b"SEAWALMF") || checksum_but(bytes, BLOCK_CHECKSUM) != u32_at(bytes, BLOCK_CHECKSUM) {
@@ -195,8 +196,8 @@ impl Manifest {
     }
 }
 
-/// Makes the checksums of a snapshot's header and of its chunks, up to one that is not whole, fit their bytes. The last chunk's
-/// checksum over all others is made to fit too.
+/// Corrects the checksums of a snapshot's header and chunks, up to a chunk that is not whole. Also
+/// corrects the last chunk's checksum over all others.
 pub(crate) fn fix_snapshot(bytes: &mut [u8]) {
     if bytes.len() < 512 {
         return;
@@ -222,7 +223,7 @@ pub(crate) fn fix_snapshot(bytes: &mut [u8]) {
     }
 }
 
-/// A snapshot's chunks, each its kind and its content.
+/// A snapshot's chunks: the kind and the content of each.
 pub(crate) fn chunks_of(snapshot: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let (mut at, mut chunks) = (512, Vec::new());
     while at < snapshot.len() {
@@ -233,7 +234,7 @@ pub(crate) fn chunks_of(snapshot: &[u8]) -> Vec<(u8, Vec<u8>)> {
     chunks
 }
 
-/// The snapshot with these chunks in place of its own. All that a reader can add up fits: numbers, totals, checksums.
+/// The snapshot with other chunks. All numbers, totals and checksums are consistent.
 pub(crate) fn with_chunks(snapshot: &[u8], chunks: &[(u8, Vec<u8>)]) -> Vec<u8> {
     let (mut bytes, mut totals) = (snapshot[..512].to_vec(), [0u64; 2]);
     for (index, (kind, content)) in chunks.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Frames that were merely written: several in a block, a durable one that ends it, and damage to each of them.
+//! Frames that are written but not durable: several in a block, a durable one at its end, and
+//! damage to each of them.
 
 use crate::common::{files, manual, open_on};
 use crate::layout::Segment;
@@ -13,8 +14,8 @@ fn key(n: usize) -> String {
     format!("{n:04}")
 }
 
-/// One commit after another; each hundredth, and the hundred-and-first, is to survive power loss. How many there are, and how many of those
-/// were told to be durable.
+/// Executes commits, of which every hundredth and the one after it are durable. Returns the disk,
+/// the number of commits, and how many of the first of them are known to be durable.
 fn written() -> (SimDisk, usize, usize) {
     let disk = SimDisk::builder().seed(3).block_bytes(BLOCK as u32).build();
     let options = manual().segment_bytes(256 << 10).first_segment_bytes(256 << 10).max_log_bytes(4 << 20);
@@ -38,7 +39,7 @@ fn opened(disk: &SimDisk) -> seawal::Result<Engine<Kv>> {
     open_on::<Kv>(disk, &manual()).map(|(engine, _)| engine)
 }
 
-/// How many commits there are, which are the first of all.
+/// The number of commits that were recovered. They must be the first ones.
 fn count(engine: &Engine<Kv>) -> usize {
     let count = (0..400).take_while(|n| engine.get(key(*n)).unwrap().is_some()).count();
     assert!((count..400).all(|n| engine.get(key(n)).unwrap().is_none()));
@@ -50,7 +51,8 @@ fn newest(files: &Files) -> Segment {
     Segment::read(name, &files[name])
 }
 
-/// A frame begins on a block boundary behind one that was merely written, for one of these lengths, and so can be found without it.
+/// For one of these lengths, a frame begins on a block boundary after one that was only written. It
+/// can then be found without that frame.
 #[test]
 fn a_written_frame_that_survives_alone_proves_nothing_of_those_before_it() {
     let (mut behind, mut alone) = (0, 0);
@@ -89,7 +91,7 @@ fn written_frames_share_a_block_and_a_durable_one_ends_it() {
             assert!(frame.at.end.is_multiple_of(BLOCK), "frame {n}");
             proven = frame.end();
         } else {
-            // only what is left of a block and cannot hold a header is part of the frame
+            // the padding is at most the rest of the block that cannot hold a header
             assert!(frame.at.len() < 64 + 64 + 100 + 64, "frame {n} of {} bytes", frame.at.len());
         }
         if frame.watermark > segment.base && segment.frames[n - 1].watermark < frame.watermark {
@@ -112,7 +114,7 @@ fn damage_to_a_written_frame_is_refused_where_a_later_watermark_proves_it_and_cu
             let mut broken = files.clone();
             broken.get_mut(&segment.name).unwrap()[at] ^= 0x20;
             let answer = opened(&on_disk(&broken));
-            // the last durable frame has a successor that proves it
+            // the frame after the last durable one proves that one
             if n < durable {
                 assert!(matches!(&answer, Err(Error::Corrupt { .. })), "frame {n}, byte {at}: {answer:?}");
                 refused += 1;

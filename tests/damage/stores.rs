@@ -1,4 +1,5 @@
-//! Small stores in all their states, and what must come of damage to them, told from where it lies alone.
+//! Small stores in all their states, and the expected outcome of damage, derived from its place
+//! alone.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use super::common::{Cmd, Stacks, files, manual, open_on};
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
-/// The smallest segments there are, in blocks of 512 bytes.
+/// Options for the smallest possible segments, in blocks of 512 bytes.
 pub(crate) fn options() -> Options {
     manual().segment_bytes(16 << 10).first_segment_bytes(16 << 10)
 }
@@ -19,27 +20,27 @@ pub(crate) fn disk(seed: u64) -> SimDisk {
     SimDisk::builder().seed(seed).block_bytes(512).build()
 }
 
-/// A store at rest, and what it must hold up to any place in its log.
+/// A store at rest, and the state that it must have up to each place in its log.
 #[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) name: &'static str,
     pub(crate) disk: SimDisk,
     pub(crate) files: Files,
-    /// Where the log was, and what had been committed then.
+    /// Log positions, with the state that was committed there.
     history: Vec<(u64, Stacks)>,
     pub(crate) segments: Vec<Segment>,
 }
 
-/// What must come of opening.
+/// The expected outcome of an open.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
-    /// It opens, with this state.
+    /// The store opens with this state.
     Opens(Stacks),
-    /// It is refused, for damage in this file, at this offset if that is certain.
+    /// The open is refused for damage in this file, at this offset if it is certain.
     Refused(String, Option<u64>),
 }
 
-/// What happens to a store before it is damaged.
+/// The history of a store before it is damaged.
 struct Scene {
     disk: SimDisk,
     engine: Engine<Stacks>,
@@ -77,14 +78,14 @@ impl Scene {
         self
     }
 
-    /// The log rests: a watermark proves the last commit.
+    /// Lets the log become idle, so that a watermark proves the last commit.
     fn rest(&mut self) -> &mut Scene {
         while self.engine.step(Step::Log(LogStep::Watermark)).unwrap() {}
         self.note();
         self
     }
 
-    /// Transactions that will never end.
+    /// Begins transactions that never end.
     fn losers(&mut self) -> &mut Scene {
         for key in [10, 11] {
             let mut tx = self.engine.begin().unwrap();
@@ -97,7 +98,8 @@ impl Scene {
         self
     }
 
-    /// Power is lost in the middle of a frame of several blocks, and a part of it gets onto the device; then the store goes on.
+    /// Loses power in the middle of a frame of several blocks, so that only a part of it reaches
+    /// the device. Then the store opens again.
     fn cut_in_a_frame(mut self) -> Scene {
         self.disk.fail_next(OpKind::WriteDurableAt, Fault::Crash, Persistence::Once);
         assert!(self.engine.execute(Cmd::Push { key: 5, value: 5, pad: 3000 }).is_err());
@@ -105,7 +107,7 @@ impl Scene {
         let (name, at) = (&before.last().name, before.last().end_offset());
         let torn = (0..).map(|seed| self.disk.crash(Crash::Seeded(seed))).find(|disk| {
             let frame = &disk.read_file(name).unwrap()[at..at + 3584];
-            // its beginning and a part of what is behind it
+            // the frame's first sector survived, and a later one did not
             !frame[..512].iter().all(|b| *b == 0) && frame[512..].chunks(512).any(|b| b.iter().all(|b| *b == 0))
         });
         self.disk = torn.unwrap();
@@ -139,7 +141,7 @@ pub(crate) fn killed_with_losers() -> Store {
     scene.killed("killed with losers")
 }
 
-/// Segments have been used again, and a checkpoint has taken transactions that were open.
+/// A store with recycled segments, and a checkpoint that contains open transactions.
 pub(crate) fn recycled() -> Store {
     let mut scene = Scene::begin(3);
     for _ in 0..4 {
@@ -155,7 +157,7 @@ pub(crate) fn two_snapshots() -> Store {
     scene.killed("two snapshots")
 }
 
-/// A torn frame lies in an older segment, behind the end that the next one records.
+/// A store with a torn frame in an older segment, past the end that the next segment records.
 pub(crate) fn cut() -> Store {
     let mut scene = Scene::begin(5);
     scene.commits(6, 20);
@@ -168,7 +170,7 @@ pub(crate) fn all() -> [Store; 5] {
     [closed(), killed_with_losers(), recycled(), two_snapshots(), cut()]
 }
 
-/// Copies a store's files onto a disk of its own.
+/// Copies a store's files to a new disk.
 pub(crate) fn on_disk(files: &Files) -> SimDisk {
     let disk = disk(9);
     files.iter().for_each(|(name, bytes)| disk.write_file(name, bytes));
@@ -199,19 +201,20 @@ impl Store {
         &self.history.iter().rfind(|(end, _)| *end <= lsn).unwrap().1
     }
 
-    /// The manifest that counts.
+    /// The current manifest.
     pub(crate) fn manifest(&self, after: &Files) -> Option<Manifest> {
         let copies = ["MANIFEST-0", "MANIFEST-1"].iter().filter_map(|name| after.get(*name));
         copies.filter_map(|bytes| Manifest::read(bytes)).max_by_key(|manifest| manifest.counter)
     }
 
-    /// The segments from the one that holds `start` on.
+    /// The segments from the one that holds `start`.
     fn needed(&self, start: u64) -> &[Segment] {
         let first = self.segments.iter().rposition(|segment| segment.base <= start).unwrap();
         &self.segments[first..]
     }
 
-    /// What must come of opening it with these files instead of its own, of which one copy of the manifest at least is whole.
+    /// The expected outcome of an open with these files instead of the store's own. At least one
+    /// copy of the manifest must be whole.
     pub(crate) fn foretell(&self, after: &Files) -> Outcome {
         let manifest = self.manifest(after).unwrap();
         let same = |name: &String| after.contains_key(name) && after.get(name) == self.files.get(name);
@@ -223,7 +226,7 @@ impl Store {
         };
         let needed = self.needed(start);
         for segment in needed {
-            // its absence is found in the directory, not in a file
+            // a missing segment is found in the directory, so no file is named
             let Some(bytes) = after.get(&segment.name) else { return Outcome::Refused(String::new(), None) };
             let header = &self.files[&segment.name][..segment.block];
             if bytes.len() < segment.file_bytes as usize || !bytes.starts_with(header) {
@@ -248,12 +251,13 @@ impl Store {
     }
 }
 
-/// The same store at three times, byte for byte: snapshots, segments and a tail, each time some more.
+/// The same store after `times` rounds, each of which adds snapshots, segments and a tail. The
+/// bytes of equal rounds are equal.
 pub(crate) fn aged(times: u32) -> Store {
     aging(6, times)
 }
 
-/// The same history in another store.
+/// The same history in a store with another identity.
 pub(crate) fn aged_elsewhere(times: u32) -> Store {
     aging(7, times)
 }

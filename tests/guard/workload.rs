@@ -1,4 +1,5 @@
-//! The hot paths, as what allocations and instructions are counted of: a small store of a fixed content, and one operation at a time.
+//! The hot paths whose allocations and instructions are counted: a small store with fixed content,
+//! and one operation at a time.
 
 #![allow(clippy::expect_used, reason = "a workload that cannot run counts nothing")]
 
@@ -6,7 +7,7 @@ use seawal::kv::{Kv, KvCommand};
 use seawal::{Background, Durability, Engine, Options, RecoveryReport, View};
 use std::path::Path;
 
-/// What there is to be counted.
+/// The names of the workloads.
 pub(crate) const WORKLOADS: [&str; 12] = [
     "batch",
     "checkpoint",
@@ -21,23 +22,24 @@ pub(crate) const WORKLOADS: [&str; 12] = [
     "view",
     "view-get",
 ];
-/// Those that handle the whole store. They are done a hundredth as often, so that an operation is that of a hundred entries.
+/// Workloads that process the whole store. They run a hundredth as often, so that an operation
+/// covers a hundred entries.
 const WHOLE: [&str; 3] = ["checkpoint", "load", "replay"];
 
 const ENTRIES: u64 = 10_000;
 const BATCH: u64 = 100;
 
-/// A store, and what is done with it again and again.
+/// A store, and the operation that is repeated on it.
 pub(crate) struct Workload {
     engine: Engine<Kv>,
     view: View<Kv>,
     once: fn(&Workload, u64),
     n: u64,
-    /// So many operations are done at once.
+    /// The number of operations that one call does.
     at_once: u64,
-    /// Holds a store of the same entries that nobody has open.
+    /// A directory with a closed or killed store of the same entries.
     left: tempfile::TempDir,
-    /// Goes after the store.
+    /// dropped after the store
     _dir: tempfile::TempDir,
 }
 
@@ -54,7 +56,8 @@ fn batch(n: u64) -> KvCommand {
     KvCommand::batch((n * BATCH..(n + 1) * BATCH).map(put))
 }
 
-/// Nobody waits for a device who did not ask for it, no checkpoint comes in between, and no other thread does part of the work.
+/// No commit waits for the device, no checkpoint is taken automatically, and no other thread does
+/// part of the work.
 fn options(segment_bytes: u64) -> Options {
     let options = Options::new().durability(Durability::Os).first_segment_bytes(segment_bytes);
     options.background(Background::Manual).checkpoint_bytes_per_second(None)
@@ -67,13 +70,13 @@ fn filled(dir: &Path, segment_bytes: u64) -> Engine<Kv> {
 }
 
 impl Workload {
-    /// The one of that name.
+    /// The workload of that name. `None` if there is none.
     pub(crate) fn new(name: &str) -> Option<Workload> {
         let once: fn(&Workload, u64) = match name {
             "batch" => |w, n| drop(w.engine.execute(batch(n)).expect("a commit")),
             "execute" => |w, n| drop(w.engine.execute(put(n)).expect("a commit")),
             "get" => |w, n| drop(w.engine.get(key(n)).expect("a read")),
-            // the log is as it was left by a kill, and the snapshot by a close, or there would be nothing to do
+            // a kill leaves a log and a close leaves a snapshot, so that there is something to read
             "replay" => |w, _| assert!(w.reopened().records >= ENTRIES / BATCH),
             "load" => |w, _| assert!(w.reopened().snapshot_bytes > ENTRIES * 116),
             "checkpoint" => |w, n| {
@@ -112,7 +115,7 @@ impl Workload {
         Some(Workload { engine, view, once, n: 0, at_once, left, _dir: dir })
     }
 
-    /// Opens a copy of the store that was left, for an open changes what it finds.
+    /// Opens a copy of the store, because an open changes its files.
     fn reopened(&self) -> RecoveryReport {
         let copy = tempfile::tempdir().expect("a directory");
         for file in std::fs::read_dir(self.left.path()).expect("a directory").map(|file| file.expect("a file")) {
@@ -121,7 +124,7 @@ impl Workload {
         options(4 << 20).open::<Kv>(copy.path()).expect("recovery").recovery_report().clone()
     }
 
-    /// Does it so often. Under this name its instructions are counted.
+    /// Runs the operation `times` times. The instructions of the function of this name are counted.
     #[inline(never)]
     pub(crate) fn run(&mut self, times: u64) {
         for _ in 0..times.div_ceil(self.at_once) {

@@ -1,4 +1,4 @@
-//! Starting this program again as a child, and hearing from it.
+//! Starts this program again as a child process, and reads what it prints.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -6,26 +6,28 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Where a child works. Without it a `child_` test has nothing to do.
+/// The environment variable with the child's directory. Without it, a `child_` test does nothing.
 const DIR: &str = "SEAWAL_TEST_CHILD_DIR";
 const ARGUMENTS: &str = "SEAWAL_TEST_CHILD_ARGUMENTS";
 
-/// For how long a child may be silent.
+/// The longest time without a line from a child.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a child was started with: its directory and its numbers. `None` where nobody started it.
+/// The directory and the numbers that a child was started with. `None` if this process is not a
+/// child.
 pub(crate) fn started() -> Option<(PathBuf, Vec<u64>)> {
     let dir = std::env::var_os(DIR)?;
     let numbers = std::env::var(ARGUMENTS).unwrap();
     Some((dir.into(), numbers.split_whitespace().map(|n| n.parse().unwrap()).collect()))
 }
 
-/// Tells the parent a line. It has left this process when this returns.
+/// Sends a line to the parent. It is written when this returns.
 pub(crate) fn tell(line: &str) {
     std::io::stdout().lock().write_all(format!("@{line}\n").as_bytes()).unwrap();
 }
 
-/// The program and arguments that run one of the `child_` tests, perhaps behind a wrapper such as strace.
+/// The program and arguments that run one of the `child_` tests, optionally below a wrapper such as
+/// strace.
 pub(crate) fn command(wrapper: &[&str], name: &str, dir: &Path, numbers: &[u64]) -> Command {
     let this = std::env::current_exe().unwrap();
     let mut command = match wrapper {
@@ -39,7 +41,7 @@ pub(crate) fn command(wrapper: &[&str], name: &str, dir: &Path, numbers: &[u64])
     let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
     command.args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1", "-q"]);
     command.env(DIR, dir).env(ARGUMENTS, numbers.join(" ")).env("RUST_BACKTRACE", "0");
-    // cargo's, which would have the loader look for its libraries in a hundred places
+    // cargo's library path makes the loader search many directories
     command.env_remove("LD_LIBRARY_PATH");
     command
 }
@@ -78,13 +80,13 @@ impl Running {
         }
     }
 
-    /// Waits for this very line, or for the child's end. Returns whether it came.
+    /// Waits for this line, or for the child's end. Returns whether the line came.
     pub(crate) fn hears(&self, wanted: &str) -> bool {
         std::iter::from_fn(|| self.line()).any(|line| line == wanted)
     }
 
-    /// Stops every thread of the child where it is, once what it is doing in the kernel is done, and returns what it had
-    /// told until then.
+    /// Stops every thread of the child, after its current system call. Returns the lines that it
+    /// had sent until then.
     pub(crate) fn freeze(&self) -> Vec<String> {
         let id = self.id();
         assert!(Command::new("kill").args(["-STOP", &id.to_string()]).status().unwrap().success());
@@ -100,14 +102,14 @@ impl Running {
         lines
     }
 
-    /// `SIGKILL`. Returns what it had told and nobody had heard yet.
+    /// Sends `SIGKILL`. Returns the lines that were not read yet.
     pub(crate) fn kill(mut self) -> Vec<String> {
         let _ = self.child.kill();
         self.child.wait().unwrap();
         self.lines.iter().collect()
     }
 
-    /// Waits for its end. Returns what it told.
+    /// Waits for the child's end. Returns its status and its lines.
     pub(crate) fn finish(mut self) -> (ExitStatus, Vec<String>) {
         let lines = std::iter::from_fn(|| self.line()).collect();
         (self.child.wait().unwrap(), lines)
@@ -124,7 +126,7 @@ impl Drop for Running {
 fn all_stopped(id: u32) -> bool {
     std::fs::read_dir(format!("/proc/{id}/task")).unwrap().all(|task| {
         let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
-        // the state stands behind the name, which stands in brackets
+        // the state follows the name, which is in parentheses
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     })
 }

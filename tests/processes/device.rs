@@ -1,7 +1,7 @@
-//! A device of our own below a real file system: power that goes, and writes that the device refuses.
+//! A simulated device below a real file system, for power loss and refused writes.
 //!
-//! The device is a file on a tmpfs behind a loop device. What the file holds is what the device holds: a copy of it is what a
-//! power loss leaves. Where the tmpfs is full, a write into one of the file's holes fails as one to a broken disk does.
+//! The device is a file on a tmpfs behind a loop device. A copy of that file is what a power loss
+//! leaves. On a full tmpfs, a write into a hole of the file fails, as on a broken disk.
 
 use crate::child::{Running, command, started, tell};
 use crate::common::{Cmd, Stacks, state};
@@ -33,7 +33,7 @@ struct Device {
 }
 
 impl Device {
-    /// Says why and returns `None` where it cannot be made.
+    /// Creates the device. If that is impossible, it prints why and returns `None`.
     fn new(dir: PathBuf, options: &[&str]) -> Option<Device> {
         let tmpfs = Mount::tmpfs(dir.join("tmpfs"), 64).unwrap();
         let image = tmpfs.at().join("image");
@@ -54,7 +54,7 @@ impl Device {
         self.mount.is_some()
     }
 
-    /// Takes the file system off and puts it on again: from then on there is only what the device holds.
+    /// Unmounts the file system and mounts it again, so that only the device's content is left.
     fn remount(&mut self) {
         self.mount.take().unwrap().unmount();
         assert!(self.attach());
@@ -64,7 +64,7 @@ impl Device {
         self.mount.as_ref().unwrap().at().join("store")
     }
 
-    /// What would be there if the power went now. Nothing may be being written.
+    /// Runs `look` on what a power loss now would leave. Nothing may be written meanwhile.
     fn after_power_loss<T>(&self, look: impl FnOnce(&Path) -> T) -> T {
         let copy = self.tmpfs.at().join("copy");
         std::fs::copy(&self.image, &copy).unwrap();
@@ -91,14 +91,15 @@ fn child_power_loss() {
             let line = child.line().expect("it commits until it is killed");
             heard += u64::from(committers.hear(&line));
         }
-        // between the stop and the kill nothing is written, so a copy is what the power would leave
+        // nothing is written between the stop and the kill, so a copy is what a power loss leaves
         heard += child.freeze().iter().map(|line| u64::from(committers.hear(line))).sum::<u64>();
         device.after_power_loss(|store| {
             let engine: Engine<Stacks> = options().open(store).unwrap();
             committers.check_after_power_loss(&state(&engine));
         });
         child.kill();
-        // what is recovered from the page cache, and so may be served, must not go with the power either
+        // state that was recovered from the page cache may be read, so it must survive power loss
+        // too
         let opener = Running::start(command(&[], "kills::child_opener", &store, &[]));
         assert!(opener.hears("open"));
         opener.freeze();
@@ -132,7 +133,8 @@ fn child_broken_device() {
     }
 }
 
-/// Commits, breaks the device, sees the log latch, mends it, and sees that everything acknowledged before and after is there.
+/// Commits, breaks the device, checks that the log latches, repairs the device, and checks that
+/// everything acknowledged is there.
 fn break_and_mend(mut device: Device, path: WritePath) -> String {
     let store = device.store();
     let engine = open_with(&options(), &store, path).unwrap();
@@ -147,21 +149,21 @@ fn break_and_mend(mut device: Device, path: WritePath) -> String {
         model.apply(n);
     }
     engine.sync().unwrap();
-    // spares that are being made, and the watermark of a log at rest
+    // wait for preallocated segments, and for the watermark of an idle log
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert!(Command::new("sync").status().unwrap().success());
     assert!(dig_holes(&device.image), "a tmpfs takes holes");
     let ballast = Ballast::load(device.tmpfs.at(), 0);
 
-    // a frame goes where zeros were, which are holes now
+    // a frame is written over zeros, which are holes now
     let (mut may, mut certain, mut error) = (Vec::new(), 0, None);
-    // the first is one that goes directly to the device where it may
+    // the first one is written directly to the device, if that is possible
     for n in 35..200 {
         match perform(&engine, 0, n).and_then(answer) {
             Ok(()) => {
                 assert!(error.is_none(), "{n} was acknowledged after {error:?}");
                 may.push(n);
-                // what was handed to the operating system only went down with the device
+                // commits with a lower durability are lost with the device
                 certain = if is_sync(n) { may.len() } else { certain };
             }
             Err(e) => {
@@ -187,7 +189,7 @@ fn break_and_mend(mut device: Device, path: WritePath) -> String {
     drop(engine);
     let cache = ask_cache(&store);
 
-    // as long as the device is broken it may open or not; what it shows is right
+    // while the device is broken, an open may fail; if it succeeds, the state must be right
     let broken = match open_with(&options(), &store, path) {
         Ok(engine) => {
             let _ = state_if_hardened(&engine).map(|found| model.clone().catch_up(&found, &may, certain));
@@ -199,19 +201,19 @@ fn break_and_mend(mut device: Device, path: WritePath) -> String {
         }
     };
     drop(ballast);
-    // the device is whole again; the page cache may still show what never reached it
+    // the device works again, and the page cache may still show bytes that never reached it
     let (mended, served) = match open_with(&options(), &store, path) {
         Ok(engine) => {
             let found = state(&engine);
             model.catch_up(&found, &may, certain);
-            // the last of these is one that carries the others along
+            // the last of these is durable, and covers the others
             for n in 300..310 {
                 perform(&engine, 0, n).and_then(answer).unwrap();
                 model.apply(n);
             }
             ("opened", Some(state(&engine)))
         }
-        // the file system has turned itself read-only
+        // the file system has become read-only
         Err(error) => {
             assert!(matches!(error, Error::Io { .. }), "{error:?}");
             ("did not open", None)
@@ -236,7 +238,8 @@ fn break_and_mend(mut device: Device, path: WritePath) -> String {
     format!("{error}; {cache}; {broken} on the broken device, {mended} on the mended one")
 }
 
-/// What the kernel says about segments whose sync has failed: to another sync, and to reads through its cache.
+/// Reports how the kernel treats segments after a failed sync: another sync of them, and reads
+/// through the page cache.
 fn ask_cache(store: &Path) -> String {
     let Ok(storage) = DiskStorage::open(store, Create::Never) else { return "the directory does not open".into() };
     let (mut refused, mut differ) = (0, 0);

@@ -1,4 +1,5 @@
-//! File systems that are really full: what is refused, what goes on, that the store opens all the same, and that it resumes.
+//! File systems that are really full: which operations fail, that the store opens, and that it
+//! resumes.
 
 use crate::child::{Running, command, started, tell};
 use crate::common::{Cmd, Stacks, state};
@@ -8,7 +9,7 @@ use seawal::{Engine, Error, Transaction};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Stacks of transactions that never commit.
+/// The stacks of transactions that never commit.
 const LOST: [u8; 3] = [LOSERS, LOSERS - 10, LOSERS - 11];
 
 #[test]
@@ -25,7 +26,7 @@ fn child_full() {
     let tmpfs = Mount::tmpfs(dir.join("tmpfs"), 4).unwrap();
     fill_and_resume("tmpfs", tmpfs.at());
     let images = Mount::tmpfs(dir.join("images"), 40).unwrap();
-    // the one claims space ahead, the other cannot
+    // ext4 can reserve space, and ext2 cannot
     for kind in ["ext4", "ext2"] {
         let image = images.at().join(kind);
         if !make_image(&image, 12, kind, &[]) {
@@ -41,7 +42,7 @@ fn child_full() {
     }
 }
 
-/// A store and what it must hold.
+/// A store and its expected content.
 struct Store<'a> {
     dir: &'a Path,
     model: Model,
@@ -50,7 +51,8 @@ struct Store<'a> {
 }
 
 impl Store<'_> {
-    /// Attempts transactions until one is refused for want of space, if any of so many is. All others are there.
+    /// Attempts transactions until one fails without space, at most `attempts`. The others are
+    /// committed.
     fn commit_until_full(&mut self, engine: &Engine<Stacks>, attempts: u32) -> bool {
         for _ in 0..attempts {
             let n = self.next;
@@ -71,7 +73,7 @@ impl Store<'_> {
         false
     }
 
-    /// The state is exactly what it must be.
+    /// Checks that the state is exactly as expected.
     fn check(&mut self, engine: &Engine<Stacks>) {
         let found = state(engine);
         assert_eq!(self.model.catch_up(&found, &[], 0), 0);
@@ -93,7 +95,7 @@ fn fill_and_resume(kind: &str, mount: &Path) {
     engine.checkpoint().unwrap();
     assert!(!store.commit_until_full(&engine, 8));
 
-    // no space for a snapshot, while there is some in the segment
+    // no space for a snapshot, although there is some in the segment
     let ballast = Ballast::load(mount, 0);
     let error = engine.checkpoint().unwrap_err();
     assert!(error.is_out_of_space() && !error.is_latched(), "{error:?}");
@@ -120,7 +122,7 @@ fn fill_and_resume(kind: &str, mount: &Path) {
         child.kill();
     }
 
-    // space comes back while the engine runs
+    // space becomes free while the engine runs
     let engine = store.open();
     store.commit_until_full(&engine, 10_000);
     drop(ballast);
@@ -139,7 +141,7 @@ fn fill_and_resume(kind: &str, mount: &Path) {
 }
 
 impl Store<'_> {
-    /// The same where open transactions are in the way of reading everything.
+    /// The same check while open transactions lock some of the keys.
     fn check_beside_losers(&mut self, engine: &Engine<Stacks>) {
         let found = engine.view().unwrap().into_inner();
         assert_eq!(self.model.catch_up(&found, &[], 0), 0);
@@ -147,7 +149,7 @@ impl Store<'_> {
     }
 }
 
-/// Begins a transaction, fills it as far as there is room, and makes what it did so far durable.
+/// Begins a transaction, fills it as far as there is room, and makes its records durable.
 fn lose(engine: &Engine<Stacks>, key: u8) -> Transaction<Stacks> {
     let mut tx = engine.begin().unwrap();
     for n in 0..6 {

@@ -1,4 +1,4 @@
-//! System calls that fail, stop half-way or end the process, by strace's hand.
+//! System calls that fail, are cut short, or kill the process, injected with strace.
 
 use crate::child::{Running, command, started, tell};
 use crate::common::{Cmd, Rng, Stacks, scale, skipped, state};
@@ -12,12 +12,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-/// Transactions that the store holds before anything is injected.
+/// The number of transactions in the store before a fault is injected.
 const BEFORE: u32 = 40;
-/// Transactions that the child attempts.
+/// The number of transactions that the child attempts.
 const ATTEMPTS: u64 = 24;
 
-/// System calls, and what is done to one of them, or to all from one on.
+/// System calls, and the faults injected into one of them, or into all from one on.
 const INJECTIONS: &[(&str, &[&str])] = &[
     ("fdatasync", &["error=EIO", "error=ENOSPC", "error=EINTR", "signal=SIGKILL"]),
     ("fsync", &["error=EIO", "error=ENOSPC", "error=EDQUOT", "error=EINTR", "signal=SIGKILL"]),
@@ -47,13 +47,15 @@ fn open(dir: &Path, path: WritePath) -> Result<Engine<Stacks>, Error> {
     open_with(&options().background(Background::Manual).checkpoint_log_bytes(96 << 10), dir, path)
 }
 
-/// Commits one after the other and tells each answer. Once one says that the log has latched, none may say otherwise.
+/// Commits one transaction after another and reports each result. Once one reports a latch, all
+/// later ones must.
 #[test]
 #[ignore = "a child of the other tests"]
 fn child_serial() {
     let Some((dir, numbers)) = started() else { return };
     let [first, buffered] = *numbers else { panic!() };
-    // strace counts by thread: past the calls that load the program, so that those of its first thread are not hit
+    // strace counts calls per thread; these calls come after those that load the program, which are
+    // not to be hit
     for _ in 0..40 {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         rustix::fs::fstat(&file).unwrap();
@@ -72,7 +74,7 @@ fn child_serial() {
     };
     let mut witnessed = witness() || engine.execute(Cmd::push(WITNESS, 1)).is_ok();
     if !witnessed {
-        // nothing durable to read yet, and perhaps a latch
+        // nothing durable can be read yet, and the log may be latched
         witnessed = engine.execute(Cmd::push(WITNESS, 1)).is_ok();
     }
     if !witnessed {
@@ -115,7 +117,7 @@ fn child_serial() {
     }
 }
 
-/// Why nothing can be injected here, if so.
+/// The reason why nothing can be injected on this machine, if there is one.
 fn impossible() -> Option<&'static str> {
     let run = |arguments: &[&str]| {
         let command = Command::new("strace").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -131,7 +133,7 @@ fn impossible() -> Option<&'static str> {
     }
 }
 
-/// A store that a process left without closing it, with losers to undo, at one commit in time.
+/// A store that a process left without a close, with losers to undo, at one point of its history.
 struct Template {
     dir: tempfile::TempDir,
     model: Model,
@@ -170,7 +172,7 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// Where a child begins, and how it writes.
+/// The store that a child begins with, and how it writes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Scene {
     existing: bool,
@@ -184,7 +186,7 @@ const SCENES: [Scene; 4] = [
     Scene { existing: false, buffered: true },
 ];
 
-/// What a child told, and strace of its system calls.
+/// What a child reported, and its trace.
 struct Heard {
     dir: tempfile::TempDir,
     lines: Vec<String>,
@@ -220,14 +222,15 @@ fn run(template: &Template, scene: Scene, strace: &[&str]) -> Heard {
     Heard { dir, lines, trace, first }
 }
 
-/// Reopens without anything injected: all that was acknowledged is there, in order, and nothing else but what was in doubt.
+/// Reopens without faults. All acknowledged transactions are there in order, and nothing else
+/// except those in doubt.
 fn check(template: &Template, scene: Scene, heard: &Heard) {
     let engine = options().open::<Stacks>(heard.dir.path()).unwrap_or_else(|e| panic!("{e:?}\n{:?}", heard.lines));
     let found = state(&engine);
     let (done, doubt, not) = (heard.numbers("done"), heard.numbers("doubt"), heard.numbers("not"));
     let mut may = done.clone();
     may.extend(doubt);
-    // one more if it was killed over it
+    // one more transaction if the process was killed during it
     let told = may.iter().chain(&not).max().map_or(heard.first, |last| last + 1);
     may.push(told);
     let mut model = if scene.existing { template.model.clone() } else { Model::new(0) };
@@ -246,12 +249,12 @@ fn calls<'a>(trace: &'a str, call: &str, thread: &str) -> Vec<&'a str> {
     lines.filter(|line| line.strip_prefix(call).is_some_and(|rest| rest.starts_with('('))).collect()
 }
 
-/// The thread that works with the store.
+/// The thread that uses the store.
 fn worker(trace: &str) -> &str {
     trace.lines().find(|line| line.contains("@opening")).unwrap().split(' ').next().unwrap()
 }
 
-/// Which calls of one kind the worker makes from the opening of the store on, counted as strace does.
+/// The worker's calls of one kind from the open of the store on, numbered as strace does.
 fn targets(trace: &str, call: &str) -> std::ops::RangeInclusive<u64> {
     let thread = worker(trace);
     let (before, _) = trace.split_once("@opening").unwrap();
@@ -292,7 +295,7 @@ fn system_calls_that_fail_or_kill_are_answered_truly_and_lose_nothing_acknowledg
                 let scene = SCENES[round as usize % SCENES.len()];
                 let targets = targets(&baselines[&scene].trace, call);
                 if !targets.is_empty() {
-                    // no kernel interrupts a call for ever
+                    // no kernel interrupts a call forever
                     let once = *action == "error=EINTR" && *call != "fdatasync" && *call != "fsync" || rng.one_in(2);
                     let at = targets.start() + rng.below(targets.end() + 1 - targets.start());
                     jobs.push((*call, *action, scene, format!("{at}{}", if once { "" } else { "+" })));
@@ -321,7 +324,7 @@ fn system_calls_that_fail_or_kill_are_answered_truly_and_lose_nothing_acknowledg
     }
 }
 
-/// Runs a child with one thing injected, and checks what it said and what it left.
+/// Runs a child with one injected fault, and checks its reports and the store that it left.
 fn inject(template: &Template, call: &str, action: &str, scene: Scene, when: &str) -> Vec<&'static str> {
     let filter = format!("trace={call},write");
     let injection = format!("inject={call}:{action}:when={when}");
@@ -343,12 +346,12 @@ fn inject(template: &Template, call: &str, action: &str, scene: Scene, when: &st
     note("latched", heard.says("doubt"));
     note("went on", heard.says("not") && heard.says("closed"));
     note("checkpoint failed or close", heard.says("unclosed"));
-    // such a sync is a frame's or a header's, whose failure nothing may follow
+    // this sync belongs to a frame or a header, and nothing may follow its failure
     if let Some(at) = injected.filter(|_| call == "fdatasync") {
         let later = heard.trace.lines().skip(at).find(|line| line.contains("write(1, \"@done"));
         assert_eq!(later, None, "{}", context());
     }
-    // an interruption of anything but a sync is gone on with
+    // an interrupted call is repeated, except a sync
     if action == "error=EINTR" && !["fdatasync", "fsync"].contains(&call) {
         assert!(heard.says("closed") && !heard.says("not") && !heard.says("doubt"), "{}", context());
     }
@@ -364,7 +367,7 @@ fn a_short_write_of_the_kernel_is_gone_on_with_where_it_stopped() {
     let scene = SCENES[0];
     let whole = run(&template, scene, &["-e", "trace=pwrite64,write"]);
     let writes = calls(&whole.trace, "pwrite64", worker(&whole.trace));
-    // zeros into space that reads as zeros: the one write that strace can cut short by just not making it
+    // zeros over space that reads as zeros: strace can cut this write short by omitting it
     let zeros = |at: &usize| writes[*at].contains(r#""\0\0\0\0"#) && extent(writes[*at]).0 > 4096;
     let cut: Vec<usize> = (0..writes.len()).filter(zeros).collect();
     assert!(cut.len() > 1, "{writes:?}");

@@ -1,4 +1,4 @@
-//! Processes that are killed, that end with promises outstanding, and that want the same store.
+//! Processes that are killed, that end with outstanding promises, and that compete for one store.
 
 use crate::child::{Running, command, started, tell};
 use crate::common::{Cmd, Rng, Stacks, scale, state};
@@ -9,15 +9,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub(crate) const THREADS: u8 = 4;
-/// Transactions that a thread may have begun and not acknowledged.
+/// The number of transactions that a thread may have begun and not acknowledged.
 const OUTSTANDING: usize = 6;
 
-/// What is certain of each thread, and what it may have done beyond that.
+/// The transactions of each thread: which are certain, and which it may have committed beyond
+/// those.
 pub(crate) struct Committers {
     models: Vec<Model>,
-    /// The number of each thread's next transaction, as the state last found has it.
+    /// The number of each thread's next transaction, according to the last recovered state.
     next: Vec<u32>,
-    /// How many were acknowledged behind that.
+    /// How many transactions after that were acknowledged.
     acknowledged: Vec<usize>,
     /// How many of those survive power loss.
     synced: Vec<usize>,
@@ -30,13 +31,13 @@ impl Committers {
         Committers { models, next: vec![0; each], acknowledged: vec![0; each], synced: vec![0; each] }
     }
 
-    /// A child that commits on all threads from where the store stands.
+    /// Starts a child that commits on all threads, beginning after the current state.
     pub(crate) fn start(&self, dir: &Path) -> Running {
         let numbers: Vec<u64> = self.next.iter().map(|n| u64::from(*n)).collect();
         Running::start(command(&[], "kills::child_committers", dir, &numbers))
     }
 
-    /// Takes note of a line of the child. Returns whether it acknowledged something.
+    /// Notes a line of the child. Returns whether it acknowledged a transaction.
     pub(crate) fn hear(&mut self, line: &str) -> bool {
         let Some(rest) = line.strip_prefix("done ") else { return false };
         let (thread, n) = rest.split_once(' ').unwrap();
@@ -50,7 +51,8 @@ impl Committers {
         true
     }
 
-    /// Compares with what was found after a kill: everything acknowledged, and of each thread a prefix.
+    /// Compares with a state recovered after a kill: everything acknowledged, and a prefix for each
+    /// thread.
     pub(crate) fn check(&mut self, found: &Stacks) {
         assert!(found.at(LOSERS).is_empty(), "they never commit");
         for thread in 0..usize::from(THREADS) {
@@ -63,7 +65,7 @@ impl Committers {
         }
     }
 
-    /// The same on a copy after power loss: of what was acknowledged only that with `Sync`, and what came before it, must be there.
+    /// The same after power loss: only commits with `Sync`, and those before them, must be there.
     pub(crate) fn check_after_power_loss(&self, found: &Stacks) {
         assert!(found.at(LOSERS).is_empty(), "they never commit");
         for thread in 0..usize::from(THREADS) {
@@ -102,7 +104,7 @@ fn commit_for_ever(engine: &Engine<Stacks>, thread: u8, next: u32) {
     for n in next.. {
         let ended = perform(engine, thread, n).unwrap();
         outstanding.push_back((n, ended));
-        // an answer that may leave waits its turn, so that a thread's are told in order
+        // an acknowledgement that may be sent waits, so that a thread's are sent in order
         let keep = if n % 11 == 0 { 0 } else { 3 };
         while outstanding.len() > keep {
             let (n, ended) = outstanding.pop_front().unwrap();
@@ -247,7 +249,7 @@ fn a_second_process_is_refused_with_the_first_ones_id_until_that_ends() {
     child.kill();
     let engine: Engine<Stacks> = options().open(dir.path()).unwrap();
     engine.execute_with(Cmd::push(1, 1), Durability::Os).unwrap();
-    // and the other way round
+    // the child is refused too
     let child = Running::start(command(&[], "kills::child_opener", dir.path(), &[]));
     assert!(child.hears("locked"), "it has an owner");
     engine.close().unwrap();
@@ -257,7 +259,7 @@ fn a_second_process_is_refused_with_the_first_ones_id_until_that_ends() {
 /// The names of the files, with their sizes.
 fn listing(dir: &Path) -> Vec<(String, u64)> {
     let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
-    // the owner makes spares behind the scenes
+    // the owner preallocates segments in the background
     let entries = entries.filter(|e| !e.file_name().to_string_lossy().starts_with("spare-"));
     let mut all: Vec<_> =
         entries.map(|e| (e.file_name().to_string_lossy().into_owned(), e.metadata().unwrap().len())).collect();

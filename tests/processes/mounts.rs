@@ -1,7 +1,7 @@
-//! File systems of our own: small, and gone with the process that mounted them.
+//! Small file systems that disappear with the process that mounted them.
 //!
-//! Everything is mounted in a private mount namespace, by a child made with `unshare`, so that nothing stays behind however
-//! a test ends; a loop device goes with its mount.
+//! Everything is mounted in a private mount namespace, by a child of `unshare`. Nothing remains
+//! however a test ends; a loop device is released with its mount.
 
 use crate::child::{Running, command};
 use crate::common::skipped;
@@ -16,7 +16,8 @@ fn tool(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Runs one of the `child_` tests where it may mount, and shows what it prints. Says why where that is impossible.
+/// Runs one of the `child_` tests in a namespace where it may mount, and prints its output. Prints
+/// the reason if that is impossible.
 pub(crate) fn privately(name: &str) -> Option<Vec<String>> {
     let dir = tempfile::tempdir().unwrap();
     let wrappers: [&[&str]; 2] = [&["unshare", "--mount"], &["unshare", "--user", "--map-root-user", "--mount"]];
@@ -56,10 +57,11 @@ impl Mount {
         Mount::new(at, &["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
     }
 
-    /// A file system in a file. Nothing is written back for its age, so that what the file holds is what was synced.
+    /// Mounts a file system in a file. Writeback by age is disabled, so that the file holds what
+    /// was synced.
     pub(crate) fn image(image: &Path, at: PathBuf) -> Option<Mount> {
         let image = image.to_str().unwrap();
-        // without a journal it takes no such option
+        // without a journal the file system does not know that option
         Mount::new(at.clone(), &["-o", "loop,noatime,commit=600", image])
             .or_else(|| Mount::new(at, &["-o", "loop,noatime", image]))
     }
@@ -68,7 +70,7 @@ impl Mount {
         &self.at
     }
 
-    /// Takes it off, which fails while anybody uses it.
+    /// Unmounts it. This fails while it is in use.
     pub(crate) fn unmount(self) {
         let mut tries = 0;
         while !tool("umount", &[self.at.to_str().unwrap()]) {
@@ -86,7 +88,8 @@ impl Drop for Mount {
     }
 }
 
-/// Makes a file system in a sparse file; `kind` is `ext4`, `ext2` and so on, with options of its `mkfs`.
+/// Creates a file system in a sparse file. `kind` is `ext4`, `ext2` and so on; `options` are for
+/// its `mkfs`.
 pub(crate) fn make_image(path: &Path, mebibytes: u64, kind: &str, options: &[&str]) -> bool {
     File::create(path).unwrap().set_len(mebibytes << 20).unwrap();
     let mut arguments = vec!["-q", "-F", "-m", "0", "-b", "4096"];
@@ -95,12 +98,13 @@ pub(crate) fn make_image(path: &Path, mebibytes: u64, kind: &str, options: &[&st
     tool(&format!("mkfs.{kind}"), &arguments) || tool(&format!("/usr/sbin/mkfs.{kind}"), &arguments)
 }
 
-/// Turns every block of zeros in a file into a hole: its content stays, its space is given back.
+/// Turns every block of zeros in a file into a hole. Its content stays the same, and its space is
+/// freed.
 pub(crate) fn dig_holes(path: &Path) -> bool {
     tool("fallocate", &["--dig-holes", path.to_str().unwrap()])
 }
 
-/// Files that take all the space there is but `leave` bytes. They go away when it is dropped.
+/// Files that take all free space except `leave` bytes. They are removed when it is dropped.
 pub(crate) struct Ballast {
     files: Vec<PathBuf>,
 }
@@ -115,7 +119,7 @@ impl Ballast {
             file.write_all(&piece).unwrap();
         }
         drop(file);
-        // large files first, then such that take a single block, until there is none
+        // large files first, then files of a single block, until there is no space
         for (n, bytes) in [64 << 10, 4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096].into_iter().enumerate() {
             let path = dir.join(format!("ballast-{n}"));
             let Ok(mut file) = File::create(&path) else { break };

@@ -1,4 +1,4 @@
-//! Transactions that follow from a thread's number and their own, and what they must leave behind.
+//! Transactions that are determined by a thread's number and their own, and their expected effects.
 
 use crate::common::{Cmd, Rng, Stacks};
 use seawal::io::{Create, DiskStorage, WritePath};
@@ -7,14 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The stack that all threads push to. It shows in which order they committed.
+/// The stack that all threads push to. It shows the commit order.
 const SHARED: u8 = 250;
-/// The stack that only transactions touch that never commit.
+/// The stack of transactions that never commit.
 pub(crate) const LOSERS: u8 = 251;
-/// A stack that is pushed to once, durably, and read for ever.
+/// A stack with one durable push, which is read repeatedly.
 pub(crate) const WITNESS: u8 = 252;
 
-/// Segments so small that every few commits need another.
+/// Options with segments so small that every few commits need another.
 pub(crate) fn options() -> Options {
     Options::new()
         .first_segment_bytes(16 << 10)
@@ -24,14 +24,14 @@ pub(crate) fn options() -> Options {
         .lock_timeout(Duration::from_secs(10))
 }
 
-/// Opens a store whose durable writes go this way.
+/// Opens a store with this path for durable writes.
 pub(crate) fn open_with(options: &Options, dir: &Path, path: WritePath) -> Result<Engine<Stacks>, Error> {
     let refused = |e| Error::Io { operation: "open", path: dir.into(), offset: None, source: Arc::new(e) };
     let storage = DiskStorage::open(dir, Create::IfMissing).map_err(refused)?.with_write_path(path);
     options.open_on(Arc::new(storage))
 }
 
-/// How transaction `n` of a thread is carried out.
+/// How transaction `n` of a thread is executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Shape {
     Alone(Durability),
@@ -66,8 +66,8 @@ fn keys(thread: u8) -> (u8, u8) {
     (thread * 2, thread * 2 + 1)
 }
 
-/// What transaction `n` of a thread does to the state. No part of it can be done twice, left out, or done in another order
-/// without a trace.
+/// The effects of transaction `n` of a thread. The result differs if any of them is applied twice,
+/// left out, or out of order.
 fn effects(thread: u8, n: u32) -> Vec<Cmd> {
     let (a, b) = keys(thread);
     let mut rng = Rng::new(u64::from(thread) << 32 | u64::from(n));
@@ -83,15 +83,15 @@ fn effects(thread: u8, n: u32) -> Vec<Cmd> {
     }
 }
 
-/// How a transaction ended.
+/// The end of a transaction.
 pub(crate) enum Ended {
-    /// It may say so now.
+    /// It is acknowledged.
     Acknowledged,
-    /// It may say so when this returns.
+    /// It is acknowledged when this returns.
     Promised(Box<dyn FnOnce() -> Result<(), Error> + Send>),
 }
 
-/// Carries out transaction `n` of a thread.
+/// Executes transaction `n` of a thread.
 pub(crate) fn perform(engine: &Engine<Stacks>, thread: u8, n: u32) -> Result<Ended, Error> {
     let commands = effects(thread, n);
     match shape(n) {
@@ -122,7 +122,7 @@ pub(crate) fn perform(engine: &Engine<Stacks>, thread: u8, n: u32) -> Result<End
     }
 }
 
-/// A transaction with these commands in it, and others that it went back on.
+/// A transaction with these commands, and with others that were rolled back to a savepoint.
 fn fill(engine: &Engine<Stacks>, thread: u8, commands: Vec<Cmd>) -> Result<Transaction<Stacks>, Error> {
     loop {
         let mut tx = engine.begin()?;
@@ -154,7 +154,7 @@ pub(crate) fn failed(error: ExecuteError<crate::common::Empty>) -> Error {
     }
 }
 
-/// What one thread has done to the state, as far as is known.
+/// The known effects of one thread on the state.
 #[derive(Clone)]
 pub(crate) struct Model {
     thread: u8,
@@ -173,7 +173,7 @@ impl Model {
         }
     }
 
-    /// Whether a recovered state holds this and no more of this thread.
+    /// Whether a recovered state has exactly these effects of this thread.
     fn is(&self, found: &Stacks) -> bool {
         let (a, b) = keys(self.thread);
         let by_thread = |value: &&u32| **value & 0xff == u32::from(self.thread);
@@ -181,10 +181,10 @@ impl Model {
         self.state.at(a) == found.at(a) && self.state.at(b) == found.at(b) && self.state.at(SHARED) == shared
     }
 
-    /// Goes on with transactions, of which the first `acknowledged` are certain, until this is what was found. Returns how many
-    /// it took.
+    /// Applies transactions until the model equals `found`. The first `acknowledged` are certain.
+    /// Returns the number of applied transactions.
     ///
-    /// Panics where what was found is no prefix that long.
+    /// Panics if `found` is not a prefix of at least that length.
     pub(crate) fn catch_up(&mut self, found: &Stacks, transactions: &[u32], acknowledged: usize) -> usize {
         for done in 0..=transactions.len() {
             if done >= acknowledged && self.is(found) {

@@ -1,10 +1,11 @@
-//! A store that moves to a device with larger blocks keeps what is durable apart from what is written.
+//! After a move to a device with larger blocks, a durable frame still shares no block with a later
+//! write.
 
 use crate::common::{Cmd, Stacks, names, open, open_on, scale, stacks, state};
 use seawal::sim::{Crash, SimDisk};
 use std::sync::Arc;
 
-/// The same files on a disk with other blocks.
+/// The same files on a disk with blocks of another size.
 fn moved(disk: &SimDisk, seed: u64, block_bytes: u32) -> SimDisk {
     let other = SimDisk::builder().seed(seed).block_bytes(block_bytes).build();
     for name in disk.file_names() {

@@ -1,4 +1,4 @@
-//! Checkpoints: fuzzy, in stages, bounding the log, and what happens when what they wrote is damaged.
+//! Checkpoints: fuzzy, in stages, bounding the log. Also damage to what they wrote.
 
 use crate::common::{Cmd, Stacks, files, manual, names, open, open_on, state};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
@@ -11,7 +11,7 @@ fn push(tx: &mut Transaction<Stacks>, key: u8, value: u32) {
 
 #[test]
 fn transactions_open_at_a_checkpoint_commit_roll_back_or_are_lost_as_ever() {
-    // the checkpoint is frozen, and its stages run, at every possible place in between
+    // the checkpoint is frozen, and its stages run, at every possible point of the workload
     for stages_before in 0..4 {
         let disk = SimDisk::new(1);
         let (engine, _) = open(&disk);
@@ -156,7 +156,7 @@ fn a_reader_of_a_clean_store_finds_no_log_to_redo() {
     }
 }
 
-/// A store with two snapshots and log behind each.
+/// A store with two snapshots, and a log after each.
 fn two_snapshots() -> (SimDisk, Stacks) {
     let disk = SimDisk::new(5);
     let (engine, _) = open(&disk);
@@ -191,7 +191,7 @@ fn a_damaged_newest_snapshot_is_replaced_by_the_older_one_and_reported() {
         let (engine, report) = open(&disk);
         assert_eq!(state(&engine), wanted, "damage {n}: {report:?}");
         assert!(report.warnings.iter().any(|w| w.contains(&newest)), "damage {n}: {report:?}");
-        // and the store gets well by itself
+        // later checkpoints replace the damaged snapshot
         engine.execute(Cmd::push(9, 9)).unwrap();
         engine.checkpoint().unwrap();
         engine.execute(Cmd::push(9, 10)).unwrap();
@@ -251,7 +251,7 @@ fn what_a_damaged_snapshot_stands_for_is_not_given_up_where_the_log_is_crowded()
     let wanted = state(&engine);
     let snapshot = names(&disk, ".snap").pop().unwrap();
     disk.flip_bit(&snapshot, 100, 0).unwrap();
-    // nothing is new, so another checkpoint only gives up what the newest snapshot makes needless
+    // without new records, a checkpoint only deletes what the newest snapshot makes unnecessary
     let error = engine.checkpoint().unwrap_err();
     assert!(error.is_corrupt(), "{error:?}");
     let (engine, report) = open(&disk.crash(Crash::Nothing));
@@ -268,7 +268,7 @@ fn a_crash_at_any_operation_of_a_later_checkpoint_leaves_what_it_takes_to_open()
             engine.execute(Cmd::Push { key: 1, value, pad: 3000 }).unwrap();
         }
     };
-    // by now the log no longer goes back to its beginning, which the first manifest names
+    // by now the log no longer reaches back to its beginning, which the first manifest names
     for round in 0..4 {
         fill(round * 10);
         engine.checkpoint().unwrap();
@@ -397,7 +397,8 @@ fn the_newer_copy_of_the_manifest_counts_whichever_of_the_two_it_is() {
     let store = SimDisk::new(1);
     open(&store).0.close().unwrap();
     let mut newer = [0, 0];
-    // opening and closing publish twice each, so it takes a crash between the two for the other copy to be the last
+    // Opening and closing publish twice each. Only a crash between the two makes the other copy the
+    // newer.
     for operation in 0.. {
         let disk = store.crash(Crash::Everything);
         disk.fail_at(disk.op_count() + operation, Fault::Crash, Persistence::Once);

@@ -1,4 +1,4 @@
-//! One seed gives one trace of operations, and one exploration.
+//! One seed always gives the same trace of operations, and the same exploration.
 
 use crate::common::stacks;
 use seawal::sim::SimDisk;

@@ -1,4 +1,5 @@
-//! Digests in the log: a machine that breaks its law is found out at the next open, and one that keeps it notices nothing.
+//! Digests in the log: a machine that breaks its law is detected at the next open, and a correct
+//! one is never reported.
 
 use crate::common::{Cmd, Stacks, files, manual, names, open, open_on, scale, stacks, state};
 use crate::full_disk::full_with_room_for_a_part_of_the_undo;
@@ -12,7 +13,7 @@ use seawal::{Engine, Error, Options, RecoveryPolicy, Step};
 use std::io::BufRead;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The stacks, but for what `$apply` does to a command first and `$load` to a state that was loaded.
+/// The stacks, except that `$apply` changes each command first and `$load` changes a loaded state.
 macro_rules! breaks_its_law {
     ($machine:ident, $version:expr, $apply:expr, $load:expr) => {
         #[derive(Clone, Default, Debug)]
@@ -36,7 +37,7 @@ macro_rules! breaks_its_law {
     };
 }
 
-/// What no state holds: the reason why replay comes to another one.
+/// A counter outside the state, which makes replay reach another state.
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 fn counted(command: Cmd) -> Cmd {
@@ -57,7 +58,7 @@ fn digesting(records: u64) -> Options {
     manual().digest_every(records)
 }
 
-/// Runs what is due, as the threads would.
+/// Runs all due digest steps, as the threads would.
 fn digest<M: StateMachine>(engine: &Engine<M>) {
     while engine.step(Step::Digest).unwrap() {}
 }
@@ -68,7 +69,7 @@ fn replay_that_diverges_names_the_first_lsn_that_differs() {
     let (engine, _) = open_on::<Drifting>(&disk, &digesting(5)).unwrap();
     let mut durable = Vec::new();
     for n in 0..40u32 {
-        // only what comes after the first twenty is not deterministic
+        // only the commands after the first twenty are not deterministic
         let value = if n < 20 { n } else { 1000 };
         engine.execute(Cmd::push((n % 3) as u8, value)).unwrap();
         durable.push(engine.stats().log.unwrap().durable);
@@ -92,7 +93,7 @@ fn replay_that_diverges_names_the_first_lsn_that_differs() {
     let report = seawal::inspect::verify_machine::<Drifting>(std::sync::Arc::new(disk.clone())).unwrap();
     assert_eq!(report.soundness(), seawal::inspect::Soundness::Damaged);
     assert!(report.open_error.as_ref().is_some_and(Error::is_diverged), "{report}");
-    // the machine as it was when it kept its law agrees as far as that goes, and differs from there on
+    // the correct machine agrees with the digests of the first twenty, and differs after them
     let error = open_on::<Stacks>(&disk, &manual()).map(|_| ()).unwrap_err();
     assert!(error.is_diverged(), "{error:?}");
 }
@@ -144,7 +145,7 @@ fn uncommitted_effects_are_in_a_digest_and_in_its_replay() {
     let mut undone = engine.begin().unwrap();
     open_tx.execute(Cmd::push(2, 2)).unwrap();
     undone.execute(Cmd::push(3, 3)).unwrap();
-    // a point, then other commands, then its digest
+    // a point, then other commands, then the digest for the point
     assert!(engine.step(Step::Digest).unwrap());
     open_tx.execute(Cmd::push(2, 4)).unwrap();
     undone.rollback().unwrap();
@@ -190,7 +191,7 @@ fn salvage_compares_digests_with_the_version_that_wrote_them_only() {
         ends.push(engine.stats().log.unwrap().durable);
     }
     drop(engine);
-    // the frame behind the fifth commit's digest is damaged, and what comes behind it proves that
+    // the frame after the fifth commit's digest is damaged, and later frames prove that
     let disk = disk.crash(Crash::Nothing);
     let base_of = |name: &String| u64::from_str_radix(&name[9..25], 16).unwrap();
     let segment = names(&disk, ".seg").into_iter().rfind(|name| base_of(name) <= ends[4].get()).unwrap();
@@ -270,7 +271,7 @@ fn a_full_disk_takes_no_digests_and_goes_on() {
 #[test]
 fn no_digest_comes_before_the_undo_that_is_owed_to_the_log() {
     let disk = SimDisk::new(9);
-    // any two segments have room for all that is set aside
+    // any two segments have room for everything that is reserved
     let options = digesting(1).segment_bytes(128 << 10).first_segment_bytes(128 << 10);
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     engine.execute(Cmd::push(1, 1)).unwrap();
@@ -278,7 +279,8 @@ fn no_digest_comes_before_the_undo_that_is_owed_to_the_log() {
     let (engine, report) = open_on::<Stacks>(&disk, &options).unwrap();
     assert!(report.undone == 1 && report.warnings.iter().any(|w| w.contains("in memory")), "{report:?}");
     assert!(engine.stats().log.unwrap().records > 0, "a part of it is in the log");
-    // there is space again, and room in the log before anybody has paid: the state as it is now is not yet what the log tells
+    // There is space again, and room in the log. Until the pending undo is logged, the log does not
+    // lead to the current state.
     disk.set_free_bytes(None);
     while engine.step(Step::Log(LogStep::PrepareSegment)).unwrap() {}
     assert!(!engine.step(Step::Digest).unwrap());

@@ -1,4 +1,5 @@
-//! Crashes at every operation of workloads with several open transactions, and crashes inside the recoveries from them.
+//! Crashes at every operation of workloads with several open transactions, and crashes inside the
+//! recoveries from them.
 
 use crate::common::{scale, stacks};
 use seawal::StateMachine;

@@ -1,4 +1,5 @@
-//! Every operation of the storage fails in turn, once and for ever: a typed error or a latch, and nothing acknowledged is lost.
+//! Every operation of the storage fails in turn, once and permanently. The result is a typed error
+//! or a latch, and nothing acknowledged is lost.
 
 use crate::common::{Cmd, Stacks, manual, open, open_on, scale, stacks, state};
 use seawal::machine::{Access, Footprint};
@@ -8,8 +9,8 @@ use seawal::wal::LogStep;
 use seawal::{Durability, Error, ExecuteError, ReadLevel, Step};
 use std::collections::HashSet;
 
-/// What each seed's operations are made to fail in. The first seed's is one that gives a snapshot up and is opened again: it takes
-/// every kind of operation.
+/// The workload in which the operations fail. The first seed aborts a snapshot and opens the store
+/// again, so it includes every kind of operation.
 fn workload() -> Explore<Stacks> {
     stacks().steps(70).seed(16)
 }
@@ -20,7 +21,7 @@ fn what_is_made_to_fail_takes_every_kind_of_operation_that_the_engine_has() {
     disk.record_crash_points(..);
     workload().run_on(&disk).unwrap_or_else(|e| panic!("{e}"));
     let taken: HashSet<_> = disk.take_crash_points().iter().map(|point| point.kind()).collect();
-    // the other two, `ReadAt` and `SetLen`, are never asked for by the engine: it reads around the page cache and allocates
+    // the engine never uses `ReadAt` and `SetLen`: it bypasses the page cache, and allocates
     let all = [
         OpKind::Open,
         OpKind::Create,
@@ -42,7 +43,7 @@ fn what_is_made_to_fail_takes_every_kind_of_operation_that_the_engine_has() {
 
 #[test]
 fn a_failure_of_any_operation_is_an_error_or_a_latch_and_loses_nothing() {
-    // the seed before closes the store, behind a rotation into a recycled segment
+    // the seed before that one closes the store, after a rotation into a recycled segment
     let explored = workload().seed(15).seeds(2 * scale()).fail_each_operation().unwrap_or_else(|e| panic!("{e}"));
     println!("{explored:?}");
     did_everything(&explored);
@@ -165,7 +166,7 @@ fn a_full_disk_opens_with_losers_to_undo_again_and_again() {
         let (engine, _) = open(&disk);
         engine.execute(Cmd::push(1, 1)).unwrap();
         disk.set_free_bytes(Some((seed * 16) << 10));
-        // until there is no room
+        // until the disk is full
         for n in 0..2000 {
             match engine.execute(Cmd::Push { key: 2, value: n, pad: 2500 }) {
                 Ok(_) => {}
@@ -202,7 +203,7 @@ fn a_full_disk_opens_with_losers_to_undo_again_and_again() {
                 Err(ExecuteError::Failed(error)) => assert!(error.is_full(), "{error:?}"),
                 other => panic!("{other:?}"),
             }
-            // more losers for the next time, as far as there is room
+            // more losers for the next recovery, as far as there is room
             let mut tx = engine.begin().unwrap();
             let _ = tx.execute(Cmd::push(40, 1));
             let _ = engine.sync();
@@ -250,7 +251,7 @@ fn space_that_could_not_be_given_back_is_given_back_by_the_next_checkpoint() {
             fill(0);
             engine.checkpoint().unwrap();
             fill(100);
-            // the last stage is the one that recycles
+            // only the last stage, which recycles, is still to run
             assert!(engine.step(Step::BeginCheckpoint).unwrap());
             engine.step(Step::Checkpoint).unwrap();
             engine.step(Step::Checkpoint).unwrap();

@@ -1,4 +1,5 @@
-//! Disks that are full, that stay full, and that become full at any moment: a store always opens, and goes on once there is space.
+//! Disks that are full, stay full, or become full at any moment: a store always opens, and resumes
+//! once there is space.
 
 use crate::common::{Cmd, Rng, Stacks, manual, names, open, open_on, scale, state};
 use seawal::recovery::Verdict;
@@ -15,7 +16,7 @@ fn is_full(result: Result<u32, ExecuteError<crate::common::Empty>>) -> bool {
     }
 }
 
-/// A full disk with four transactions open, and what is committed.
+/// A full disk with four open transactions, and the committed state.
 fn full_with_losers(seed: u64) -> (SimDisk, Stacks) {
     let disk = SimDisk::new(seed);
     let (engine, _) = open(&disk);
@@ -51,7 +52,7 @@ fn any_crash(rng: &mut Rng) -> Crash {
     }
 }
 
-/// Everything works again, at once, and what was committed is there.
+/// Checks that commits succeed at once, and that the committed state is there.
 fn resumes(disk: &SimDisk, engine: Engine<Stacks>, mut wanted: Stacks) {
     disk.set_free_bytes(None);
     for value in 0..20 {
@@ -67,7 +68,8 @@ fn resumes(disk: &SimDisk, engine: Engine<Stacks>, mut wanted: Stacks) {
     drop(engine);
 }
 
-/// Whether a command gets as far as the machine, which rejects it. It changes nothing either way.
+/// Whether there is room for a command. The command reaches the machine, which rejects it, so the
+/// state does not change.
 fn has_room(engine: &Engine<Stacks>) -> bool {
     match engine.execute(Cmd::Pop { key: 99 }) {
         Err(ExecuteError::Rejected(_)) => true,
@@ -84,7 +86,8 @@ fn a_disk_that_stays_full_opens_a_hundred_times_and_more_with_losers_to_undo() {
         for round in 0..120 {
             disk = disk.crash(any_crash(&mut rng));
             if round < 8 || rng.one_in(2) {
-                // the first are cut off near the end of recovery: each has taken a spare by then and has not logged its undo
+                // The first ones crash near the end of recovery: they have taken a preallocated
+                // segment, and have not logged their undo.
                 let probe = disk.crash(Crash::Nothing);
                 drop(open(&probe));
                 let op = if round < 8 { probe.op_count() - 1 - rng.below(4) } else { rng.below(probe.op_count()) };
@@ -106,7 +109,7 @@ fn a_disk_that_stays_full_opens_a_hundred_times_and_more_with_losers_to_undo() {
             assert_eq!(state(&engine), wanted, "seed {seed}, round {round}: {report:?}");
             assert_eq!(*engine.view().unwrap(), wanted);
             if !disk.is_down() {
-                // the opening may have been shorter than the one that was counted
+                // this open may have had fewer operations than the one that was counted
                 disk.clear_faults();
                 refused += u64::from(!has_room(&engine));
                 let _ = engine.checkpoint();
@@ -124,7 +127,8 @@ fn a_disk_that_stays_full_opens_a_hundred_times_and_more_with_losers_to_undo() {
     assert!(opened > 300 && cut_off > 100 && in_memory > 100 && refused > 100);
 }
 
-/// Kills a store with a transaction of 6,000 commands open, on a disk that is full then but for one small spare.
+/// Kills a store with an open transaction of 6,000 commands. The disk is then full, except for one
+/// small preallocated segment.
 pub(crate) fn full_with_room_for_a_part_of_the_undo(disk: &SimDisk, engine: Engine<Stacks>) -> SimDisk {
     let mut tx = engine.begin().unwrap();
     for n in 0..6000 {
@@ -153,7 +157,7 @@ fn a_snapshot_taken_while_the_undo_is_owed_to_the_log_is_of_what_the_log_tells()
         assert_eq!((state(&engine), report.undone, report.undo_steps), (wanted.clone(), 1, 6000), "{report:?}");
         assert!(report.warnings.iter().any(|warning| warning.contains("in memory")), "{report:?}");
         assert!(!has_room(&engine));
-        // enough for a snapshot, too little for a segment
+        // enough for a snapshot, but not for a segment
         disk.set_free_bytes(Some(60 << 10));
         engine.checkpoint().unwrap();
         assert!(!has_room(&engine));
@@ -196,8 +200,8 @@ fn a_missing_copy_of_the_manifest_does_not_keep_a_full_disk_from_opening() {
     }
 }
 
-/// A store that was opened on a full disk, where the manifest could not say so, and its last segment, which ends with a frame that
-/// nothing proves but that opening. There is space again.
+/// A store that was opened on a full disk, so that the manifest could not record that. Only that
+/// open proves the last frame of its last segment, whose name is returned. There is space again.
 fn opened_without_space(options: &Options) -> (SimDisk, Engine<Stacks>, String) {
     let disk = SimDisk::new(3);
     let (engine, _) = open(&disk);
@@ -205,7 +209,7 @@ fn opened_without_space(options: &Options) -> (SimDisk, Engine<Stacks>, String) 
     drop(engine);
     let disk = disk.crash(Crash::Nothing);
     let segment = names(&disk, ".seg").pop().unwrap();
-    // of what recovery writes it is the first
+    // this is the first write of recovery
     disk.fail_next(OpKind::WriteAt, Fault::NoSpace, Persistence::Once);
     let (engine, report) = open_on::<Stacks>(&disk, options).unwrap();
     assert_eq!(state(&engine).at(1), [1], "{report:?}");
@@ -213,7 +217,7 @@ fn opened_without_space(options: &Options) -> (SimDisk, Engine<Stacks>, String) 
     (disk, engine, segment)
 }
 
-/// Whether the first frame of a segment is missed once it is damaged.
+/// Whether damage to the first frame of a segment is detected.
 fn is_missed(disk: &SimDisk, segment: &str) -> bool {
     let disk = disk.crash(Crash::Nothing);
     disk.flip_bit(segment, 4096 + 70, 0).unwrap();
@@ -230,7 +234,7 @@ fn is_missed(disk: &SimDisk, segment: &str) -> bool {
 fn what_was_recovered_on_a_full_disk_is_proven_as_soon_as_there_is_space() {
     let (disk, engine, segment) = opened_without_space(&manual());
     assert!(!is_missed(&disk, &segment), "a torn write cannot be told from it yet");
-    // there still is none, be it a commit or a step that tries
+    // the disk is still full, both for a commit and for a step
     disk.fail_next(OpKind::WriteAt, Fault::NoSpace, Persistence::ForEver);
     for _ in 0..3 {
         assert!(!has_room(&engine));
@@ -238,7 +242,7 @@ fn what_was_recovered_on_a_full_disk_is_proven_as_soon_as_there_is_space() {
         assert!(!is_missed(&disk, &segment));
     }
     disk.clear_faults();
-    // any other failure is told, and tried again the next time
+    // any other failure is returned, and the step is tried again the next time
     disk.fail_next(OpKind::WriteAt, Fault::Eio, Persistence::Once);
     let error = engine.step(Step::Log(LogStep::Watermark)).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error:?}");
@@ -270,9 +274,9 @@ fn a_store_that_was_opened_on_a_full_disk_is_closed_as_any_other_once_there_is_s
         disk.set_free_bytes(Some(0));
         let (engine, report) = open(&disk);
         assert_eq!((state(&engine), report.undone), (wanted.clone(), if losers { 4 } else { 0 }), "{report:?}");
-        // neither has anything been written since it was opened, nor is there space
+        // nothing was written since the open, and there is no space
         assert!(engine.checkpoint().unwrap_err().is_full());
-        // which is told, and tried again by itself a second later, not at once
+        // the failure is reported, and the checkpoint is tried again after a second, not at once
         assert!(engine.stats().checkpoint_error.is_some_and(|error| error.is_full()));
         let due = manual().checkpoint_log_bytes(1);
         drop(engine);
@@ -295,7 +299,8 @@ fn a_store_that_was_opened_on_a_full_disk_is_closed_as_any_other_once_there_is_s
 
 #[test]
 fn with_any_space_at_all_commits_are_kept_or_refused_and_resume() {
-    // row by row: the claim of space, a frame's write, a segment, a snapshot, the open
+    // the amounts fail in turn: the claim of space, the write of a frame, a segment, a snapshot,
+    // the open
     let (mut refused, mut checkpoints) = (0, [0, 0]);
     for pages in 0..40 {
         let disk = SimDisk::new(pages);
@@ -319,7 +324,7 @@ fn with_any_space_at_all_commits_are_kept_or_refused_and_resume() {
             } else {
                 wanted.by_key.entry(3).or_default().push(value);
             }
-            // what is there is read all the same
+            // reads still succeed
             assert_eq!(state(&engine).at(3), wanted.at(3));
         }
         drop(engine);

@@ -1,4 +1,5 @@
-//! Handles that are leaked, dropped or opened twice, tickets nobody waits for, groups whose leader fails.
+//! Handles that are leaked, dropped or opened twice, tickets that nobody waits for, and groups
+//! whose leader fails.
 
 use crate::common::{Cmd, Stacks, manual, open, open_on, state};
 use seawal::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath};
@@ -32,7 +33,7 @@ fn a_second_handle_in_one_process_is_refused_until_every_clone_of_the_first_is_g
     let engine = Engine::<Stacks>::open(dir.path()).unwrap();
     assert_eq!(state(&engine).at(1), [1, 2]);
     engine.close().unwrap();
-    // closed is enough, also while handles are left
+    // a close is enough, even while handles are left
     assert_eq!(state(&Engine::<Stacks>::open(dir.path()).unwrap()).at(1), [1, 2]);
 }
 
@@ -59,7 +60,7 @@ fn leaked_handles_tickets_and_transactions_take_nothing_that_was_acknowledged_wi
     }
 }
 
-/// Not a test of its own: what the process does that the next one starts.
+/// Not a test of its own: the body of the process that the next test starts.
 #[test]
 fn a_process_that_ends_with_tickets_outstanding() {
     let Some(dir) = std::env::var_os("SEAWAL_TEST_ENDS_IN") else { return };
@@ -127,7 +128,8 @@ fn a_ticket_of_a_log_that_failed_is_done() {
     assert!(second.wait().unwrap_err().is_latched());
 }
 
-/// Asks for figures of the log, on another thread, as one would whose lock a waker takes.
+/// A waker that reads the log's stats on another thread. Waking it under a lock of the log would
+/// deadlock.
 struct Asker {
     engine: Engine<Stacks>,
     answered: mpsc::Sender<bool>,
@@ -151,7 +153,7 @@ fn a_waker_that_is_told_of_a_failure_runs_under_no_lock_of_the_log() {
     let (engine, _) = open(&disk);
     let (answered, answer) = mpsc::channel();
     let waker = Arc::new(Asker { engine: engine.clone(), answered }).into();
-    // a commit of the operating system's first, so that the next is synced under the writer's lock
+    // a commit with `Os` first, so that the next one is synced under the writer's lock
     engine.execute_with(Cmd::push(1, 0), Durability::Os).unwrap();
     let mut ticket = Box::pin(engine.submit(Cmd::push(1, 1)).unwrap());
     assert!(ticket.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
@@ -161,7 +163,7 @@ fn a_waker_that_is_told_of_a_failure_runs_under_no_lock_of_the_log() {
     assert!(answer.recv().unwrap(), "the figures could not be had while it ran");
 }
 
-/// A disk on which a durable write panics, once that is armed.
+/// A disk on which a durable write panics once the flag is set.
 #[derive(Clone)]
 struct Explosive(SimDisk, Arc<AtomicBool>);
 
@@ -262,7 +264,7 @@ fn a_leader_that_dies_in_the_middle_leaves_nobody_of_its_group_waiting() {
                 scope.spawn(move || {
                     start.wait();
                     let acknowledged = |n| {
-                        // the one that leads dies of it; here it is caught, as a server would
+                        // the leader panics; the panic is caught here, as a server would do
                         let commit = || engine.execute(Cmd::push(key, n));
                         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(commit)) {
                             Ok(Ok(_)) => true,

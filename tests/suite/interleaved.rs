@@ -1,5 +1,6 @@
-//! Interleaved transactions on the key-value machine against ordered maps: who must wait, what each one sees, what views go on
-//! showing, and what is there after every kind of end.
+//! Interleaved transactions on the key-value machine, compared with ordered maps. The tests check
+//! which operations must wait, what each transaction and view sees, and what remains after every
+//! kind of end.
 
 use crate::common::{manual, open_on};
 use proptest::prelude::*;
@@ -24,16 +25,16 @@ enum Change {
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// In the transaction of this number, which begins if there is none.
+    /// In the transaction with this number, which begins if there is none.
     Tx(u8, Change),
     Save(u8),
-    /// To one of its savepoints.
+    /// Rolls back to one of its savepoints.
     RollbackTo(u8, u8),
     Commit(u8),
     Rollback(u8),
     Drop(u8),
     TxScan(u8, Range),
-    /// As a transaction of its own.
+    /// A transaction of one command.
     Execute(Change),
     Scan(Range, Vec<bool>),
     View,
@@ -47,12 +48,13 @@ fn table(n: u8) -> String {
     ["", "t", "t2"][usize::from(n % 3)].into()
 }
 
-/// Few, so that they meet: the empty one, prefixes of one another, the lowest and the highest bytes.
+/// A few keys, so that transactions conflict: the empty one, prefixes of each other, the lowest and
+/// highest bytes.
 fn key(n: u8) -> Vec<u8> {
     [&b""[..], b"\0", b"\0\0", b"a", b"a\0", b"aa", b"\xff", b"\xff\xff"][usize::from(n % 8)].into()
 }
 
-/// Empty ones, and now and then one that is longer than a segment's first half.
+/// Empty values, and sometimes one that is longer than half of the first segment.
 fn value(n: u16) -> Vec<u8> {
     match n % 16 {
         0 => vec![],
@@ -170,7 +172,8 @@ fn bounds((_, from, to): &Range) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     (from.map(key), to.map(key))
 }
 
-/// A transaction: what it has written and scanned, and the changes that still stand, to be made again on what is committed.
+/// A transaction: its writes and scans, and its remaining changes, which are applied to the
+/// committed state again.
 struct Open {
     tx: Transaction<Kv>,
     changes: Vec<Change>,
@@ -198,7 +201,8 @@ fn shows(view: &Kv, model: &Model) {
     assert_eq!(view.len(), model.len());
 }
 
-/// Nobody waits here: whoever would have to is told so.
+/// Whether the operation would have to wait. The timeout is zero, so such an operation fails
+/// instead.
 fn must_wait(error: &Error) -> bool {
     matches!(error, Error::LockTimeout | Error::Conflict)
 }
@@ -210,7 +214,7 @@ impl World {
         World { disk, engine, committed: Model::new(), open: [None, None, None], views: vec![] }
     }
 
-    /// What is committed, and the changes of one transaction: its locks keep those of others out of its sight.
+    /// The committed state with the changes of one transaction. Locks hide those of the others.
     fn seen_by(&self, at: u8) -> Model {
         let mut model = self.committed.clone();
         if let Some(open) = &self.open[usize::from(at)] {
@@ -243,7 +247,7 @@ impl World {
         }
     }
 
-    /// A lock was not to be had. A victim is rolled back whole.
+    /// Checks that a lock was rightly refused. A deadlock victim is rolled back completely.
     fn refused(&mut self, at: u8, error: &Error, allowed: bool, op: &Op) {
         assert!(!allowed && must_wait(error), "{op:?}: {error}");
         if error.is_conflict() {
@@ -335,18 +339,18 @@ impl World {
         let (savepoint, length) = open.savepoints[nth];
         open.tx.rollback_to(savepoint).unwrap();
         open.changes.truncate(length);
-        // it stands itself; those after it are gone
+        // the savepoint itself remains; later ones are gone
         open.savepoints.truncate(nth + 1);
     }
 
-    /// Ends the engine in one of the ways there are, and opens it again.
+    /// Ends the engine in one of the possible ways, and opens the store again.
     fn reopen(&mut self, op: &Op) {
         match op {
             Op::Close => self.engine.close().unwrap(),
             Op::PowerLoss(seed) => self.disk = self.disk.crash(Crash::Seeded(*seed)),
             _ => self.disk = self.disk.crash(Crash::KillOnly),
         }
-        // what the old engine still does concerns the old disk
+        // the old engine's remaining operations affect only the old disk
         self.open = [None, None, None];
         self.engine = match open_on::<Kv>(&self.disk, &manual()) {
             Ok((engine, _)) => engine,
@@ -359,7 +363,7 @@ impl World {
         if let Op::Tx(_, change) | Op::Execute(change) = op
             && Kv::encoded_len(&command(change)) > 24_000
         {
-            // what is larger than a segment of this size is refused, which is not what this is about
+            // a change larger than a segment is refused, and this test is not about that
             return;
         }
         match op {

@@ -1,4 +1,4 @@
-//! Values larger than what the log and snapshots are read and written in at once.
+//! Values larger than the units in which the log and snapshots are read and written.
 
 use crate::common::{manual, open_on};
 use seawal::Engine;
@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex};
 
 const MEBI: usize = 1 << 20;
 
-/// Bytes that are like no others.
+/// Bytes that differ from those of all other values.
 fn value(n: usize, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 7 + at / 4093 + n * 31) as u8).collect()
 }
 
 #[test]
 fn large_values_come_back_from_the_log_and_from_a_snapshot_with_threads_and_without() {
-    // a frame larger than a reading, several in one, a part of a snapshot in several chunks, some of a chunk's very length
+    // a frame larger than one read, several in one, a part in several chunks, and chunks of the
+    // maximum length
     let lens = [5 * MEBI + 13, 100, MEBI, 3 * MEBI, MEBI - 64, 700_000, 2 * MEBI + 1, 900_000, 900_001];
     let all_there = |engine: &Engine<Kv>| {
         for (n, len) in lens.iter().enumerate() {

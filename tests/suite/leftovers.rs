@@ -1,11 +1,11 @@
-//! Files that an attempt left unfinished because their removal failed too: the next attempt takes their place.
+//! Unfinished files that a failed attempt could not remove either: the next attempt replaces them.
 
 use crate::common::{Cmd, Stacks, manual, names, open, open_on, state};
 use seawal::Step;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::LogStep;
 
-/// The next operation of that kind fails, and so does the removal of what it leaves.
+/// Makes the next operation of this kind fail, and the removal of its unfinished file too.
 fn fail_and_leave(disk: &SimDisk, kind: OpKind, fault: Fault) {
     disk.fail_next(kind, fault, Persistence::Once);
     disk.fail_next(OpKind::Remove, Fault::Eio, Persistence::Once);
@@ -23,7 +23,7 @@ fn a_snapshot_that_was_left_unfinished_is_written_anew() {
     fail_and_leave(&disk, OpKind::SyncAll, Fault::Eio);
     engine.checkpoint().unwrap_err();
     let [left] = &leftovers(&disk)[..] else { panic!("{:?}", disk.file_names()) };
-    // as if there had been more of it
+    // as if the unfinished file had been longer
     disk.overwrite(left, 0, &[7; 9000]).unwrap();
     engine.checkpoint().unwrap();
     assert!(leftovers(&disk).is_empty(), "{:?}", disk.file_names());
@@ -38,7 +38,7 @@ fn a_segment_that_was_left_unfinished_is_written_anew() {
     let (engine, _) = open(&disk);
     let mut wanted = Vec::new();
     for fault in [OpKind::Allocate, OpKind::Rename] {
-        // until a segment has been used up and the next is wanted
+        // until a segment is used up and the next one is needed
         let mut left = false;
         for n in 0..100 {
             engine.execute(Cmd::Push { key: 1, value: n, pad: 3000 }).unwrap();
@@ -66,7 +66,8 @@ fn a_copy_of_the_manifest_that_was_left_unfinished_is_written_anew() {
         drop(engine);
         let disk = disk.crash(Crash::Nothing);
         disk.remove_file(missing).unwrap();
-        // the copy is the first that an opening writes; without space it goes on with the other one
+        // The copy is the first write of an open. Without space, the open continues with the other
+        // copy.
         fail_and_leave(&disk, OpKind::WriteAt, Fault::NoSpace);
         let (engine, _) = open(&disk);
         for n in 2..4 {
@@ -78,7 +79,7 @@ fn a_copy_of_the_manifest_that_was_left_unfinished_is_written_anew() {
         let (engine, report) = open(&disk);
         assert_eq!(state(&engine).at(1), [1, 2, 3], "{report:?}");
         drop(engine);
-        // any other failure is told, and changes nothing
+        // any other failure is returned, and changes nothing
         let disk = disk.crash(Crash::Nothing);
         disk.remove_file(missing).unwrap();
         disk.fail_next(OpKind::WriteAt, Fault::Eio, Persistence::Once);

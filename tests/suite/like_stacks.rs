@@ -1,7 +1,7 @@
-//! Machines that are the stacks but for something.
+//! Machines that equal the stacks except for one method.
 
-/// Within an `impl StateMachine` for a machine whose first field is `Stacks`: the parts in which it is like them, or
-/// `all` of them.
+/// Used in an `impl StateMachine` for a type whose first field is `Stacks`. It forwards the named
+/// parts to the stacks, or `all` parts.
 macro_rules! as_the_stacks {
     (all) => { as_the_stacks!(commands apply decode save load); };
     ($($part:ident)+) => { $(as_the_stacks!(@$part);)+ };

@@ -1,4 +1,4 @@
-//! The log on its own, on the simulated disk: what was acknowledged is there after any crash.
+//! The log on its own, on the simulated disk: acknowledged records survive any crash.
 
 use seawal::Error;
 use seawal::ids::Lsn;
@@ -23,8 +23,8 @@ fn contents(log: &Log) -> Vec<Vec<u8>> {
     log.read_from(Lsn::ZERO).unwrap().map(|r| r.unwrap().1).collect()
 }
 
-/// Appends numbered records, some durable at once, some in groups, with background steps in between. Returns how many were
-/// acknowledged.
+/// Appends numbered records, some durable at once and some in groups, with background steps between
+/// them. Returns how many were acknowledged.
 fn run(disk: &SimDisk, from: u32, to: u32) -> u32 {
     let mut acknowledged = from;
     let Ok(log) = open(disk) else { return acknowledged };
@@ -80,7 +80,7 @@ fn what_was_acknowledged_is_there_after_a_crash_at_any_operation() {
             let disk = disk.crash(crash);
             let log = open(&disk).unwrap_or_else(|e| panic!("op {op}, crash {crash:?}: {e}"));
             check(&log, acknowledged, 40);
-            // and it goes on, and is there again after another crash
+            // the log accepts more records, which survive another crash
             let before = contents(&log).len() as u32;
             drop(log);
             let after = run(&disk, before, before + 7);
@@ -149,7 +149,7 @@ fn truncation_gives_space_back_and_keeps_the_rest() {
 
 #[test]
 fn truncation_is_not_held_up_by_segments_that_somebody_else_has_removed() {
-    // what is given up is used again as far as there may be spares, and removed beyond that
+    // deleted segments are reused up to the limit of preallocated ones, and removed beyond that
     for max_preallocated_segments in [0, 8] {
         let disk = SimDisk::new(4);
         let mut options = options();
@@ -168,7 +168,7 @@ fn truncation_is_not_held_up_by_segments_that_somebody_else_has_removed() {
         let bytes = disk.read_file(&before[before.len() - 1]).unwrap().len() as u64;
         let stats = log.stats();
         assert_eq!((stats.segments, stats.segment_bytes), (1, bytes));
-        // whoever had been removed is no spare
+        // a segment that was removed is not reused
         assert!((0..100).all(|n| log.append(&[n; 3000]).unwrap().wait().is_ok()));
         log.close().unwrap();
         let log = open(&disk).unwrap();
@@ -220,7 +220,7 @@ fn a_log_that_is_refused_is_left_as_it_is() {
         for name in &manifests[kept..] {
             disk.remove_file(name).unwrap();
         }
-        // a store of another owner
+        // a store with another owner
         let mut others = options();
         others.name = "another".into();
         let error = refused(&disk, others);
@@ -229,7 +229,7 @@ fn a_log_that_is_refused_is_left_as_it_is() {
         newer.version += 1;
         let error = refused(&disk, newer);
         assert!(matches!(error, Error::UnsupportedVersion { .. }), "{error:?}");
-        // damage in the middle
+        // damage in the middle of the log
         let rotten = disk.crash(Crash::Nothing);
         let segment = rotten.file_names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
         rotten.flip_bit(&segment, 4096 + 60, 0).unwrap();
@@ -256,7 +256,8 @@ fn one_seed_gives_one_trace_of_operations() {
 
 #[test]
 fn records_of_any_length_around_the_ends_of_blocks_and_segments_come_back() {
-    // one block and its header, so many blocks, and as much as a segment holds; a few bytes around each, and nothing at all
+    // A block without the header, several blocks, and as much as a segment holds, each with a few
+    // bytes more or less. Also empty records.
     let blocks = [4096, 2 * 4096, 3 * 4096, 7 * 4096, 15 * 4096u32];
     let around = blocks.into_iter().flat_map(|end| end - 120..end + 3);
     let lengths: Vec<u32> = [0, 1].into_iter().chain(around).collect();
@@ -324,12 +325,12 @@ fn records_are_read_from_the_middle_of_a_group_and_only_up_to_what_was_durable()
         let read: Vec<_> = log.read_from(*lsn).unwrap().map(Result::unwrap).collect();
         assert_eq!(read, all[at..]);
     }
-    // what becomes durable later is not read, and behind the end nothing comes any more
+    // a reader does not see later records, and returns nothing after its end
     let mut reading = log.read_from(Lsn::ZERO).unwrap();
     log.append(b"later").unwrap().wait().unwrap();
     assert_eq!(reading.by_ref().count(), 4);
     assert!(reading.next().is_none());
-    // nothing lies below the first record, and what is closed stays closed
+    // no record lies before the first one, and a second close has no effect
     log.truncate_before(Lsn::ZERO).unwrap();
     assert_eq!(contents(&log).len(), 5);
     log.close().unwrap();
@@ -357,14 +358,14 @@ fn a_reader_under_which_durable_records_vanish_is_told() {
     let reading = log.read_from(Lsn::ZERO).unwrap();
     let segment = disk.file_names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
     let bytes = disk.read_file(&segment).unwrap();
-    // of the last one no other frame tells that it was durable
+    // no other frame proves that the last frame was durable
     let kept = 6 * 4096;
     disk.overwrite(&segment, kept, &vec![0; bytes.len() - kept as usize]).unwrap();
     let read: Vec<_> = reading.collect();
     assert!(matches!(read.last(), Some(Err(Error::Corrupt { .. }))), "{} records and then the end", read.len());
 }
 
-/// A waker that owns a ticket, as that of a task does which waits for several.
+/// A waker that owns a ticket, like the waker of a task that waits for several tickets.
 struct Owner {
     _ticket: LogTicket,
 }
@@ -386,7 +387,7 @@ fn a_waker_that_owns_a_ticket_is_let_go_of_without_a_lock_that_the_ticket_needs(
             ticket
         };
         let owning = || std::task::Waker::from(Arc::new(Owner { _ticket: polled(noop) }));
-        // once where a ticket is polled by another task, once where it is dropped
+        // first a ticket that is polled by another task, then one that is dropped
         let mut ticket = polled(&owning());
         assert!(std::pin::Pin::new(&mut ticket).poll(&mut std::task::Context::from_waker(noop)).is_pending());
         let dropped = polled(&owning());
@@ -415,7 +416,8 @@ fn records_of_some_mebibytes_are_read_once() {
     };
     let bytes: u64 = disk.trace().iter().map(read).sum();
     assert_eq!(log.read_from(report.start).unwrap().count(), 12);
-    // all that was written, what looked for the end behind it, and the first of them once more; not two thirds more of each
+    // The read covers the log, the search for its end, and the log's first part again. It must not
+    // read two thirds more of each.
     let written = report.end.get() - report.start.get();
     let behind = (64 << 20) - written;
     assert!(bytes < written + behind + (12 << 20), "{bytes} for {written}");

@@ -1,4 +1,5 @@
-//! Devices that say they wrote and did not, or wrote somewhere else: damage is an error, and never wrong data.
+//! Devices that lose or misdirect a write that they reported as done. The damage must be an error,
+//! and never wrong data.
 
 use crate::common::{Cmd, Stacks, manual, open_on, scale, state};
 use seawal::io::WritePath;
@@ -12,8 +13,8 @@ fn disk(seed: u64) -> SimDisk {
     SimDisk::builder().seed(seed).write_path(path).build()
 }
 
-/// Commits through several segments, checkpoints and openings, noting in `wanted` what was acknowledged, until the engine notices
-/// something.
+/// Commits through several segments, checkpoints and opens, until the engine notices a fault.
+/// Acknowledged commits are added to `wanted`.
 fn workload(disk: &SimDisk, wanted: &mut Stacks) -> Result<(), Error> {
     for round in 0..3 {
         let (engine, _) = open_on::<Stacks>(disk, &manual())?;
@@ -21,7 +22,7 @@ fn workload(disk: &SimDisk, wanted: &mut Stacks) -> Result<(), Error> {
         for n in 0..14 {
             commit(&engine, round * 100 + n, wanted)?;
             if n == 9 {
-                // a checkpoint that fails is reported, and the log goes on
+                // a failed checkpoint is reported, and the log continues
                 let _ = engine.checkpoint();
             }
         }
@@ -48,7 +49,7 @@ fn commit(engine: &Engine<Stacks>, n: u32, wanted: &mut Stacks) -> Result<(), Er
     Ok(())
 }
 
-/// The log rests, and a watermark says that all of it is durable.
+/// Lets the log become idle, so that a watermark proves all of it durable.
 fn rest(engine: &Engine<Stacks>) -> Result<(), Error> {
     for step in [LogStep::Flush, LogStep::Watermark] {
         engine.step(Step::Log(step))?;
@@ -56,7 +57,8 @@ fn rest(engine: &Engine<Stacks>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What came of one write that went wrong: noticed by an opening, by an operation before, or without consequence.
+/// Runs the workload with one faulty write. Counts how it ended: detected by an open, detected
+/// earlier, or without effect.
 fn go_wrong(seed: u64, op: u64, fault: Fault, counts: &mut BTreeMap<&'static str, u64>) {
     let described = format!("seed {seed}, op {op}, {fault:?}");
     let disk = disk(seed);

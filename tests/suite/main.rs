@@ -1,4 +1,4 @@
-//! What the crate promises, from outside: one binary, so that the engine is compiled for it once.
+//! Tests of the public API. They are one binary, so that the engine is compiled for them once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 #![allow(clippy::print_stdout, reason = "how much was explored")]
 

@@ -1,4 +1,4 @@
-//! The key-value engine against an ordered map, with whatever operations come, and reopenings in between.
+//! The key-value engine against an ordered map, with random operations and reopens.
 
 use crate::common::{manual, open_on};
 use proptest::prelude::*;
@@ -30,7 +30,7 @@ fn table(n: u8) -> String {
 }
 
 fn key(n: u8) -> Vec<u8> {
-    // prefixes of one another, high bytes, and the empty key
+    // prefixes of each other, high bytes, and the empty key
     match n % 16 {
         0 => vec![],
         1 => vec![0],
@@ -88,7 +88,7 @@ fn command(op: &Op) -> KvCommand {
     }
 }
 
-/// Does to the model what the command does.
+/// Applies a command to the model.
 fn apply(model: &mut Model, op: &Op) -> Result<KvReply, KvRejection> {
     match op {
         Op::Put(t, k, v) => Ok(KvReply::Previous(model.insert((table(*t), key(*k)), value(*v)))),
@@ -134,7 +134,7 @@ fn same<T: std::fmt::Debug>(
     assert_eq!(got, wanted, "{what:?}");
 }
 
-/// Takes entries from both ends in the order that `ends` says, then the rest.
+/// Takes entries from both ends, in the order given by `ends`, and then the rest.
 fn from_both_ends<T>(mut iter: impl DoubleEndedIterator<Item = T>, ends: &[bool]) -> Vec<(bool, T)> {
     let mut taken = vec![];
     for front in ends {

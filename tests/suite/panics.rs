@@ -1,4 +1,5 @@
-//! A machine that panics, wherever that is: the operation fails, or the engine stops; never half a command, and reopening recovers.
+//! A machine that panics, in any of its methods. The operation fails or the engine stops, no
+//! command is half applied, and reopening recovers.
 
 use crate::common::{Cmd, Stacks, files, manual, open_on};
 use seawal::machine::{Bulk, BulkMachine, DecodeError, Footprint, StateMachine};
@@ -24,14 +25,14 @@ enum Place {
 
 thread_local!(static PLACE: Cell<Place> = const { Cell::new(Place::Nowhere) });
 
-/// Panics here, if it is to.
+/// Panics if the machine is to panic in this place.
 fn reach(place: Place) {
     if PLACE.get() == place {
         panic!("as asked, in {place:?}");
     }
 }
 
-/// Runs with a machine that panics there.
+/// Runs `run` with a machine that panics in this place.
 fn panicking<T>(place: Place, run: impl FnOnce() -> T) -> T {
     PLACE.set(place);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
@@ -59,7 +60,7 @@ impl StateMachine for Touchy {
 
     fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), crate::common::Empty> {
         let applied = self.0.apply(command)?;
-        // half done, or rather all done and not told
+        // the command is applied, but its result is not returned
         reach(Place::Apply);
         if matches!(command, Cmd::Pop { .. }) {
             reach(Place::Inverse);
@@ -172,7 +173,7 @@ fn a_panic_over_a_frozen_copy_fails_what_it_was_for_and_nothing_else() {
         let engine = open(&disk);
         engine.execute(Cmd::push(1, 1)).unwrap();
         panicking(place, || {
-            // without its digest a checkpoint is as good as ever
+            // a checkpoint without its digest succeeds
             assert_eq!(engine.checkpoint().is_err(), place != Place::Digest, "{place:?}");
             while matches!(engine.step(Step::Digest), Ok(true)) {}
         });
@@ -203,7 +204,7 @@ fn a_panic_in_recovery_is_an_error_and_changes_nothing() {
         assert!(matches!(error, Error::Poisoned), "{place:?}: {error:?}");
         assert_eq!(files(&disk), before, "{place:?}");
     }
-    // behind the cut nothing is lost either: the undo is tried again
+    // after the cut nothing is lost either, because the undo is tried again
     let error = panicking(Place::Inverse, || open_on::<Touchy>(&disk, &manual()).map(|_| ()).unwrap_err());
     assert!(matches!(error, Error::Poisoned), "{error:?}");
     let engine = open(&disk.crash(Crash::Nothing));

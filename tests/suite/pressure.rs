@@ -1,4 +1,4 @@
-//! When a checkpoint is due, and what commits meet where the log nears its bound.
+//! When a checkpoint is due, and what happens to commits near the log's bound.
 
 use crate::common::{Cmd, Stacks, manual, names, open_on, state};
 use crate::like_stacks::as_the_stacks;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Whether a trigger began a checkpoint; it is carried through then.
+/// Whether a trigger started a checkpoint, which is then completed.
 fn is_due<M: StateMachine>(engine: &Engine<M>) -> bool {
     let begun = engine.step(Step::Checkpoint).unwrap();
     while engine.step(Step::Checkpoint).unwrap() {}
@@ -33,7 +33,7 @@ fn a_store_that_is_only_opened_again_and_again_gives_its_segments_back_when_they
     while bytes() <= 192 << 10 {
         let engine = open();
         disk.advance(Duration::from_secs(10));
-        // crowded, but not near the bound, and nothing is new
+        // the log is crowded, but not near the bound, and there are no new records
         let near = bytes() > 192 << 10;
         assert!(near || !is_due(&engine), "{} bytes", bytes());
         drop(engine);
@@ -84,7 +84,7 @@ fn a_budget_that_cannot_be_met_still_takes_checkpoints_after_some_rest() {
     assert!(!is_due(&engine), "nothing is new");
 }
 
-/// As the stacks, but they cannot be saved while that says so.
+/// Stacks that cannot be saved while the flag is set.
 macro_rules! cannot_be_saved {
     ($machine:ident while $says_so:ident) => {
         static $says_so: AtomicBool = AtomicBool::new(false);
@@ -132,7 +132,7 @@ fn a_command_that_had_to_wait_for_a_lock_holds_nobody_up_while_the_log_is_at_its
         pushed += 1;
         assert!(pushed < 1000, "the log grows");
     }
-    // no checkpoint succeeds: a commit that begins now waits for a minute
+    // every checkpoint fails, so a commit that begins now waits for a minute
     let began = Instant::now();
     tx.rollback().unwrap();
     engine.read(|_| ()).unwrap();
@@ -156,7 +156,7 @@ fn at_its_bound_the_log_refuses_commits_after_a_wait_and_takes_them_once_a_check
     UNWILLING.store(true, Ordering::SeqCst);
     let mut done = Vec::new();
     let push = |n: u32| engine.execute(Cmd::Push { key: 1, value: n, pad: 3000 });
-    // no checkpoint succeeds: it is slowed down, and then refused
+    // every checkpoint fails: commits are throttled, and then refused
     let error = loop {
         let began = Instant::now();
         match push(done.len() as u32) {
@@ -173,7 +173,8 @@ fn at_its_bound_the_log_refuses_commits_after_a_wait_and_takes_them_once_a_check
     assert!(engine.stats().checkpoint_error.is_some());
     assert!(engine.stats().log.unwrap().segment_bytes > 256 << 10);
     UNWILLING.store(false, Ordering::SeqCst);
-    // the keeper tries again after a second of the disk's time; from then on commits go through, those too that waited for it
+    // The maintenance thread tries again after a second of the disk's time. From then on commits
+    // succeed, also those that waited for it.
     let deadline = Instant::now() + Duration::from_secs(30);
     while push(done.len() as u32).is_err() {
         assert!(Instant::now() < deadline, "{:?}", engine.stats());
@@ -188,7 +189,7 @@ fn at_its_bound_the_log_refuses_commits_after_a_wait_and_takes_them_once_a_check
 #[test]
 fn who_waits_at_the_bound_goes_on_as_soon_as_a_checkpoint_has_made_room() {
     let disk = SimDisk::new(6);
-    // nobody's patience ends within the test
+    // the lock timeout is longer than the test
     let options = manual()
         .background(Background::Threads)
         .lock_timeout(Duration::from_secs(600))
@@ -208,7 +209,8 @@ fn who_waits_at_the_bound_goes_on_as_soon_as_a_checkpoint_has_made_room() {
             }
         })
     };
-    // no checkpoint succeeds: the bound is passed, and from then on nothing is done that was not begun before
+    // Every checkpoint fails. The log exceeds its bound, and from then on only commits that had
+    // begun complete.
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut still = 0;
     while still < 20 {
@@ -233,7 +235,7 @@ fn who_waits_at_the_bound_goes_on_as_soon_as_a_checkpoint_has_made_room() {
 #[test]
 fn a_checkpoint_under_way_is_given_up_when_the_last_handle_is_gone() {
     let disk = SimDisk::new(8);
-    // so slow that it would take as many tenths of a second as there are mebibytes
+    // at one byte per second, a paced checkpoint would take 0.1 s for each mebibyte
     let options = Options::new().checkpoint_log_bytes(8 << 20).checkpoint_bytes_per_second(Some(1));
     let (engine, _) = open_on::<Kv>(&disk, &options).unwrap();
     for n in 0..64u8 {
@@ -255,7 +257,8 @@ fn a_checkpoint_under_way_is_given_up_when_the_last_handle_is_gone() {
 fn a_rate_of_nothing_is_refused_and_no_rate_or_any_other_is_not() {
     for (rate, is_refused) in [(None, false), (Some(0), true), (Some(1), false), (Some(u64::MAX), false)] {
         let disk = SimDisk::new(7);
-        // a state so small that at any rate it is written at once: nobody waits where nobody works behind the scenes
+        // the state is so small that it is written at once at any rate; without threads nothing
+        // waits
         let opened = open_on::<Stacks>(&disk, &manual().checkpoint_bytes_per_second(rate));
         match opened {
             Ok((engine, _)) => {
@@ -282,7 +285,7 @@ fn what_another_commit_has_made_durable_is_not_synced_when_it_is_due() {
     let operations = disk.op_count();
     assert!(!engine.step(Step::Log(LogStep::SyncDue)).unwrap());
     assert_eq!(disk.op_count(), operations);
-    // one that nobody has is
+    // a commit that is not durable yet is synced
     engine.execute_with(Cmd::push(1, 3), interval).unwrap();
     assert_eq!(state(&open_on::<Stacks>(&disk.crash(Crash::Nothing), &manual()).unwrap().0).at(1), [1, 2]);
     disk.advance(Duration::from_millis(10));
@@ -290,8 +293,8 @@ fn what_another_commit_has_made_durable_is_not_synced_when_it_is_due() {
     assert_eq!(state(&open_on::<Stacks>(&disk.crash(Crash::Nothing), &manual()).unwrap().0).at(1), [1, 2, 3]);
 }
 
-/// As the stacks, but they are saved in many parts, wait at the last for this to be set, and while any are being saved have frozen copies
-/// that take much memory for so many more times that somebody asks.
+/// Stacks that are saved in many parts, wait at the last one for this flag, and report many
+/// copy-on-write duplicates meanwhile. They report them the number of times that `MUCH` says.
 static SAVED: AtomicBool = AtomicBool::new(false);
 static SAVING: AtomicBool = AtomicBool::new(false);
 static SAVES: AtomicU32 = AtomicU32::new(0);
@@ -351,7 +354,8 @@ fn where_copies_beside_a_checkpoint_take_much_memory_it_hurries_and_commits_wait
     };
     (0..200).for_each(push);
     assert_eq!(asked(), 0, "without a checkpoint nobody asks");
-    // at one byte a second it rests as long as it may after each part, unless memory is short; not for another copy's sake, though
+    // At one byte per second, the checkpoint pauses as long as possible after each part, unless
+    // memory is short. Duplicates of another frozen state do not count.
     SAVED.store(true, Ordering::SeqCst);
     MUCH.store(u32::MAX, Ordering::SeqCst);
     SAVES.store(1, Ordering::SeqCst);
@@ -361,7 +365,7 @@ fn where_copies_beside_a_checkpoint_take_much_memory_it_hurries_and_commits_wait
     push(200);
     let hurried = checkpoint();
     assert!(hurried < slow / 2, "{hurried:?} and {slow:?}");
-    // a commit waits until there is less
+    // a commit waits until there are fewer duplicates
     std::thread::scope(|scope| {
         [&SAVED, &SAVING].into_iter().for_each(|said| said.store(false, Ordering::SeqCst));
         push(201);
@@ -373,7 +377,7 @@ fn where_copies_beside_a_checkpoint_take_much_memory_it_hurries_and_commits_wait
         asked();
         (202..202 + 64).for_each(push);
         assert_eq!(asked(), 5, "once, and until there was less");
-        // and not for ever
+        // the wait has a limit
         MUCH.store(u32::MAX, Ordering::SeqCst);
         (266..266 + 64).for_each(push);
         assert!(asked() > 1);

@@ -1,4 +1,5 @@
-//! Smaller promises: clocks do not matter, every bound answers, what was written before is covered, and nobody waits for ever.
+//! Smaller promises: clocks do not matter, every limit returns an error, a durable commit covers
+//! earlier ones, and no thread waits forever.
 
 use crate::common::{Cmd, Rng, Stacks, manual, open, open_on, scale, state};
 use seawal::io::{AlignedBuf, Clock, Directory, DirectoryLock, File, LockMode, OpenMode, Storage, WritePath};
@@ -12,11 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A disk whose calendar jumps about.
+/// A disk whose wall clock jumps.
 struct Jumping {
     disk: SimDisk,
     at: AtomicU64,
-    /// Done when the calendar is asked for the next time.
+    /// Called at the next reading of the wall clock.
     asked: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -69,7 +70,8 @@ impl Clock for Jumping {
         let asked = self.asked.lock().unwrap().take();
         asked.into_iter().for_each(|act| act());
         let n = self.at.fetch_add(1, Ordering::Relaxed);
-        // now and then at the ends of time, else anywhere, so that it goes back as often as forth
+        // sometimes the extremes, otherwise random times, so that the clock goes back as often as
+        // forward
         match n % 5 {
             0 => 0,
             1 => u64::MAX,
@@ -108,7 +110,8 @@ fn a_calendar_that_jumps_back_and_forth_has_no_effect() {
         let engine = manual().open_on::<Stacks>(jumps(clock.clone())).unwrap();
         assert_eq!(state(&engine), states[1]);
         assert_eq!(states[0], states[1]);
-        // the monotonic clock leaps with the machine's sleep: what is due is done, and nothing else happens
+        // The monotonic clock jumps, as after a suspend. Due work is done, and nothing else
+        // happens.
         engine.execute_with(Cmd::push(2, 2), Durability::Interval(Duration::from_secs(1 << 32))).unwrap();
         clock.advance(Duration::from_secs(1 << 33));
         engine.step(Step::Log(LogStep::SyncDue)).unwrap();
@@ -130,7 +133,7 @@ fn locks_are_kept_until_the_record_of_the_commit_is_in_the_log() {
     let mut tx = engine.begin().unwrap();
     tx.execute(Cmd::push(1, 1)).unwrap();
     let other = engine.clone();
-    // a commit asks for the time before it appends its record
+    // a commit reads the clock before it appends its record
     *storage.asked.lock().unwrap() = Some(Box::new(move || {
         assert!(matches!(failed(other.execute(Cmd::push(1, 2))), Error::LockTimeout));
     }));
@@ -145,7 +148,7 @@ fn every_bound_answers_and_the_engine_goes_on() {
     let options = manual().max_log_bytes(256 << 10).max_txn_undo_bytes(100).max_txn_age(Duration::from_secs(1));
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     let ballast = |value| Cmd::Push { key: 1, value, pad: 4000 };
-    // the log: nothing takes checkpoints here
+    // the bound of the log; nothing takes checkpoints here
     let mut n = 0;
     let error = loop {
         match engine.execute(ballast(n)) {
@@ -155,13 +158,15 @@ fn every_bound_answers_and_the_engine_goes_on() {
         assert!(n < 1000);
     };
     assert!(error.is_full(), "{error:?}");
-    // it is over its bound by a segment at the most, which is as large as the reserve where segments are small
+    // the log exceeds its bound by at most a segment, which is as large as the reserve with small
+    // segments
     let log = engine.stats().log.unwrap();
     assert!(log.segment_bytes <= (256 + 80) << 10, "{log:?}");
     engine.checkpoint().unwrap();
     engine.checkpoint().unwrap();
     engine.execute(ballast(n)).unwrap();
-    // a record, a transaction's inverses, a lock, a transaction's age
+    // the limits of a record, of a transaction's inverses, of a lock wait, and of a transaction's
+    // age
     assert!(matches!(failed(engine.execute(Cmd::Push { key: 1, value: 0, pad: 40_000 })), Error::TooLarge { .. }));
     let mut tx = engine.begin().unwrap();
     let error = (0..1000).find_map(|n| tx.execute(Cmd::push(2, n)).err()).unwrap();
@@ -203,7 +208,7 @@ fn memory_that_cannot_be_had_is_an_error_and_no_abort() {
 
 #[test]
 fn a_frame_that_finds_no_space_all_the_same_latches() {
-    // behind bytes that are only written a frame takes the way through the page cache
+    // after bytes that were only written, a frame goes through the page cache
     for (over_os, kind) in [(false, OpKind::WriteDurableAt), (true, OpKind::WriteAt), (true, OpKind::SyncData)] {
         let disk = SimDisk::new(3);
         let (engine, _) = open(&disk);
@@ -255,11 +260,11 @@ fn a_reader_flushes_what_nobody_waits_for_and_does_not_wait_for_what_nobody_will
     assert_eq!(read(1).unwrap(), [1]);
     assert!(engine.stats().log.unwrap().durable > before);
     assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1]);
-    // one that nobody looks at: the flusher's step does it
+    // a ticket that is leaked: the flusher's step syncs it
     std::mem::forget(engine.submit(Cmd::push(2, 2)).unwrap());
     assert!(engine.step(Step::Log(LogStep::Flush)).unwrap());
     assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(2), [2]);
-    // nobody will sync this one, and it does not hold a reader up, nor does its reader sync it
+    // no thread will sync this one; a reader does not wait for it, and does not sync it
     engine.execute_with(Cmd::push(3, 3), Durability::Os).unwrap();
     let log = engine.stats().log.unwrap();
     assert_eq!(read(3).unwrap(), [3]);

@@ -1,4 +1,4 @@
-//! What recovery does about damage, other machines, other openers, read-only use, and files that are none of its business.
+//! Recovery with damage, other machines, other openers, read-only use, and foreign files.
 
 use crate::common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, scale, state};
 use crate::like_stacks::as_the_stacks;
@@ -10,7 +10,7 @@ use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::LogStep;
 use seawal::{Engine, Error, ExecuteError, Options, RecoveryPolicy, Step};
 
-/// Behaves as the stacks do, under another name or version.
+/// Behaves like the stacks, with another name or version.
 macro_rules! other_machine {
     ($machine:ident, $name:expr, $version:expr, $supports:expr) => {
         #[derive(Clone, Default)]
@@ -34,7 +34,7 @@ other_machine!(NewerStacks, "stacks", 4, [4]);
 other_machine!(LenientStacks, "stacks", 4, [3, 4]);
 other_machine!(Heaps, "heaps", 3, [3]);
 
-/// A store with some log, not closed.
+/// A store with some log, which was not closed.
 fn store(commands: u32) -> (SimDisk, Stacks) {
     let disk = SimDisk::new(1);
     let (engine, _) = open(&disk);
@@ -56,7 +56,7 @@ fn refused(disk: &SimDisk, options: &Options) -> Error {
     error
 }
 
-/// Where the frames of a segment begin: blocks that are not empty, behind the header.
+/// The offsets of a segment's frames: the blocks after the header that are not empty.
 fn blocks_in_use(disk: &SimDisk, name: &str) -> Vec<u64> {
     let bytes = disk.read_file(name).unwrap();
     (1..bytes.len() / 4096)
@@ -72,7 +72,7 @@ fn a_flipped_bit_in_a_frame_that_others_follow_is_corruption() {
     for name in names(&disk, ".seg") {
         let blocks = blocks_in_use(&disk, &name);
         for (n, at) in blocks.iter().enumerate() {
-            // the last two of the last segment have nothing behind them that proves them
+            // nothing follows the last two blocks of the last segment, so nothing proves them
             let proven = name != *names(&disk, ".seg").last().unwrap() || n + 2 < blocks.len();
             for offset in [*at, *at + 9, *at + 30, *at + rng.below(4096), *at + 4095] {
                 let disk = disk.crash(Crash::Nothing);
@@ -146,7 +146,7 @@ fn damage_anywhere_is_refused_or_does_no_harm() {
                 "a misdirected write"
             }
             _ => {
-                // most of a spare is empty
+                // most of a preallocated segment is empty
                 let at = rng.below(len.min(4096));
                 disk.flip_bit(name, at, rng.below(8) as u32).unwrap();
                 "a flipped bit"
@@ -179,7 +179,7 @@ fn damage_anywhere_is_refused_or_does_no_harm() {
 fn a_torn_last_frame_is_cut_and_reported() {
     let (disk, _) = store(5);
     let (engine, _) = open(&disk);
-    // into a segment with room for more: the next durable write is the frame's, and no segment's
+    // in a segment with room for more, so that the next durable write is the frame's
     for value in [98, 99] {
         engine.execute(Cmd::Push { key: 1, value, pad: 12_000 }).unwrap();
     }
@@ -194,7 +194,7 @@ fn a_torn_last_frame_is_cut_and_reported() {
         let torn = blocks_in_use(&after, &segment).len() > before;
         let (engine, report) = open(&after);
         if state(&engine) == wanted {
-            // also where the frame's first block was lost
+            // the same if the frame's first block was lost
             if torn {
                 seen += 1;
                 assert_eq!(report.verdict, Verdict::TornTail, "{report:?}");
@@ -206,7 +206,7 @@ fn a_torn_last_frame_is_cut_and_reported() {
         }
         engine.execute(Cmd::push(7, 7)).unwrap();
         drop(engine);
-        // the bad frame stays behind in an older segment, and the store opens again
+        // the bad frame remains in an older segment, and the store opens again
         let (engine, report) = open(&after.crash(Crash::Seeded(seed)));
         assert_eq!(state(&engine).at(7), [7]);
         assert_eq!(report.verdict, Verdict::Interrupted, "{report:?}");
@@ -284,7 +284,7 @@ fn a_log_of_two_versions_tells_decode_who_wrote_each_record() {
 
 #[test]
 fn what_redo_puts_off_is_carried_out_once_however_long_the_log_is() {
-    /// Its value tells how often it had to finish.
+    /// Its second field counts the calls of `finish_redo`.
     #[derive(Clone, Default)]
     struct PutsOff(Stacks, u32);
     impl StateMachine for PutsOff {
@@ -298,7 +298,7 @@ fn what_redo_puts_off_is_carried_out_once_however_long_the_log_is() {
             self.1 += 1;
         }
     }
-    // more than two of the groups that are redone at once
+    // more than two of the groups in which recovery replays
     let (disk, commands) = (SimDisk::new(1), 600);
     let options = manual()
         .segment_bytes(32 << 20)
@@ -399,7 +399,7 @@ fn a_segment_missing_in_the_middle_or_duplicated_is_corruption() {
     assert!(error.is_corrupt(), "{error:?}");
 }
 
-/// Takes the manifests away.
+/// Removes both copies of the manifest.
 fn without_manifests(disk: &SimDisk) -> SimDisk {
     let disk = disk.crash(Crash::Nothing);
     for name in ["MANIFEST-0", "MANIFEST-1"] {
@@ -426,7 +426,8 @@ fn a_snapshot_of_what_was_cut_does_not_count_without_a_manifest() {
         }
         engine.checkpoint().unwrap();
         drop(engine);
-        // the snapshot got its name, but was not published, and the end of the log did not get onto the device
+        // The snapshot has its name but was not published. The end of the log did not reach the
+        // device.
         let snapshot = names(&disk, ".snap").pop().unwrap();
         cut.write_file(&snapshot, &disk.read_file(&snapshot).unwrap());
         for more in 0..2 {
@@ -444,7 +445,7 @@ fn a_snapshot_of_what_was_cut_does_not_count_without_a_manifest() {
             let (engine, report) = open_on::<Stacks>(&cut, &manual())
                 .unwrap_or_else(|e| panic!("{lost} lost, {older}, {more} more: {e:?}"));
             assert_eq!(state(&engine), wanted, "{lost} lost, {older}, {more} more: {report:?}");
-            // one that counts is used
+            // a published snapshot is used
             engine.checkpoint().unwrap();
             drop(engine);
             let (engine, report) = open(&without_manifests(&cut));
@@ -476,7 +477,7 @@ fn garbage_below_the_log_is_no_hindrance_without_a_manifest() {
     assert!(garbage.len() > 2 && kept.len() > 1, "{garbage:?} {kept:?}");
     let first = garbage.first().unwrap();
     let last = garbage.last().unwrap();
-    // an old one with a gap behind it, one of which nothing is left, one of which the end is missing, one that was wiped
+    // an old segment followed by a gap, an empty one, one without its end, and one of zeros
     let cases = [
         (&first.0, first.1.clone()),
         (&last.0, Vec::new()),
@@ -494,12 +495,13 @@ fn garbage_below_the_log_is_no_hindrance_without_a_manifest() {
         let (engine, _) = open(&disk.crash(Crash::Nothing));
         assert_eq!(state(&engine).at(9), [9]);
     }
-    // one that is needed is missed all the same
+    // a needed segment that is missing is detected
     for name in &kept {
         let disk = disk.crash(Crash::Nothing);
         disk.remove_file(name).unwrap();
         if let Ok((engine, report)) = open_on::<Stacks>(&disk, &manual()) {
-            // from a snapshot behind it, or without the end that nothing but the manifest would have missed
+            // unless recovery begins with a later snapshot, or only the manifest would name the
+            // missing end
             assert!(state(&engine) == wanted || name == kept.last().unwrap(), "{name}: {report:?}");
         }
     }

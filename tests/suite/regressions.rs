@@ -1,4 +1,4 @@
-//! Defects that were found by reading, each held down by the shortest history that shows it.
+//! Defects that were found by reading, each with the shortest history that shows it.
 
 use crate::common::{Cmd, Stacks, manual, open, open_on, state};
 use seawal::io::WritePath;

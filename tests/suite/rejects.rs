@@ -1,4 +1,4 @@
-//! Logs with a command that the machine rejects in replay: that is damage, told with its LSN.
+//! Logs with a command that the machine rejects in replay: that is damage, reported with its LSN.
 
 use crate::common::{Cmd, Empty, Stacks, files, manual, open_on};
 use crate::like_stacks::as_the_stacks;
@@ -6,7 +6,7 @@ use seawal::machine::StateMachine;
 use seawal::sim::SimDisk;
 use seawal::{Background, Durability, Error, Options, RecoveryPolicy};
 
-/// As the stacks, but for one command that they took.
+/// The stacks, except that they reject one command that was accepted before.
 #[derive(Clone, Default)]
 struct Picky(Stacks);
 
@@ -19,7 +19,7 @@ impl StateMachine for Picky {
     }
 }
 
-/// A disk with a killed store of so many commands.
+/// A disk with a killed store of `commands` commands.
 fn killed(options: &Options, commands: u32, pad: u16) -> SimDisk {
     let disk = SimDisk::new(1);
     let (engine, _) = open_on::<Stacks>(&disk, options).unwrap();

@@ -1,5 +1,5 @@
-//! What salvage makes of damaged stores: a state that the store had after one of its commits, or nothing, and never a byte
-//! written to what is damaged.
+//! Salvage of damaged stores. The result is a state that the store had after one of its commits, or
+//! nothing. The damaged store is never written to.
 
 use crate::common::{Cmd, Rng, Stacks, files, manual, names, open_on, scale};
 use crate::like_stacks::as_the_stacks;
@@ -28,7 +28,7 @@ impl Killed {
         self.states.last().unwrap()
     }
 
-    /// The same, to be damaged.
+    /// A copy of the store, to be damaged.
     fn copy(&self) -> Killed {
         Killed { disk: self.disk.crash(Crash::KillOnly), states: self.states.clone() }
     }
@@ -39,8 +39,8 @@ struct Slot {
     commands: Vec<Cmd>,
 }
 
-/// Interleaved transactions with savepoints, rollbacks and single commands. Each slot has keys of its own, so nothing waits. A
-/// checkpoint follows after each of those numbers of steps.
+/// Interleaved transactions with savepoints, rollbacks and single commands. Each slot has its own
+/// keys, so nothing waits. A checkpoint follows after each of these numbers of steps.
 fn killed(seed: u64, steps: u64, checkpoints: &[u64]) -> Killed {
     let disk = SimDisk::new(seed);
     let (engine, _) = open_on::<Stacks>(&disk, &manual()).unwrap();
@@ -87,12 +87,12 @@ fn killed(seed: u64, steps: u64, checkpoints: &[u64]) -> Killed {
         }
     }
     engine.sync().unwrap();
-    // so that the last frames, too, are proven to have been complete
+    // a watermark proves that the last frames were complete
     while engine.step(Step::Log(LogStep::Watermark)).unwrap() {}
     Killed { disk: disk.crash(Crash::KillOnly), states }
 }
 
-/// With two snapshots, several segments and an open transaction behind them.
+/// A store with two snapshots, several segments, and an open transaction after the snapshots.
 fn with_snapshots(seed: u64) -> Killed {
     let store = killed(seed, 420, &[200, 300]);
     assert_eq!(names(&store.disk, ".snap").len(), 2);
@@ -100,7 +100,7 @@ fn with_snapshots(seed: u64) -> Killed {
     store
 }
 
-/// With nothing but log.
+/// A store with a log only.
 fn log_only(seed: u64) -> Killed {
     let store = killed(seed, 250, &[]);
     assert!(names(&store.disk, ".seg").len() >= 4);
@@ -112,8 +112,8 @@ fn salvage_into<M: StateMachine>(source: &SimDisk, reach: Reach) -> (seawal::Res
     (salvage::<M>(Arc::new(source.clone()), Arc::new(target.clone()), reach), target)
 }
 
-/// Salvages, and checks all that must hold whatever was damaged: nothing is written to the source, and the new store is clean or
-/// not there. Returns the report and the new store's state.
+/// Salvages, and checks what must hold after any damage: the source is not changed, and the new
+/// store is clean or absent. Returns the report and the new store's state.
 fn salvaged(source: &SimDisk, reach: Reach) -> (SalvageReport, Option<Stacks>) {
     let before = files(source);
     let (report, target) = salvage_into::<Stacks>(source, reach);
@@ -131,7 +131,7 @@ fn salvaged(source: &SimDisk, reach: Reach) -> (SalvageReport, Option<Stacks>) {
     (report, Some(engine.read(Stacks::clone).unwrap()))
 }
 
-/// Salvages what is proven. Returns after how many of the commits its state was, and the report.
+/// Salvages what is proven. Returns the number of commits in its state, and the report.
 fn prefix(store: &Killed, what: &str) -> (Option<usize>, SalvageReport) {
     let (report, state) = salvaged(&store.disk, Reach::Proven);
     let at = state.map(|state| {
@@ -181,7 +181,7 @@ fn whatever_block_of_whatever_file_is_destroyed_a_prefix_is_salvaged() {
                 let damaged = store.copy();
                 damaged.disk.overwrite(&name, offset as u64, &vec![garbage; len]).unwrap();
                 let (at, report) = prefix(&damaged, &format!("{name} at {offset}"));
-                // one block is one damage: there is always something to begin from
+                // one bad block always leaves a state to begin with
                 let at = at.unwrap_or_else(|| panic!("{name} at {offset}\n{report}"));
                 if report.outcome == Outcome::Partial && name.ends_with(".seg") && offset > 0 {
                     assert!(before <= Some(at), "{name} at {offset}: what lies before the damage is kept\n{report}");
@@ -221,7 +221,7 @@ fn without_any_manifest_each_further_loss_leaves_a_prefix_or_nothing() {
             let damaged = store.copy();
             damaged.disk.remove_file(&name).unwrap();
             if damaged.disk.file_names().last() == store.disk.file_names().last() {
-                // the newest segment alone leaves no trace where no manifest names it
+                // without a manifest that names it, the newest segment leaves no trace
                 let newest = names(&store.disk, ".seg").last().cloned();
                 if newest.as_ref() == Some(&name) {
                     assert!(
@@ -288,7 +288,8 @@ fn what_stands_behind_the_damage_is_counted_and_carried_out_only_when_asked_for(
     assert_eq!((behind.applied, behind.refused), (0, 0));
     let (beyond, state) = salvaged(&store.disk, Reach::Beyond);
     assert_eq!((beyond.behind.whole, beyond.behind.applied), (behind.whole, behind.whole), "{beyond}");
-    // pushes fit anywhere: what is missing is what the gap tore apart, and nothing came twice
+    // Every push succeeds on any state. Only what the gap separated is missing, and nothing was
+    // applied twice.
     let (state, kept) = (state.unwrap(), &store.states[at.unwrap()]);
     let all = |stacks: &Stacks| stacks.by_key.values().flatten().copied().collect::<Vec<_>>();
     assert!(all(&state).len() > all(kept).len() && all(&state).len() < all(store.last()).len());
@@ -298,7 +299,8 @@ fn what_stands_behind_the_damage_is_counted_and_carried_out_only_when_asked_for(
     }
 }
 
-/// As the stacks, but it takes what they reject, and does nothing where they panic.
+/// The stacks, except that they accept the commands that stacks reject, and ignore those that make
+/// stacks panic.
 #[derive(Clone, Default)]
 struct Careless(Stacks);
 
@@ -338,7 +340,7 @@ fn a_record_that_is_rejected_or_panics_ends_what_is_proven() {
     }
 }
 
-/// A device on which one block of a file cannot be read.
+/// A device that cannot read one block of a file.
 struct BadBlock {
     disk: SimDisk,
     name: String,
@@ -469,7 +471,7 @@ fn several_damages_at_once_leave_a_prefix_or_nothing_and_nothing_panics() {
                 let (result, target) = salvage_into::<Stacks>(&damaged.disk, reach);
                 assert_eq!(files(&damaged.disk), before);
                 let Ok(report) = result else {
-                    // nothing at all is left, or a whole header says that it is not ours
+                    // nothing is left, or an intact header belongs to another store
                     continue;
                 };
                 if reach == Reach::Proven && report.outcome != Outcome::Nothing {
@@ -481,7 +483,7 @@ fn several_damages_at_once_leave_a_prefix_or_nothing_and_nothing_panics() {
     }
 }
 
-/// Damages a file in some way.
+/// Damages a file in a random way.
 fn harm(disk: &SimDisk, rng: &mut Rng) {
     let names: Vec<String> = disk.file_names().into_iter().filter(|name| name != "LOCK").collect();
     if names.is_empty() {
@@ -569,12 +571,12 @@ fn what_is_in_use_or_none_of_ours_or_newer_is_refused_and_left_alone() {
     let (engine, _): (Engine<Stacks>, _) = open_on(&live, &manual()).unwrap();
     assert!(salvage_into::<Stacks>(&live, Reach::Proven).0.unwrap_err().is_locked());
     drop(engine);
-    // into a store, another's or its own
+    // into an existing store: into itself and into another
     let into_itself = salvage::<Stacks>(Arc::new(live.clone()), Arc::new(live.clone()), Reach::Proven);
     assert!(into_itself.unwrap_err().is_locked());
     let taken = salvage::<Stacks>(Arc::new(store.disk.clone()), Arc::new(live.clone()), Reach::Proven);
     assert!(matches!(taken.unwrap_err(), Error::InvalidArgument { .. }));
-    // another machine's, with a manifest and without
+    // another machine's store, with a manifest and without one
     let before = files(&store.disk);
     let other = || salvage_into::<seawal::kv::Kv>(&store.disk, Reach::Beyond).0.unwrap_err();
     assert!(matches!(other(), Error::NotAStore { .. }));
@@ -584,7 +586,7 @@ fn what_is_in_use_or_none_of_ours_or_newer_is_refused_and_left_alone() {
     }
     assert!(matches!(other(), Error::NotAStore { .. }));
     assert!(matches!(salvage_into::<Stacks>(&SimDisk::new(1), Reach::Beyond).0.unwrap_err(), Error::NotAStore { .. }));
-    // whole, and of a version that is not known
+    // an intact header with an unknown version
     let segment = names(&store.disk, ".seg").pop().unwrap();
     let mut header = store.disk.read_file(&segment).unwrap()[..BLOCK].to_vec();
     header[8] = 2;

@@ -1,4 +1,4 @@
-//! What salvage says is missing: where it ends, and how little it is.
+//! The gaps that salvage reports: where they end, and how small they are.
 
 use crate::common::{Cmd, Stacks, manual, names, open, open_on};
 use seawal::Durability;
@@ -15,7 +15,7 @@ fn salvaged(disk: &SimDisk) -> (SalvageReport, Option<Stacks>) {
     (report, state)
 }
 
-/// The last frame with records of a segment: where in the file it begins.
+/// The offset in the file of a segment's last frame with records.
 fn last_block(disk: &SimDisk, name: &str) -> u64 {
     let bytes = disk.read_file(name).unwrap();
     let used = bytes.chunks(4096).rposition(|block| block.iter().any(|byte| *byte != 0)).unwrap();
@@ -38,14 +38,14 @@ fn where_a_store_was_closed_the_report_says_up_to_where_the_end_is_missing() {
     assert_eq!((Some(gap.from), gap.to), (report.end, Some(end)), "{report}");
     assert!(report.to_string().contains(&format!("missing: LSN {} to {end}", gap.from)), "{report}");
     assert!(state.is_some_and(|state| !state.at(1).is_empty()));
-    // what is known only from one copy of the manifest may be of an earlier time
+    // a single copy of the manifest may be from an earlier time
     for copy in ["MANIFEST-0", "MANIFEST-1"] {
         let disk = disk.crash(Crash::Nothing);
         disk.overwrite(copy, 0, &[1; 64]).unwrap();
         let report = salvaged(&disk).0;
         assert!(report.gaps.iter().all(|gap| gap.to.is_none()), "{copy}: {report}");
     }
-    // and of a store that went on nobody knows
+    // the end is also unknown if the store was opened again
     let disk = SimDisk::new(1);
     let (engine, _) = open(&disk);
     engine.execute(Cmd::push(1, 1)).unwrap();
@@ -61,7 +61,7 @@ fn where_a_store_was_closed_the_report_says_up_to_where_the_end_is_missing() {
     let report = salvaged(&disk).0;
     let [gap] = report.gaps[..] else { panic!("{report}") };
     assert_eq!(gap.to, None, "{report}");
-    // not even if the manifest still says so: segments that follow begin behind that end
+    // Even if the manifest still names that end: the segments that follow begin after it.
     let disk = SimDisk::new(1);
     let (engine, _) = open(&disk);
     engine.execute(Cmd::push(1, 1)).unwrap();
@@ -86,7 +86,8 @@ fn behind_damage_within_a_block_salvage_goes_on_where_a_frame_can_be_told_from_a
     let disk = SimDisk::new(2);
     let (engine, _) =
         open_on::<Stacks>(&disk, &manual().segment_bytes(64 << 10).first_segment_bytes(64 << 10)).unwrap();
-    // each is a frame of its own, of three times 64 bytes: every third begins at a multiple of 512 in some block or other
+    // Each commit is a frame of three times 64 bytes. Every third one begins at a multiple of 512,
+    // in any block.
     for n in 0..150 {
         engine.execute_with(Cmd::Push { key: 1, value: n, pad: 100 }, Durability::Os).unwrap();
     }
@@ -105,7 +106,7 @@ fn behind_damage_within_a_block_salvage_goes_on_where_a_frame_can_be_told_from_a
         let [gap] = report.gaps[..] else { panic!("{report}") };
         let to = gap.to.unwrap();
         let missing = to.get() - gap.from.get();
-        // the frame where it goes on is the first at a multiple of 512
+        // the log continues at the first frame that begins at a multiple of 512
         let first = frames.iter().find(|at| **at > pair[0] && at.is_multiple_of(512)).unwrap();
         assert_eq!(missing, (first - pair[0]) as u64, "{report}");
         assert_eq!(report.behind.frames as usize, frames.iter().filter(|at| *at >= first).count(), "{report}");

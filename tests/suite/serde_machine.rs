@@ -1,4 +1,4 @@
-//! Machines with derived encodings, beside one that is written by hand.
+//! Machines with derived encodings, and one with an encoding of its own.
 
 use seawal::machine::{Access, BulkMachine, DecodeError, Footprint, SerdeMachine, StateMachine};
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ impl SerdeMachine for Notes {
     }
 }
 
-/// Encodes by itself, though the feature is on.
+/// Has its own encoding, although the feature is enabled.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Sum(u64);
 
@@ -98,7 +98,8 @@ fn saved<M: StateMachine>(machine: &M) -> Vec<u8> {
     bytes
 }
 
-/// Applies a command that came back from its bytes, then its inverse, and returns the reply and the state between.
+/// Applies a command that was encoded and decoded, and then its inverse. Returns the reply and the
+/// state in between.
 fn there_and_back<M: BulkMachine<Rejection: std::fmt::Debug>>(machine: &mut M, command: &M::Command) -> (M::Reply, M) {
     let before = saved(machine);
     let command = M::decode(&encoded::<M>(command), M::VERSION).unwrap();
@@ -161,7 +162,7 @@ fn trailing_and_missing_bytes_are_errors() {
     assert_eq!(Notes::load(&mut &bytes[..], 3).unwrap_err().to_string(), "bytes follow the state");
 }
 
-/// Gives one byte at a time, then fails.
+/// Returns one byte at a time, and then an error.
 struct Trickle<'a>(&'a [u8]);
 
 impl Read for Trickle<'_> {
@@ -212,7 +213,7 @@ fn a_length_that_the_input_does_not_back_is_an_error() {
     Notes::decode(&[&[0][..], &huge].concat(), 3).unwrap_err();
 }
 
-/// Asks for a borrowed string, as many types do that parse one.
+/// Deserializes from a borrowed string, as many types do that parse one.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Parsed(u64);
 

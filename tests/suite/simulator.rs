@@ -1,4 +1,4 @@
-//! The simulated disk under the engine: what it promises to those who explore with it.
+//! The simulated disk below the engine: its promises to tests that use it.
 
 use crate::common::{Cmd, Stacks, files, manual, open, open_on, scale, stacks, state};
 use seawal::io::{Clock, WritePath};
@@ -58,7 +58,8 @@ fn a_later_frame_that_completes_first_is_promised_only_with_the_earlier_one() {
         }
     };
     std::thread::scope(|scope| {
-        // what fails here fails, and does not wait for those who wait for the disk
+        // releases the held writes even if this scope fails, so that no thread waits for them
+        // forever
         let _released = Released(&disk);
         let first = scope.spawn(|| engine.execute(Cmd::push(1, 2)).unwrap());
         wait_for(1);
@@ -79,8 +80,9 @@ fn a_later_frame_that_completes_first_is_promised_only_with_the_earlier_one() {
     assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1, 2, 3]);
 }
 
-/// Four and more who wait for a device that has been quick stay awake, and no longer than it pays: here the clock stands still, and so they
-/// look so and so often. Then they sleep, and must be woken: to lead, to be answered, or to hear that the device has failed.
+/// Four or more threads that wait for a fast device spin first. The clock stands still here, so the
+/// number of yields bounds the spinning. Then they park. Each must be woken: to lead, to be
+/// acknowledged, or to see that the device has failed.
 #[test]
 fn who_has_waited_awake_for_long_sleeps_and_is_woken_all_the_same() {
     let disk = SimDisk::new(5);
@@ -92,7 +94,7 @@ fn who_has_waited_awake_for_long_sleeps_and_is_woken_all_the_same() {
             let (engine, answer) = (engine.clone(), answer.clone());
             std::thread::spawn(move || answer.send(engine.execute(Cmd::push(1, 0)).map(drop)));
         }
-        // far longer than anybody stays awake
+        // much longer than any thread spins
         std::thread::sleep(Duration::from_millis(150));
     };
     let mut all = 0;
@@ -101,7 +103,7 @@ fn who_has_waited_awake_for_long_sleeps_and_is_woken_all_the_same() {
         assert!(answers.try_recv().is_err(), "nothing is promised yet");
         let (mut answered, mut since) = (0, Instant::now());
         while answered < threads {
-            // one after the other: of a segment that is made ahead, and of frames
+            // one after another: those of a preallocated segment, and those of frames
             if disk.complete_write(0) {
                 since = Instant::now();
                 std::thread::sleep(Duration::from_millis(150));
@@ -120,7 +122,7 @@ fn who_has_waited_awake_for_long_sleeps_and_is_woken_all_the_same() {
     assert!((0..8).filter(|_| next()).count() > 0, "who had not been written was refused");
 }
 
-/// Lets go of the writes that a disk holds.
+/// Releases the writes that a disk holds, when it is dropped.
 struct Released<'a>(&'a SimDisk);
 
 impl Drop for Released<'_> {

@@ -1,4 +1,4 @@
-//! Isolation, conflicts, savepoints, limits, rejections, panics and tickets of transactions.
+//! Transactions: isolation, conflicts, savepoints, limits, rejections, panics and tickets.
 
 use crate::common::{Cmd, Empty, Rng, Stacks, block_on, manual, open, open_on, state};
 use seawal::kv::{Kv, KvCommand, KvRejection};
@@ -66,7 +66,7 @@ fn locks_of_a_partial_rollback_are_kept_to_the_end() {
     let start = tx.savepoint().unwrap();
     tx.insert("a", "1").unwrap();
     tx.rollback_to(start).unwrap();
-    // before anything else that would lock it again
+    // before any other operation that would take the lock again
     assert!(matches!(failed(engine.insert("a", "2")), Error::LockTimeout));
     assert_eq!(tx.get("a").unwrap(), None);
     tx.commit().unwrap();
@@ -157,7 +157,7 @@ fn inverses_beyond_the_limit_are_refused_and_the_transaction_goes_on() {
     tx.commit().unwrap();
     assert_eq!(engine.get("other").unwrap(), Some(vec![8; 900]));
     assert_eq!(engine.get("big").unwrap().as_deref(), Some(&b"1"[..]));
-    // a command of its own needs no inverse later
+    // a single command keeps no inverse
     engine.insert("other", "1").unwrap();
     drop(engine);
     let (engine, _) = open_on::<Kv>(&disk.crash(Crash::Nothing), &manual()).unwrap();

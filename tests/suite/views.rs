@@ -1,4 +1,4 @@
-//! Views and backups: a committed state of one moment, to keep, while everything goes on.
+//! Views and backups: a committed state of one moment, which stays the same while commits continue.
 
 use crate::common::{Cmd, Rng, Stacks, files, manual, names, open, open_on, state};
 use seawal::kv::Kv;
@@ -15,7 +15,7 @@ fn a_view_leaves_out_what_is_in_flight_and_stays_as_it_is() {
     engine.execute(Cmd::push(1, 1)).unwrap();
     engine.execute(Cmd::push(2, 1)).unwrap();
     let mut open_txs: Vec<_> = (0..4).map(|_| engine.begin().unwrap()).collect();
-    // interleaved, so that undoing must go back and forth between them
+    // interleaved, so that the undo must alternate between them
     for round in 0..5 {
         for (n, tx) in open_txs.iter_mut().enumerate() {
             tx.execute(Cmd::push(1 + n as u8, 100 + round)).unwrap();
@@ -100,7 +100,8 @@ fn a_backup_interrupted_anywhere_is_no_store_or_the_whole_state() {
                 Crash::TornBlock(op),
             ];
             let target = target.crash(crash[seed]);
-            // the next attempt succeeds, also the one after an attempt that was interrupted too; or there is a backup already
+            // The next attempt succeeds, even after one that was interrupted too. Otherwise there
+            // is a backup already.
             let again = target.crash(Crash::Nothing);
             again.fail_at(op / 2 + seed as u64, Fault::Crash, Persistence::ForEver);
             let _ = engine.backup_to_storage(Arc::new(again.clone()));
@@ -115,7 +116,7 @@ fn a_backup_interrupted_anywhere_is_no_store_or_the_whole_state() {
             match open_on::<Stacks>(&target, &manual()) {
                 Ok((copy, report)) if report.verdict == Verdict::New => assert_eq!(state(&copy), Stacks::default()),
                 Ok((copy, _)) => assert_eq!(state(&copy), wanted, "op {op}, {:?}", crash[seed]),
-                // a snapshot or a manifest of which half is there: refused, and not taken for an empty store
+                // a partial snapshot or manifest is refused, and not taken for an empty store
                 Err(error) => {
                     assert!(matches!(error, Error::NotAStore { .. } | Error::Corrupt { .. }), "op {op}: {error:?}")
                 }
@@ -166,7 +167,7 @@ fn a_backup_without_its_manifests_is_never_taken_for_an_empty_store() {
     rotten.flip_bit(&snapshot, 530, 0).unwrap();
     let error = open_on::<Stacks>(&rotten, &manual()).map(|(_, report)| report).unwrap_err();
     assert!(error.is_corrupt(), "{error:?}");
-    // nor later, by the manifest that was made in place of the lost one
+    // nor later, through the manifest that replaced the lost one
     let (copy, report) = open(&target);
     assert_eq!(state(&copy), wanted, "{report:?}");
     drop(copy);

@@ -1,4 +1,4 @@
-//! What a storage may not keep is said in the report.
+//! The report warns of a storage that may not keep its promises.
 
 use crate::common::{Cmd, manual, open, open_on};
 use seawal::kv::Kv;

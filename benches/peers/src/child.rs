@@ -1,4 +1,5 @@
-//! What runs in a process of its own, because it is killed, or because its memory is looked at.
+//! Tasks that run in a process of their own, because it is killed or because its memory is
+//! measured.
 
 use crate::parts::checkpoint::unbounded;
 use crate::parts::reads::{fill, fill_level};
@@ -12,26 +13,26 @@ use std::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Task {
-    /// Fills a store, makes it survive power loss, and dies without closing it.
+    /// Fills a store, makes it durable, and exits without closing it.
     Kill,
     /// Fills a store and closes it.
     Close,
-    /// Opens a store and reads one entry; says how many seconds that took, and dies.
+    /// Opens a store and reads one entry. Prints the seconds, and exits without closing it.
     Open,
-    /// Fills a store in random order; says by how many bytes the process grew.
+    /// Fills a store in random order. Prints by how many bytes the process grew.
     Memory,
-    /// The same of this engine, with no checkpoint beside it.
+    /// The same with this engine, without checkpoints.
     MemoryAlone,
-    /// Opens a store; says the same.
+    /// Opens a store. Prints by how many bytes the process grew.
     MemoryOpened,
-    /// Fills a store, then overwrites it from a thread during a checkpoint; says how many bytes the process had before it, and
-    /// at the most.
+    /// Fills a store, then overwrites it from a thread during a checkpoint. Prints the bytes of the
+    /// process before it, and their maximum.
     MemoryCheckpoint,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Child {
-    /// For the program's own use.
+    /// For internal use.
     #[arg(long, hide = true, value_enum)]
     pub child: Option<Task>,
     #[arg(long, hide = true, default_value = "")]
@@ -42,7 +43,7 @@ pub struct Child {
     child_entries: u64,
 }
 
-/// Runs a task in a process of its own. Returns the numbers that it said.
+/// Runs a task in a process of its own. Returns the numbers that it printed.
 pub fn run(task: Task, peer: &str, dir: &Path, entries: u64) -> Vec<f64> {
     use clap::ValueEnum;
     let name = task.to_possible_value().expect("a name").get_name().to_owned();
@@ -59,7 +60,7 @@ pub fn run(task: Task, peer: &str, dir: &Path, entries: u64) -> Vec<f64> {
 }
 
 impl Child {
-    /// Does what is asked for.
+    /// Performs the task.
     pub fn act(&self, task: Task) {
         let peer = peers::all().into_iter().find(|peer| peer.name == self.child_peer).expect("a peer");
         let (dir, entries) = (&self.child_dir, self.child_entries);
@@ -111,7 +112,7 @@ impl Child {
     }
 }
 
-/// Ends as a kill would: nothing is closed, dropped or flushed.
+/// Exits as after a kill: nothing is closed, dropped or flushed.
 fn die(store: &dyn Store) -> ! {
     store.kill();
     use std::io::Write;
@@ -120,7 +121,8 @@ fn die(store: &dyn Store) -> ! {
     unreachable!("a killed process goes on")
 }
 
-/// This engine's memory before a checkpoint, and the most of it during one, while all entries are overwritten.
+/// This engine's memory before a checkpoint, and its peak while all entries are overwritten during
+/// one.
 fn checkpoint_under_load(entries: u64) {
     let dir = directory();
     let options = peers::seawal::options(Level::Buffered).checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40);

@@ -1,6 +1,8 @@
-//! What was measured, kept in a file of lines, so that parts can be measured one at a time and shown together.
+//! The measured figures, kept in a file of lines, so that parts can be measured one at a time and
+//! shown together.
 //!
-//! Ratios are taken within one part only: a part is one run, and these machines drift.
+//! A ratio compares figures of one part only, because a part is one run, and the speed of machines
+//! drifts.
 
 use crate::work::Spread;
 use std::collections::BTreeMap;
@@ -11,9 +13,9 @@ use std::path::Path;
 /// The figures of one run of a part.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Part {
-    /// When and on what it was measured.
+    /// The date and the machine of the measurement.
     pub about: String,
-    /// By row, then by who was measured.
+    /// By row, then by subject.
     rows: BTreeMap<String, BTreeMap<String, Spread>>,
 }
 
@@ -31,7 +33,7 @@ impl Part {
     }
 }
 
-/// Samples while they are taken: several of each, interleaved.
+/// Samples during a measurement: several of each, interleaved.
 #[derive(Default)]
 pub struct Samples(BTreeMap<(String, String), Vec<f64>>);
 
@@ -54,7 +56,7 @@ impl Samples {
 pub struct Figures(BTreeMap<String, Part>);
 
 impl Figures {
-    /// What an earlier run left; nothing if there was none.
+    /// The figures of an earlier run; none if there was no run.
     pub fn load(path: &Path) -> io::Result<Figures> {
         match std::fs::read_to_string(path) {
             Ok(text) => Ok(Figures::parse(&text)),

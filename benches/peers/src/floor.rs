@@ -1,4 +1,4 @@
-//! What the device and the scheduler allow: nothing here knows of any store.
+//! The limits of the device and the scheduler, measured without any store.
 
 #[path = "../../common/wake_ups.rs"]
 mod shared;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const SPACE: usize = 64 << 20;
 const BLOCK: usize = 4096;
 
-/// A file that was written through before, and is written to directly and synchronously.
+/// A file that was written completely before. It is written directly and synchronously.
 pub struct Floor {
     file: File,
     buffer: seawal::io::AlignedBuf,
@@ -32,7 +32,7 @@ impl Floor {
         Floor { file, buffer, at: 0 }
     }
 
-    /// One write of so many bytes, in whole blocks, that survives power loss when it returns.
+    /// Writes `bytes`, rounded up to whole blocks. They survive power loss when it returns.
     pub fn write(&mut self, bytes: usize) {
         let bytes = bytes.next_multiple_of(BLOCK);
         if self.at as usize + bytes > SPACE {
@@ -42,7 +42,8 @@ impl Floor {
         self.at += bytes as u64;
     }
 
-    /// Writes of one ideal group of `commits`, one in flight. Returns commits a second, and what each write took.
+    /// Writes ideal groups of `commits`, one in flight. Returns commits per second, and the latency
+    /// of each write.
     pub fn commits(&mut self, commits: usize, record_bytes: usize, time: Duration) -> (f64, Latencies) {
         let (mut taken, began) = (Vec::new(), Instant::now());
         while began.elapsed() < time {
@@ -54,9 +55,9 @@ impl Floor {
     }
 }
 
-/// How many committers a second can sleep and be woken when nothing is written: who completes a group wakes each of the others by
-/// one `unpark`, instead of writing. Groups are all of the threads, or a half, so that some work while others are woken; the better
-/// of the two counts.
+/// The number of committers per second that can sleep and be woken without writes. The thread that
+/// completes a group wakes each of the others with one `unpark`. A group is all of the threads, or
+/// half of them, so that some work while others are woken. The better of the two counts.
 pub fn wake_ups(threads: usize, time: Duration) -> f64 {
     let of = |part: usize| {
         let (woken, took) = shared::wake_ups(threads, (threads / part).max(2), |_, took| took > time / 2);
@@ -65,7 +66,8 @@ pub fn wake_ups(threads: usize, time: Duration) -> f64 {
     of(1).max(of(2))
 }
 
-/// The sequential rate of the disk, in bytes a second: a new file of so many bytes, written in large direct pieces, and synced.
+/// The sequential write rate of the disk in bytes per second: a new file of `bytes` in large direct
+/// pieces, and a sync.
 pub fn new_file(dir: &Path, bytes: u64) -> f64 {
     let path = dir.join("sequential");
     let buffer = seawal::io::AlignedBuf::zeroed(4 << 20).expect("memory");
@@ -84,7 +86,8 @@ pub fn new_file(dir: &Path, bytes: u64) -> f64 {
     rate
 }
 
-/// Reads all files of a kind in a directory from the device, in large pieces. Returns how long it took, and how many bytes they hold.
+/// Reads all files with this extension in a directory from the device, in large pieces. Returns the
+/// time and the bytes.
 pub fn read_files(dir: &Path, extension: &str) -> (Duration, u64) {
     let mut buffer = seawal::io::AlignedBuf::zeroed(4 << 20).expect("memory");
     let entries = std::fs::read_dir(dir).expect("a directory");

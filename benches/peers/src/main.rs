@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// Measures seawal and its peers side by side, and writes the tables and plots of docs/benchmarks.
 ///
-/// Stores are made under TMPDIR, which must be on the disk that is meant, and are removed.
+/// Stores are created under TMPDIR, which must be on the disk to measure, and are removed.
 #[derive(Debug, Parser)]
 #[command(name = "peers", version)]
 struct Arguments {
@@ -31,24 +31,25 @@ struct Arguments {
     /// Only peers whose names start with one of these.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     peers: Vec<String>,
-    /// Shorter samples, and fewer: for a first look.
+    /// Shorter and fewer samples, for a first impression.
     #[arg(long)]
     quick: bool,
-    /// How often everything is measured.
+    /// The number of repetitions of each measurement.
     #[arg(long, value_name = "N")]
     repetitions: Option<usize>,
-    /// How long each sample takes, in seconds.
+    /// The length of each sample, in seconds.
     #[arg(long, value_name = "SECS")]
     secs: Option<f64>,
-    /// Measures nothing; the document is written from the figures that are there.
+    /// Measures nothing, and writes the document from the existing figures.
     #[arg(long)]
     render: bool,
-    /// Ten million entries too, and twenty where it is not --quick: minutes, 8 GiB of memory and 20 of disk.
+    /// Also ten million entries, and twenty without --quick. Takes minutes, 8 GiB of memory and 20
+    /// GiB of disk.
     #[arg(long)]
     large: bool,
     #[command(flatten)]
     child: child::Child,
-    /// Where the figures are kept, for one run that is not to be published.
+    /// The file of the figures, for a run that is not published.
     #[arg(long, value_name = "FILE")]
     figures: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Who is measured, and how each is set up for the same durability.
+//! The peers, and how each is set up for the same durability.
 
 use std::path::Path;
 
@@ -11,24 +11,26 @@ pub enum Level {
     Buffered,
 }
 
-/// One thread's access to an open store. What fails ends the run: a figure of what failed is none.
+/// One thread's access to an open store. A failure ends the run, because its figures would be
+/// wrong.
 pub trait Session {
-    /// Sets the n-th key to the value that the seed gives: one that it did not have, or a store may notice that nothing changes.
+    /// Sets the n-th key to the value of the seed. The seed is new, because a store may skip a
+    /// write that changes nothing.
     fn put(&mut self, n: u64, seed: u64);
 
-    /// The entries from `first` on as one transaction.
+    /// Writes entries from `first` on in one transaction.
     fn batch(&mut self, first: u64, entries: u64, seed: u64) {
         let _ = (first, entries, seed);
         unreachable!("no batch is asked of a peer without")
     }
 
-    /// Looks up the n-th key, and looks at its value.
+    /// Reads the n-th key and its value.
     fn get(&mut self, n: u64) -> Option<usize> {
         let _ = n;
         unreachable!("no read is asked of a peer without")
     }
 
-    /// Looks at so many entries from the n-th key on.
+    /// Reads `entries` entries from the n-th key on.
     fn scan(&mut self, n: u64, entries: usize) -> usize {
         let _ = (n, entries);
         unreachable!("no scan is asked of a peer without")
@@ -38,7 +40,7 @@ pub trait Session {
 pub trait Store: Send + Sync {
     fn session(&self) -> Box<dyn Session + '_>;
 
-    /// One that reads what it saw at first and nothing newer.
+    /// A session that reads one state and nothing newer.
     fn held(&self) -> Box<dyn Session + '_> {
         unreachable!("nothing is held of a store without")
     }
@@ -46,13 +48,13 @@ pub trait Store: Send + Sync {
     /// Makes everything so far survive power loss.
     fn sync(&self) {}
 
-    /// Ends at once what is not of this process, which is about to die.
+    /// Kills processes that belong to the store, when this process is about to exit.
     fn kill(&self) {}
 
-    /// Ends it cleanly, so that the next open has as little to do as can be.
+    /// Closes the store cleanly, so that the next open has as little to do as possible.
     fn close(self: Box<Self>) {}
 
-    /// The memory of the store, where that is not this process's.
+    /// The memory of the store if it is in another process.
     fn resident_bytes(&self) -> Option<u64> {
         None
     }
@@ -60,19 +62,19 @@ pub trait Store: Send + Sync {
 
 pub struct Peer {
     pub name: &'static str,
-    /// The crate whose version stands in the lock file; empty for a program.
+    /// The crate whose version is in the lock file; empty for a program.
     pub package: &'static str,
-    /// How a write that survives power loss is asked for, in the words of its documentation.
+    /// The settings for writes that survive power loss, as its documentation names them.
     pub durable: Option<&'static str>,
-    /// How one that survives a kill of the process is.
+    /// The settings for writes that survive a kill of the process.
     pub buffered: Option<&'static str>,
-    /// What else was set, and what to know when comparing.
+    /// Other settings, and notes on the comparison.
     pub note: &'static str,
-    /// Whether it holds a state that can be read; else it is a log only.
+    /// Whether it has a state that can be read. Otherwise it is a log only.
     pub reads: bool,
-    /// Whether it reads in the order of keys.
+    /// Whether it can scan in key order.
     pub scans: bool,
-    /// Whether it holds one view or transaction of a store of the same package, and reads that.
+    /// Whether it reads one held view or transaction, of a store of the same package.
     pub held: bool,
     pub open: fn(&Path, Level) -> Box<dyn Store>,
 }
@@ -85,7 +87,7 @@ impl Peer {
         }
     }
 
-    /// The version that was measured.
+    /// The measured version.
     pub fn version(&self) -> String {
         if self.package.is_empty() {
             return crate::peers::redis::version().unwrap_or_default();

@@ -16,13 +16,13 @@ const COLOURS: [RGBColor; 5] = [
 ];
 const SIZE: (u32, u32) = (900, 460);
 
-/// The decades that hold all of these.
+/// The range of whole decades that includes all of these.
 fn decades(numbers: impl Iterator<Item = f64>) -> (f64, f64) {
     let (least, most) = numbers.filter(|n| *n > 0.0).fold((f64::MAX, 1.0f64), |(a, b), n| (a.min(n), b.max(n)));
     (10f64.powf(least.min(most).log10().floor()), 10f64.powf(most.log10().ceil()).max(10.0))
 }
 
-/// One group of bars for each subject, one bar in it for each of the series; on a logarithmic scale.
+/// One group of bars for each subject, with one bar for each series, on a logarithmic scale.
 pub fn bars(path: &Path, title: &str, series: &[&str], groups: &[(String, Vec<Option<f64>>)]) -> Drawn {
     let (low, high) = decades(groups.iter().flat_map(|(_, bars)| bars.iter().flatten().copied()));
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
@@ -49,7 +49,7 @@ pub fn bars(path: &Path, title: &str, series: &[&str], groups: &[(String, Vec<Op
     let style = ("sans-serif", 12).into_font().transform(FontTransform::None).into_text_style(&root);
     for (group, (name, _)) in groups.iter().enumerate() {
         let (x, y) = chart.backend_coord(&(group as f64, low));
-        // names take turns of two heights, so that long ones do not run into each other
+        // names alternate between two heights, so that long ones do not overlap
         let y = y + 8 + if group % 2 == 0 { 0 } else { 18 };
         root.draw(&Text::new(name.clone(), (x, y), style.clone().pos(Pos::new(HPos::Center, VPos::Top))))?;
     }

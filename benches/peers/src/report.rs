@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
-/// A number as people read it: three digits that count, thousands apart.
+/// A number for people: three significant digits, and thousands separated.
 pub fn short(number: f64) -> String {
     if !number.is_finite() {
         return "–".into();
@@ -29,7 +29,7 @@ pub fn short(number: f64) -> String {
     out
 }
 
-/// When and on what this is measured, and what was taken.
+/// The date, the machine, and what was measured.
 pub fn about(taken: &str) -> String {
     let days = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs() / 86_400);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -50,7 +50,7 @@ fn date(days: u64) -> String {
     format!("{}-{month:02}-{day:02}", yoe + era * 400 + u64::from(month <= 2))
 }
 
-/// The subjects of a part in the order of the peers, what is no peer first.
+/// The subjects of a part in the order of the peers. Those that are not peers come first.
 fn subjects(part: &Part, rows: &[String]) -> Vec<String> {
     let mut known: Vec<String> = [commit::FLOOR, commit::WAKE_UPS, growth::DEVICE].map(str::to_owned).to_vec();
     known.extend(peers::all().iter().map(|peer| peer.name.to_owned()));
@@ -128,7 +128,7 @@ fn rows(part: &str) -> Vec<Vec<String>> {
     }
 }
 
-/// All that was measured in a part.
+/// All figures of a part.
 pub fn part(name: &str, part: &Part) -> String {
     let mut text = format!("{}.\n", part.about);
     for rows in rows(name) {
@@ -140,7 +140,7 @@ pub fn part(name: &str, part: &Part) -> String {
     text
 }
 
-/// How each is set up.
+/// The setup of each peer.
 fn setups() -> String {
     let mut text =
         String::from("| | version | survives power loss | survives a kill | and |\n| --- | --- | --- | --- | --- |\n");
@@ -183,7 +183,7 @@ fn plot_growth(root: &Path, part: &Part) -> io::Result<()> {
 
 const DIRECTORY: &str = "docs/benchmarks";
 
-/// The short page, and the one with every figure.
+/// The short page, and the page with every figure.
 const SUMMARY: &str = "docs/benchmarks.md";
 const RESULTS: &str = "docs/benchmarks/results.md";
 /// The short tables of the summary.
@@ -218,7 +218,7 @@ pub fn write(root: &Path, figures: &Figures) -> io::Result<()> {
     figures.part("growth").map_or(Ok(()), |measured| plot_growth(root, measured))
 }
 
-/// How long each takes to open after a kill, the fastest first, in one row.
+/// The time that each peer takes to open after a kill, the fastest first, in one row.
 fn opening(figures: &Figures) -> String {
     let Some(part) = figures.part("recovery") else { return "Not measured.\n".into() };
     let mut all: Vec<(&str, f64)> = part.row(recovery::KILLED).map(|(name, figure)| (name, figure.median)).collect();
@@ -237,7 +237,7 @@ fn rewrite(root: &Path, name: &str, change: impl FnOnce(&mut String) -> io::Resu
     std::fs::write(&path, document)
 }
 
-/// Replaces what stands between the two marks of a generated part.
+/// Replaces the text between the two marks of a generated part.
 fn replace(document: &mut String, name: &str, text: &str) -> io::Result<()> {
     let (begin, end) = (format!("<!-- generated: {name} -->\n"), "<!-- end -->");
     let missing = || io::Error::other(format!("there is no generated part named {name}"));

@@ -8,12 +8,12 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-/// How a row is judged: by this engine's figure over what it is held against.
+/// The goal of a row, for the ratio of this engine's figure to the compared one.
 #[derive(Clone, Copy)]
 enum Goal {
-    /// At least so much of it.
+    /// At least this ratio.
     AtLeast(f64),
-    /// At the most so much of it.
+    /// At most this ratio.
     AtMost(f64),
 }
 
@@ -26,9 +26,9 @@ impl Goal {
     }
 }
 
-/// Whom a figure is held against.
+/// What a figure is compared with.
 enum Against {
-    /// Nobody: the goal is of the figure itself.
+    /// Nothing: the goal is for the figure itself.
     Itself,
     BestPeer,
     /// A subject of the same row, or of the same part.
@@ -40,17 +40,17 @@ struct Target {
     aim: &'static str,
     part: &'static str,
     row: String,
-    /// Who of this engine.
+    /// The subject of this engine.
     ours: &'static str,
     goal: Goal,
     against: Against,
-    /// What limits it, in the same row.
+    /// The limit of the figure, in the same row.
     limit: Option<&'static str>,
-    /// So much of that limit is enough, too.
+    /// This share of the limit is enough, too.
     enough: Option<f64>,
-    /// Whether peers have this at all.
+    /// Whether peers can have this figure at all.
     peers: bool,
-    /// Whether only a run with `--large` has it.
+    /// Whether only a run with `--large` measures it.
     large: bool,
     /// The table of `docs/benchmarks.md` that shows this row, if one does.
     shown_in: Option<&'static str>,
@@ -130,7 +130,7 @@ fn command(target: &Target) -> String {
     format!("`peers --only {}{large}`", target.part)
 }
 
-/// The verdict on a row, with the ratio that it rests on.
+/// The verdict on a row, with its ratio.
 fn verdict(part: &Part, target: &Target, ours: f64, best: Option<&(String, f64)>) -> String {
     let (name, ratio) = match target.against {
         Against::Itself => (None, ours),
@@ -159,7 +159,8 @@ fn verdict(part: &Part, target: &Target, ours: f64, best: Option<&(String, f64)>
     format!("{met}{of}{ahead}")
 }
 
-/// A short table for `docs/benchmarks.md`: each figure, the best peer and the limit, with the ratio of our figure to each.
+/// A short table for `docs/benchmarks.md`: each figure, the best peer and the limit, with the ratio
+/// of our figure to each.
 pub fn short_table(figures: &Figures, name: &str) -> String {
     let mut text = String::from("| | seawal | best peer | floor or limit |\n| --- | --- | --- | --- |\n");
     for target in targets().iter().filter(|target| target.shown_in == Some(name)) {
@@ -207,7 +208,7 @@ pub fn table(figures: &Figures, root: &Path) -> String {
     text
 }
 
-/// How many crates the default features bring, the crate itself included.
+/// The number of crates that the default features bring, including this one.
 fn crates(root: &Path) -> Option<usize> {
     let mut tree = Command::new("cargo");
     let output = tree.args(["tree", "-e", "normal", "--prefix", "none"]).current_dir(root).output().ok()?;

@@ -1,4 +1,4 @@
-//! The work that everybody gets: keys, values, threads that do it for a while, and what the figures come to.
+//! The same work for every peer: keys, values, threads that repeat an operation, and statistics.
 
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -25,13 +25,13 @@ pub fn key(n: u64) -> [u8; KEY_BYTES] {
     key
 }
 
-/// For values that were not there before.
+/// A seed for values that are not in the store yet.
 pub fn new_seed() -> u64 {
     static SEEDS: AtomicU64 = AtomicU64::new(1);
     mix(SEEDS.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A value: bytes that nobody's compression makes smaller.
+/// A value of bytes that cannot be compressed.
 pub fn value(n: u64) -> [u8; VALUE_BYTES] {
     let mut value = [0; VALUE_BYTES];
     for (at, chunk) in value.chunks_mut(8).enumerate() {
@@ -41,21 +41,23 @@ pub fn value(n: u64) -> [u8; VALUE_BYTES] {
     value
 }
 
-/// What every read does with what it finds: it looks at both ends, so that the bytes must be there and nothing is optimised away.
+/// Applied to every value that was read. It uses both ends, so that the bytes are loaded and
+/// nothing is optimized away.
 pub fn look(bytes: &[u8]) -> usize {
     bytes.len() + usize::from(bytes.first().copied().unwrap_or(0)) + usize::from(bytes.last().copied().unwrap_or(0))
 }
 
-/// So many threads, in words.
+/// The number of threads, in words.
 pub fn counted(threads: usize) -> String {
     if threads == 1 { "1 thread".into() } else { format!("{threads} threads") }
 }
 
-/// What a thread repeats.
+/// The operation that a thread repeats.
 pub type Once<'a> = Box<dyn FnMut() + 'a>;
 
-/// Runs `work` on so many threads for a while. `work` is called once in each thread, to prepare, and gives what is repeated.
-/// Returns how often it was done, a second, and how long each took if that is asked for.
+/// Runs `work` on several threads for `time`. `work` is called once in each thread, and returns the
+/// operation to repeat. Returns operations per second, and the latency of each if that is
+/// requested.
 pub fn run<'a>(
     threads: usize,
     time: Duration,
@@ -97,7 +99,7 @@ pub fn run<'a>(
     })
 }
 
-/// The middle, the least and the most of some samples.
+/// The median, the minimum and the maximum of some samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     pub median: f64,
@@ -119,7 +121,7 @@ impl Spread {
     }
 }
 
-/// How many nanoseconds were taken, sorted; for percentiles.
+/// Latencies in nanoseconds, sorted for percentiles.
 #[derive(Default)]
 pub struct Latencies(Vec<u64>);
 
@@ -129,37 +131,37 @@ impl Latencies {
         Latencies(nanos)
     }
 
-    /// In microseconds.
+    /// A percentile in microseconds.
     pub fn percentile(&self, of_1000: usize) -> f64 {
         let at = (self.0.len() * of_1000 / 1000).min(self.0.len().saturating_sub(1));
         self.0.get(at).map_or(f64::NAN, |nanos| *nanos as f64 / 1000.0)
     }
 }
 
-/// A directory on the disk that is measured: `TMPDIR`, or beside the build.
+/// A directory on the measured disk: `TMPDIR`, or next to the build.
 pub fn directory() -> tempfile::TempDir {
     let base = std::env::var_os("TMPDIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
-    // where it was built elsewhere it is not there yet
+    // it does not exist yet if the program was built elsewhere
     std::fs::create_dir_all(&base).expect("a directory to measure in");
     tempfile::Builder::new().prefix("peers-").tempdir_in(base).expect("a directory to measure in")
 }
 
-/// The memory that this process has.
+/// The resident memory of this process.
 pub fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
 
-/// The bytes of the largest file of a kind in a directory.
+/// The size of the largest file with this extension in a directory, in bytes.
 pub fn bytes_of_kind(dir: &Path, extension: &str) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     let files = entries.flatten().filter(|entry| entry.path().extension().is_some_and(|found| found == extension));
     files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).max().unwrap_or(0)
 }
 
-/// The bytes that a directory's files take.
+/// The bytes of all files in a directory.
 pub fn bytes_under(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     entries

@@ -1,4 +1,5 @@
-//! What the integration tests share: a machine whose commands are not idempotent, small options, and randomness.
+//! Shared by the integration tests: a machine whose commands are not idempotent, small options, and
+//! random numbers.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use seawal::machine::{Access, DecodeError, Footprint, StateMachine};
@@ -10,12 +11,13 @@ use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How much longer than usual the explorations run: `SEAWAL_LONG=10` for ten times.
+/// The factor by which explorations are longer than usual, from `SEAWAL_LONG`.
 pub(crate) fn scale() -> u64 {
     std::env::var("SEAWAL_LONG").ok().and_then(|s| s.parse().ok()).unwrap_or(1).max(1)
 }
 
-/// Says that a test was skipped, and why, also where the harness keeps what a test that passes prints.
+/// Reports that a test was skipped, and why. The message is shown even if the harness captures
+/// output.
 pub(crate) fn skipped(why: &str) {
     let thread = std::thread::current();
     let _ = writeln!(io::stderr(), "skipped: {}: {why}", thread.name().unwrap_or("a test"));
@@ -49,7 +51,7 @@ impl Rng {
     }
 }
 
-/// Stacks by key: doing anything twice, or in another order, shows.
+/// Stacks by key. A command that is applied twice, or in another order, changes the result.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Stacks {
     pub(crate) by_key: BTreeMap<u8, Vec<u32>>,
@@ -57,11 +59,11 @@ pub(crate) struct Stacks {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Cmd {
-    /// `pad` bytes of ballast go into the log with it.
+    /// Pushes a value. The logged command has `pad` more bytes.
     Push { key: u8, value: u32, pad: u16 },
-    /// Rejected where the stack is empty.
+    /// Pops a value. Rejected if the stack is empty.
     Pop { key: u8 },
-    /// Takes the top of one stack to another.
+    /// Moves the top of one stack to another.
     Move { from: u8, to: u8 },
     /// Panics.
     Panic,
@@ -193,7 +195,7 @@ impl StateMachine for Stacks {
     }
 }
 
-/// Small segments, no waiting, nothing behind the scenes.
+/// Small segments, no lock waits, no background threads.
 pub(crate) fn manual() -> Options {
     Options::new()
         .background(Background::Manual)
@@ -221,17 +223,17 @@ pub(crate) fn state(engine: &Engine<Stacks>) -> Stacks {
     engine.read(Stacks::clone).unwrap()
 }
 
-/// All files with their bytes.
+/// All files with their contents.
 pub(crate) fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
     disk.file_names().into_iter().map(|name| (name.clone(), disk.read_file(&name).unwrap())).collect()
 }
 
-/// The names of the files that end so, in order.
+/// The names of the files with this suffix, sorted.
 pub(crate) fn names(disk: &SimDisk, suffix: &str) -> Vec<String> {
     disk.file_names().into_iter().filter(|name| name.ends_with(suffix)).collect()
 }
 
-/// Runs a future to its end on this thread.
+/// Runs a future to completion on this thread.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {

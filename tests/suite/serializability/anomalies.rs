@@ -1,5 +1,5 @@
-//! The judge is judged: every anomaly that has a name is rejected, and what differs from it in one point is not.
-//! Names after Adya, "Weak Consistency" (MIT 1999).
+//! Tests of the checker: it rejects every named anomaly, and accepts a history that differs from it
+//! in one point. The names follow Adya, "Weak Consistency" (MIT 1999).
 
 use super::history::{Did, End, History, List};
 use Did::{Append, CountEven, Delete, Read, Scan, Swap};
@@ -19,7 +19,7 @@ fn scan(saw: &[(u8, &[u32])]) -> Did {
     Scan { keys: 0..255, saw: saw.iter().map(|(key, list)| (*key, List::from(*list))).collect() }
 }
 
-/// Whether these may all have run at the same time and committed.
+/// Whether these transactions may all have run at the same time and committed.
 fn together<const N: usize>(txns: [Vec<Did>; N]) -> bool {
     ended(txns.map(|did| (did, End::Committed)))
 }
@@ -33,7 +33,7 @@ fn ended<const N: usize>(txns: [(Vec<Did>, End); N]) -> bool {
     history.is_strictly_serializable()
 }
 
-/// Whether these may have run one after the other.
+/// Whether these transactions may have run one after another.
 fn in_turn<const N: usize>(txns: [Vec<Did>; N]) -> bool {
     let history = History::default();
     for did in txns {
@@ -99,9 +99,9 @@ fn phantoms_are_rejected() {
     let first = vec![scan(&[]), append(X, 1)];
     assert!(!together([first.clone(), vec![scan(&[]), append(Y, 1)]]));
     assert!(together([first, vec![scan(&[(X, &[1])]), append(Y, 1)]]));
-    // the same range twice, and something new in it
+    // the same range scanned twice, with a new key the second time
     assert!(!together([vec![append(X, 1)], vec![scan(&[]), scan(&[(X, &[1])])]]));
-    // a key that goes, between a scan and a look
+    // a key that is deleted between the append and the scan
     assert!(!in_turn([vec![append(X, 1)], vec![Delete { key: X }], vec![scan(&[(X, &[1])])]]));
 }
 

@@ -1,9 +1,12 @@
-//! Histories of whole transactions, judged by a linearizability checker (Wing & Gong 1993, with Lowe's memoization), which is
-//! none of ours: a transaction is one operation on the whole table. So linearizable means strictly serializable: there is one order of all
-//! transactions that explains every value that was read, and it puts what had returned before what then began.
+//! Histories of whole transactions, judged by an independent linearizability checker (Wing & Gong
+//! 1993, with Lowe's memoization).
 //!
-//! Keys hold lists that are appended to, as in Elle's list-append (Kingsbury & Alvaro, VLDB 2020): a value once read names
-//! all the writes before it, so an order that is wrong shows.
+//! A transaction is one operation on the whole table, so linearizable means strictly serializable.
+//! One order of all transactions explains every value that was read, and a transaction that ended
+//! before another began comes first in it.
+//!
+//! Keys hold lists that are appended to, as in Elle's list-append (Kingsbury & Alvaro, VLDB 2020).
+//! A value that was read names all the writes before it, so a wrong order is detected.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,7 +18,7 @@ use todc_utils::specifications::Specification;
 
 pub(crate) type List = Vec<u32>;
 
-/// What a transaction did, and what it saw in doing so.
+/// An operation of a transaction, and what it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Did {
     Read {
@@ -33,12 +36,12 @@ pub(crate) enum Did {
         keys: Range<u8>,
         saw: Vec<(u8, List)>,
     },
-    /// How many lists of the range had an even length.
+    /// Counts the lists in the range that have an even length.
     CountEven {
         keys: Range<u8>,
         saw: usize,
     },
-    /// Set to `new` if it held `expected`; `saw` is what it held where that was something else.
+    /// Sets the key to `new` if it held `expected`. Otherwise `saw` is what it held.
     Swap {
         key: u8,
         expected: Option<List>,
@@ -47,17 +50,17 @@ pub(crate) enum Did {
     },
 }
 
-/// How a transaction ended.
+/// The end of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Committed,
-    /// It changed nothing, but what it had seen was so.
+    /// It changed nothing, but what it saw must have been true.
     RolledBack,
 }
 
 pub(crate) type Txn = (Vec<Did>, End);
 
-/// A table, as it would be if transactions ran one after the other.
+/// A table on which transactions run one after another.
 struct Serial;
 
 impl Specification for Serial {
@@ -107,7 +110,7 @@ fn explains(state: &mut BTreeMap<u8, List>, did: &Did) -> bool {
     }
 }
 
-/// Who was in which transaction when, in the order in which it happened.
+/// The begins and ends of transactions, in the order in which they happened.
 #[derive(Default)]
 pub(crate) struct History {
     events: Mutex<Vec<(usize, Option<Txn>)>>,
@@ -115,14 +118,14 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Notes that a transaction begins now. Those that are never [ended](Self::end) did nothing.
+    /// Records that a transaction begins now. One that never [ends](Self::end) had no effect.
     pub(crate) fn begin(&self) -> usize {
         let id = self.begun.fetch_add(1, Ordering::Relaxed);
         self.events.lock().unwrap().push((id, None));
         id
     }
 
-    /// Notes that the transaction has been answered.
+    /// Records that the transaction was acknowledged.
     pub(crate) fn end(&self, id: usize, did: Vec<Did>, end: End) {
         self.events.lock().unwrap().push((id, Some((did, end))));
     }
@@ -131,7 +134,8 @@ impl History {
         self.events.lock().unwrap().iter().filter(|(_, txn)| txn.is_some()).count()
     }
 
-    /// Whether some order of the transactions explains it all, and keeps to the order in which they ended and began.
+    /// Whether some order of the transactions explains all reads and agrees with the order of their
+    /// ends and begins.
     pub(crate) fn is_strictly_serializable(&self) -> bool {
         let events = self.events.lock().unwrap();
         let ended = |id| events.iter().any(|(other, txn)| *other == id && txn.is_some());
@@ -146,7 +150,7 @@ impl History {
         actions.is_empty() || WGLChecker::<Serial>::is_linearizable(Actions::from_actions(actions))
     }
 
-    /// All of it as text, an event a line.
+    /// The history as text, one event per line.
     pub(crate) fn text(&self) -> String {
         let events = self.events.lock().unwrap();
         events

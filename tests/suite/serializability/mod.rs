@@ -1,4 +1,5 @@
-//! What concurrent threads saw is what one of them alone could have seen: serializability, ranges, predicates and real time included.
+//! Concurrent threads must see only what serial execution explains, including ranges, predicates
+//! and real-time order.
 
 mod anomalies;
 mod history;
@@ -13,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 const THREADS: u64 = 4;
-/// Of each thread, in one table; the checker's work grows with it.
+/// Per thread and table; the checker's work grows with it.
 const TXNS: u64 = 14;
 const KEYS: u64 = 5;
 
@@ -33,12 +34,12 @@ fn count_even(entries: &[(u8, List)]) -> usize {
     entries.iter().filter(|(_, list)| list.len() % 2 == 0).count()
 }
 
-/// What one thread does in one table.
+/// One thread's work in one table.
 struct Worker {
     engine: Engine<Kv>,
     table: String,
     rng: Rng,
-    /// Every value is written once.
+    /// Every value is written only once.
     next: u32,
 }
 
@@ -65,7 +66,7 @@ impl Worker {
         }
     }
 
-    /// Lets the others go on in the middle of it.
+    /// Lets other threads run in the middle of a transaction.
     fn pause(&mut self) {
         match self.rng.below(8) {
             0 => thread::sleep(Duration::from_micros(self.rng.below(200))),
@@ -109,7 +110,7 @@ impl Worker {
         (vec![Did::Scan { keys: 0..255, saw: entries(all) }], End::Committed)
     }
 
-    /// A command of its own, which is told what it found where it does not fit.
+    /// A single command, which reports the value that it found if it does not match.
     fn swap(&mut self) -> (Vec<Did>, End) {
         let (key, new) = (self.key(), vec![self.value()]);
         let expected = self.engine.table(&*self.table).get([key]).unwrap().filter(|_| !self.rng.one_in(4));
@@ -119,12 +120,12 @@ impl Worker {
             Err(ExecuteError::Rejected(KvRejection::Mismatch { actual })) => Err(actual.map(|bytes| decode(&bytes))),
             Err(error) => panic!("{error}"),
         };
-        // the look before it was no part of it
+        // the read before it was not a part of this transaction
         let expected = expected.map(|bytes| decode(&bytes));
         (vec![Did::Swap { key, expected, new, saw }], End::Committed)
     }
 
-    /// Two writes at once, by a batch, which says what stood there.
+    /// A batch of two writes, which returns the previous values.
     fn write_blindly(&mut self) -> (Vec<Did>, End) {
         let (put, value, delete) = (self.key(), self.value(), self.key());
         let batch = [
@@ -141,7 +142,8 @@ impl Worker {
         (did, End::Committed)
     }
 
-    /// Several steps, each of which locks what it looks at. `None` if it was chosen to end a deadlock.
+    /// Several steps, each of which locks what it reads. `None` if it was chosen as a deadlock
+    /// victim.
     fn transaction(&mut self) -> Option<(Vec<Did>, End)> {
         let mut tx = self.engine.begin().unwrap();
         let mut did = Vec::new();
@@ -196,7 +198,7 @@ impl Worker {
     }
 }
 
-/// Several threads at once, in one table after the other.
+/// Runs several threads at once, on one table after another.
 fn explore(engine: &Engine<Kv>, tables: u64) {
     let mut judged = 0;
     for round in 0..tables {

@@ -1,4 +1,5 @@
-//! Checkpoints of a million entries, what commits notice of them, and views; the freeze of ten million too. This engine alone.
+//! Checkpoints of a million entries, their effect on commits, and views; also the freeze of ten
+//! million. This engine only.
 
 use super::Effort;
 use crate::figures::{Part, Samples};
@@ -34,14 +35,14 @@ pub fn fill(engine: &Engine<Kv>, entries: u64) {
     engine.sync().expect("a sync");
 }
 
-/// The defaults, but that nothing is checkpointed by itself.
+/// The default options without automatic checkpoints.
 pub fn unbounded(level: Level) -> Options {
     options(level).first_segment_bytes(1 << 20).checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40)
 }
 
-/// One unpaced checkpoint: how long it took, and how many bytes it wrote.
+/// One unpaced checkpoint: its time, and the bytes that it wrote.
 pub fn checkpoint(engine: &Engine<Kv>, dir: &Path) -> (Duration, u64) {
-    // something new, or there would be nothing to do
+    // a new record, because a checkpoint without one does nothing
     engine.execute(put(0, new_seed())).expect("a commit");
     let began = Instant::now();
     engine.checkpoint().expect("a checkpoint");
@@ -56,7 +57,8 @@ pub fn measure(effort: &Effort) -> Part {
     fill(&engine, ENTRIES);
     for _ in 0..effort.repetitions {
         let (took, bytes) = checkpoint(&engine, dir.path());
-        // the space of the snapshot before comes back behind the scenes, beside which the device writes more slowly
+        // the space of the older snapshot is freed in the background, and the device writes more
+        // slowly meanwhile
         std::thread::sleep(took * 2);
         samples.add(RATE, OURS, bytes as f64 / took.as_secs_f64());
         samples.add(RATE, super::commit::FLOOR, new_file(place.path(), bytes));
@@ -92,7 +94,8 @@ fn longest_freeze_micros(engine: &Engine<Kv>) -> f64 {
     engine.stats().longest_freeze.as_secs_f64() * 1e6
 }
 
-/// The longest freeze of ten million entries, in microseconds, of unpaced checkpoints beside commits.
+/// The longest freeze of ten million entries, in microseconds, in unpaced checkpoints with
+/// concurrent commits.
 fn large_freeze(effort: &Effort) -> f64 {
     let dir = directory();
     let engine: Engine<Kv> =
@@ -104,7 +107,7 @@ fn large_freeze(effort: &Effort) -> f64 {
     longest_freeze_micros(&engine)
 }
 
-/// What durable commits of two threads take while something else is done.
+/// The latencies of durable commits by two threads while `work` runs.
 fn beside<T>(engine: &Engine<Kv>, work: impl FnOnce() -> T) -> (Latencies, T) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

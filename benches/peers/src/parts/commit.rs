@@ -1,4 +1,4 @@
-//! Commits: of one record each, from one and from many threads, durable ones and buffered ones.
+//! Commits of one record each, durable and buffered, from one thread and from many.
 
 use super::Effort;
 use crate::figures::{Part, Samples};
@@ -16,7 +16,8 @@ pub const THREADS: [usize; 3] = [1, 8, 64];
 pub const FLOOR: &str = "floor";
 pub const WAKE_UPS: &str = "wake-ups without I/O";
 const KEYS: u64 = 100_000;
-/// A record in a frame of this engine: payload, tag, lengths, time; what an ideal group of commits consists of.
+/// The size of a record in a frame of this engine: payload, tag, lengths, time. An ideal group
+/// consists of these.
 const RECORD_BYTES: usize = 140;
 const OUTSTANDING: usize = 1_024;
 
@@ -37,7 +38,7 @@ pub const PERCENTILES: [(&str, usize); 3] = [("p50", 500), ("p99", 990), ("p99.9
 struct Opened {
     peer: Peer,
     store: Box<dyn Store>,
-    /// Goes after the store.
+    /// dropped after the store
     _dir: TempDir,
 }
 
@@ -51,7 +52,8 @@ fn opened(effort: &Effort, level: Level) -> Vec<Opened> {
     .collect()
 }
 
-/// Commits of one record each. Threads take keys in turn, so that no two write the same at once.
+/// Commits of one record each. Threads take keys in turn, so that no two write the same key at
+/// once.
 pub fn commits(store: &dyn Store, threads: usize, time: Duration) -> (f64, Latencies) {
     run(threads, time, true, &|thread| {
         let mut session = store.session();
@@ -120,7 +122,7 @@ fn tickets_store() -> (Engine<Kv>, TempDir) {
     (peers::seawal::options(Level::Durable).open(dir.path()).expect("a store to measure"), dir)
 }
 
-/// One thread that keeps so many commits under way and waits for the oldest.
+/// One thread that keeps many commits outstanding and waits for the oldest.
 fn with_tickets(engine: &Engine<Kv>, keys: u64, time: Duration) -> f64 {
     let (mut done, seed, began) = (0u64, new_seed(), Instant::now());
     let mut tickets = VecDeque::with_capacity(OUTSTANDING + 1);

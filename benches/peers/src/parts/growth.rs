@@ -1,4 +1,5 @@
-//! How recovery, checkpoints and reads of this engine grow with the number of entries; and the replay of single commits.
+//! The growth of this engine's recovery, checkpoints and reads with the number of entries; also the
+//! replay of single commits.
 
 use super::Effort;
 use super::checkpoint::{checkpoint, unbounded};
@@ -35,8 +36,8 @@ pub fn points_row(entries: u64) -> String {
 
 pub const SINGLES_ROW: &str = "replay of single durable commits, bytes a second";
 
-/// Opens a store and leaves it as a kill does that comes a while later: with a segment made ahead, as whoever opens it next begins one.
-/// Returns how many seconds it took.
+/// Opens a store, and leaves it as a later kill would: with a preallocated segment, because the
+/// next open begins one. Returns the seconds that the open took.
 fn open(dir: &Path) -> f64 {
     let began = Instant::now();
     let engine: Engine<Kv> = unbounded(Level::Buffered).open(dir).expect("recovery");
@@ -102,7 +103,7 @@ fn of_size(effort: &Effort, entries: u64, samples: &mut Samples) {
     }
 }
 
-/// A log of commits that each have a block of their own.
+/// A log of commits that each have their own block.
 fn singles(effort: &Effort, samples: &mut Samples) {
     let dir = directory();
     let engine: Engine<Kv> = unbounded(Level::Durable).open(dir.path()).expect("a store");

@@ -1,4 +1,4 @@
-//! What is measured, in parts that run one at a time.
+//! The parts of the measurement, which run one at a time.
 
 pub mod checkpoint;
 pub mod commit;
@@ -19,19 +19,19 @@ pub enum Which {
     Commit,
     /// Commits that survive a kill of the process.
     Buffered,
-    /// Latency of commits while many segments are begun.
+    /// Latency of commits that begin many segments.
     Segments,
     /// Points and scans of a million entries.
     Reads,
-    /// The same of ten million, this engine and LMDB; only with --large.
+    /// The same with ten million, for this engine and LMDB; only with --large.
     ReadsLarge,
     /// Opening a million entries after a kill and after a close.
     Recovery,
-    /// Checkpoints, commits beside them, and views.
+    /// Checkpoints, concurrent commits, and views.
     Checkpoint,
-    /// Memory of an entry, and bytes of log.
+    /// Memory and bytes of log per entry.
     Space,
-    /// How recovery, checkpoints and reads grow with the entries.
+    /// Growth of recovery, checkpoints and reads with the number of entries.
     Growth,
 }
 
@@ -62,7 +62,7 @@ impl Which {
         }
     }
 
-    /// Whether a run that names no parts has this one.
+    /// Whether a run without `--only` includes this part.
     pub fn is_in(self, effort: &Effort) -> bool {
         self != Which::ReadsLarge || effort.large
     }
@@ -83,7 +83,7 @@ impl Which {
         }
     }
 
-    /// How often, and for how long, in words.
+    /// The repetitions and the length of a sample, in words.
     pub fn taken(self, effort: &Effort) -> String {
         let (times, secs) = (effort.repetitions, effort.time.as_secs_f64());
         match self {
@@ -99,17 +99,17 @@ impl Which {
     }
 }
 
-/// How long everything takes.
+/// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Effort {
     pub repetitions: usize,
-    /// For one sample.
+    /// The length of one sample.
     pub time: Duration,
-    /// Only these, if any are named.
+    /// Only these peers, if any are named.
     pub peers: Vec<String>,
-    /// Only what takes no more than a minute.
+    /// Only what takes at most a minute.
     pub quick: bool,
-    /// Ten million entries too, and more.
+    /// Also ten million entries and more.
     pub large: bool,
 }
 

@@ -21,7 +21,8 @@ pub fn scan_row(threads: usize) -> String {
 
 /// Fills a store in batches, as fast as its durability allows.
 pub fn fill(peer: &Peer, store: &dyn Store, entries: u64) {
-    // a batch that is synced is to be a large one, and so is one of millions: LMDB copies all pages that a batch changes
+    // large batches if each is synced, or if there are millions of entries: LMDB copies all pages
+    // that a batch changes
     let buffered = peer.supports(Level::Buffered) || peer.durable.is_none();
     let batch = if buffered && entries <= 1_000_000 { 100 } else { 10_000 };
     let mut session = store.session();
@@ -31,15 +32,16 @@ pub fn fill(peer: &Peer, store: &dyn Store, entries: u64) {
     store.sync();
 }
 
-/// The durability that a store is filled with.
+/// The durability with which a store is filled.
 pub fn fill_level(peer: &Peer) -> Level {
     if peer.durable.is_some() && peer.buffered.is_none() { Level::Durable } else { Level::Buffered }
 }
 
-/// A store, and the directory that it is in.
+/// A store and its directory.
 struct Filled(Box<dyn Store>, #[expect(dead_code, reason = "it is removed after the store")] TempDir);
 
-/// The peers and their stores. One that holds a transaction reads the store of the peer before it, if that is of the same package.
+/// The peers and their stores. A peer with `held` reads the store of the peer before it, if that
+/// has the same package.
 fn filled(peers: impl Iterator<Item = Peer>, entries: u64) -> Vec<(Peer, Rc<Filled>)> {
     let mut all: Vec<(Peer, Rc<Filled>)> = Vec::new();
     for peer in peers {

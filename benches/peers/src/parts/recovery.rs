@@ -11,7 +11,7 @@ pub const KILLED: &str = "killed, seconds";
 pub const CLOSED: &str = "closed, seconds";
 pub const ENTRIES: u64 = 1_000_000;
 
-/// A store that was filled by a process which ended so.
+/// A store that was filled by a process with this end.
 fn filled(peer: &Peer, end: Task) -> tempfile::TempDir {
     eprintln!("  filling {}", peer.name);
     let dir = directory();
@@ -25,7 +25,7 @@ pub fn measure(effort: &Effort) -> Part {
     let stores: Vec<_> = able
         .map(|peer| {
             let killed = filled(&peer, Task::Kill);
-            // the others read on demand, closed or not
+            // the other peers read on demand, so a close makes no difference
             let loads = [OURS, "raft-engine", "Redis"].contains(&peer.name);
             let closed = loads.then(|| filled(&peer, Task::Close));
             (peer, killed, closed)

@@ -1,5 +1,5 @@
-//! Whether commits wait for a segment to be created: while a new one is begun each MiB, in turn with commits within a large one. This
-//! engine alone.
+//! Whether commits wait for a new segment. Commits that begin one at each MiB alternate with
+//! commits within a large segment. This engine only.
 
 use super::Effort;
 use super::checkpoint::unbounded;
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 const SMALL_BYTES: u64 = 1 << 20;
-/// What no sample fills.
+/// larger than any sample fills
 const LARGE_BYTES: u64 = 256 << 20;
 const THREADS: usize = 8;
 pub const ONE: &str = "within one segment";
@@ -25,7 +25,8 @@ pub fn row(percentile: &str) -> String {
     format!("commits of {THREADS} threads, each MiB a new segment, {percentile}, µs")
 }
 
-/// A store that has made its spares, so that only what is needed on the way is made on the way.
+/// A store with its preallocated segments, so that the sample has only the steady rate of
+/// preallocation.
 fn opened(dir: &Path, segment_bytes: u64) -> Opened {
     let options = unbounded(Level::Durable).segment_bytes(segment_bytes).first_segment_bytes(segment_bytes);
     let engine: Engine<Kv> = options.open(dir).expect("a store");

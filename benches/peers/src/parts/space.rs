@@ -1,4 +1,4 @@
-//! What an entry takes: of memory, and of the log.
+//! The space of an entry in memory and in the log.
 
 use super::Effort;
 use crate::child::{self, Task};
@@ -16,7 +16,8 @@ pub fn inserted_row(entries: u64) -> String {
     format!("bytes an entry, {entries} inserted at random")
 }
 
-/// With the engine's own checkpoints, of which one is under way nearly all the time where much is inserted.
+/// With the engine's own checkpoints. If many entries are inserted, one is in progress nearly all
+/// the time.
 pub fn beside_row(entries: u64) -> String {
     format!("bytes an entry, {entries} inserted at random while checkpoints go on")
 }

@@ -21,7 +21,7 @@ pub fn peer() -> Peer {
     }
 }
 
-/// One read transaction, held by each thread: it sees nothing newer.
+/// One read transaction, held by each thread, which sees nothing newer.
 pub fn held() -> Peer {
     Peer {
         name: "LMDB, a transaction held",
@@ -45,10 +45,10 @@ fn open(dir: &Path, level: Level) -> Box<dyn Store> {
     let mut options = EnvOpenOptions::new();
     options.map_size(16 << 30).max_readers(128);
     if level == Level::Buffered {
-        // SAFETY: the flag only weakens durability, which is what is asked for
+        // SAFETY: the flag only weakens durability, which is requested
         unsafe { options.flags(EnvFlags::NO_SYNC) };
     }
-    // SAFETY: the file is this process's own, and nobody else maps or changes it
+    // SAFETY: the file belongs to this process, and no other maps or changes it
     let env = unsafe { options.open(dir) }.expect("a store to measure");
     let mut tx = env.write_txn().expect("a transaction");
     let entries = env.create_database(&mut tx, None).expect("a table");

@@ -14,7 +14,7 @@ mod sqlite;
 
 use crate::peer::Peer;
 
-/// All that can be measured here, this engine first.
+/// All peers that can be measured here, this engine first.
 pub fn all() -> Vec<Peer> {
     let mut peers = vec![
         seawal::peer(),

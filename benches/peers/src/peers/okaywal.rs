@@ -21,7 +21,7 @@ pub fn peer() -> Peer {
     }
 }
 
-/// Has no state to keep.
+/// Keeps no state.
 #[derive(Debug)]
 struct Nothing;
 

@@ -1,4 +1,4 @@
-//! Redis, where its server is installed: a process of its own, spoken to through a Unix socket.
+//! Redis, if its server is installed: a separate process, reached through a Unix socket.
 
 use crate::peer::{Level, Peer, Session, Store};
 use crate::work::{key, look, value};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const SERVER: &str = "redis-server";
 
-/// The version of the server that is installed, if one is.
+/// The version of the installed server, if there is one.
 pub fn version() -> Option<String> {
     let output = Command::new(SERVER).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -33,20 +33,20 @@ pub fn peer() -> Peer {
     }
 }
 
-/// A server that runs.
+/// A running server.
 pub struct Server {
     child: Mutex<Child>,
     socket: PathBuf,
 }
 
 impl Server {
-    /// Starts one in a directory, and waits until it has loaded what is there.
+    /// Starts a server in a directory, and waits until it has loaded the data there.
     pub fn start(dir: &Path, options: &[&str]) -> Server {
         let socket = dir.join("socket");
         let _ = std::fs::remove_file(&socket);
         let mut command = Command::new(SERVER);
         command.args(["--port", "0", "--unixsocket"]).arg(&socket).arg("--dir").arg(dir);
-        // never rewritten by itself, so that what is there is what was written
+        // no automatic rewrite, so that the file has exactly what was written
         command.args(["--auto-aof-rewrite-percentage", "0", "--save", "", "--daemonize", "no"]).args(options);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a server");
         let server = Server { child: Mutex::new(child), socket };
@@ -66,7 +66,7 @@ impl Server {
         Connection::over(UnixStream::connect(&self.socket).expect("a connection"))
     }
 
-    /// Ends it as a kill does: nothing is saved.
+    /// Kills the server; nothing is saved.
     pub fn kill(&self) {
         let mut child = self.child.lock().expect("a server");
         let _ = child.kill();
@@ -113,7 +113,7 @@ impl Connection {
         Some(())
     }
 
-    /// One reply; none if it is an error or the connection ended.
+    /// One reply. `None` if it is an error or the connection ended.
     fn reply(&mut self) -> Option<Reply> {
         let mut line = String::new();
         self.reader.read_line(&mut line).ok()?;
@@ -149,7 +149,7 @@ impl Connection {
 
 fn open(dir: &Path, level: Level) -> Box<dyn Store> {
     let fsync = if level == Level::Durable { "always" } else { "no" };
-    // where there is a snapshot and no log it was closed, and the log must be off for it to be loaded
+    // a snapshot without a log means that it was closed; it is loaded only if the log is disabled
     let closed = dir.join("dump.rdb").exists() && !dir.join("appendonlydir").exists();
     if closed {
         return Box::new(Server::start(dir, &["--appendonly", "no"]));
@@ -167,7 +167,7 @@ impl Store for Server {
     }
 
     fn close(self: Box<Self>) {
-        // a snapshot alone is what its next start then loads
+        // the next start then loads only the snapshot
         self.connect().ask(&[b"SAVE"]).expect("a snapshot");
         Server::kill(&self);
         let dir = self.socket.parent().expect("a directory");

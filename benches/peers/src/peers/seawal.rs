@@ -23,7 +23,7 @@ pub fn peer() -> Peer {
     }
 }
 
-/// Reads of a view, which is taken once and does not see what comes after.
+/// Reads of a view, which is taken once and sees no later commits.
 pub fn view() -> Peer {
     Peer {
         name: "seawal, a view held",
