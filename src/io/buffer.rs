@@ -1,8 +1,8 @@
 //! Aligned buffers for direct I/O.
 //!
 //! A large buffer is an anonymous memory map, which begins on a page boundary. A small buffer is on the
-//! heap, padded in front to a multiple of 4096, because mapping, faulting and unmapping a page cost
-//! more than most uses of it. Neither needs unsafe code.
+//! heap, padded in front to a multiple of 4096: mapping, faulting and unmapping a page would cost more
+//! than most uses of it. Neither needs unsafe code.
 
 use memmap2::MmapMut;
 use std::io;

@@ -154,8 +154,8 @@ impl DiskFile {
             match rustix::io::pwrite(direct, rest, at) {
                 Ok(0) => return Err(no_progress()),
                 Ok(n) => done = done.saturating_add(n),
-                // Unlike a retried sync, a retried write sends the bytes to the device again, so it
-                // does not depend on pages that the first attempt may have marked clean.
+                // A retried write sends the bytes to the device again. Unlike a retried sync, it does
+                // not depend on pages that the first attempt may have marked clean.
                 Err(Errno::INTR) => {}
                 Err(Errno::INVAL) => self.paths.direct_writes.store(false, Ordering::Relaxed),
                 Err(e) => return Err(e.into()),

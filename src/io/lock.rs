@@ -1,9 +1,9 @@
 //! The lock on a directory: `flock` on a file of its own.
 //!
 //! The lock belongs to the open file description. It therefore excludes a second handle in the same
-//! process, ends with the process in every case, and does not pass to a program started by `exec`. A
-//! forked child shares it, so it is unlocked explicitly. The file's text is the process id of the last
-//! exclusive holder, for messages only.
+//! process, and ends with the process in every case. It does not pass to a program started by `exec`.
+//! A forked child shares it, so it is unlocked explicitly. The file's text is the process id of the
+//! last exclusive holder, for messages only.
 
 use crate::io::{DirectoryLock, LockMode};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -31,7 +31,7 @@ impl Drop for DiskLock {
         if self.mode == LockMode::Exclusive {
             let _ = rustix::fs::ftruncate(file, 0);
         }
-        // closing the file is not enough: a child process that another thread is starting shares it until `exec`
+        // closing the file is not enough: a child that another thread is starting shares it until `exec`
         let _ = rustix::fs::flock(file, FlockOperation::Unlock);
     }
 }

@@ -27,8 +27,8 @@ pub(crate) fn max_threads() -> usize {
 /// Applies `f` to each item, on at most `threads` threads including the caller's. Returns the
 /// results in the order of the items.
 ///
-/// It steals work: each thread starts on a contiguous slice of the items, and a thread that has
-/// finished its own slice steals from the tail of the longest other one. Starting on slices lets
+/// It steals work: each thread starts on a contiguous slice of the items. A thread that has finished
+/// its own slice steals from the tail of the longest other one. Starting on slices lets
 /// equal calls work on equal items with equal threads, so that memory is freed by the thread that
 /// allocated it. Otherwise the threads contend for each other's allocator arenas.
 ///
@@ -63,7 +63,7 @@ pub(crate) fn parallel_map<T: Send, R: Send>(items: Vec<T>, threads: usize, f: i
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Maps a stream of items with `threads` helper threads and passes the results to `consume`, on the
+/// Maps a stream of items with `threads` helper threads. Passes the results to `consume`, on the
 /// caller's thread and in the order of the items.
 ///
 /// At most [`ITEMS_AHEAD`] items per thread are taken from the stream before their results are

@@ -346,8 +346,8 @@ mod tests {
         assert_eq!((replay.state.len(), replay.table.len()), (1, 1));
     }
 
-    /// A log in which transactions that commit, go back to savepoints, roll back, and never end are
-    /// interleaved with single commands, in the order of a seed. Returns its chunks, one a segment.
+    /// A log of interleaved transactions and single commands, in the order of a seed. The transactions
+    /// commit, go back to savepoints, roll back, or never end. Returns one chunk per segment.
     fn tangled(seed: u64) -> Vec<Chunk> {
         let disk = SimDisk::new(seed);
         let options = Options::new()

@@ -16,7 +16,7 @@ pub enum Reach {
     #[default]
     Proven,
     /// Beyond the first damage too. Complete transactions after it are applied if the machine accepts
-    /// them, and salvage may begin with a snapshot that nothing proves to have been in use. The
+    /// them. Salvage may also begin with a snapshot that nothing proves to have been in use. The
     /// resulting state may be one that never existed.
     Beyond,
 }
@@ -168,7 +168,7 @@ impl Behind {
         } else if self.stretches.len() < MAX_LISTED {
             self.stretches.push((from, end));
         } else {
-            // at most this many: those that could be told to be one are not looked at
+            // an upper bound: it is not checked whether this range continues an earlier one
             self.more_stretches = self.more_stretches.saturating_add(1);
         }
     }

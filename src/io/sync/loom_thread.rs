@@ -1,7 +1,7 @@
 //! Threads under loom, with parking built from a mutex and a condition variable.
 //!
-//! loom's own `unpark` also wakes a thread that waits for a lock or joins another thread, which loom
-//! then reports as a fault of its own.
+//! loom's own `unpark` also wakes a thread that waits for a lock or joins another thread. loom then
+//! reports that as a fault of its own.
 
 use crate::io::sync::{Condvar, Mutex};
 pub(crate) use loom::thread::{panicking, yield_now};
