@@ -26,7 +26,8 @@ fn scan(from: &str, to: &str) -> Footprint {
     Footprint::range(Shared, from..to)
 }
 
-/// Owners 1, 2, 3, … on one thread: waits are seen, not slept through. The owner's number is its age.
+/// Runs owners 1, 2, 3, … on one thread. It looks at a wait instead of sleeping. The id of an owner is
+/// also its age.
 struct Script {
     table: LockTable,
     counters: Arc<LockCounters>,
@@ -81,7 +82,7 @@ impl Script {
         waited
     }
 
-    /// How the owner's wait ended, or that it has not.
+    /// How the owner's wait ended, or `Waiting`.
     fn state(&self, id: u64) -> State {
         self.slots[&id].outcome().map_or(Waiting, state_of)
     }
@@ -180,7 +181,7 @@ fn a_cycle_of_three_costs_its_youngest_whoever_closes_it() {
             assert_eq!(s.state(3), Conflict);
         }
         s.release(3);
-        // The second wanted what the third had, and the first what the second has.
+        // the second wanted what the third had, and the first wants what the second has
         assert_eq!((s.state(2), s.state(1)), (Granted, Waiting));
         s.release(2);
         assert_eq!(s.state(1), Granted);
@@ -204,10 +205,10 @@ fn queueing_alone_is_no_deadlock() {
     let mut s = Script::new();
     s.ask(1, write("a"));
     s.ask(2, write("h"));
-    // 3 waits for 1, and 2 queues behind 3.
+    // 3 waits for 1, and 2 queues behind 3
     assert_eq!(s.ask(3, write("a").and_key(Exclusive, b"b")), Waiting);
     assert_eq!(s.ask(2, write("b")), Waiting);
-    // 1 would wait for 2, which only queues: so 2 goes first.
+    // 1 would wait for 2, which only queues, so 2 goes first
     assert_eq!(s.ask(1, write("h")), Waiting);
     assert_eq!(s.state(2), Granted);
     s.release(2);
@@ -314,7 +315,7 @@ fn a_wait_that_ends_in_an_error_lets_those_behind_it_go_on() {
     assert_eq!(s.ask(4, write("j")), Waiting);
     assert!(s.fail(2, Error::Expired));
     assert!(!s.fail(2, Error::Expired));
-    // The third was behind what the second wanted, the fourth waits for what it holds.
+    // the third queued behind the second, and the fourth waits for what the second holds
     assert_eq!([2, 3, 4].map(|id| s.state(id)), [Expired, Granted, Waiting]);
 }
 
@@ -325,9 +326,9 @@ fn of_two_that_become_free_at_once_the_earlier_goes_first() {
     s.ask(4, write("b"));
     assert_eq!(s.ask(2, write("b").and(write("x"))), Waiting);
     assert_eq!(s.ask(3, write("x").and(write("o"))), Waiting);
-    // The fourth is let past the third, which waits for the second, which waits for the fourth.
+    // the fourth is let past the third, which waits for the second, which waits for the fourth
     assert_eq!(s.ask(4, write("o")), Waiting);
-    // Without the second there is no reason for it any more.
+    // without the second, the fourth is not let past the third
     s.fail(2, Error::LockTimeout);
     s.release(1);
     assert_eq!((s.state(3), s.state(4)), (Granted, Waiting));
@@ -339,10 +340,10 @@ fn an_attempt_leaves_no_trace() {
     s.ask(1, write("a"));
     s.ask(2, write("b"));
     assert_eq!(s.ask(1, write("b")), Waiting);
-    // It would deadlock, and the younger of the two is the one who asks.
+    // waiting would be a deadlock, and the younger of the two asks
     assert_eq!(s.attempt(2, write("a").and(write("c"))), Conflict);
     assert_eq!(s.attempt(3, write("c")), Granted);
-    // The older one only asks: nobody is made a victim for that.
+    // if the older one asks without waiting, the younger does not become a victim
     let mut s = Script::new();
     s.ask(1, write("a"));
     s.ask(2, write("b"));
@@ -427,7 +428,7 @@ fn a_grant_that_meets_the_timeout_stands() {
     thread::scope(|scope| {
         let waiter = scope.spawn(|| locks.acquire(owner(2), &write("k"), Duration::from_millis(30)));
         until(|| locks.waiters() == 1);
-        // Granted, but not woken: it finds out when its time is over.
+        // the request is granted, but the thread is not woken before its time is over
         locks.table.lock().release(1, &mut Wakes::new());
         waiter.join().unwrap().unwrap();
     });
@@ -490,7 +491,7 @@ fn many_threads_lose_no_update_and_all_transactions_end() {
     let (writes, conflicts) = (AtomicU64::new(0), AtomicU64::new(0));
     let sloppy = AtomicBool::new(false);
 
-    // One step: a read of a range, or an increment that a second writer would tear.
+    // one step: a read of a range, or an increment that would lose an update beside another writer
     let step = |me: Owner, random: &mut Random| -> Result<u64> {
         let first = random.below(KEYS);
         let last = first + random.below(3).min(KEYS - 1 - first);
@@ -636,7 +637,7 @@ proptest! {
         let mut s = Script::new();
         let mut held: BTreeMap<u64, Footprint> = BTreeMap::new();
         let mut waiting: BTreeMap<u64, Footprint> = BTreeMap::new();
-        // At the end, everyone who can still act ends: then nobody may be left waiting.
+        // at the end each owner that does not wait releases; then no owner may be left waiting
         let ending = (0..7).flat_map(|_| (1..7).map(Act::Release));
         let last = acts.len();
         for (at, act) in acts.into_iter().chain(ending).enumerate() {
@@ -687,7 +688,7 @@ proptest! {
                 }
             }
         }
-        prop_assert!(waiting.is_empty(), "{waiting:?} wait for nobody");
+        prop_assert!(waiting.is_empty(), "{waiting:?} wait without a blocker");
         prop_assert!(s.counters.is_empty());
     }
 }
