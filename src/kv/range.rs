@@ -1,6 +1,5 @@
 //! Reading ranges and tables.
 
-use super::Kv;
 use super::keys::{Bounds, Composite, behind_table, borrowed, is_table, prefix_bounds, range_bounds};
 use super::tree::{End, Piece, Range, Tree};
 use crate::machine::{Access, Footprint};
@@ -37,17 +36,17 @@ impl KvSpan {
     }
 
     /// Its entries.
-    pub(crate) fn entries<'a>(&self, kv: &'a Kv) -> KvRange<'a> {
+    pub(super) fn entries<'a>(&self, tree: &'a Tree) -> KvRange<'a> {
         match self.skip {
-            Some(skip) => KvRange { range: kv.tree.range(borrowed(&self.bounds)), skip },
+            Some(skip) => KvRange { range: tree.range(borrowed(&self.bounds)), skip },
             None => KvRange { range: Range::default(), skip: 0 },
         }
     }
 
     /// Removes from one end the entries that lie in one leaf, and returns them.
-    pub(crate) fn take(&mut self, kv: &Kv, end: End) -> Option<KvPiece> {
+    pub(super) fn take(&mut self, tree: &Tree, end: End) -> Option<KvPiece> {
         let skip = self.skip?;
-        let piece = kv.tree.range(borrowed(&self.bounds)).piece(end)?;
+        let piece = tree.range(borrowed(&self.bounds)).piece(end)?;
         match end {
             End::Front => self.bounds.0 = Bound::Excluded(Composite::from_slice(piece.key(End::Back)?)),
             End::Back => self.bounds.1 = Bound::Excluded(Composite::from_slice(piece.key(End::Front)?)),
@@ -76,11 +75,6 @@ pub struct KvRange<'a> {
 }
 
 impl<'a> KvRange<'a> {
-    pub(super) fn new(tree: &'a Tree, table: &str, bounds: &Bounds) -> Self {
-        let range = if is_table(table) { tree.range(borrowed(bounds)) } else { Range::default() };
-        KvRange { range, skip: table.len() + 1 }
-    }
-
     #[inline]
     fn strip(&self, (key, value): (&'a [u8], &'a [u8])) -> (&'a [u8], &'a [u8]) {
         (key.get(self.skip..).unwrap_or_default(), value)

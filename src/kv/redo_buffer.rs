@@ -6,8 +6,10 @@
 //! with memory of its own.
 
 use super::codec::{Part, visit};
+use super::command::KvRejection;
+use super::keys::with_composite;
+use super::limits::{check_key, check_value};
 use super::tree::{Batch, Tree, Tuning};
-use super::{Kv, KvRejection, check_key, check_value};
 use crate::io::parallel::{max_threads, parallel_map};
 use crate::machine::RedoFault;
 
@@ -65,6 +67,28 @@ impl RedoBuffer {
         let mut buffer = RedoBuffer { writes: Batch::new(&tuning.batch), limit: 0, tuning };
         buffer.set_limit(tree);
         buffer
+    }
+
+    /// Redoes the commands, with the outcome of redoing them in order. Their writes stay in the
+    /// buffer until it is full or redo ends.
+    pub(super) fn redo(&mut self, tree: &mut Tree, commands: &[&[u8]]) -> Result<(), RedoFault> {
+        let taken = self.buffer_in_parallel(tree, commands);
+        for (index, command) in commands.iter().enumerate().skip(taken) {
+            let visited = visit(command, |part| {
+                if let Some(write) = BlindWrite::of(&part) {
+                    write.buffer(&mut self.writes)?;
+                    self.merge_if_full(tree);
+                } else if let Part::CompareAndSet { table, key, expected, new } = part {
+                    self.merge_into(tree);
+                    redo_compare_and_set(tree, (table, key), expected, new)?;
+                }
+                Ok(())
+            });
+            visited
+                .map_err(|error| RedoFault::unreadable(index, error))?
+                .map_err(|_rejection: KvRejection| RedoFault::rejected(index))?;
+        }
+        Ok(())
     }
 
     fn set_limit(&mut self, tree: &Tree) {
@@ -173,36 +197,32 @@ fn buffer_blind_writes(commands: &[&[u8]], mut writes: Batch) -> (usize, Batch) 
     (count, writes)
 }
 
-/// Redoes the commands, with the outcome of redoing them in order. Their writes stay in the
-/// machine's buffer until it is full or redo ends.
-pub(super) fn redo(kv: &mut Kv, commands: &[&[u8]]) -> Result<(), RedoFault> {
-    let mut buffer =
-        kv.redo_buffer.take().unwrap_or_else(|| Box::new(RedoBuffer::new(&kv.tree, RedoTuning::default())));
-    let taken = buffer.buffer_in_parallel(&mut kv.tree, commands);
-    for (index, command) in commands.iter().enumerate().skip(taken) {
-        let visited = visit(command, |part| match BlindWrite::of(&part) {
-            Some(write) => {
-                write.buffer(&mut buffer.writes)?;
-                buffer.merge_if_full(&mut kv.tree);
-                Ok(())
-            }
-            None => {
-                buffer.merge_into(&mut kv.tree);
-                kv.redo_part(&part)
-            }
-        });
-        visited
-            .map_err(|error| RedoFault::unreadable(index, error))?
-            .map_err(|_rejection: KvRejection| RedoFault::rejected(index))?;
-    }
-    kv.redo_buffer = Some(buffer);
-    Ok(())
+/// Carries out a compare-and-set without keeping the previous value.
+fn redo_compare_and_set(
+    tree: &mut Tree,
+    (table, key): (&str, &[u8]),
+    expected: Option<&[u8]>,
+    new: Option<&[u8]>,
+) -> Result<(), KvRejection> {
+    check_key(table, key)?;
+    new.map_or(Ok(()), check_value)?;
+    with_composite(table, key, |composite| {
+        let actual = tree.get(composite);
+        if actual != expected {
+            return Err(KvRejection::Mismatch { actual: actual.map(<[u8]>::to_vec) });
+        }
+        match new {
+            Some(value) => drop(tree.insert_and_read(composite, value, |_| ())),
+            None => drop(tree.remove(composite)),
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::KvCommand;
+    use crate::kv::{Kv, KvCommand};
     use crate::machine::{BulkMachine, StateMachine};
     use proptest::prelude::*;
 
@@ -227,7 +247,7 @@ mod tests {
         for n in 0..writes {
             let mut bytes = Vec::new();
             Kv::encode(&KvCommand::put("", (n % keys).to_be_bytes(), [7; 100]), &mut bytes);
-            redo(&mut kv, &[&bytes]).unwrap();
+            kv.redo(&[&bytes], Kv::VERSION).unwrap();
         }
         let buffered = kv.redo_buffer.as_ref().map_or(0, |buffer| buffer.writes.size() as u64);
         kv.finish_redo();
@@ -266,7 +286,7 @@ mod tests {
             let mut at_once = small_buffers();
             let slices: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
             for part in slices.chunks(usize::from(cas) + 1) {
-                redo(&mut at_once, part).unwrap();
+                at_once.redo(part, Kv::VERSION).unwrap();
             }
             at_once.finish_redo();
             let saved = |kv: &Kv| { let mut out = Vec::new(); kv.save(&mut out).unwrap(); out };

@@ -3,7 +3,9 @@
 use crate::durability::ReadLevel;
 use crate::engine::{Engine, Transaction};
 use crate::error::Result;
-use crate::kv::{End, Kv, KvCommand, KvPiece, KvRange, KvRejection, KvReply, KvSpan};
+use crate::kv::range::{KvPiece, KvSpan};
+use crate::kv::tree::End;
+use crate::kv::{Kv, KvCommand, KvRange, KvRejection, KvReply};
 use crate::machine::{Access, Footprint};
 use std::fmt;
 use std::ops::RangeBounds;
@@ -342,7 +344,7 @@ fn contains_in(engine: &Engine<Kv>, table: &str, key: &[u8]) -> Result<bool> {
 }
 
 fn look_at<T>(engine: &Engine<Kv>, span: &KvSpan, look: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
-    engine.read_span(|| span.footprint(), ReadLevel::Hardened, |kv| look(span.entries(kv)))
+    engine.read_span(|| span.footprint(), ReadLevel::Hardened, |kv| look(kv.entries(span)))
 }
 
 fn frozen_in(engine: &Engine<Kv>, span: KvSpan) -> Result<KvIter> {
@@ -375,7 +377,7 @@ impl KvIter {
         if let Some(entry) = own.as_mut().and_then(|piece| piece.pop(end)) {
             return Some(entry);
         }
-        *own = self.rest.take(&self.frozen, end);
+        *own = self.frozen.take_piece(&mut self.rest, end);
         // what the other end took out is what is left
         let piece = if own.is_some() { own } else { other };
         piece.as_mut()?.pop(end)

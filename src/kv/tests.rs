@@ -1,5 +1,8 @@
+use super::range::KvSpan;
+use super::tree::End;
 use super::*;
 use crate::machine::parts::PartCollector;
+use crate::machine::{BulkMachine, DecodeError, Parts, StateMachine};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -346,9 +349,9 @@ proptest! {
         for table in ["", "t", "no table\0"] {
             let mut left: std::collections::VecDeque<_> = kv.range::<[u8]>(table, range()).collect();
             let mut span = KvSpan::of_range::<[u8]>(table, &range());
-            prop_assert!(span.entries(&kv).eq(left.iter().copied()));
+            prop_assert!(kv.entries(&span).eq(left.iter().copied()));
             for end in ends.iter().cycle().map(|front| if *front { End::Front } else { End::Back }) {
-                let Some(mut piece) = span.take(&kv, end) else { break };
+                let Some(mut piece) = kv.take_piece(&mut span, end) else { break };
                 while let Some((key, value)) = piece.pop(end) {
                     let wanted = if end == End::Front { left.pop_front() } else { left.pop_back() };
                     prop_assert_eq!(Some((&key[..], &value[..])), wanted);

@@ -4,7 +4,7 @@
 //! much to fault in as to write, and random access to hundreds of megabytes would miss the TLB for
 //! most of them. Maps also keep the heap free of large holes.
 
-use super::Tuning;
+use super::tuning::Tuning;
 use memmap2::MmapMut;
 use std::alloc::{Layout, handle_alloc_error};
 use std::ops::{Deref, DerefMut};

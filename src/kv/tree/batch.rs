@@ -13,6 +13,7 @@
 use super::arena::{Arena, Position};
 use super::head::common_prefix;
 use super::prefetch::prefetch_fronts;
+use super::tuning::Tuning;
 use crate::io::parallel::parallel_map;
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -26,41 +27,6 @@ const REMOVED: u32 = u32::MAX;
 const MAX_COMPARED_RUN: usize = 32;
 /// Bounds the recursion for keys with long common parts. Longer ones are sorted by comparing keys.
 const MAX_DEPTH: usize = 16;
-
-/// Sizes that tests make small.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tuning {
-    /// The size of an arena's first block. Blocks double, so it only has to be more than a few
-    /// writes.
-    pub(crate) first_block_bytes: usize,
-    /// The largest block of an arena, unless a write needs more. It bounds what the last block
-    /// wastes.
-    pub(crate) max_block_bytes: usize,
-    /// One key of this number is sampled to estimate how much of a batch is overwritten.
-    pub(crate) sampled_one_in: u32,
-    /// A merge uses one more thread for each of this number of writes: milliseconds of work, while
-    /// starting a thread takes microseconds.
-    pub(crate) writes_per_thread: usize,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Tuning {
-            first_block_bytes: 32 << 10,
-            max_block_bytes: 64 << 20,
-            sampled_one_in: 64,
-            writes_per_thread: 16 << 10,
-        }
-    }
-}
-
-#[cfg(test)]
-impl Tuning {
-    /// Small blocks and many threads, for small tests.
-    pub(crate) fn small() -> Self {
-        Tuning { first_block_bytes: 64, max_block_bytes: 4 << 10, sampled_one_in: 4, writes_per_thread: 64 }
-    }
-}
 
 /// Writes for [`Tree::merge`](super::Tree::merge).
 #[derive(Clone, Debug)]

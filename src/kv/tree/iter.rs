@@ -4,7 +4,6 @@
 //! parent to the next costs a search. Invariant: until the iteration ends, the front cursor is at
 //! or before the back cursor, and both are on entries within the bounds.
 
-use super::Tree;
 use super::leaf::{Leaf, LeafIter};
 use super::node::{Inner, Link};
 use std::iter::FusedIterator;
@@ -51,8 +50,9 @@ struct LeafCursor<'a> {
 }
 
 impl<'a> Range<'a> {
-    pub(super) fn new(tree: &'a Tree, (start, end): (Bound<&[u8]>, Bound<&[u8]>)) -> Self {
-        let ends = tree.root.as_ref().and_then(|root| {
+    /// The entries below `root`, which is the root of a tree, between two bounds.
+    pub(super) fn new(root: Option<&'a Link>, (start, end): (Bound<&[u8]>, Bound<&[u8]>)) -> Self {
+        let ends = root.and_then(|root| {
             let front = Cursor::first(root, start)?;
             let back = Cursor::last(root, end)?;
             // inverted bounds, and bounds with nothing between them, put the last entry before the

@@ -15,7 +15,7 @@
 //! | `leaf`, `leaf_edit`, `leaf_pool` | the entries; copy-on-write edits of them; free leaves |
 //! | `node`, `separators`, `head` | inner nodes, their keys, and comparing keys by four bytes |
 //! | `iter` | ranges from both ends |
-//! | `build`, `merge`, `batch`, `arena` | building a tree from sorted entries; merging many writes at once |
+//! | `build`, `merge`, `batch`, `arena`, `tuning` | building a tree from sorted entries; merging many writes at once |
 //! | `prefetch` | loads ahead of use |
 
 mod arena;
@@ -32,12 +32,14 @@ mod prefetch;
 mod separators;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
-pub(crate) use batch::{Batch, Tuning};
+pub(crate) use batch::Batch;
 pub(crate) use build::{Builder, OutOfOrder, Run};
 pub(super) use head::common_prefix;
 pub(crate) use iter::{End, Piece, Range};
 pub(crate) use leaf_pool::{DetachedLeaf, Handover};
+pub(crate) use tuning::Tuning;
 
 use leaf::Leaf;
 use leaf_pool::LeafPool;
@@ -162,7 +164,7 @@ impl Tree {
     /// The entries between two bounds, in order, from both ends. Inverted bounds give an empty
     /// range.
     pub(crate) fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> Range<'_> {
-        Range::new(self, bounds)
+        Range::new(self.root.as_ref(), bounds)
     }
 
     /// Passes every entry to `f`, in order, and frees each leaf after that.
