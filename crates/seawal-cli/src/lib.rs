@@ -150,7 +150,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Inspect(inspect) => inspect.run(),
         Command::Verify(verify) => verify.run(),
         Command::Salvage(salvage) => salvage.run(),
-        Command::Bench(bench) => bench.run(),
+        Command::Bench(bench) => bench::run(bench),
         Command::Demo(demo) => demo.run(),
         Command::Torture(torture) => torture.run(),
         Command::DemoWorker(worker) => worker.run(),

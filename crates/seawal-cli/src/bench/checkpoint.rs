@@ -1,9 +1,13 @@
 //! Checkpoints: their speed, and the latency of commits during one.
 
 use super::super::failure::Failure;
+use super::figures::{Figures, median, rates, ratio};
 use super::floor::Floor;
+use super::latencies::Latencies;
 use super::place::Place;
-use super::{Bench, Figures, Latencies, commit, goes_on, median, ratio, read};
+use super::settings::Bench;
+use super::turns::goes_on;
+use super::{commit, read};
 use seawal::Error;
 use seawal::{Engine, kv::Kv};
 use std::path::Path;
@@ -20,7 +24,7 @@ pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> 
     let Commits { quiet, beside, freeze } = paced(bench, &place.store())?;
     let rate = |took: Duration| ratio(unpaced.bytes as f64, took.as_secs_f64());
     let (secs, floor_secs) = (median(unpaced.checkpoints), median(unpaced.writes));
-    let mut all = super::rates(rate(secs), rate(floor_secs), &beside);
+    let mut all = rates(rate(secs), rate(floor_secs), &beside);
     all.extend([
         ("quiet_p50_us", quiet.micros(0.5).into()),
         ("quiet_p99_us", quiet.micros(0.99).into()),

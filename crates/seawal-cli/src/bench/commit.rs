@@ -1,9 +1,12 @@
 //! Commits of one record each.
 
 use super::super::failure::{Failure, Status};
+use super::figures::{Figures, per_second, rates};
 use super::floor::Floor;
+use super::latencies::Latencies;
 use super::place::Place;
-use super::{Bench, Figures, Latencies, SLICE, goes_on, per_second, rates};
+use super::settings::Bench;
+use super::turns::{SLICE, goes_on};
 use seawal::Durability;
 use seawal::Engine;
 use seawal::kv::Kv;

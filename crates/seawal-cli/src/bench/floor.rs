@@ -1,7 +1,9 @@
 //! The floor: writes and reads of the device through the storage layer alone.
 
 use super::super::failure::Failure;
-use super::{Latencies, SLICE, open_disk};
+use super::latencies::Latencies;
+use super::place::open_disk;
+use super::turns::SLICE;
 use seawal::io::{AlignedBuf, Directory, File, OpenMode};
 use std::fs;
 use std::os::unix::fs::FileExt;

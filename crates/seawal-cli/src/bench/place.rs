@@ -3,6 +3,7 @@
 
 use super::super::demo::Temporary;
 use super::super::failure::{Failure, Status};
+use seawal::io::DiskStorage;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -86,4 +87,10 @@ impl Place {
             _ => Ok(()),
         }
     }
+}
+
+/// Opens a directory through the storage layer of the store.
+pub(super) fn open_disk(dir: &Path) -> Result<DiskStorage, Failure> {
+    DiskStorage::open(dir, seawal::io::Create::IfMissing)
+        .map_err(|e| Failure::io(format_args!("open {}", dir.display()), &e))
 }

@@ -1,8 +1,12 @@
 //! Reads of random entries, and scans of a hundred.
 
 use super::super::failure::{Failure, Status};
+use super::data::{KEY_BYTES, key, mix, value};
+use super::figures::{Figures, per_second, rates};
+use super::latencies::Latencies;
 use super::place::Place;
-use super::{Bench, Figures, KEY_BYTES, Latencies, SLICE, goes_on, key, mix, per_second, rates, value};
+use super::settings::Bench;
+use super::turns::{SLICE, goes_on};
 use seawal::Durability;
 use seawal::Engine;
 use seawal::kv::{Kv, KvCommand};

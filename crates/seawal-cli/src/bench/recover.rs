@@ -2,8 +2,11 @@
 //! snapshot.
 
 use super::super::failure::Failure;
+use super::figures::{Figures, median, per_second, ratio};
+use super::floor;
 use super::place::Place;
-use super::{Bench, Figures, floor, goes_on, median, per_second, ratio};
+use super::settings::Bench;
+use super::turns::goes_on;
 use seawal::kv::{Kv, KvCommand};
 use seawal::sim::explore::{KilledStore, kill};
 use seawal::{Engine, RecoveryReport};
