@@ -3,7 +3,7 @@
 use super::codec;
 use super::command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH};
 use super::keys::{is_table, with_composite};
-use super::limits::{check_key, check_value};
+use super::limits::{check_expected, check_key, check_value};
 use super::parallel_save;
 use super::range::{KvPiece, KvRange, KvSpan, KvTables};
 use super::redo_buffer::{RedoBuffer, RedoTuning};
@@ -193,10 +193,7 @@ impl Kv {
             KvCommand::CompareAndSet { table, key, expected, new } => {
                 check_key(table, key)?;
                 new.as_deref().map_or(Ok(()), check_value)?;
-                let actual = self.get(table, key);
-                if actual != expected.as_deref() {
-                    return Err(KvRejection::Mismatch { actual: actual.map(<[u8]>::to_vec) });
-                }
+                check_expected(self.get(table, key), expected.as_deref())?;
                 Ok(self.set(table, key, new.as_deref()))
             }
             KvCommand::Batch(_) if depth >= MAX_BATCH_DEPTH => Err(KvRejection::BatchTooDeep),

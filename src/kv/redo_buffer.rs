@@ -8,7 +8,7 @@
 use super::codec::{Part, visit};
 use super::command::KvRejection;
 use super::keys::with_composite;
-use super::limits::{check_key, check_value};
+use super::limits::{check_expected, check_key, check_value};
 use super::tree::{Batch, Tree, Tuning};
 use crate::io::parallel::{max_threads, parallel_map};
 use crate::machine::RedoFault;
@@ -207,10 +207,7 @@ fn redo_compare_and_set(
     check_key(table, key)?;
     new.map_or(Ok(()), check_value)?;
     with_composite(table, key, |composite| {
-        let actual = tree.get(composite);
-        if actual != expected {
-            return Err(KvRejection::Mismatch { actual: actual.map(<[u8]>::to_vec) });
-        }
+        check_expected(tree.get(composite), expected)?;
         match new {
             Some(value) => drop(tree.insert_and_read(composite, value, |_| ())),
             None => drop(tree.remove(composite)),

@@ -127,9 +127,6 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("sim::explore", "wal", "the log's steps are taken one by one"),
 ];
 
-/// Edges that are still to be removed.
-const EDGES_NOT_YET: &[(&str, &str)] = &[];
-
 /// Hidden modules that give other crates of this repository access to internals. They may import all.
 const DOORS: &[&str] = &["fuzzing"];
 
@@ -157,9 +154,6 @@ const CONFINED_EXCEPT: &[(&str, &str, &str)] = &[
     ("memmap2", "src/kv/tree/arena.rs", "the tree stands on its own, and asks for memory rather than for I/O"),
     ("shuttle::thread", "src/io/parallel.rs", "shuttle's scope gives its threads another type"),
 ];
-
-/// Names that are still to be removed from a file.
-const CONFINED_NOT_YET: &[(&str, &str)] = &[];
 
 /// The crate's modules, and those of the crates that stand on it.
 fn read() -> Modules {
@@ -260,9 +254,7 @@ fn folders_use_only_what_the_table_allows() {
     for ((from, to), places) in &found {
         let edge = (from.as_str(), to.as_str());
         let places = places.join("\n    ");
-        if EDGES_NOT_YET.contains(&edge) {
-            println!("not yet removed: {from} -> {to}\n    {places}");
-        } else if !allowed.contains(&edge) {
+        if !allowed.contains(&edge) {
             faults.push(format!("{from} -> {to} is not in the table\n    {places}"));
         }
     }
@@ -278,7 +270,7 @@ fn folders_use_only_what_the_table_allows() {
 fn no_folders_go_in_a_circle() {
     let edges = edges(&read());
     let folders = edges.keys().map(|(from, to)| (folder(from), folder(to)));
-    let folders = folders.filter(|(from, to)| from != to && !EDGES_NOT_YET.contains(&(*from, *to))).collect();
+    let folders = folders.filter(|(from, to)| from != to).collect();
     assert_eq!(circles(&folders), Vec::<BTreeSet<_>>::new(), "folders in a circle");
 }
 
@@ -319,13 +311,9 @@ fn files_clocks_and_threads_are_reached_from_one_place() {
                 }
                 let applies = |(of, file): &(&str, &str)| path.starts_with(&names(of)) && module.file.starts_with(file);
                 let path = path.join("::");
-                let (file, all) = (module.file.display(), CONFINED_EXCEPT.iter().map(|(of, file, _)| (*of, *file)));
-                if let Some(exception) = all.clone().find(applies) {
-                    exceptions.remove(&exception);
-                } else if CONFINED_NOT_YET.iter().any(applies) {
-                    println!("not yet removed: {path} in {file}");
-                } else {
-                    faults.push(format!("{path} in {file}: {why}"));
+                match CONFINED_EXCEPT.iter().map(|(of, file, _)| (*of, *file)).find(applies) {
+                    Some(exception) => drop(exceptions.remove(&exception)),
+                    None => faults.push(format!("{path} in {}: {why}", module.file.display())),
                 }
             }
         }
