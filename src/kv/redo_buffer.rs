@@ -253,6 +253,31 @@ mod tests {
     }
 
     #[test]
+    fn a_logged_command_that_the_state_rejects_is_refused_by_its_index() {
+        let long = vec![7; crate::kv::MAX_KEY_LEN + 1];
+        let refused = [
+            KvCommand::compare_and_set("", "a", Some("2"), Some("3")),
+            KvCommand::compare_and_set("", "a", None::<&str>, Some("3")),
+            KvCommand::compare_and_set("", "b", Some("1"), None::<&str>),
+            KvCommand::compare_and_set("", long.clone(), None::<&str>, Some("3")),
+            KvCommand::put("", long, "3"),
+        ];
+        for command in refused {
+            let encoded = [KvCommand::put("", "a", "1"), command].map(|command| {
+                let mut bytes = Vec::new();
+                Kv::encode(&command, &mut bytes);
+                bytes
+            });
+            for mut kv in [Kv::default(), small_buffers()] {
+                let fault = kv.redo(&[&encoded[0], &encoded[1]], Kv::VERSION).unwrap_err();
+                assert!(fault.index == 1 && fault.unreadable.is_none(), "{fault:?}");
+                kv.finish_redo();
+                assert_eq!((kv.get("", "a"), kv.len()), (Some(&b"1"[..]), 1));
+            }
+        }
+    }
+
+    #[test]
     fn what_is_gathered_grows_with_the_state_and_not_with_the_log() {
         let all = buffered_bytes(20_000, 20_000);
         assert!(all > 20_000 * 100, "a state that only grows is built once: {all}");
