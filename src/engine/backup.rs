@@ -1,6 +1,7 @@
 //! Backups: a view, written as a new and complete store.
 
-use super::Engine;
+use super::shared::Shared;
+use super::view::View;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::format::snapshot::SnapshotHeader;
@@ -14,15 +15,15 @@ use crate::store::open_dir::{StoreDir, backup_mark};
 use crate::txn::ActiveTransactions;
 use std::path::Path;
 
-pub(super) fn to_dir<M: StateMachine>(engine: &Engine<M>, dir: &Path) -> Result<()> {
+pub(super) fn to_dir<M: StateMachine>(shared: &Shared<M>, dir: &Path) -> Result<()> {
     let storage = DiskStorage::open(dir, Create::IfMissing).map_err(|e| Error::io("open", dir.into(), e))?;
-    to_storage(engine, Arc::new(storage))
+    to_storage(shared, Arc::new(storage))
 }
 
-pub(super) fn to_storage<M: StateMachine>(engine: &Engine<M>, storage: Arc<dyn Storage>) -> Result<()> {
+pub(super) fn to_storage<M: StateMachine>(shared: &Shared<M>, storage: Arc<dyn Storage>) -> Result<()> {
     let place = NewStore::claim(storage)?;
-    let help = engine.shared().options.log.background.into();
-    place.write(engine.view()?.into_inner(), help)
+    let help = shared.options.log.background.into();
+    place.write(View::take_hardened(shared)?.into_inner(), help)
 }
 
 /// A locked directory that holds no store yet.

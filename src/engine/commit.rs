@@ -2,8 +2,8 @@
 
 use super::answer::{AnswerBarrier, level_of, wait_for};
 use super::encoded_command::EncodedCommand;
+use super::execute_result::{ExecuteError, ExecuteResult};
 use super::shared::{HeldLocks, Shared};
-use super::{ExecuteError, ExecuteResult};
 use crate::checkpoint::log_pending_undo;
 use crate::durability::Durability;
 use crate::error::{Error, Result};

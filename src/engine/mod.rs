@@ -13,6 +13,7 @@ mod answer;
 pub(crate) mod backup;
 mod commit;
 mod encoded_command;
+mod execute_result;
 mod lifecycle;
 mod maintenance;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod ticket;
 mod transaction;
 mod view;
 
+pub use execute_result::{ExecuteError, ExecuteResult};
 pub use maintenance::Step;
 pub use stats::Stats;
 pub use ticket::Ticket;
@@ -33,61 +35,19 @@ pub use transaction::{Savepoint, Transaction};
 pub use view::View;
 
 use crate::durability::{Durability, ReadLevel};
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
 use crate::io::Storage;
 use crate::io::sync::{Arc, Mutex, thread};
 use crate::machine::{Access, Footprint, StateMachine};
-use crate::options::Background;
-use crate::options::Options;
+use crate::options::{Background, Options};
 use crate::recovery::{self, RecoveryReport};
 use maintenance::Threads;
 use shared::Shared;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
-
-/// Why a command was not carried out.
-#[derive(Clone, Debug)]
-pub enum ExecuteError<R> {
-    /// The machine rejected it. Nothing changed.
-    Rejected(R),
-    /// The engine could not carry it out.
-    Failed(Error),
-}
-
-impl<R> ExecuteError<R> {
-    /// Whether running the transaction again may succeed.
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, ExecuteError::Failed(error) if error.is_conflict())
-    }
-}
-
-impl<R> From<Error> for ExecuteError<R> {
-    fn from(error: Error) -> Self {
-        ExecuteError::Failed(error)
-    }
-}
-
-impl<R: fmt::Display> fmt::Display for ExecuteError<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ExecuteError::Rejected(rejection) => write!(f, "rejected: {rejection}"),
-            ExecuteError::Failed(error) => error.fmt(f),
-        }
-    }
-}
-
-impl<R: fmt::Debug + fmt::Display> std::error::Error for ExecuteError<R> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ExecuteError::Rejected(_) => None,
-            ExecuteError::Failed(error) => Some(error),
-        }
-    }
-}
-
-/// The result of a command on a machine.
-pub type ExecuteResult<M, T> = Result<T, ExecuteError<<M as StateMachine>::Rejection>>;
 
 /// A durable state machine, shared by cloning it.
 ///
@@ -288,9 +248,7 @@ impl<M: StateMachine> Engine<M> {
     /// # Errors
     /// [`Error::Latched`] if what it would show may vanish.
     pub fn view(&self) -> Result<View<M>> {
-        let (view, needed) = View::take(self.shared())?;
-        answer::wait_for(self.shared().log.as_deref(), needed)?;
-        Ok(view)
+        View::take_hardened(self.shared())
     }
 
     /// As [`Engine::view`], but returns at once: a crash may take back what it shows.
@@ -317,7 +275,7 @@ impl<M: StateMachine> Engine<M> {
     /// # Errors
     /// [`Error::InvalidArgument`] if there is a store already; [`Error::Full`] and I/O errors.
     pub fn backup_to(&self, dir: impl AsRef<Path>) -> Result<()> {
-        backup::to_dir(self, dir.as_ref())
+        backup::to_dir(self.shared(), dir.as_ref())
     }
 
     /// As [`Engine::backup_to`], onto a storage of your own.
@@ -325,7 +283,7 @@ impl<M: StateMachine> Engine<M> {
     /// # Errors
     /// As [`Engine::backup_to`].
     pub fn backup_to_storage(&self, storage: Arc<dyn Storage>) -> Result<()> {
-        backup::to_storage(self, storage)
+        backup::to_storage(self.shared(), storage)
     }
 
     /// Makes everything committed so far survive power loss, whatever durability it asked for.

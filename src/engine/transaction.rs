@@ -1,8 +1,8 @@
 //! Interactive transactions: several at a time, interleaved in the log.
 
-use super::ExecuteResult;
 use super::answer::{AnswerBarrier, level_of, wait_for};
 use super::commit::{apply_and_append, lock_core};
+use super::execute_result::ExecuteResult;
 use super::open_transactions::{OpenTx, Tx};
 use super::shared::Shared;
 use super::ticket::Ticket;

@@ -1,5 +1,6 @@
 //! Views: a consistent committed state, to keep.
 
+use super::answer::wait_for;
 use super::shared::Shared;
 use crate::error::Result;
 use crate::machine::StateMachine;
@@ -24,6 +25,13 @@ impl<M: StateMachine> View<M> {
             undo_in_memory(&mut state, &mut table).map_err(|_| shared.core.poison())?;
         }
         Ok((View { state }, needed))
+    }
+
+    /// Freezes the state, and waits until everything that it shows is as durable as its writer requested.
+    pub(super) fn take_hardened(shared: &Shared<M>) -> Result<View<M>> {
+        let (view, needed) = View::take(shared)?;
+        wait_for(shared.log.as_deref(), needed)?;
+        Ok(view)
     }
 
     /// The state itself.

@@ -1,0 +1,48 @@
+//! What executing a command comes to: its reply, a rejection by the machine, or a failure of the engine.
+
+use crate::error::Error;
+use crate::machine::StateMachine;
+use std::fmt;
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug)]
+pub enum ExecuteError<R> {
+    /// The machine rejected it. Nothing changed.
+    Rejected(R),
+    /// The engine could not carry it out.
+    Failed(Error),
+}
+
+impl<R> ExecuteError<R> {
+    /// Whether running the transaction again may succeed.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, ExecuteError::Failed(error) if error.is_conflict())
+    }
+}
+
+impl<R> From<Error> for ExecuteError<R> {
+    fn from(error: Error) -> Self {
+        ExecuteError::Failed(error)
+    }
+}
+
+impl<R: fmt::Display> fmt::Display for ExecuteError<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExecuteError::Rejected(rejection) => write!(f, "rejected: {rejection}"),
+            ExecuteError::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<R: fmt::Debug + fmt::Display> std::error::Error for ExecuteError<R> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ExecuteError::Rejected(_) => None,
+            ExecuteError::Failed(error) => Some(error),
+        }
+    }
+}
+
+/// The result of a command on a machine.
+pub type ExecuteResult<M, T> = Result<T, ExecuteError<<M as StateMachine>::Rejection>>;
