@@ -55,7 +55,7 @@
 //! | feature | what it adds |
 //! | --- | --- |
 //! | `serde` | [`machine::SerdeMachine`]: machines whose commands and state derive serde's traits |
-//! | `tracing` | events of recovery, checkpoints and failures |
+//! | `tracing` | events of recovery, checkpoints and failures; a subscriber may call the store, even close it |
 //! | `sim` | [`sim`]: the simulated disk, and the exploration of every crash point of a machine |
 //! | `inspect` | [`inspect`]: reading and verifying the files of a store without opening it |
 //! | `salvage` | [`salvage`](mod@salvage): copying what a damaged store still proves into a new one; implies `inspect` |

@@ -12,7 +12,7 @@
 //! 4. Recycle the segments that neither of the two newest snapshots needs.
 //!
 //! Lock order: the job's lock comes before those that the engine's first page lists. Events are
-//! reported after the job is unlocked.
+//! reported after every lock is released.
 
 use super::digest::Digester;
 use super::monitor::{Mark, Monitor, RecoveredSizes};
@@ -60,13 +60,15 @@ struct Job<M: StateMachine> {
     began: Duration,
 }
 
-/// The outcomes of checkpoints that ended while the job was locked. They are reported after it is
-/// unlocked.
+/// The outcomes of checkpoints that ended while the job was locked. They are reported after every
+/// lock is released.
 #[derive(Default)]
-struct Ends(Vec<Option<Error>>);
+#[must_use = "how a checkpoint ended is to be reported"]
+pub(crate) struct CheckpointEnds(Vec<Option<Error>>);
 
-impl Ends {
-    fn report(self) {
+impl CheckpointEnds {
+    /// Reports them as events. The caller must hold no lock: event subscribers are foreign code.
+    pub(crate) fn report(self) {
         for end in self.0 {
             match end {
                 None => {
@@ -164,8 +166,18 @@ impl<M: StateMachine> Checkpointer<M> {
 
     /// Takes a whole checkpoint. One in progress is finished first.
     pub(crate) fn checkpoint(&self) -> Result<()> {
-        self.log()?;
-        self.with_job(|job, ends| {
+        let (result, ends) = self.checkpoint_unreported();
+        ends.report();
+        result
+    }
+
+    /// As [`Checkpointer::checkpoint`], for a caller that holds locks. The caller reports the ends after it has
+    /// released them.
+    pub(crate) fn checkpoint_unreported(&self) -> (Result<()>, CheckpointEnds) {
+        if let Err(error) = self.log() {
+            return (Err(error), CheckpointEnds::default());
+        }
+        self.with_job_unreported(|job, ends| {
             while job.is_some() {
                 self.run_stage(job, ends)?;
             }
@@ -203,22 +215,29 @@ impl<M: StateMachine> Checkpointer<M> {
         })
     }
 
-    fn with_job<T>(&self, run: impl FnOnce(&mut Option<Job<M>>, &mut Ends) -> Result<T>) -> Result<T> {
-        let mut ends = Ends::default();
-        let result = run(&mut self.job.lock(), &mut ends);
+    fn with_job<T>(&self, run: impl FnOnce(&mut Option<Job<M>>, &mut CheckpointEnds) -> Result<T>) -> Result<T> {
+        let (result, ends) = self.with_job_unreported(run);
         ends.report();
         result
     }
 
-    fn freeze(&self, job: &mut Option<Job<M>>, ends: &mut Ends) -> Result<()> {
+    fn with_job_unreported<T>(
+        &self,
+        run: impl FnOnce(&mut Option<Job<M>>, &mut CheckpointEnds) -> Result<T>,
+    ) -> (Result<T>, CheckpointEnds) {
+        let mut ends = CheckpointEnds::default();
+        let result = run(&mut self.job.lock(), &mut ends);
+        (result, ends)
+    }
+
+    fn freeze(&self, job: &mut Option<Job<M>>, ends: &mut CheckpointEnds) -> Result<()> {
         let frozen = self.freeze_now();
         *job = Some(frozen.inspect_err(|error| self.note_failure(error, ends))?);
         Ok(())
     }
 
-    /// Keeps a failure for the stats. It also delays the next automatic checkpoint by
-    /// [`RETRY`](super::policy::RETRY).
-    fn note_failure(&self, error: &Error, ends: &mut Ends) {
+    /// Keeps a failure for the stats; for a while no other checkpoint begins by itself.
+    fn note_failure(&self, error: &Error, ends: &mut CheckpointEnds) {
         self.monitor.note_end(Err(error));
         ends.0.push(Some(error.clone()));
     }
@@ -279,7 +298,7 @@ impl<M: StateMachine> Checkpointer<M> {
         Ok(())
     }
 
-    fn run_stage(&self, job: &mut Option<Job<M>>, ends: &mut Ends) -> Result<()> {
+    fn run_stage(&self, job: &mut Option<Job<M>>, ends: &mut CheckpointEnds) -> Result<()> {
         let Some(current) = job.take() else { return Ok(()) };
         let began = current.began;
         match self.stage(current) {

@@ -13,7 +13,7 @@ mod recovery_time;
 mod retention;
 mod throttle;
 
-pub(crate) use job::Checkpointer;
+pub(crate) use job::{CheckpointEnds, Checkpointer};
 pub(crate) use monitor::RecoveredSizes;
 pub(crate) use pending_undo::log_pending_undo;
 pub(crate) use recovery_time::RecoveryCostModel;

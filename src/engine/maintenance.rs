@@ -2,7 +2,7 @@
 
 use crate::engine::shared::Shared;
 use crate::error::{Error, Result};
-use crate::io::sync::{Arc, AtomicBool, Ordering, thread};
+use crate::io::sync::{Arc, AtomicBool, Mutex, Ordering, thread};
 use crate::machine::StateMachine;
 use crate::wal::LogStep;
 use std::time::Duration;
@@ -65,11 +65,11 @@ fn expire<M: StateMachine>(shared: &Shared<M>) -> bool {
 /// The maintenance thread: it takes checkpoints and digests, expires transactions and frees unlinked files.
 #[derive(Default)]
 pub(super) struct Threads {
-    keeper: Option<(Arc<AtomicBool>, thread::JoinHandle<()>)>,
+    keeper: Mutex<Option<(Arc<AtomicBool>, thread::JoinHandle<()>)>>,
 }
 
 impl Threads {
-    pub(super) fn start<M: StateMachine>(&mut self, shared: &Arc<Shared<M>>) -> Result<()> {
+    pub(super) fn start<M: StateMachine>(&self, shared: &Arc<Shared<M>>) -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, kept) = (stop.clone(), shared.clone());
         let run = move || {
@@ -86,16 +86,21 @@ impl Threads {
             .name("seawal-keeper".into())
             .spawn(run)
             .map_err(|e| Error::io("start a thread for", shared.storage.path(""), e))?;
-        self.keeper = Some((stop, handle));
+        *self.keeper.lock() = Some((stop, handle));
         Ok(())
     }
 
-    pub(super) fn stop<M: StateMachine>(&mut self, shared: &Arc<Shared<M>>) {
-        if let Some((stop, handle)) = self.keeper.take() {
+    /// Stops the thread and waits for its end. The caller must hold no lock: the thread may be within a subscriber
+    /// of its event, and the subscriber may call this too.
+    pub(super) fn stop<M: StateMachine>(&self, shared: &Arc<Shared<M>>) {
+        let keeper = self.keeper.lock().take();
+        if let Some((stop, handle)) = keeper {
             stop.store(true, Ordering::Release);
             handle.thread().unpark();
-            // a panic of the machine in that thread has poisoned nothing that is durable
-            let _ = handle.join();
+            if handle.thread().id() != thread::current().id() {
+                // a panic of the machine in that thread has poisoned nothing that is durable
+                let _ = handle.join();
+            }
         }
         reclaim(shared);
     }

@@ -39,7 +39,7 @@ use crate::durability::{Durability, ReadLevel};
 use crate::error::Error;
 use crate::error::Result;
 use crate::io::Storage;
-use crate::io::sync::{Arc, Mutex, thread};
+use crate::io::sync::{Arc, thread};
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::options::{Background, Options};
 use crate::recovery::{self, RecoveryReport};
@@ -80,7 +80,7 @@ pub struct Engine<M: StateMachine> {
 /// What all clones share; the last one to go stops the threads.
 struct Handle<M: StateMachine> {
     shared: Arc<Shared<M>>,
-    threads: Mutex<Threads>,
+    threads: Threads,
 }
 
 impl<M: StateMachine> Clone for Engine<M> {
@@ -112,11 +112,11 @@ impl<M: StateMachine> Engine<M> {
         crate::events::event!(info, machine = M::NAME, report = %recovered.report, "a store was opened");
         let background = options.log.background;
         let shared = Arc::new(Shared::new(storage, options, recovered));
-        let mut threads = Threads::default();
+        let threads = Threads::default();
         if background == Background::Threads && shared.log.is_some() {
             threads.start(&shared)?;
         }
-        Ok(Engine { handle: Arc::new(Handle { shared, threads: Mutex::new(threads) }) })
+        Ok(Engine { handle: Arc::new(Handle { shared, threads }) })
     }
 
     /// What recovery found and did when this engine was opened.
@@ -316,7 +316,7 @@ impl<M: StateMachine> Engine<M> {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn kill(&self) {
         self.shared().checkpointer.stop();
-        self.handle.threads.lock().stop(self.shared());
+        self.handle.threads.stop(self.shared());
         if let Some(log) = &self.shared().log {
             log.kill();
         }
@@ -330,7 +330,7 @@ impl<M: StateMachine> Engine<M> {
     /// What went wrong; what was acknowledged is safe all the same.
     pub fn close(&self) -> Result<()> {
         let result = lifecycle::close(self.shared());
-        self.handle.threads.lock().stop(self.shared());
+        self.handle.threads.stop(self.shared());
         result
     }
 }
@@ -338,7 +338,7 @@ impl<M: StateMachine> Engine<M> {
 impl<M: StateMachine> Drop for Handle<M> {
     fn drop(&mut self) {
         self.shared.checkpointer.stop();
-        self.threads.lock().stop(&self.shared);
+        self.threads.stop(&self.shared);
         if let Some(log) = &self.shared.log
             && !thread::panicking()
         {

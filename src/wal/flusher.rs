@@ -77,6 +77,7 @@ impl Shared {
         while !self.stop.load(Ordering::Acquire) {
             let failed = self.step(LogStep::Flush).is_err() || self.sync_due().is_err();
             if failed {
+                self.commit.report_failure();
                 // A failed write or sync has latched the log, and nothing is left to do. A failure before that, such as
                 // a lack of memory, is tried again soon: tickets and interval commits still wait for the flush.
                 let pause = if self.commit.is_latched() { Duration::from_secs(1) } else { IDLE };
@@ -99,6 +100,7 @@ impl Shared {
             };
             self.commit.park_flusher(limit);
         }
+        self.commit.report_failure();
     }
 
     /// Keeps segments ready ahead of need.

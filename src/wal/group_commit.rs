@@ -19,8 +19,9 @@
 //! and nothing is retried. (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
 //! An error before anything was taken off the queue fails only the commit that met it.
 //!
-//! Lock order: writer, then queue. No I/O happens under the queue lock. Wakers and event subscribers are
-//! foreign code: they run under no lock.
+//! Lock order: writer, then queue. No I/O happens under the queue lock. Wakers are foreign code: they run under
+//! none of these locks. Event subscribers are foreign code too: the flusher calls them, a step that the caller
+//! runs, or the end of a close, all of which hold no lock.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::Head;
@@ -122,17 +123,34 @@ impl GroupCommit {
         self.latched.load(Ordering::Acquire)
     }
 
-    /// Stops the log for good and wakes every waiter with the error. The caller must hold no lock: wakers and
-    /// event subscribers are foreign code.
+    /// Stops the log for good and wakes every waiter with the error, and the flusher, which reports it. The caller
+    /// must hold none of the log's locks, for wakers are foreign code.
     pub(super) fn latch(&self, error: Error) -> Error {
         let stored = self.latch_silently(error);
-        let waiters = self.queue.lock().waiters.take_all();
+        let (waiters, flusher) = {
+            let mut queue = self.queue.lock();
+            (queue.waiters.take_all(), queue.flusher.take())
+        };
         self.landed.notify_all();
         waiters.into_iter().for_each(Wake::wake);
-        if stored.is_latched() && !self.reported.swap(true, Ordering::AcqRel) {
-            crate::events::event!(error, error = %stored, "the log stopped writing");
+        if let Some(flusher) = flusher {
+            flusher.unpark();
         }
         stored
+    }
+
+    /// Reports the failure that stopped the log as an event, once. The caller must hold no lock at all, not even one
+    /// of the engine: event subscribers are foreign code, and may call whatever the store offers.
+    ///
+    /// So the thread that meets the failure does not report it: it may wait for the log under locks that the log
+    /// does not know.
+    pub(super) fn report_failure(&self) {
+        if let Err(error) = self.check_latch()
+            && error.is_latched()
+            && !self.reported.swap(true, Ordering::AcqRel)
+        {
+            crate::events::event!(error, error = %error, "the log stopped writing");
+        }
     }
 
     /// Stops the log for good, under the writer lock, before another thread can write. The caller must call

@@ -237,7 +237,9 @@ impl Log {
     /// # Errors
     /// Those of the step.
     pub fn step(&self, step: LogStep) -> Result<bool> {
-        self.shared.step(step)
+        let result = self.shared.step(step);
+        self.shared.commit.report_failure();
+        result
     }
 
     /// Makes everything durable, records a clean end in the manifest, and closes the log.
@@ -247,10 +249,19 @@ impl Log {
     /// # Errors
     /// [`Error::Latched`] and I/O errors. The records are then as durable as their tickets said.
     pub fn close(&self) -> Result<()> {
+        let result = self.close_but_threads();
+        self.end_threads();
+        result
+    }
+
+    /// As [`Log::close`], for a caller that holds locks. The caller must call [`Log::end_threads`] after it has
+    /// released them.
+    pub(crate) fn close_but_threads(&self) -> Result<()> {
         self.end_once(|| self.finish())
     }
 
-    /// Ends the log by `finish`, unless that was done; all callers get the first one's outcome.
+    /// Ends the log by `finish`, unless that was done; all callers get the first one's outcome. When it returns, no
+    /// thread touches the store's files any more.
     fn end_once(&self, finish: impl FnOnce() -> Result<()>) -> Result<()> {
         self.shared.closed.store(true, Ordering::Release);
         let mut outcome = self.shared.outcome.lock();
@@ -282,6 +293,14 @@ impl Log {
 
     /// Ends the log without a clean mark: what was appended is handed on, and errors are told to tickets.
     pub(crate) fn abandon(&self) -> Result<()> {
+        let result = self.abandon_but_threads();
+        self.end_threads();
+        result
+    }
+
+    /// As [`Log::abandon`], for a caller that holds locks. The caller must call [`Log::end_threads`] after it has
+    /// released them.
+    pub(crate) fn abandon_but_threads(&self) -> Result<()> {
         self.end_once(|| {
             self.shared.commit.queue.lock().close();
             self.shared.commit.flush_wanted()
@@ -294,20 +313,33 @@ impl Log {
         self.shared.closed.store(true, Ordering::Release);
         self.shared.commit.latch(Error::Closed);
         let _ = self.end_once(|| Err(Error::Closed));
+        self.end_threads();
     }
 
     fn end(&self) {
         self.shared.stop.store(true, Ordering::Release);
-        for thread in self.threads.lock().drain(..) {
-            thread.thread().unpark();
-            // a thread that panicked has latched the log, and whoever waits was told
-            let _ = thread.join();
-        }
         self.shared.commit.stop();
         self.shared.spares.settle();
         // a publication that is under way ends before the store can have another owner; later ones see the latch
         drop(self.shared.root.lock());
         *self.shared.lock.lock() = None;
+    }
+
+    /// Waits until the threads of a closed log have ended, and reports the failure if the log has failed.
+    ///
+    /// The caller must hold no lock. One of these threads may be within a subscriber of its event, and the subscriber
+    /// may wait for a lock that the caller holds.
+    pub(crate) fn end_threads(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            thread.thread().unpark();
+            // a subscriber may close the log, on the thread that reports the event
+            if thread.thread().id() != thread::current().id() {
+                // a thread that panicked has latched the log, so its waiters have got an error
+                let _ = thread.join();
+            }
+        }
+        self.shared.commit.report_failure();
     }
 }
 
