@@ -97,7 +97,7 @@ fn a_close_from_the_event_of_a_failure_that_a_close_met_ends() {
         let listener = Listener::default();
         let inner = engine.clone();
         listener.calls(move || look_and_close(&inner));
-        disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::Permanent);
+        disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::ForEver);
         tracing::subscriber::with_default(listener.clone(), || assert!(engine.close().is_err()));
         listener.returned.load(Ordering::SeqCst)
     });
@@ -135,8 +135,8 @@ fn a_failure_that_a_transaction_meets_is_told_when_it_holds_no_lock() {
         let listener = Listener::default();
         let inner = engine.clone();
         listener.calls(move || look_and_close(&inner));
-        disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::Permanent);
-        disk.fail_next(OpKind::WriteAt, Fault::Eio, Persistence::Permanent);
+        disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::ForEver);
+        disk.fail_next(OpKind::WriteAt, Fault::Eio, Persistence::ForEver);
         tracing::subscriber::with_default(listener.clone(), || {
             let mut tx = engine.begin().unwrap();
             let failed = (0..100).find_map(|n| tx.execute(KvCommand::put("", format!("{n}"), "value")).err());
@@ -167,7 +167,7 @@ fn a_close_from_an_event_on_a_thread_of_the_store_ends() {
                 let _ = sender.send(());
             });
             if failing {
-                disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::Permanent);
+                disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::ForEver);
                 assert!(engine.execute(KvCommand::put("", "key", "other")).is_err());
             } else {
                 // the thread of checkpoints takes the one that is begun here to its end

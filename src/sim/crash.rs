@@ -5,10 +5,9 @@
 //! name: if a file's creation was lost and its rename was kept, the file has the new name.
 
 use super::content::{SECTOR_BYTES, SECTORS_PER_PAGE, sectors_of};
-use super::disk::SimDisk;
+use super::image::{Image, InFlight, Ino, apply_entry};
 use super::inode::Unit;
 use super::rng::{Rng, mix};
-use super::state::{Image, InFlight, Ino, apply_entry};
 use crate::error::Error;
 use crate::io::sync::Arc;
 use std::fmt;
@@ -47,70 +46,6 @@ enum About {
     Sector(Ino, u64),
     Length(Ino),
     Names,
-}
-
-impl SimDisk {
-    /// Returns the disk after a crash at this moment. This disk does not change.
-    ///
-    /// The new disk has the same clock and space limit, no faults and no locks, and counts operations
-    /// from 0. Its random numbers depend on this disk and on the choice.
-    ///
-    /// ```
-    /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{Directory, OpenMode};
-    ///
-    /// let disk = SimDisk::new(7);
-    /// let file = disk.open("a", OpenMode::CreateNew)?;
-    /// file.write_at(b"synced", 0)?;
-    /// file.sync_all()?;
-    /// assert!(disk.crash(Crash::Nothing).list()?.is_empty(), "the name was not synced");
-    /// disk.sync_dir()?;
-    /// file.write_at(b"SYNCED", 0)?;
-    /// assert_eq!(disk.crash(Crash::Nothing).read_file("a")?, b"synced");
-    /// assert_eq!(disk.crash(Crash::Everything).read_file("a")?, b"SYNCED");
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    #[must_use]
-    pub fn crash(&self, choice: Crash) -> SimDisk {
-        SimDisk::of(after(&self.state.lock().image, choice))
-    }
-
-    /// The number of units that are written but not synced: sectors, file lengths and name changes. A
-    /// power loss keeps any subset of them.
-    ///
-    /// ```
-    /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{Directory, OpenMode};
-    ///
-    /// let disk = SimDisk::new(7);
-    /// let file = disk.open("a", OpenMode::CreateNew)?;
-    /// file.write_at(b"x", 0)?;
-    /// assert_eq!(disk.pending_units(), 3); // the name, the sector, the length
-    /// assert_eq!(disk.crash(Crash::Subset(0b011)).read_file("a")?, b"");
-    /// assert_eq!(disk.crash(Crash::Subset(0b101)).read_file("a")?, b"\0");
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn pending_units(&self) -> usize {
-        pending_units(&self.state.lock().image)
-    }
-
-    /// The crashes to try at this moment: a kill, a torn block if a write is pending, and power losses.
-    ///
-    /// Up to eight pending units, the power losses are all subsets. Beyond that they are: no unit, all
-    /// units, each prefix, each single unit, all but one unit, and sixteen random subsets.
-    ///
-    /// ```
-    /// use seawal::sim::{Crash, SimDisk};
-    /// use seawal::io::{Directory, OpenMode};
-    ///
-    /// let disk = SimDisk::new(7);
-    /// let file = disk.open("a", OpenMode::CreateNew)?;
-    /// assert_eq!(disk.crash_choices(1), [Crash::KillOnly, Crash::Subset(0), Crash::Subset(1)]);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn crash_choices(&self, seed: u64) -> Vec<Crash> {
-        crash_choices(&self.state.lock().image, seed)
-    }
 }
 
 /// The maximum number of pending units for which all subsets are tried: 256 crashes.

@@ -4,8 +4,9 @@
 //! a single-threaded program, the same calls with the same seed give the same results and trace.
 
 use super::fault::{Fault, OpKind, Persistence, When};
+use super::image::{Config, EntryChange, Image, Ino, Names, down, eio, no_space};
 use super::inode::Inode;
-use super::state::{Config, EntryChange, Image, Ino, Names, State, down, eio, no_space, open_kind};
+use super::state::{State, open_kind};
 use super::trace::Op;
 use super::write::sync_error;
 use crate::io::sync::{Arc, Mutex};

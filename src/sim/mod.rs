@@ -23,9 +23,12 @@
 
 mod content;
 mod crash;
+mod crashed_disk;
 mod disk;
 pub mod explore;
 mod fault;
+mod held_writes;
+mod image;
 mod inode;
 mod points;
 mod possible;

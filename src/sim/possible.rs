@@ -6,8 +6,8 @@
 
 use super::content::{PAGE_BYTES, SECTOR_BYTES, SECTORS_PER_PAGE, sectors_of};
 use super::disk::SimDisk;
+use super::image::{Image, Names, apply_entry};
 use super::inode::{Inode, Unit};
-use super::state::{Image, Names, apply_entry};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The maximum number of length changes of one file whose subsets are all tried.

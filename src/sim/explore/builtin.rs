@@ -1,6 +1,6 @@
 //! The built-in machine explored: its commands, ways to look at it, and what must hold of it.
 
-use super::Explore;
+use super::settings::Explore;
 use super::work::Look;
 use crate::kv::{Kv, KvCommand};
 use crate::sim::Rng;

@@ -1,47 +1,50 @@
-//! Stops the machine at every operation, tries what a crash may leave, and recovers from that.
+//! Crashes the disk at every operation, and recovers from the states that the crash can leave.
 
+use super::diary::Diary;
+use super::explorable::Explorable;
+use super::explored::Explored;
 use super::failure::{Telling, Wrong};
+use super::limits::Limits;
 use super::oracle::{Judge, Lost, digest};
-use super::run::{Diary, Known, Run, Stop};
+use super::run::Run;
+use super::settings::Explore;
+use super::stop::{Stop, contained};
 use super::work::Step;
-use super::{Explore, Explored, Limits};
 use crate::sim::rng::{Rng, mix};
 use crate::sim::{Crash, CrashPoint, SimDisk};
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// How many steps follow a recovery that is gone on from.
+/// How many steps a run continues after some of the recoveries.
 const STEPS_AFTERWARDS: u64 = 6;
 
-pub(super) struct Exploration<'a, M: Known> {
+pub(super) struct Exploration<'a, M: Explorable> {
     plan: &'a Explore<M>,
     seed: u64,
     limits: &'a Limits,
     telling: Telling,
-    /// What was told of the history up to here, crashes included.
+    /// The lines of the history so far, crashes included.
     lines: Vec<String>,
     steps_done: usize,
     pub(super) explored: Explored,
 }
 
-/// A crash, and what it depends on.
+/// What led to a crash.
 #[derive(Clone, Copy)]
 struct Before<'a> {
     judge: &'a Judge,
-    /// How far a list of transactions has been used.
+    /// How many of the listed transactions have begun.
     listed: usize,
     lost: Lost,
-    /// How many crashes there were.
+    /// The number of crashes, this one included.
     depth: u32,
 }
 
-impl<'a, M: Known> Exploration<'a, M> {
+impl<'a, M: Explorable> Exploration<'a, M> {
     pub(super) fn new(plan: &'a Explore<M>, seed: u64, limits: &'a Limits, telling: Telling) -> Self {
         let explored = Explored { seeds: 1, ..Explored::default() };
         Exploration { plan, seed, limits, telling, lines: Vec::new(), steps_done: 0, explored }
     }
 
-    /// Runs a history once on a disk, and only that, to its end or that of the disk.
+    /// Runs a history once, without crashes, until it ends or the disk goes down.
     pub(super) fn once(&mut self, disk: &SimDisk, steps: &[Step<M>]) -> Result<(), Wrong> {
         let mut diary = self.diary();
         let done = contained(|| {
@@ -56,7 +59,7 @@ impl<'a, M: Known> Exploration<'a, M> {
         }
     }
 
-    /// Takes over what was counted.
+    /// Adds the counts of a run.
     fn count(&mut self, diary: &mut Diary) {
         for (what, count) in std::mem::take(&mut diary.counts) {
             *self.explored.did.entry(what).or_default() += count;
@@ -67,7 +70,7 @@ impl<'a, M: Known> Exploration<'a, M> {
         Diary { lines: (self.telling == Telling::Told).then(Vec::new), ..Diary::default() }
     }
 
-    /// Runs a history once, and explores from each operation on its way.
+    /// Runs a history once, and explores the crashes of each of its operations.
     pub(super) fn history(&mut self, steps: &[Step<M>]) -> Result<(), Wrong> {
         let disk = self.plan.disk(self.seed);
         let mut diary = self.diary();
@@ -102,7 +105,7 @@ impl<'a, M: Known> Exploration<'a, M> {
         self.points(&disk, (&judge, listed), &mut diary.lines)
     }
 
-    /// Moves what was told since the last time to the lines of the history.
+    /// Moves the new lines to the history.
     fn tell(&mut self, lines: &mut Option<Vec<String>>) {
         self.lines.append(lines.get_or_insert_default());
         if self.telling == Telling::Silent {
@@ -114,7 +117,7 @@ impl<'a, M: Known> Exploration<'a, M> {
         Wrong { what: stop.into_text(), lines: std::mem::take(&mut self.lines), steps_done: self.steps_done }
     }
 
-    /// Explores from the operations of the last step.
+    /// Explores the crashes of the operations of the last step.
     fn points(
         &mut self,
         disk: &SimDisk,
@@ -130,7 +133,7 @@ impl<'a, M: Known> Exploration<'a, M> {
             let before = Before { judge, listed, lost: Lost::Process, depth: 1 };
             self.explored.operations += 1;
             let choices = point.crash_choices(rng.next());
-            // of one of the states, often, the recovery is crashed at all of its operations as well
+            // for one operation in three, the recovery of one state is crashed at each of its operations too
             let deeper = rng.below(3 * choices.len() as u64) as usize;
             for (at, crash) in choices.into_iter().enumerate() {
                 if self.limits.is_reached() {
@@ -196,7 +199,7 @@ impl<'a, M: Known> Exploration<'a, M> {
         Ok(())
     }
 
-    /// Works on with what was recovered, crashes, and checks once more.
+    /// Continues the run on the recovered state, crashes it, and checks once more.
     fn go_on(&mut self, mut run: Run<'_, M>, disk: &SimDisk, rng: &mut Rng) -> Result<(), Wrong> {
         let mut drawing = self.plan.drawing(Rng::new(rng.next()));
         let steps: Vec<_> = (0..STEPS_AFTERWARDS).map(|_| drawing.step()).collect();
@@ -232,26 +235,16 @@ impl<'a, M: Known> Exploration<'a, M> {
     }
 }
 
-/// Decides about what an untouched disk holds: nothing, or the state of the store that it came with.
-pub(super) fn state_on<M: Known>(plan: &Explore<M>, disk: &SimDisk) -> Result<Judge, Wrong> {
+/// The judge of a disk before the run: of an empty store, or of the store that is on the disk.
+pub(super) fn state_on<M: Explorable>(plan: &Explore<M>, disk: &SimDisk) -> Result<Judge, Wrong> {
     if disk.file_names().is_empty() {
         return Ok(Judge::new(digest(&M::default())));
     }
     let copy = disk.crash(Crash::KillOnly);
     let opened = contained(|| Run::start(plan, &copy, None, &mut Diary::default()).map(|run| run.oracle.digest()));
     opened.map(Judge::new).map_err(|stop| Wrong {
-        what: format!("the store that the disk came with: {}", stop.into_text()),
+        what: format!("the store on the disk: {}", stop.into_text()),
         lines: Vec::new(),
         steps_done: 0,
     })
-}
-
-/// A panic counts as something wrong, the engine's as well as the machine's.
-pub(super) fn contained<T>(run: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Stop::Wrong(panic_text(panic.as_ref()))))
-}
-
-pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("a panic: {}", text.unwrap_or("not in words"))
 }

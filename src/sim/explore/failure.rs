@@ -1,40 +1,43 @@
-//! What went wrong, made small, and how to see it again.
+//! A failure of an exploration: the broken promise, a minimized history, and how to replay it.
 
+use super::explorable::Explorable;
+use super::explored::Explored;
+use super::limits::Limits;
+use super::settings::Explore;
 use super::work::Step;
-use super::{Explorable, Explore, Explored, Limits};
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// How long a failing history is made smaller at the most, in real time.
+/// The limit on the time for minimizing a failing history, in real time.
 const MINIMISE_FOR: Duration = Duration::from_secs(20);
 
-/// The largest number of a step that a replay may name.
+/// The largest step number that a replay may contain.
 const MOST_STEPS: usize = 1 << 20;
 
-/// Something that an exploration found not to be as promised.
+/// A broken promise that an exploration found.
 #[derive(Clone, Debug)]
 pub struct Failure {
     what: String,
     history: Vec<String>,
-    /// How many steps there were before it was made smaller, and how many are left.
+    /// The number of steps before and after minimization.
     drawn: usize,
     left: usize,
     replay: Replay,
 }
 
 impl Failure {
-    /// What is not as promised, in a sentence.
+    /// The broken promise, in a sentence.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// What was done until then, the crashes included, as little of it as was found to be enough.
+    /// The minimized history that led to it, crashes included.
     pub fn history(&self) -> &[String] {
         &self.history
     }
 
-    /// What [`Explore::replay`] takes to find it again.
+    /// Reproduces the failure with [`Explore::replay`].
     pub fn replay(&self) -> &Replay {
         &self.replay
     }
@@ -53,17 +56,17 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// What is explored of a seed.
+/// What an exploration does to the operations of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Crashes,
     Failures,
 }
 
-/// One seed, and which of the steps that it draws are carried out.
+/// A seed, and the steps of its workload that are carried out.
 ///
-/// As text: the seed, then, where not all steps count, a colon and those that do. An `f` before the seed says that operations are made
-/// to fail, as by [`Explore::fail_each_operation`].
+/// Its text is the seed. If only some steps are carried out, a colon and their numbers follow. An `f` before the seed means that
+/// operations are made to fail, as by [`Explore::fail_each_operation`].
 ///
 /// ```
 /// use seawal::sim::explore::Replay;
@@ -146,11 +149,11 @@ impl FromStr for Replay {
     }
 }
 
-/// What is wrong, and in words what led to it.
+/// A broken promise, and the lines of the history that led to it.
 pub(super) struct Wrong {
     pub(super) what: String,
     pub(super) lines: Vec<String>,
-    /// In or after which step.
+    /// The number of steps that were carried out before.
     pub(super) steps_done: usize,
 }
 
@@ -160,14 +163,14 @@ impl Wrong {
     }
 }
 
-/// Whether a run is told in words.
+/// Whether a run keeps the lines of its history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Telling {
     Silent,
     Told,
 }
 
-/// Explores one seed's history; a failure is made smaller and then told.
+/// Explores one seed. A failure is minimized, and then run again to keep its lines.
 pub(super) fn find<M: Explorable>(
     plan: &Explore<M>,
     seed: u64,
@@ -187,7 +190,7 @@ pub(super) fn find<M: Explorable>(
         Err(wrong) => wrong,
     };
     let fewest = if kept.is_some() {
-        // what is replayed was made small, and is to be seen as it was told
+        // a replay is minimized already
         all
     } else {
         let mut enough = all;
@@ -198,7 +201,7 @@ pub(super) fn find<M: Explorable>(
     Err(told.into_failure(steps.len(), fewest.len(), Replay { seed, kept: Some(fewest), way }))
 }
 
-/// Takes away what is not needed for the failure: halves, then quarters, down to single steps (Zeller and Hildebrandt,
+/// Removes steps that the failure does not need: halves, then quarters, down to single steps (Zeller and Hildebrandt,
 /// "Simplifying and isolating failure-inducing input", TSE 2002).
 pub(super) fn minimized<T: Copy>(mut all: Vec<T>, fails: impl Fn(&[T]) -> bool) -> Vec<T> {
     let until = Instant::now() + MINIMISE_FOR;
@@ -216,7 +219,7 @@ pub(super) fn minimized<T: Copy>(mut all: Vec<T>, fails: impl Fn(&[T]) -> bool) 
                 at = end;
             }
         }
-        // with single steps, again as long as that helps
+        // single steps are tried again as long as one was removed
         chunk = if chunk > 1 { chunk / 2 } else { usize::from(shrunk && Instant::now() < until) };
     }
     all

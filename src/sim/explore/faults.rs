@@ -1,11 +1,16 @@
-//! Fails every operation of the storage in turn, and holds the engine to what is promised after a failure.
+//! Fails every storage operation in turn, and checks what the engine promises after a failure.
 
-use super::crashes::{contained, state_on};
+use super::crashes::state_on;
+use super::diary::Diary;
+use super::explorable::Explorable;
+use super::explored::Explored;
 use super::failure::{Telling, Wrong};
+use super::limits::Limits;
 use super::oracle::{Judge, Lost, digest};
-use super::run::{Diary, Known, Refusals, Run, Stop, Stopped, wrong};
+use super::run::{Refusals, Run};
+use super::settings::Explore;
+use super::stop::{Stop, Stopped, contained, wrong};
 use super::work::Step;
-use super::{Explore, Explored, Limits};
 use crate::durability::ReadLevel;
 use crate::engine::ExecuteError;
 use crate::error::Error;
@@ -14,7 +19,7 @@ use crate::sim::rng::{Rng, mix};
 use crate::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use crate::store::layout::{FileName, parse};
 
-/// How often a run goes on after failures.
+/// The number of failures after which a run continues.
 const GO_ON: usize = 3;
 
 /// One operation that fails.
@@ -25,16 +30,16 @@ struct Planned {
     persistence: Persistence,
 }
 
-/// What an operation that fails once may come to, where an engine is open.
+/// What may follow if an operation of an open engine fails once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// It is tried again, and nobody hears of it.
+    /// The engine retries it, and no caller gets an error.
     Unnoticed,
-    /// Whoever asked gets an error, and the engine goes on.
+    /// The caller gets an error, and the engine goes on.
     GoesOn,
     /// The log writes no more.
     Latches,
-    /// One of the two: it depends on what was to be published.
+    /// The engine goes on, or the log latches: it depends on what was to be published.
     Either,
 }
 
@@ -63,7 +68,7 @@ impl Outcome {
     }
 }
 
-/// What has become of the engine.
+/// The engine's state after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
     GoesOn,
@@ -72,7 +77,7 @@ enum After {
     Gone,
 }
 
-pub(super) fn fail_each<M: Known>(
+pub(super) fn fail_each<M: Explorable>(
     plan: &Explore<M>,
     seed: u64,
     steps: &[Step<M>],
@@ -122,8 +127,8 @@ pub(super) fn fail_each<M: Known>(
     Ok(explored)
 }
 
-/// Runs a history with one operation failing, then crashes, recovers and goes on.
-fn fail<M: Known>(
+/// Runs a history in which one operation fails, then crashes, recovers and continues.
+fn fail<M: Explorable>(
     plan: &Explore<M>,
     seed: u64,
     steps: &[Step<M>],
@@ -165,7 +170,7 @@ fn fail<M: Known>(
     let choices = disk.crash_choices(rng.next());
     let crash = choices.get(rng.below(choices.len() as u64) as usize).copied().unwrap_or(Crash::Nothing);
     diary.note(|| format!("crash, which leaves: {crash}"));
-    // what was only in the page cache may be gone after a sync that failed, also without a power loss
+    // a failed sync may lose what was only in the page cache, even without a power loss
     let after: SimDisk = disk.crash(crash);
     let mut run = Run::start(plan, &after, Some((&judge, Lost::Power)), diary)?;
     for step in steps.iter().take(12) {
@@ -174,14 +179,14 @@ fn fail<M: Known>(
     Ok(())
 }
 
-/// Whether an error is one that this failure may give.
+/// Checks that the error is one that this failure may cause.
 fn typed(planned: Planned, disk: &SimDisk, error: Error) -> Stopped {
     let typed = matches!(error, Error::Io { .. } | Error::Full { .. } | Error::Latched { .. } | Error::Closed);
     if !typed {
         return Err(error.into());
     }
     let Some((kind, name)) = disk.struck() else { return wrong(format!("nothing failed: {error}")) };
-    // a sync that is interrupted fails, and so does what is interrupted again and again
+    // an interrupted sync fails, and so does an operation that is interrupted every time
     if planned.persistence == Persistence::Once && Outcome::of(planned.fault, kind, &name) == Outcome::Unnoticed {
         return wrong(format!("{kind} of {name:?} is not gone on with: {error}"));
     }
@@ -191,7 +196,7 @@ fn typed(planned: Planned, disk: &SimDisk, error: Error) -> Stopped {
     Ok(())
 }
 
-/// Whether the engine may have gone on, or not.
+/// Checks that the engine's state is one that this failure may cause.
 fn judge_outcome(planned: Planned, disk: &SimDisk, after: After) -> Stopped {
     let Some((kind, name)) = disk.struck() else { return Ok(()) };
     let outcome = Outcome::of(planned.fault, kind, &name);
@@ -203,9 +208,9 @@ fn judge_outcome(planned: Planned, disk: &SimDisk, after: After) -> Stopped {
     Ok(())
 }
 
-impl<M: Known> Run<'_, M> {
-    /// After a failure: either the log is latched, and all that is promised of that holds, or the engine goes on as if
-    /// nothing had been.
+impl<M: Explorable> Run<'_, M> {
+    /// Checks the engine after a failure. Either the log is latched and keeps the promises for that, or the engine goes
+    /// on as if nothing had failed.
     fn after_a_failure(&mut self) -> Stopped<After> {
         let Some(engine) = &self.engine else { return Ok(After::Gone) };
         match engine.begin() {
@@ -227,10 +232,10 @@ impl<M: Known> Run<'_, M> {
         Ok(After::GoesOn)
     }
 
-    /// Nothing is written any more, and nothing is shown that may vanish.
+    /// Checks that a latched log writes nothing more, and that the engine shows nothing that may vanish.
     fn check_latched(&mut self) -> Stopped {
         let mut rng = Rng::new(self.oracle.digest());
-        // what open transactions hold may stand in the way
+        // open transactions may hold locks
         let allowed = |error: &Error| error.is_latched() || matches!(error, Error::LockTimeout | Error::Conflict);
         for _ in 0..8 {
             let Some(command) = self.plan.source.command(&mut rng) else { break };
@@ -257,7 +262,7 @@ impl<M: Known> Run<'_, M> {
             Err(error) if error.is_latched() => {}
             Err(error) => return wrong(format!("a view on a latched log: {error:?}")),
         }
-        // what it still shows must be there afterwards
+        // what it still shows must survive the crash that follows
         let everything = Footprint::everything(Access::Shared);
         match self.engine()?.read_within(&everything, ReadLevel::Hardened, digest) {
             Ok(_) => {

@@ -1,16 +1,16 @@
-//! What becomes of the segments of a store, seen from the names of its files.
+//! Counts rotations, recycled and removed segments, by the names of a store's files.
 
 use super::super::SimDisk;
-use super::super::state::{Ino, Names};
-use super::run::Diary;
+use super::super::image::{Ino, Names};
+use super::diary::Diary;
 use crate::io::sync::Arc;
 use crate::store::layout::{FileName, parse};
 use std::collections::BTreeSet;
 
-/// The files that an engine left behind when they were looked at last.
+/// The files of a store at the last look.
 pub(super) struct Files {
     names: Arc<Names>,
-    /// Those that were segments and are to be used again.
+    /// Recycled segments, which are to be used again.
     recycled: BTreeSet<Ino>,
 }
 
@@ -19,12 +19,12 @@ impl Files {
         Files { names: disk.names(), recycled: BTreeSet::new() }
     }
 
-    /// Takes what there is now for granted: an engine was opened.
+    /// Notes the files after an open, without counting what the open changed.
     pub(super) fn look_anew(&mut self, disk: &SimDisk) {
         self.names = disk.names();
     }
 
-    /// Counts what happened to segments since the last look.
+    /// Counts the changes to segments since the last look.
     pub(super) fn count(&mut self, disk: &SimDisk, diary: &mut Diary) {
         let now = disk.names();
         if Arc::ptr_eq(&now, &self.names) {

@@ -1,23 +1,25 @@
-//! Whether a machine keeps the law in the documentation of [`StateMachine`], on random states and commands.
+//! Checks that a machine keeps the law in the documentation of [`StateMachine`], on random states and commands.
 
-use super::crashes::panic_text;
-use super::failure::{Replay, Wrong, minimized};
+use super::explorable::Explorable;
+use super::failure::{Failure, Replay, Wrong, minimized};
 use super::oracle::digest;
-use super::run::Known;
-use super::{Explore, Failure};
+use super::settings::Explore;
+use super::stop::panic_text;
+#[cfg(doc)]
+use crate::machine::StateMachine;
 use crate::machine::parts::PartCollector;
 use crate::machine::{Access, Claim, Extent, Footprint, Parts, bulk};
 use crate::sim::rng::{Rng, mix};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// How many commands lead to the states that are tried.
+/// The number of commands that lead to the states under test.
 const WALK: usize = 40;
-/// How many commands come between a command and its inverse.
+/// The number of commands between a command and its inverse.
 const BETWEEN: usize = 6;
 
-/// Tries the law with what one seed draws.
-pub(super) fn check<M: Known>(plan: &Explore<M>, seed: u64) -> Result<(), Box<Failure>> {
+/// Checks the law with the commands that one seed draws.
+pub(super) fn check<M: Explorable>(plan: &Explore<M>, seed: u64) -> Result<(), Box<Failure>> {
     let mut rng = Rng::new(mix(!seed));
     let walk: Vec<M::Command> = (0..WALK).filter_map(|_| plan.source.command(&mut rng)).collect();
     let trial = Trial { plan, seed: rng.next() };
@@ -36,13 +38,13 @@ pub(super) fn check<M: Known>(plan: &Explore<M>, seed: u64) -> Result<(), Box<Fa
     Err(wrong.into_failure(walk.len(), fewest.len(), Replay::of_seed(seed)))
 }
 
-struct Trial<'a, M: Known> {
+struct Trial<'a, M: Explorable> {
     plan: &'a Explore<M>,
     seed: u64,
 }
 
-impl<M: Known> Trial<'_, M> {
-    /// Carries commands out one after the other and tries everything at each of the states between.
+impl<M: Explorable> Trial<'_, M> {
+    /// Applies the commands in turn, and checks the law in each state on the way.
     fn walk(&self, commands: &[&M::Command]) -> Result<(), String> {
         let mut rng = Rng::new(self.seed);
         let mut state = M::default();
@@ -64,7 +66,7 @@ impl<M: Known> Trial<'_, M> {
         for part in slices.chunks(7) {
             bulk::redo(&mut redone, part, M::VERSION)
                 .map_err(|fault| format!("redo of what was applied fails: {fault:?}"))?;
-            // at times, so that what is put off and what is not both come up
+            // sometimes, so that both deferred and finished redo are checked
             if part.len() % 2 == 0 || rng.below(3) == 0 {
                 bulk::finish_redo(&mut redone);
             }
@@ -141,8 +143,8 @@ impl<M: Known> Trial<'_, M> {
     }
 }
 
-/// What is asked in two ways is answered alike: the keys of a footprint, and what a command does when nobody is likely to undo it.
-fn told_alike<M: Known>(state: &M, command: &M::Command) -> Result<(), String> {
+/// Checks that the optional fast paths of a machine agree with the required methods.
+fn told_alike<M: Explorable>(state: &M, command: &M::Command) -> Result<(), String> {
     let mut keys = Footprint::none();
     let all = bulk::visit_keys::<M>(command, &mut |key| {
         keys = std::mem::take(&mut keys).and_key(Access::Exclusive, key);
@@ -165,14 +167,14 @@ fn told_alike<M: Known>(state: &M, command: &M::Command) -> Result<(), String> {
     Ok(())
 }
 
-fn encoded<M: Known>(command: &M::Command) -> Vec<u8> {
+fn encoded<M: Explorable>(command: &M::Command) -> Vec<u8> {
     let mut bytes = Vec::new();
     M::encode(command, &mut bytes);
     bytes
 }
 
-/// Decoding gives the command back, and is never put out by bytes.
-fn codec<M: Known>(command: &M::Command) -> Result<(), String> {
+/// Checks that decoding gives the command back, and that no bytes make it panic.
+fn codec<M: Explorable>(command: &M::Command) -> Result<(), String> {
     let bytes = encoded::<M>(command);
     let mut behind = vec![0x5a];
     M::encode(command, &mut behind);
@@ -188,7 +190,7 @@ fn codec<M: Known>(command: &M::Command) -> Result<(), String> {
         Err(error) => return Err(format!("{command:?} cannot be decoded: {error}")),
     }
     for cut in 0..bytes.len().min(64) {
-        // any answer will do, but no panic
+        // any answer is right, but no panic
         let _ = M::decode(&bytes[..cut], M::VERSION);
         let mut flipped = bytes.clone();
         flipped[cut] ^= 1 << (cut % 8);
@@ -197,8 +199,8 @@ fn codec<M: Known>(command: &M::Command) -> Result<(), String> {
     Ok(())
 }
 
-/// `load` of `save` behaves as the original, and is never put out by bytes.
-fn faithful<M: Known>(state: &M, commands: &[&M::Command]) -> Result<(), String> {
+/// Checks that `load` of `save` behaves as the original, and that no bytes make it panic.
+fn faithful<M: Explorable>(state: &M, commands: &[&M::Command]) -> Result<(), String> {
     let mut saved = Vec::new();
     state.save(&mut saved).map_err(|error| format!("save fails: {error}"))?;
     let mut frozen = PartCollector::default();
@@ -245,7 +247,7 @@ fn faithful<M: Known>(state: &M, commands: &[&M::Command]) -> Result<(), String>
     Ok(())
 }
 
-/// Whether one of the footprint's claims takes in all of another claim.
+/// Whether one of the footprint's claims covers all of another claim.
 fn covers(footprint: &Footprint, inner: &Claim) -> bool {
     let after_start = |outer: &Bound<Box<[u8]>>, inner: &Bound<Box<[u8]>>| match (outer, inner) {
         (Bound::Unbounded, _) => true,

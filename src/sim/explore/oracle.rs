@@ -1,9 +1,9 @@
-//! What must and what may be there after a crash.
+//! The model of durability: which commits must survive a crash, and which may.
 //!
 //! The rule: what recovery finds is the state after some prefix, in commit order, of the transactions that committed or
-//! may have, and every acknowledged one is in that prefix. What a strict read showed counts as acknowledged.
+//! may have, and every acknowledged one is in that prefix. What a hardened read showed counts as acknowledged.
 
-use super::run::Known;
+use super::explorable::Explorable;
 use super::work::shared;
 use crate::durability::Durability;
 use crate::machine::{Footprint, StateMachine};
@@ -31,30 +31,30 @@ pub(super) fn digest<M: StateMachine>(machine: &M) -> u64 {
     into.0.finish()
 }
 
-/// What was lost in a crash.
+/// What a crash loses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// The process: the page cache is still there.
+    /// The process; the page cache survives.
     Process,
-    /// What was not on the device.
+    /// Everything that is not on the device.
     Power,
 }
 
 impl Lost {
-    /// What two crashes lose together.
+    /// What this crash and another one lose together.
     pub(super) fn and(self, other: Lost) -> Lost {
         if self == Lost::Power { self } else { other }
     }
 }
 
-/// Decides about a state that was recovered.
+/// Checks a recovered state.
 #[derive(Clone, Debug)]
 pub(super) struct Judge {
     /// The digest of the state after each commit, from what was last recovered.
     digests: Vec<u64>,
-    /// How many commits survive power loss for certain.
+    /// The number of commits that must survive power loss.
     acked: usize,
-    /// How many survive a kill for certain.
+    /// The number of commits that must survive a kill.
     written: usize,
 }
 
@@ -68,7 +68,7 @@ impl Judge {
         Judge { digests, acked, written }
     }
 
-    /// This judge for a moment within the step that led to `after`: what that step committed may be there and need not.
+    /// The judge for a crash within the step that led to `after`. Commits of that step may survive or not.
     pub(super) fn until(mut self, after: &Judge) -> Judge {
         if after.digests.len() > self.digests.len() && after.digests.starts_with(&self.digests) {
             self.digests.clone_from(&after.digests);
@@ -89,20 +89,20 @@ impl Judge {
     }
 }
 
-/// Everything that is known about what must and may survive.
+/// The committed state, and what is known about which commits must and may survive.
 pub(super) struct Oracle<M> {
-    /// The state with all that committed, or may have.
+    /// The state with every commit, those in doubt included.
     committed: M,
     judge: Judge,
-    /// What commits with `Sync` wrote, and which they are, as a length of the prefix.
+    /// The footprints that commits with `Sync` wrote, with the number of the commit.
     synced: Vec<(Footprint, usize)>,
     /// Commits with `Interval`, and when they are due.
     due: Vec<(usize, Duration)>,
-    /// The state before the last commit, where that one failed in a way that leaves it open.
+    /// The state before the last commit, if that commit is in doubt.
     without_last: Option<M>,
 }
 
-impl<M: Known> Oracle<M> {
+impl<M: Explorable> Oracle<M> {
     pub(super) fn new(found: M) -> Self {
         let judge = Judge::new(digest(&found));
         Oracle { committed: found, judge, synced: Vec::new(), due: Vec::new(), without_last: None }
@@ -121,7 +121,7 @@ impl<M: Known> Oracle<M> {
         self.judge.digests.last().copied().unwrap_or(0)
     }
 
-    /// A transaction that committed, or may have.
+    /// Notes a transaction that committed, and returns its number.
     pub(super) fn commit(&mut self, commands: &[M::Command], durability: Durability) -> Result<usize, String> {
         let mut written = Footprint::none();
         for command in commands {
@@ -138,7 +138,7 @@ impl<M: Known> Oracle<M> {
         Ok(at)
     }
 
-    /// The same for one whose outcome is not known.
+    /// Notes a transaction whose commit failed with an unknown outcome.
     pub(super) fn commit_in_doubt(&mut self, commands: &[M::Command]) -> Result<(), String> {
         let before = self.committed.clone();
         self.commit(commands, Durability::Os)?;
@@ -146,7 +146,7 @@ impl<M: Known> Oracle<M> {
         Ok(())
     }
 
-    /// Decides about a commit that was in doubt by what the engine shows; whether that is right at all.
+    /// Settles a commit in doubt by the state that the engine shows. Returns whether that state is possible.
     pub(super) fn settle(&mut self, shown: u64) -> bool {
         if let Some(before) = self.without_last.take()
             && shown != self.digest()
@@ -159,7 +159,7 @@ impl<M: Known> Oracle<M> {
         shown == self.digest()
     }
 
-    /// Whether a state may be shown by an engine that latched.
+    /// Whether a latched engine may show this state.
     pub(super) fn may_show(&self, shown: u64) -> bool {
         shown == self.digest() || self.without_last.as_ref().is_some_and(|before| digest(before) == shown)
     }
@@ -174,7 +174,7 @@ impl<M: Known> Oracle<M> {
         self.ack(self.judge.digests.len() - 1);
     }
 
-    /// A commit said `Ok` with this durability.
+    /// Notes that a commit with this durability was acknowledged.
     pub(super) fn acknowledge(&mut self, at: usize, durability: Durability, now: Duration) {
         match durability {
             Durability::Sync => self.ack(at),
@@ -186,7 +186,7 @@ impl<M: Known> Oracle<M> {
         }
     }
 
-    /// What is due was made durable.
+    /// Notes that commits which are due were made durable.
     pub(super) fn synced_due(&mut self, now: Duration) {
         for (position, at) in std::mem::take(&mut self.due) {
             if at <= now {
@@ -197,7 +197,7 @@ impl<M: Known> Oracle<M> {
         }
     }
 
-    /// The newest commit with `Sync` that a strict answer about this part of the state rests on.
+    /// The newest commit with `Sync` that a hardened read of this footprint depends on.
     pub(super) fn shown(&self, footprint: &Footprint) -> usize {
         let read = shared(footprint);
         let rests_on = self.synced.iter().filter(|(written, _)| written.conflicts_with(&read));
