@@ -65,7 +65,7 @@ impl Shared {
             Watermark::InFrame { end } => self.commit.wait(end, Level::Durable).map(|()| true),
             Watermark::InManifest { upto } => {
                 self.publish(|m| m.watermark = m.watermark.max(upto))?;
-                self.commit.queue.lock().noted_watermark(upto);
+                self.commit.queue.lock().in_flight.note_watermark(upto);
                 Ok(true)
             }
         }

@@ -220,11 +220,6 @@ impl GroupCommit {
         }
     }
 
-    /// Whether an ordinary record can be placed; see [`Queue::has_room`].
-    pub(super) fn has_room(&self, entry_bytes: u64) -> Result<(), Shortage> {
-        self.queue.lock().has_room(entry_bytes)
-    }
-
     /// Wakes the flusher if it sleeps and there is something that nobody leads.
     pub(super) fn nudge(&self) {
         let flusher = {
@@ -447,7 +442,7 @@ impl GroupCommit {
 
     fn wait_for_earlier(&self, start: Lsn) {
         let mut queue = self.queue.lock();
-        while queue.pending_before(start.plus(1)) && self.check_latch().is_ok() {
+        while queue.in_flight.pending_before(start.plus(1)) && self.check_latch().is_ok() {
             self.landed.wait(&mut queue);
         }
     }
@@ -463,7 +458,7 @@ impl GroupCommit {
     /// Notes what became of a frame. Returns the flusher if that is to be woken.
     fn note_landed(&self, queue: &mut Queue, landed: Landed) -> Option<thread::Thread> {
         let Landed { end, state, watermark, buf } = landed;
-        queue.recycle(buf);
+        queue.frames.recycle(buf);
         queue.landed(end, state, watermark, &self.progress);
         // the first frame after a rest: someone must see to its watermark
         let idle = std::mem::take(&mut queue.flusher_is_idle);

@@ -144,7 +144,7 @@ impl Log {
     /// # Errors
     /// [`Error::Latched`].
     pub fn sync(&self) -> Result<()> {
-        let end = self.shared.commit.queue.lock().appended_end();
+        let end = self.shared.commit.queue.lock().frames.appended_end();
         // on a full disk there may be no segment yet that could hold this position; what was recovered survives
         if self.appended().0 == 0 {
             return self.check_latch();
@@ -219,10 +219,10 @@ impl Log {
             written: Lsn::new(commit.progress.written.load(Ordering::Acquire)),
             segments,
             segment_bytes: self.segment_bytes(),
-            preallocated_segments: queue.spares().len(),
-            preallocated_bytes: queue.preallocated_bytes(),
+            preallocated_segments: queue.room.segments().len(),
+            preallocated_bytes: queue.room.file_bytes(),
             frames: queue.frames_taken,
-            records: queue.records(),
+            records: queue.frames.records(),
             batch_sizes: queue.groups.clone(),
             direct_writes: commit.direct_writes.load(Ordering::Relaxed),
             syncs: commit.syncs.load(Ordering::Relaxed),
@@ -392,7 +392,7 @@ impl Log {
     /// How many records were appended since the log was opened, and the position behind them.
     pub(crate) fn appended(&self) -> (u64, Lsn) {
         let queue = self.shared.commit.queue.lock();
-        (queue.records(), queue.next_frame_start())
+        (queue.frames.records(), queue.frames.next_frame_start())
     }
 
     /// Where this open began to write.
@@ -408,8 +408,8 @@ impl Log {
     /// Ends the forming frame. Returns the frame boundary behind everything appended so far.
     pub(crate) fn seal(&self) -> Result<Lsn> {
         let mut queue = self.shared.commit.queue.lock();
-        queue.seal()?;
-        Ok(queue.next_frame_start())
+        queue.frames.seal()?;
+        Ok(queue.frames.next_frame_start())
     }
 
     /// Whether this open has a segment; without one, no position of it stands on disk.

@@ -297,7 +297,7 @@ fn flush_until(commit: &GroupCommit, records: u64) {
         commit.lead_if_needed().unwrap();
         let (appended, end, needed) = {
             let queue = commit.queue.lock();
-            (queue.records(), queue.appended_end(), queue.needs_flusher())
+            (queue.frames.records(), queue.frames.appended_end(), queue.needs_flusher())
         };
         if appended == records && commit.progress.reached(end, Level::Durable) {
             return;

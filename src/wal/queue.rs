@@ -1,8 +1,9 @@
 //! The state under the append lock.
 //!
-//! It composes four parts: [`super::frame_builder`] places records in frames, [`super::room`] counts the space for them,
-//! [`super::in_flight`] follows the frames to the device, and [`super::waiters`] holds the threads and tasks that wait. Its own
-//! are the wishes: what is to be made durable or written, and by when, and how many leaders serve them.
+//! It composes four parts: [`super::frame_builder`] places records in frames, [`super::room`] counts the
+//! space for them, [`super::in_flight`] follows the frames to the device, and [`super::waiters`] holds the
+//! threads and tasks that wait. Callers use a part directly where it alone has the answer. The queue itself
+//! keeps what is to be made durable or written, by when, and how many leaders do so.
 //!
 //! Nothing is synced while what was written last ends inside a block: a frame that fills the block comes first.
 //!
@@ -14,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::format::bytes::Head;
 use crate::format::frame::{self, FrameKind};
 use crate::ids::Lsn;
-use crate::io::AlignedBuf;
 use crate::io::sync::thread;
 use crate::store::open_dir::Spare;
 use crate::wal::batch_sizes::BatchSizes;
@@ -54,13 +54,13 @@ pub(super) struct Bounds {
 
 pub(super) struct Queue {
     bounds: Bounds,
-    frames: FrameBuilder,
-    room: Room,
+    pub(super) frames: FrameBuilder,
+    pub(super) room: Room,
     want_durable: Lsn,
     want_written: Lsn,
     /// Positions to make durable by a time, for `Interval` commits.
     pub(super) due: Option<(Duration, Lsn)>,
-    in_flight: InFlight,
+    pub(super) in_flight: InFlight,
     pub(super) leaders: usize,
     /// Recent number of concurrent waiters: it rises at once and decays by an eighth with each frame.
     pub(super) committers: usize,
@@ -101,45 +101,12 @@ impl Queue {
         })
     }
 
-    pub(super) fn spares(&self) -> &[Spare] {
-        self.room.segments()
-    }
-
-    /// The size of all preallocated segment files, in bytes.
-    pub(super) fn preallocated_bytes(&self) -> u64 {
-        self.room.file_bytes()
-    }
-
-    pub(super) fn add_spare(&mut self, spare: Spare) {
-        self.room.add(spare);
-    }
-
     /// Takes the preallocated segment for the first segment of an open, which starts at `base`: the smallest, so that a program
     /// that is restarted again and again does not fill the disk with segments hardly used.
     pub(super) fn take_first_spare(&mut self, base: Lsn) -> Option<Spare> {
         let spare = self.room.take(0)?;
         self.frames.enter_first(base, self.room.capacity_of(&spare));
         Some(spare)
-    }
-
-    /// How many bytes of the current segment are taken, and how many it has.
-    pub(super) fn filled(&self) -> (u64, u64) {
-        self.frames.filled()
-    }
-
-    /// Size of the segment that rotation went to last, in bytes.
-    pub(super) fn segment_bytes(&self) -> u64 {
-        self.frames.segment_bytes()
-    }
-
-    /// Number of records appended.
-    pub(super) fn records(&self) -> u64 {
-        self.frames.records()
-    }
-
-    /// The place behind everything appended, if no more is: a frame boundary only if nothing is forming.
-    pub(super) fn next_frame_start(&self) -> Lsn {
-        self.frames.next_frame_start()
     }
 
     /// Takes no record until the epoch is durable, or takes them from now on.
@@ -165,23 +132,9 @@ impl Queue {
         self.room.check(frame, self.frames.fits_segment(frame))
     }
 
-    /// Sets room aside for records that must not fail for lack of it: the rollback of an open transaction.
-    pub(super) fn promise(&mut self, bytes: u64) -> Result<(), Shortage> {
-        self.room.promise(bytes)
-    }
-
-    pub(super) fn release_promise(&mut self, bytes: u64) {
-        self.room.release(bytes);
-    }
-
     /// Refuses every later record.
     pub(super) fn close(&mut self) {
         self.closed = true;
-    }
-
-    /// The position behind everything appended, within a frame.
-    pub(super) fn appended_end(&self) -> Lsn {
-        self.frames.appended_end()
     }
 
     /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the LSN behind it.
@@ -192,11 +145,6 @@ impl Queue {
             return Err(Error::Closed);
         }
         self.frames.append(&mut self.room, body, head)
-    }
-
-    /// Ends the forming frame; the next record starts another, on a block boundary.
-    pub(super) fn seal(&mut self) -> Result<()> {
-        self.frames.seal()
     }
 
     /// Sees to it that a watermark follows the last completed records, now that the log has rested: in the frame that is forming, or
@@ -211,11 +159,6 @@ impl Queue {
         };
         self.want(end, Level::Durable);
         Ok(Watermark::InFrame { end })
-    }
-
-    /// Notes that a watermark up to here stands in the manifest.
-    pub(super) fn noted_watermark(&mut self, upto: Lsn) {
-        self.in_flight.note_watermark(upto);
     }
 
     /// Whether frames are on their way.
@@ -322,11 +265,6 @@ impl Queue {
         Ok(Some(Work::Frame { frame, level, follows }))
     }
 
-    /// Whether a frame before `end` is still being written.
-    pub(super) fn pending_before(&self, end: Lsn) -> bool {
-        self.in_flight.pending_before(end)
-    }
-
     /// Notes what became of the frame that ends at `end`, and the watermark in it.
     pub(super) fn landed(&mut self, end: Lsn, state: FrameState, watermark: Lsn, progress: &Progress) {
         self.in_flight.land(end, state, watermark, progress);
@@ -359,11 +297,6 @@ impl Queue {
     pub(super) fn remove_leader(&mut self) {
         debug_assert!(self.leaders > 0, "a leader steps down twice");
         self.leaders = self.leaders.saturating_sub(1);
-    }
-
-    /// Returns a frame's memory to the pool.
-    pub(super) fn recycle(&mut self, buf: AlignedBuf) {
-        self.frames.recycle(buf);
     }
 
     /// Takes out a waiter that can lead now: a parked or spinning thread, or else the flusher.

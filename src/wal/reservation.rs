@@ -56,7 +56,7 @@ impl Need {
     fn claim(self, queue: &mut Queue) -> Result<(), Shortage> {
         // the rollback's room first: the record must not take the segment that holds it
         if self.rollback_bytes > 0 {
-            queue.promise(self.rollback_bytes)?;
+            queue.room.promise(self.rollback_bytes)?;
         }
         let Some(len) = self.record_bytes else { return Ok(()) };
         let claimed = queue.has_room(entry_bytes(len));
@@ -68,7 +68,7 @@ impl Need {
 
     fn give_back(self, queue: &mut Queue) {
         if self.rollback_bytes > 0 {
-            queue.release_promise(self.rollback_bytes);
+            queue.room.release(self.rollback_bytes);
         }
     }
 }
@@ -127,7 +127,7 @@ impl RollbackRoom {
 impl Drop for RollbackRoom {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.shared.commit.queue.lock().release_promise(self.bytes);
+            self.shared.commit.queue.lock().room.release(self.bytes);
         }
     }
 }
@@ -153,8 +153,8 @@ impl Shared {
             Shortage::Pending => {
                 let end = {
                     let mut queue = self.commit.queue.lock();
-                    queue.seal()?;
-                    queue.next_frame_start()
+                    queue.frames.seal()?;
+                    queue.frames.next_frame_start()
                 };
                 self.commit.wait(end, Level::Written)
             }

@@ -137,13 +137,13 @@ impl SegmentPool {
             if !needed(&mut queue) {
                 return Ok(false);
             }
-            queue.segment_bytes()
+            queue.frames.segment_bytes()
         };
         // a failed attempt may have left its file, which the next one replaces
         let number = *making.get_or_insert_with(|| self.next_number());
         let spare = self.make(number, self.next_bytes(current, bytes), pace)?;
         *making = None;
-        commit.queue.lock().add_spare(spare);
+        commit.queue.lock().room.add(spare);
         Ok(true)
     }
 
@@ -155,7 +155,7 @@ impl SegmentPool {
 
     /// Whether fewer segments are ready than should be.
     pub(super) fn are_short(&self, queue: &Queue) -> bool {
-        queue.spares().len() < self.bounds.ready
+        queue.room.segments().len() < self.bounds.ready
     }
 
     /// A number that no preallocated segment has had.
@@ -219,7 +219,7 @@ impl SegmentPool {
     /// Pauses after a piece, with `done` bytes of `all` written. It does not pause while a thread waits for the segment, or if the
     /// current segment would fill up before the next one is ready.
     fn pause(&self, commit: &GroupCommit, taken: Duration, (done, all): (u64, u64)) {
-        let (used, capacity) = commit.queue.lock().filled();
+        let (used, capacity) = commit.queue.lock().frames.filled();
         let twice_used = u128::from(all).saturating_mul(used.into()).saturating_mul(2);
         let is_behind = u128::from(done).saturating_mul(capacity.into()) < twice_used;
         if self.needing.load(Ordering::Relaxed) == 0 && !is_behind {
@@ -265,7 +265,7 @@ impl SegmentPool {
             self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
         }
         let mut queue = commit.queue.lock();
-        unsynced.drain(..).for_each(|spare| queue.add_spare(spare));
+        unsynced.drain(..).for_each(|spare| queue.room.add(spare));
         result.map(|()| done)
     }
 
@@ -278,7 +278,7 @@ impl SegmentPool {
         };
         let (kept, current) = {
             let queue = commit.queue.lock();
-            (queue.spares().len().saturating_add(recycled), queue.segment_bytes())
+            (queue.room.segments().len().saturating_add(recycled), queue.frames.segment_bytes())
         };
         let right_size = segment.file_bytes >= current.min(self.bounds.segment_bytes);
         if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {

@@ -40,14 +40,14 @@ impl Shared {
             Err(error) if error.is_full() => Ok(()),
             other => other.map(|_| ()),
         };
-        if self.commit.has_room(0) == Err(Shortage::Manifest) {
+        if self.commit.queue.lock().has_room(0) == Err(Shortage::Manifest) {
             return Ok(());
         }
-        full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.spares().is_empty()))?;
-        if !self.commit.queue.lock().spares().is_empty() {
+        full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.room.segments().is_empty()))?;
+        if !self.commit.queue.lock().room.segments().is_empty() {
             self.commit.enter_first(base)?;
         }
-        full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.spares().is_empty()))
+        full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.room.segments().is_empty()))
     }
 
     /// Makes this open's epoch durable, before any frame carries it, and proves what was recovered.
@@ -74,7 +74,7 @@ impl Shared {
     /// Publishes the epoch if the disk had no space for it when the log was opened. Returns whether it did; on a disk
     /// that is still full it does nothing.
     pub(super) fn publish_pending_epoch(&self) -> Result<bool> {
-        if self.commit.has_room(0) != Err(Shortage::Manifest) {
+        if self.commit.queue.lock().has_room(0) != Err(Shortage::Manifest) {
             return Ok(false);
         }
         match self.publish_epoch() {
