@@ -10,7 +10,7 @@
 //! No fsync happens under the core lock, and of the machine's code only `apply`, a clone, and closures that read.
 
 mod answer;
-pub(crate) mod backup;
+mod backup;
 mod commit;
 mod encoded_command;
 mod execute_result;

@@ -47,7 +47,6 @@ mod walk;
 pub use crate::inspect::{Finding, Severity};
 pub use report::{Base, Behind, Gap, Outcome, Reach, SalvageReport};
 
-use crate::engine::backup::NewStore;
 use crate::error::{Error, Result};
 use crate::ids::MachineTag;
 use crate::io::sync::Arc;
@@ -56,6 +55,8 @@ use crate::machine::StateMachine;
 use crate::options::Options;
 use crate::options::RecoveryPolicy;
 use crate::recovery::{Recovered, recover};
+use crate::snapshot;
+use crate::store::create::NewStore;
 use crate::store::layout as names;
 use crate::store::open_dir::StoreDir;
 use inventory::Inventory;
@@ -106,7 +107,7 @@ pub fn salvage<M: StateMachine>(
     };
     tell_unreadable(&source, &mut report);
     if let Some(state) = state {
-        target.write(state, crate::snapshot::Help::None)?;
+        snapshot::write_as_store(target, state, snapshot::Help::None)?;
     }
     Ok(report)
 }

@@ -11,8 +11,12 @@ mod chunk_reader;
 mod help;
 mod io_pacing;
 mod load;
+mod new_store;
 mod write;
 
 pub(crate) use help::Help;
 pub(crate) use load::{check, load};
-pub(crate) use write::{SnapshotThrottle, Unpaced, write};
+pub(crate) use new_store::write_as_store;
+#[cfg(feature = "fuzzing")]
+pub(crate) use write::Unpaced;
+pub(crate) use write::{SnapshotThrottle, write};

@@ -13,6 +13,7 @@
     )
 )]
 
+pub(crate) mod create;
 pub(crate) mod layout;
 pub(crate) mod manifest_file;
 pub(crate) mod open_dir;

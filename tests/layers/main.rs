@@ -102,7 +102,6 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("inspect", "store", "the directory is listed and the manifests read"),
     ("inspect", "txn", "a machine's panic is caught"),
     ("inspect", "wal", "segments are scanned"),
-    ("salvage", "engine", "what is saved becomes a new store"),
     ("salvage", "error", "findings are made from errors"),
     ("salvage", "format", "records are judged"),
     ("salvage", "ids", "LSNs, epochs and segments"),
