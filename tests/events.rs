@@ -1,4 +1,5 @@
-//! Whatever listens to the store's events may call the store, even close it: an event is told under no lock.
+//! Whatever listens to the store's events may call the store, even close it: an event is told under
+//! no lock.
 //!
 //! This is a binary of its own, for one of its listeners hears the events of all threads.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
@@ -149,7 +150,8 @@ fn a_failure_that_a_transaction_meets_is_told_when_it_holds_no_lock() {
     assert!(told > 0);
 }
 
-/// The threads of a store tell events too. A close waits for their end, and so may not wait for the one it runs on.
+/// The threads of a store tell events too. A close waits for their end, and so may not wait for the
+/// one it runs on.
 #[test]
 fn a_close_from_an_event_on_a_thread_of_the_store_ends() {
     let listener = Listener::default();

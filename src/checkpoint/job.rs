@@ -171,8 +171,8 @@ impl<M: StateMachine> Checkpointer<M> {
         result
     }
 
-    /// As [`Checkpointer::checkpoint`], for a caller that holds locks. The caller reports the ends after it has
-    /// released them.
+    /// As [`Checkpointer::checkpoint`], for a caller that holds locks. The caller reports the outcomes
+    /// after it has released them.
     pub(crate) fn checkpoint_unreported(&self) -> (Result<()>, CheckpointEnds) {
         if let Err(error) = self.log() {
             return (Err(error), CheckpointEnds::default());
@@ -236,7 +236,8 @@ impl<M: StateMachine> Checkpointer<M> {
         Ok(())
     }
 
-    /// Keeps a failure for the stats; for a while no other checkpoint begins by itself.
+    /// Keeps a failure for the stats. It also delays the next automatic checkpoint by
+    /// [`RETRY`](super::policy::RETRY).
     fn note_failure(&self, error: &Error, ends: &mut CheckpointEnds) {
         self.monitor.note_end(Err(error));
         ends.0.push(Some(error.clone()));

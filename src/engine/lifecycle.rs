@@ -6,16 +6,17 @@ use crate::checkpoint::CheckpointEnds;
 use crate::error::{Error, Result};
 use crate::machine::StateMachine;
 
-/// Closes the engine: nothing begins any more, open transactions are rolled back, a checkpoint is taken, and the log is marked
-/// clean. A second call returns the same result.
+/// Closes the engine: nothing begins any more, open transactions are rolled back, a checkpoint is
+/// taken, and the log is marked clean. A second call returns the same result.
 pub(super) fn close<M: StateMachine>(shared: &Shared<M>) -> Result<()> {
     let mut ends = CheckpointEnds::default();
     let result = {
         let mut outcome = shared.close_result.lock();
         outcome.get_or_insert_with(|| close_once(shared, &mut ends)).clone()
     };
-    // Event subscribers are foreign code: they run under no lock, and may call this again. The log's event comes
-    // first, for a nested call would report it too, and `tracing` drops events of a thread that is in a subscriber.
+    // Event subscribers are foreign code: they run under no lock, and may call this again. The
+    // log's event comes first, for a nested call would report it too, and `tracing` drops events of
+    // a thread that is in a subscriber.
     if let Some(log) = &shared.log {
         log.end_threads();
     }

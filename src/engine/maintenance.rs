@@ -7,7 +7,8 @@ use crate::machine::StateMachine;
 use crate::wal::LogStep;
 use std::time::Duration;
 
-/// How often the thread checks whether a checkpoint, a digest or an expiry is due: much less than a checkpoint takes.
+/// How often the thread checks whether a checkpoint, a digest or an expiry is due: much less than a
+/// checkpoint takes.
 const POLL: Duration = Duration::from_millis(20);
 
 /// One kind of background work, for [`Engine::step`](crate::Engine::step).
@@ -43,8 +44,8 @@ fn reclaim<M: StateMachine>(shared: &Shared<M>) {
     }
 }
 
-/// Rolls back forgotten transactions, also those that wait for a lock. One that is doing something else right now is left for the
-/// next time.
+/// Rolls back forgotten transactions, also those that wait for a lock. One that is doing something
+/// else right now is left for the next time.
 fn expire<M: StateMachine>(shared: &Shared<M>) -> bool {
     let limit = shared.options.max_txn_age;
     let now = shared.storage.monotonic();
@@ -90,8 +91,8 @@ impl Threads {
         Ok(())
     }
 
-    /// Stops the thread and waits for its end. The caller must hold no lock: the thread may be within a subscriber
-    /// of its event, and the subscriber may call this too.
+    /// Stops the thread and waits for its end. The caller must hold no lock: the thread may be
+    /// within a subscriber of its event, and the subscriber may call this too.
     pub(super) fn stop<M: StateMachine>(&self, shared: &Arc<Shared<M>>) {
         let keeper = self.keeper.lock().take();
         if let Some((stop, handle)) = keeper {

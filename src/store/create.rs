@@ -25,11 +25,12 @@ impl NewStore {
         Ok(NewStore(store_dir))
     }
 
-    /// Makes the directory a store that was closed. `write_snapshot` writes the state under the header that it gets.
+    /// Makes the directory a store that was closed. `write_snapshot` writes the state under the
+    /// header that it gets.
     ///
-    /// The manifest is written last: before that, opening the directory reports an interrupted backup. An empty mark
-    /// file allows another attempt to take the directory over. The mark is durable before the snapshot has its name,
-    /// and is removed after the manifest is there.
+    /// The manifest is written last: before that, opening the directory reports an interrupted
+    /// backup. An empty mark file allows another attempt to take the directory over. The mark is
+    /// durable before the snapshot has its name, and is removed after the manifest is there.
     pub(crate) fn create(
         self,
         machine: MachineTag,
@@ -39,7 +40,8 @@ impl NewStore {
         self.0.clear_for_backup()?;
         let store = StoreId::new(storage.random());
         let block_bytes = storage.block_bytes();
-        // never where the log of a new store begins: without a manifest, that would pass for the empty state's LSN
+        // never where the log of a new store begins: without a manifest, that would pass for the
+        // empty state's LSN
         let lsn = Lsn::new(u64::from(block_bytes).saturating_mul(2));
         let wall_micros = storage.wall_clock_micros();
         let mark = backup_mark(lsn);

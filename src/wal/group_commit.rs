@@ -19,9 +19,9 @@
 //! and nothing is retried. (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
 //! An error before anything was taken off the queue fails only the commit that met it.
 //!
-//! Lock order: writer, then queue. No I/O happens under the queue lock. Wakers are foreign code: they run under
-//! none of these locks. Event subscribers are foreign code too: the flusher calls them, a step that the caller
-//! runs, or the end of a close, all of which hold no lock.
+//! Lock order: writer, then queue. No I/O happens under the queue lock. Wakers are foreign code:
+//! they run under none of these locks. Event subscribers are foreign code too: the flusher calls
+//! them, a step that the caller runs, or the end of a close, all of which hold no lock.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::Head;
@@ -47,8 +47,8 @@ pub(super) struct GroupCommit {
     /// The segment being written, for readers of figures: this lock is never held over I/O.
     active: Mutex<Option<Arc<Active>>>,
     pub(super) progress: Progress,
-    /// Signaled when a frame has landed, when a leader steps down, and when the log has failed. A thread that
-    /// waits for it holds the queue lock.
+    /// Signaled when a frame has landed, when a leader steps down, and when the log has failed. A
+    /// thread that waits for it holds the queue lock.
     landed: Condvar,
     latch: OnceLock<Error>,
     latched: AtomicBool,
@@ -123,8 +123,8 @@ impl GroupCommit {
         self.latched.load(Ordering::Acquire)
     }
 
-    /// Stops the log for good and wakes every waiter with the error, and the flusher, which reports it. The caller
-    /// must hold none of the log's locks, for wakers are foreign code.
+    /// Stops the log for good and wakes every waiter with the error, and the flusher, which reports
+    /// it. The caller must hold none of the log's locks, for wakers are foreign code.
     pub(super) fn latch(&self, error: Error) -> Error {
         let stored = self.latch_silently(error);
         let (waiters, flusher) = {
@@ -139,11 +139,12 @@ impl GroupCommit {
         stored
     }
 
-    /// Reports the failure that stopped the log as an event, once. The caller must hold no lock at all, not even one
-    /// of the engine: event subscribers are foreign code, and may call whatever the store offers.
+    /// Reports the failure that stopped the log as an event, once. The caller must hold no lock at
+    /// all, not even one of the engine: event subscribers are foreign code, and may call whatever
+    /// the store offers.
     ///
-    /// So the thread that meets the failure does not report it: it may wait for the log under locks that the log
-    /// does not know.
+    /// So the thread that meets the failure does not report it: it may wait for the log under locks
+    /// that the log does not know.
     pub(super) fn report_failure(&self) {
         if let Err(error) = self.check_latch()
             && error.is_latched()
@@ -165,9 +166,9 @@ impl GroupCommit {
         stored.clone()
     }
 
-    /// Ends all writing. When it returns, no thread writes any more, and waiters for what was not written get
-    /// [`Error::Closed`]. Tickets and transactions may outlive the log, and the store may then have another
-    /// owner.
+    /// Ends all writing. When it returns, no thread writes any more, and waiters for what was not
+    /// written get [`Error::Closed`]. Tickets and transactions may outlive the log, and the store may
+    /// then have another owner.
     pub(super) fn stop(&self) {
         self.latch(Error::Closed);
         let mut queue = self.queue.lock();
@@ -264,8 +265,8 @@ impl GroupCommit {
         }
     }
 
-    /// Spins as a registered waiter. Returns whether the position was reached, the log failed, or the waiter
-    /// was taken out of the list; otherwise the waiter is now registered as parked.
+    /// Spins as a registered waiter. Returns whether the position was reached, the log failed, or
+    /// the waiter was taken out of the list; otherwise the waiter is now registered as parked.
     fn commit_spin(&self, id: u64, mut successions: u64, (lsn, level): (Lsn, Level), limit: Duration) -> bool {
         let done = || {
             if self.progress.reached(lsn, level) || self.is_latched() {
@@ -341,7 +342,8 @@ impl GroupCommit {
         Ok(true)
     }
 
-    /// Does one piece of work, once others have joined where that is to be waited for. The caller has counted itself among the leaders.
+    /// Does one piece of work, once others have joined where that is to be waited for. The caller
+    /// has counted itself among the leaders.
     fn lead(&self, is_forming: bool) -> Result<()> {
         let leader = Leader { commit: self, done: false };
         if is_forming {
@@ -354,11 +356,12 @@ impl GroupCommit {
     /// Returns what went straight to the device, for whoever steps down to tell.
     fn lead_inner(&self) -> Result<Option<Landed>> {
         let mut writer = self.writer.lock();
-        // dropped before the writer's lock is: no other leader may touch the file once a write or sync of it has failed, for a
-        // second sync would report success
+        // dropped before the writer's lock is: no other leader may touch the file once a write or
+        // sync of it has failed, for a second sync would report success
         let fuse = Fuse { commit: self };
         self.check_latch()?;
-        // an error here comes before anything was taken or written: it fails this commit, and the log goes on
+        // an error here comes before anything was taken or written: it fails this commit, and the
+        // log goes on
         let work = self.queue.lock().take_work(&self.progress)?;
         let direct = match work {
             None => Ok(None),
@@ -378,7 +381,8 @@ impl GroupCommit {
         Ok(landed)
     }
 
-    /// Seals a frame and writes it; one that goes directly to the device is handed back, to be written without the lock.
+    /// Seals a frame and writes it; one that goes directly to the device is handed back, to be
+    /// written without the lock.
     fn write_frame(
         &self,
         writer: &mut SegmentWriter,
@@ -465,7 +469,8 @@ impl GroupCommit {
         if idle { queue.flusher.take() } else { None }
     }
 
-    /// Enters the first segment of this open, in a spare, so that the end of what was recovered is recorded for good.
+    /// Enters the first segment of this open, in a spare, so that the end of what was recovered is
+    /// recorded for good.
     pub(super) fn enter_first(&self, base: Lsn) -> Result<()> {
         let mut writer = self.writer.lock();
         let Some(spare) = self.queue.lock().take_first_spare(base) else {
@@ -508,7 +513,8 @@ impl GroupCommit {
         self.active.lock().as_ref().map(|active| active.file.write_path())
     }
 
-    /// Parks as the flusher until there is work, or until `limit` has passed; without a limit, until there is any activity.
+    /// Parks as the flusher until there is work, or until `limit` has passed; without a limit,
+    /// until there is any activity.
     pub(super) fn park_flusher(&self, limit: Option<Duration>) {
         {
             let mut queue = self.queue.lock();
@@ -546,7 +552,8 @@ struct Landed {
     buf: AlignedBuf,
 }
 
-/// Latches the log if it is dropped in a panic, before the writer's lock is let go; the leader tells the waiters.
+/// Latches the log if it is dropped in a panic, before the writer's lock is let go; the leader
+/// tells the waiters.
 struct Fuse<'a> {
     commit: &'a GroupCommit,
 }

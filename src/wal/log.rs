@@ -145,7 +145,8 @@ impl Log {
     /// [`Error::Latched`].
     pub fn sync(&self) -> Result<()> {
         let end = self.shared.commit.queue.lock().frames.appended_end();
-        // on a full disk there may be no segment yet that could hold this position; what was recovered survives
+        // on a full disk there may be no segment yet that could hold this position; what was
+        // recovered survives
         if self.appended().0 == 0 {
             return self.check_latch();
         }
@@ -170,8 +171,8 @@ impl Log {
             .map(|s| crate::store::open_dir::SegmentFile { name: s.name, id: s.id, base: s.base })
             .collect::<Vec<_>>();
         let mut manifest = self.manifest();
-        // a scan starts at a frame, and the nearest one known is the start of the segment; what lies below the log's start may be
-        // there still, but is garbage
+        // a scan starts at a frame, and the nearest one known is the start of the segment; what
+        // lies below the log's start may be there still, but is garbage
         let from = lsn.max(manifest.log_start);
         let start = segments.iter().rev().map(|s| s.base).find(|base| *base <= from);
         let start = start.unwrap_or_else(|| segments.first().map_or(from, |s| s.base));
@@ -244,7 +245,8 @@ impl Log {
 
     /// Makes everything durable, records a clean end in the manifest, and closes the log.
     ///
-    /// When it returns `Ok`, everything appended survives power loss. A second call waits for the first and gets its outcome.
+    /// When it returns `Ok`, everything appended survives power loss. A second call waits for the
+    /// first and gets its outcome.
     ///
     /// # Errors
     /// [`Error::Latched`] and I/O errors. The records are then as durable as their tickets said.
@@ -254,14 +256,14 @@ impl Log {
         result
     }
 
-    /// As [`Log::close`], for a caller that holds locks. The caller must call [`Log::end_threads`] after it has
-    /// released them.
+    /// As [`Log::close`], for a caller that holds locks. The caller must call [`Log::end_threads`]
+    /// after it has released them.
     pub(crate) fn close_but_threads(&self) -> Result<()> {
         self.end_once(|| self.finish())
     }
 
-    /// Ends the log by `finish`, unless that was done; all callers get the first one's outcome. When it returns, no
-    /// thread touches the store's files any more.
+    /// Ends the log by `finish`, unless that was done; all callers get the first one's outcome.
+    /// When it returns, no thread touches the store's files any more.
     fn end_once(&self, finish: impl FnOnce() -> Result<()>) -> Result<()> {
         self.shared.closed.store(true, Ordering::Release);
         let mut outcome = self.shared.outcome.lock();
@@ -298,8 +300,8 @@ impl Log {
         result
     }
 
-    /// As [`Log::abandon`], for a caller that holds locks. The caller must call [`Log::end_threads`] after it has
-    /// released them.
+    /// As [`Log::abandon`], for a caller that holds locks. The caller must call
+    /// [`Log::end_threads`] after it has released them.
     pub(crate) fn abandon_but_threads(&self) -> Result<()> {
         self.end_once(|| {
             self.shared.commit.queue.lock().close();
@@ -320,15 +322,16 @@ impl Log {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.commit.stop();
         self.shared.spares.settle();
-        // a publication that is under way ends before the store can have another owner; later ones see the latch
+        // a publication that is under way ends before the store can have another owner; later ones
+        // see the latch
         drop(self.shared.root.lock());
         *self.shared.lock.lock() = None;
     }
 
     /// Waits until the threads of a closed log have ended, and reports the failure if the log has failed.
     ///
-    /// The caller must hold no lock. One of these threads may be within a subscriber of its event, and the subscriber
-    /// may wait for a lock that the caller holds.
+    /// The caller must hold no lock. One of these threads may be within a subscriber of its event,
+    /// and the subscriber may wait for a lock that the caller holds.
     pub(crate) fn end_threads(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
@@ -432,7 +435,8 @@ impl Log {
 }
 
 impl Drop for Log {
-    /// Does the least that is safe: what was appended is handed on, nothing is marked clean. Errors are told to tickets.
+    /// Does the least that is safe: what was appended is handed on, nothing is marked clean. Errors
+    /// are told to tickets.
     fn drop(&mut self) {
         let _ = self.abandon();
     }

@@ -34,7 +34,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Enters the first segment of this open, and preallocates another as the reserve. A full disk is no error here.
+    /// Enters the first segment of this open, and preallocates another as the reserve. A full disk
+    /// is no error here.
     pub(super) fn enter_first(&self, base: Lsn) -> Result<()> {
         let full_is_fine = |result: Result<bool>| match result {
             Err(error) if error.is_full() => Ok(()),
@@ -52,8 +53,8 @@ impl Shared {
 
     /// Makes this open's epoch durable, before any frame carries it, and proves what was recovered.
     ///
-    /// On a full disk this may have to wait, if a copy of the manifest must be made anew. Nothing is written until
-    /// then.
+    /// On a full disk this may have to wait, if a copy of the manifest must be made anew. Nothing
+    /// is written until then.
     pub(super) fn publish_epoch(&self) -> Result<()> {
         let Identity { epoch, block_bytes, machine, .. } = &self.identity;
         let mut root = self.root.lock();
@@ -71,8 +72,8 @@ impl Shared {
         })
     }
 
-    /// Publishes the epoch if the disk had no space for it when the log was opened. Returns whether it did; on a disk
-    /// that is still full it does nothing.
+    /// Publishes the epoch if the disk had no space for it when the log was opened. Returns whether
+    /// it did; on a disk that is still full it does nothing.
     pub(super) fn publish_pending_epoch(&self) -> Result<bool> {
         if self.commit.queue.lock().has_room(0) != Err(Shortage::Manifest) {
             return Ok(false);

@@ -9,7 +9,8 @@ const TABLES: [&str; 2] = [Kv::DEFAULT_TABLE, "other"];
 const KEYS: u64 = 5;
 
 impl Explore<Kv> {
-    /// The built-in machine, with all of its commands on a few keys, and values that are no larger than a few blocks.
+    /// The built-in machine, with all of its commands on a few keys, and values that are no larger
+    /// than a few blocks.
     ///
     /// ```
     /// use seawal::sim::explore::Explore;

@@ -133,7 +133,8 @@ impl<'a, M: Explorable> Exploration<'a, M> {
             let before = Before { judge, listed, lost: Lost::Process, depth: 1 };
             self.explored.operations += 1;
             let choices = point.crash_choices(rng.next());
-            // for one operation in three, the recovery of one state is crashed at each of its operations too
+            // for one operation in three, the recovery of one state is crashed at each of its
+            // operations too
             let deeper = rng.below(3 * choices.len() as u64) as usize;
             for (at, crash) in choices.into_iter().enumerate() {
                 if self.limits.is_reached() {

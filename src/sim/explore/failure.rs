@@ -65,8 +65,9 @@ pub(super) enum Way {
 
 /// A seed, and the steps of its workload that are carried out.
 ///
-/// Its text is the seed. If only some steps are carried out, a colon and their numbers follow. An `f` before the seed means that
-/// operations are made to fail, as by [`Explore::fail_each_operation`].
+/// Its text is the seed. If only some steps are carried out, a colon and their numbers follow. An
+/// `f` before the seed means that operations are made to fail, as by
+/// [`Explore::fail_each_operation`].
 ///
 /// ```
 /// use seawal::sim::explore::Replay;
@@ -201,8 +202,8 @@ pub(super) fn find<M: Explorable>(
     Err(told.into_failure(steps.len(), fewest.len(), Replay { seed, kept: Some(fewest), way }))
 }
 
-/// Removes steps that the failure does not need: halves, then quarters, down to single steps (Zeller and Hildebrandt,
-/// "Simplifying and isolating failure-inducing input", TSE 2002).
+/// Removes steps that the failure does not need: halves, then quarters, down to single steps
+/// (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", TSE 2002).
 pub(super) fn minimized<T: Copy>(mut all: Vec<T>, fails: impl Fn(&[T]) -> bool) -> Vec<T> {
     let until = Instant::now() + MINIMISE_FOR;
     let mut chunk = all.len().div_ceil(2);

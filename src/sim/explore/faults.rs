@@ -209,8 +209,8 @@ fn judge_outcome(planned: Planned, disk: &SimDisk, after: After) -> Stopped {
 }
 
 impl<M: Explorable> Run<'_, M> {
-    /// Checks the engine after a failure. Either the log is latched and keeps the promises for that, or the engine goes
-    /// on as if nothing had failed.
+    /// Checks the engine after a failure. Either the log is latched and keeps the promises for
+    /// that, or the engine goes on as if nothing had failed.
     fn after_a_failure(&mut self) -> Stopped<After> {
         let Some(engine) = &self.engine else { return Ok(After::Gone) };
         match engine.begin() {

@@ -1,4 +1,5 @@
-//! Checks that a machine keeps the law in the documentation of [`StateMachine`], on random states and commands.
+//! Checks that a machine keeps the law in the documentation of [`StateMachine`], on random states
+//! and commands.
 
 use super::explorable::Explorable;
 use super::failure::{Failure, Replay, Wrong, minimized};

@@ -1,7 +1,8 @@
 //! The model of durability: which commits must survive a crash, and which may.
 //!
-//! The rule: what recovery finds is the state after some prefix, in commit order, of the transactions that committed or
-//! may have, and every acknowledged one is in that prefix. What a hardened read showed counts as acknowledged.
+//! The rule: what recovery finds is the state after some prefix, in commit order, of the
+//! transactions that committed or may have, and every acknowledged one is in that prefix. What a
+//! hardened read showed counts as acknowledged.
 
 use super::explorable::Explorable;
 use super::work::shared;
@@ -146,7 +147,8 @@ impl<M: Explorable> Oracle<M> {
         Ok(())
     }
 
-    /// Settles a commit in doubt by the state that the engine shows. Returns whether that state is possible.
+    /// Settles a commit in doubt by the state that the engine shows. Returns whether that state is
+    /// possible.
     pub(super) fn settle(&mut self, shown: u64) -> bool {
         if let Some(before) = self.without_last.take()
             && shown != self.digest()

@@ -138,7 +138,8 @@ impl<M: Explorable> Run<'_, M> {
         Ok(())
     }
 
-    /// Takes the answers of tickets that are done. Their promises hold from now on, whether the caller waits or not.
+    /// Takes the answers of tickets that are done. Their promises hold from now on, whether the
+    /// caller waits or not.
     fn take_done(&mut self) -> Stopped {
         let replies: Vec<_> = self.replies.extract_if(.., |pending| pending.ticket.is_done()).collect();
         replies.into_iter().try_for_each(|pending| self.take(pending))?;

@@ -103,7 +103,8 @@ impl<M: Explorable> Run<'_, M> {
         }
     }
 
-    /// Handles the error of a transaction's step: the transaction goes on, was rolled back, or ends the run.
+    /// Handles the error of a transaction's step: the transaction goes on, was rolled back, or ends
+    /// the run.
     fn failed(&mut self, at: usize, error: Error, conflict: bool) -> Stopped {
         match error {
             Error::LockTimeout | Error::Conflict if !conflict => {
@@ -187,7 +188,8 @@ impl<M: Explorable> Run<'_, M> {
         }
     }
 
-    /// Commits. A transaction that must run as a whole executes its next command instead, until none is left.
+    /// Commits. A transaction that must run as a whole executes its next command instead, until
+    /// none is left.
     pub(super) fn commit(&mut self, at: usize, durability: Durability, by: By) -> Stopped {
         let Some(slot) = &self.slots[at] else { return Ok(()) };
         if !self.plan.source.ends_anywhere()

@@ -62,7 +62,8 @@ fn any<C: Clone>(script: &[C], rng: &mut Rng) -> Option<C> {
 
 /// A look at a part of the state: what it reads, and what it shows of it.
 ///
-/// The exploration checks that it shows the right thing, and that what it showed is never missing afterwards.
+/// The exploration checks that it shows the right thing, and that what it showed is never missing
+/// afterwards.
 pub struct Look<M> {
     pub(super) footprint: Footprint,
     pub(super) show: Show<M>,
