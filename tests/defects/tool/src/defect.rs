@@ -14,10 +14,10 @@
 //! below it.
 //!
 //! - `tests:` holds the arguments of one run of `cargo test`. The quickest run comes first.
-//! - `in:` names the item to edit: `publish`, `Queue::in_block`, `<Queue as Drop>::drop`, or a
-//!   constant. Where several items have the name, put modules in front of it: `queue::publish`.
-//!   Several edits may follow one `in:`.
-//! - `replace:` holds tokens that occur exactly once in the item, and `with:` the text that takes
+//! - `in:` names the function to edit: `publish`, `Queue::in_block` or `<Queue as Drop>::drop`. Where
+//!   several functions have the name, put modules in front of it: `queue::publish`. Several edits may
+//!   follow one `in:`.
+//! - `replace:` holds tokens that occur exactly once in the body of the function, and `with:` the text that takes
 //!   their place. Whitespace and comments do not matter. `…` stands for everything up to the closing
 //!   bracket behind it: `sync().map_err(…)?`. In the `with:` text, the first `…` repeats what the
 //!   first `…` of the `replace:` text stood for, and so on.
@@ -34,10 +34,10 @@ pub struct Defect {
     pub edits: Vec<Edit>,
 }
 
-/// One change within one item.
+/// One change within one function.
 #[derive(Debug, PartialEq)]
 pub struct Edit {
-    pub item: String,
+    pub function: String,
     pub change: Change,
 }
 
@@ -59,22 +59,22 @@ impl Defect {
             return Err("the defect needs a first sentence that says what is broken".into());
         }
         let mut defect = Defect { tests: Vec::new(), edits: Vec::new() };
-        let (mut item, mut old) = (None, None);
+        let (mut function, mut old) = (None, None);
         for (name, value) in fields {
             if old.is_some() != (name == "with") {
                 return Err("each `replace:` must be followed by its `with:`".into());
             }
             match name {
                 "tests" => defect.tests.push(value),
-                "in" => item = Some(value),
+                "in" => function = Some(value),
                 "replace" => old = Some(value),
                 _ => {
-                    let item = item.clone().ok_or_else(|| format!("`{name}:` needs an `in:` above it"))?;
+                    let function = function.clone().ok_or_else(|| format!("`{name}:` needs an `in:` above it"))?;
                     let change = match old.take() {
                         Some(old) => Change::Replace { old, new: value },
                         None => Change::Body(value),
                     };
-                    defect.edits.push(Edit { item, change });
+                    defect.edits.push(Edit { function, change });
                 }
             }
         }
@@ -118,7 +118,7 @@ mod tests {
     fn fields_continue_on_indented_lines() {
         let text = "It breaks.\n\ntests: --lib a\ntests: --lib b\n\nin: A::b\nreplace: x\n\
             with:\n    y;\n\n    z\n\nin: c\nbody: false\n";
-        let edit = |item: &str, change| Edit { item: item.into(), change };
+        let edit = |function: &str, change| Edit { function: function.into(), change };
         let expected = Defect {
             tests: vec!["--lib a".into(), "--lib b".into()],
             edits: vec![

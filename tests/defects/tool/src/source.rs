@@ -1,4 +1,4 @@
-//! The items of the source tree, found by name, and the edits to them.
+//! The functions of the source tree, found by name, and the edits to them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,10 +10,10 @@ use syn::visit::{self, Visit};
 use crate::defect::{Change, Defect, Edit};
 use crate::tokens::{REST, Token, flat, matches, pattern};
 
-/// The files of the tree, and the items in them.
+/// The files of the tree, and the functions in them.
 pub struct Source {
     files: BTreeMap<PathBuf, File>,
-    items: Vec<Item>,
+    functions: Vec<Function>,
 }
 
 struct File {
@@ -21,122 +21,156 @@ struct File {
     tokens: Vec<Token>,
 }
 
-/// An item that a defect can name.
-struct Item {
+/// A function that a defect can name.
+struct Function {
     file: PathBuf,
     modules: Vec<String>,
     /// Without modules: `publish`, `Queue::in_block`, `<Queue as Drop>::drop`.
     name: String,
-    bytes: Range<usize>,
-    /// Between the braces of a function.
-    body: Option<Range<usize>>,
+    /// Between its braces.
+    body: Range<usize>,
+    /// Whether the body may become an `if` of several bodies.
+    may_branch: bool,
 }
 
+/// A function body that a defect changes.
+pub struct Body<'a> {
+    file: &'a Path,
+    bytes: Range<usize>,
+    text: String,
+}
+
+/// Changes to a part of a file: the bytes that each replaces, and the text that takes their place.
+type Changes = Vec<(Range<usize>, String)>;
+
 impl Source {
-    /// Reads `src` and the `src` of each crate in `crates`, without the modules of tests.
+    /// Reads `src` without the modules of tests.
     pub fn read(tree: &Path) -> Result<Source, String> {
-        let mut source = Source { files: BTreeMap::new(), items: Vec::new() };
-        let mut roots = vec![(tree.join("src"), Vec::new())];
-        for folder in std::fs::read_dir(tree.join("crates")).into_iter().flatten().flatten() {
-            let (name, src) = (folder.file_name().to_string_lossy().replace('-', "_"), folder.path().join("src"));
-            if src.is_dir() {
-                roots.push((src, vec![name]));
-            }
-        }
-        for (root, crate_name) in roots {
-            for path in rust_files(&root)? {
-                let modules = [crate_name.clone(), modules(path.strip_prefix(&root).unwrap_or(&path))].concat();
-                if !modules.iter().any(|name| name == "tests" || name.ends_with("_tests")) {
-                    let text =
-                        std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-                    source.add(path.strip_prefix(tree).unwrap_or(&path).to_path_buf(), modules, text)?;
-                }
+        let mut source = Source { files: BTreeMap::new(), functions: Vec::new() };
+        let root = tree.join("src");
+        for path in rust_files(&root)? {
+            let modules = modules(path.strip_prefix(&root).unwrap_or(&path));
+            if !modules.iter().any(|name| name == "tests" || name.ends_with("_tests")) {
+                let text =
+                    std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+                source.add(path.strip_prefix(tree).unwrap_or(&path).to_path_buf(), modules, text)?;
             }
         }
         Ok(source)
     }
 
-    /// Parses one file and adds its items.
+    /// Parses one file and adds its functions.
     fn add(&mut self, path: PathBuf, modules: Vec<String>, text: String) -> Result<(), String> {
         let fault = |error: &dyn std::fmt::Display| format!("{} does not parse: {error}", path.display());
         let stream: proc_macro2::TokenStream = text.parse().map_err(|error| fault(&error))?;
         let parsed = syn::parse2(stream.clone()).map_err(|error| fault(&error))?;
-        let items = &mut self.items;
-        Finder { file: &path, text: &text, modules, scope: Vec::new(), items }.visit_file(&parsed);
+        let functions = &mut self.functions;
+        Finder { file: &path, text: &text, modules, scope: Vec::new(), functions }.visit_file(&parsed);
         let tokens = flat(stream, &text);
         self.files.insert(path, File { text, tokens });
         Ok(())
     }
 
-    /// The new content of each file that the defect changes.
-    pub fn edited(&self, defect: &Defect) -> Result<BTreeMap<PathBuf, String>, String> {
-        let mut changes: BTreeMap<&Path, Vec<(Range<usize>, String)>> = BTreeMap::new();
-        for edit in &defect.edits {
-            let item = self.item(&edit.item)?;
-            changes.entry(&item.file).or_default().push(self.change(edit, item)?);
+    /// The new content of each file that one of the defects changes. Each function that they change
+    /// holds all of its bodies, and asks `crate::defect::is_active` which of them to run.
+    pub fn combined(&self, defects: &[(String, Defect)]) -> Result<BTreeMap<PathBuf, String>, String> {
+        let mut functions: BTreeMap<&Path, BTreeMap<(usize, usize), String>> = BTreeMap::new();
+        for (name, defect) in defects {
+            for Body { file, bytes, text } in self.bodies(defect).map_err(|fault| format!("{name}: {fault}"))? {
+                let branches = functions.entry(file).or_default().entry((bytes.start, bytes.end)).or_default();
+                *branches += &format!("if crate::defect::is_active({name:?}) {{{text}\n}} else ");
+            }
         }
-        let mut edited = BTreeMap::new();
-        for (file, mut changes) in changes {
+        let combined = functions.into_iter().map(|(file, functions)| {
+            let old = &self.files[file].text;
+            let whole = functions
+                .into_iter()
+                .map(|((start, end), branches)| (start..end, format!("\n{branches}{{{}\n}}\n", &old[start..end])));
+            (file.to_path_buf(), replaced(old, 0..old.len(), whole.collect()))
+        });
+        Ok(combined.collect())
+    }
+
+    /// Each function body that the defect changes, with its new text.
+    pub fn bodies(&self, defect: &Defect) -> Result<Vec<Body<'_>>, String> {
+        let mut functions: BTreeMap<(&Path, usize, usize), Changes> = BTreeMap::new();
+        for edit in &defect.edits {
+            let function = self.function(&edit.function)?;
+            let outermost = self.outermost(function).ok_or_else(|| {
+                format!("{} cannot hold several bodies, because it is `const` or returns `impl`", edit.function)
+            })?;
+            let body = (outermost.file.as_path(), outermost.body.start, outermost.body.end);
+            functions.entry(body).or_default().push(self.change(edit, function)?);
+        }
+        let mut bodies = Vec::new();
+        for ((file, start, end), mut changes) in functions {
             changes.sort_by_key(|(bytes, _)| bytes.start);
             if changes.windows(2).any(|pair| pair[0].0.end > pair[1].0.start) {
                 return Err(format!("two edits in {} overlap", file.display()));
             }
-            let mut text = self.files[file].text.clone();
-            for (bytes, new) in changes.into_iter().rev() {
-                text.replace_range(bytes, &new);
+            let text = replaced(&self.files[file].text, start..end, changes);
+            if let Err(error) = syn::parse_str::<syn::Block>(&format!("{{{text}\n}}")) {
+                let line = self.line(file, start) + error.span().start().line - 1;
+                return Err(format!("{} does not parse after the edit: line {line}: {error}", file.display()));
             }
-            if let Err(error) = syn::parse_file(&text) {
-                let (line, reason) = (error.span().start().line, error);
-                return Err(format!("{} does not parse after the edit: line {line}: {reason}", file.display()));
-            }
-            edited.insert(file.to_path_buf(), text);
+            bodies.push(Body { file, bytes: start..end, text });
         }
-        Ok(edited)
+        Ok(bodies)
     }
 
-    /// The only item with this name.
-    fn item(&self, wanted: &str) -> Result<&Item, String> {
-        let found: Vec<&Item> = self.items.iter().filter(|item| item.is_named(wanted)).collect();
+    /// The outermost function around this one, or itself, whose body may become an `if`.
+    fn outermost(&self, inner: &Function) -> Option<&Function> {
+        let is_around = |outer: &Function| {
+            outer.file == inner.file && outer.body.start <= inner.body.start && inner.body.end <= outer.body.end
+        };
+        let around = self.functions.iter().filter(|function| function.may_branch && is_around(function));
+        around.min_by_key(|function| function.body.start)
+    }
+
+    fn line(&self, file: &Path, offset: usize) -> usize {
+        self.files[file].text[..offset].matches('\n').count() + 1
+    }
+
+    /// The only function with this name.
+    fn function(&self, wanted: &str) -> Result<&Function, String> {
+        let found: Vec<&Function> = self.functions.iter().filter(|function| function.is_named(wanted)).collect();
         match found.as_slice() {
-            [item] => Ok(item),
+            [function] => Ok(function),
             [] => {
                 let last = |name: &str| name.rsplit("::").next().map(str::to_string);
-                let similar = self.items.iter().filter(|item| last(&item.name) == last(wanted));
-                Err(format!("no item is named {wanted}{}", self.list("; similar names: ", similar)))
+                let similar = self.functions.iter().filter(|function| last(&function.name) == last(wanted));
+                Err(format!("no function is named {wanted}{}", self.list("; similar names: ", similar)))
             }
-            _ => Err(format!("several items are named {wanted}{}", self.list(": ", found.into_iter()))),
+            _ => Err(format!("several functions are named {wanted}{}", self.list(": ", found.into_iter()))),
         }
     }
 
-    fn list<'a>(&self, title: &str, items: impl Iterator<Item = &'a Item>) -> String {
-        let place = |item: &Item| {
-            let line = self.files[&item.file].text[..item.bytes.start].matches('\n').count() + 1;
-            format!("{} ({}:{line})", item.full_name(), item.file.display())
+    fn list<'a>(&self, title: &str, functions: impl Iterator<Item = &'a Function>) -> String {
+        let place = |function: &Function| {
+            let line = self.line(&function.file, function.body.start);
+            format!("{} ({}:{line})", function.full_name(), function.file.display())
         };
-        let places: Vec<String> = items.take(5).map(place).collect();
+        let places: Vec<String> = functions.take(5).map(place).collect();
         if places.is_empty() { String::new() } else { format!("{title}{}", places.join(", ")) }
     }
 
     /// The bytes of the file that the edit replaces, and the text that takes their place.
-    fn change(&self, edit: &Edit, item: &Item) -> Result<(Range<usize>, String), String> {
+    fn change(&self, edit: &Edit, function: &Function) -> Result<(Range<usize>, String), String> {
         let (old, new) = match &edit.change {
             Change::Replace { old, new } => (old, new),
-            Change::Body(new) => {
-                let body = item.body.clone().ok_or_else(|| format!("{} has no body", edit.item))?;
-                return Ok((body, new.clone()));
-            }
+            Change::Body(new) => return Ok((function.body.clone(), new.clone())),
         };
-        let file = &self.files[&item.file];
-        let first = file.tokens.partition_point(|token| token.bytes.start < item.bytes.start);
-        let end = file.tokens.partition_point(|token| token.bytes.end <= item.bytes.end);
+        let file = &self.files[&function.file];
+        let first = file.tokens.partition_point(|token| token.bytes.start < function.body.start);
+        let end = file.tokens.partition_point(|token| token.bytes.end <= function.body.end);
         let wanted = pattern(old)?;
         if wanted.is_empty() {
-            return Err(format!("an edit of {} replaces nothing", edit.item));
+            return Err(format!("an edit of {} replaces nothing", edit.function));
         }
         let (bytes, rests) = match matches(&file.tokens[first..end], &wanted).as_slice() {
             [place] => (place.bytes.clone(), place.rests.clone()),
-            [] => return Err(format!("{} does not contain `{old}`", edit.item)),
-            places => return Err(format!("{} contains `{old}` {} times", edit.item, places.len())),
+            [] => return Err(format!("{} does not contain `{old}`", edit.function)),
+            places => return Err(format!("{} contains `{old}` {} times", edit.function, places.len())),
         };
         let mut rests = rests.into_iter().map(|rest| &file.text[rest]);
         let mut parts = new.split(REST);
@@ -150,7 +184,18 @@ impl Source {
     }
 }
 
-impl Item {
+/// This part of the text after the changes, which are in order.
+fn replaced(text: &str, part: Range<usize>, changes: Changes) -> String {
+    let (mut new, mut from) = (String::new(), part.start);
+    for (bytes, replacement) in changes {
+        new += &text[from..bytes.start];
+        new += &replacement;
+        from = bytes.end;
+    }
+    new + &text[from..part.end]
+}
+
+impl Function {
     fn full_name(&self) -> String {
         let mut parts = self.modules.clone();
         parts.push(self.name.clone());
@@ -165,29 +210,42 @@ impl Item {
     }
 }
 
-/// Collects the items of one file.
+/// Whether each branch of an `if` may hold a body of this function: not in a `const fn`, and not where
+/// each body would have an `impl` type of its own.
+fn may_branch(signature: &syn::Signature) -> bool {
+    struct Opaque(bool);
+    impl Visit<'_> for Opaque {
+        fn visit_type_impl_trait(&mut self, _: &syn::TypeImplTrait) {
+            self.0 = true;
+        }
+    }
+    let mut opaque = Opaque(false);
+    opaque.visit_return_type(&signature.output);
+    signature.constness.is_none() && !opaque.0
+}
+
+/// Collects the functions of one file.
 struct Finder<'a> {
     file: &'a Path,
     text: &'a str,
     modules: Vec<String>,
     /// The types, traits and functions around the present place. An `impl` of a trait has two names.
     scope: Vec<Vec<String>>,
-    items: &'a mut Vec<Item>,
+    functions: &'a mut Vec<Function>,
 }
 
 impl Finder<'_> {
-    fn add(&mut self, name: &syn::Ident, bytes: Range<usize>, block: Option<&syn::Block>) {
-        let body = block.map(|block| {
-            let braces = block.brace_token.span;
-            braces.open().byte_range().end..braces.close().byte_range().start
-        });
+    fn add(&mut self, signature: &syn::Signature, block: &syn::Block) {
+        let braces = block.brace_token.span;
         for scope in self.scopes() {
-            self.push(format!("{scope}{name}"), bytes.clone(), body.clone());
+            self.functions.push(Function {
+                file: self.file.into(),
+                modules: self.modules.clone(),
+                name: format!("{scope}{}", signature.ident),
+                body: braces.open().byte_range().end..braces.close().byte_range().start,
+                may_branch: may_branch(signature),
+            });
         }
-    }
-
-    fn push(&mut self, name: String, bytes: Range<usize>, body: Option<Range<usize>>) {
-        self.items.push(Item { file: self.file.into(), modules: self.modules.clone(), name, bytes, body });
     }
 
     /// Every spelling of the scope, each with a separator behind it.
@@ -230,50 +288,30 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         if let Some((_, path, _)) = &item.trait_ {
             let of_trait =
                 path.segments.last().map(|segment| format!("<{ty} as {}>", segment.ident)).unwrap_or_default();
-            self.push(of_trait.clone(), item.span().byte_range(), None);
             names.push(of_trait);
         }
         self.within(names, |this| visit::visit_item_impl(this, item));
     }
 
     fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
-        self.add(&item.ident, item.span().byte_range(), None);
         self.within(vec![item.ident.to_string()], |this| visit::visit_item_trait(this, item));
     }
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.add(&item.sig.ident, item.span().byte_range(), Some(&item.block));
+        self.add(&item.sig, &item.block);
         self.within(vec![item.sig.ident.to_string()], |this| visit::visit_item_fn(this, item));
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        self.add(&item.sig.ident, item.span().byte_range(), Some(&item.block));
+        self.add(&item.sig, &item.block);
         self.within(vec![item.sig.ident.to_string()], |this| visit::visit_impl_item_fn(this, item));
     }
 
     fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
-        self.add(&item.sig.ident, item.span().byte_range(), item.default.as_ref());
+        if let Some(block) = &item.default {
+            self.add(&item.sig, block);
+        }
         self.within(vec![item.sig.ident.to_string()], |this| visit::visit_trait_item_fn(this, item));
-    }
-
-    fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {
-        self.add(&item.ident, item.span().byte_range(), None);
-    }
-
-    fn visit_impl_item_const(&mut self, item: &'ast syn::ImplItemConst) {
-        self.add(&item.ident, item.span().byte_range(), None);
-    }
-
-    fn visit_item_static(&mut self, item: &'ast syn::ItemStatic) {
-        self.add(&item.ident, item.span().byte_range(), None);
-    }
-
-    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
-        self.add(&item.ident, item.span().byte_range(), None);
-    }
-
-    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
-        self.add(&item.ident, item.span().byte_range(), None);
     }
 }
 
@@ -308,17 +346,23 @@ mod tests {
     use super::*;
 
     fn source(files: &[(&str, &str)]) -> Source {
-        let mut source = Source { files: BTreeMap::new(), items: Vec::new() };
+        let mut source = Source { files: BTreeMap::new(), functions: Vec::new() };
         for (path, text) in files {
             source.add(path.into(), modules(Path::new(path)), text.to_string()).unwrap();
         }
         source
     }
 
-    /// The only changed file after the edits, or the fault.
+    fn defect(edits: &str) -> Defect {
+        Defect::parse(&format!("It breaks.\ntests: --lib\n{edits}")).unwrap()
+    }
+
+    /// The file after the edits, or the fault.
     fn edited(source: &Source, edits: &str) -> Result<String, String> {
-        let defect = Defect::parse(&format!("It breaks.\ntests: --lib\n{edits}")).unwrap();
-        source.edited(&defect).map(|files| files.into_values().next().unwrap())
+        let bodies = source.bodies(&defect(edits))?;
+        let text = &source.files[bodies[0].file].text;
+        let changes = bodies.into_iter().map(|body| (body.bytes, body.text)).collect();
+        Ok(replaced(text, 0..text.len(), changes))
     }
 
     const LOG: &str = "
@@ -330,13 +374,14 @@ impl<T> Log<T> {
 impl Drop for Log<u8> { fn drop(&mut self) { self.stop(); } }
 impl fmt::Debug for Log<u8> { fn fmt(&self) { one(1); one(2); } }
 impl fmt::Display for Log<u8> { fn fmt(&self) {} }
-const TABLE: [bool; 2] = [true, false];
+const fn zero() -> u64 { 0 }
+fn all() -> impl Iterator<Item = u8> { 0..9 }
 mod tests { fn end() {} }
 fn end() -> u64 { fn inner() -> u64 { 7 } inner() }
 ";
 
     #[test]
-    fn an_item_is_found_by_its_name_whatever_its_file() {
+    fn a_function_is_found_by_its_name_whatever_its_file() {
         for path in ["log.rs", "wal/log/mod.rs"] {
             let source = source(&[(path, LOG), ("other.rs", "fn start() {}")]);
             let check = |edits: &str, old: &str, new: &str| {
@@ -349,13 +394,8 @@ fn end() -> u64 { fn inner() -> u64 { 7 } inner() }
             );
             check("in: Log::drop\nbody:", " self.stop(); ", "");
             check("in: <Log as Debug>::fmt\nreplace: (1)\nwith: (3)", "(1)", "(3)");
-            check("in: <Log as Drop>\nreplace: stop\nwith: end", "stop", "end");
-            check(
-                "in: <Log as Debug>::fmt\nreplace: {one(…); …}\nwith: {two(…); …}",
-                " one(1); one(2); ",
-                "two(1);  one(2); ",
-            );
-            check("in: TABLE\nreplace: true\nwith: false", "true", "false");
+            check("in: <Log as Drop>::drop\nreplace: stop\nwith: end", "stop", "end");
+            check("in: <Log as Debug>::fmt\nreplace: (1); one(…)\nwith: (…)", "(1); one(2)", "(2)");
             check("in: end::inner\nbody: 8", " 7 ", "8");
             check("in: log::end\nreplace: 7\nwith: 8", " 7 ", " 8 ");
         }
@@ -371,21 +411,47 @@ fn end() -> u64 { fn inner() -> u64 { 7 } inner() }
     }
 
     #[test]
+    fn a_function_holds_its_body_of_each_defect_and_the_original() {
+        let source = source(&[("log.rs", LOG), ("other.rs", "fn start() {}")]);
+        let defects = [
+            ("1-a", "in: Log::drop\nbody: // nothing\nin: end::inner\nreplace: 7\nwith: 8"),
+            ("2-b", "in: <Log as Drop>::drop\nreplace: stop\nwith: end"),
+        ];
+        let combined = source.combined(&defects.map(|(name, edits)| (name.into(), defect(edits)))).unwrap();
+        let drop = "\nif crate::defect::is_active(\"1-a\") {// nothing\n} \
+            else if crate::defect::is_active(\"2-b\") { self.end(); \n} else { self.stop(); \n}\n";
+        let end = "\nif crate::defect::is_active(\"1-a\") { fn inner() -> u64 { 8 } inner() \n} \
+            else { fn inner() -> u64 { 7 } inner() \n}\n";
+        let text = LOG.replace(" self.stop(); ", drop).replace(" fn inner() -> u64 { 7 } inner() ", end);
+        assert_eq!(combined, BTreeMap::from([("log.rs".into(), text)]));
+        syn::parse_file(&combined[Path::new("log.rs")]).unwrap();
+    }
+
+    #[test]
     fn what_does_not_resolve_is_named() {
         let source = source(&[("a/log.rs", LOG), ("b/queue.rs", "fn start() {}\nfn end() {}")]);
         for (edits, fault) in [
-            ("in: Log::ends\nbody:", "no item is named Log::ends"),
-            ("in: Queue::drop\nbody:", "no item is named Queue::drop; similar names: a::log::Log::drop (a/log.rs:7)"),
-            ("in: drop\nbody:", "no item is named drop"),
-            ("in: end\nbody:", "several items are named end: a::log::end (a/log.rs:12), b::queue::end (b/queue.rs:2)"),
-            ("in: Log::fmt\nbody:", "several items are named Log::fmt"),
-            ("in: TABLE\nbody:", "TABLE has no body"),
+            ("in: Log::ends\nbody:", "no function is named Log::ends"),
+            (
+                "in: Queue::drop\nbody:",
+                "no function is named Queue::drop; similar names: a::log::Log::drop (a/log.rs:7)",
+            ),
+            ("in: drop\nbody:", "no function is named drop"),
+            (
+                "in: end\nbody:",
+                "several functions are named end: a::log::end (a/log.rs:13), b::queue::end (b/queue.rs:2)",
+            ),
+            ("in: Log::fmt\nbody:", "several functions are named Log::fmt"),
+            ("in: zero\nbody: 1", "zero cannot hold several bodies"),
+            ("in: all\nbody: 1..9", "all cannot hold several bodies"),
             ("in: Log::end\nreplace: self.end\nwith:", "Log::end does not contain `self.end`"),
-            ("in: Log::end\nreplace: self\nwith:", "Log::end contains `self` 3 times"),
+            ("in: Log::end\nreplace: self\nwith:", "Log::end contains `self` 2 times"),
             ("in: Log::end\nreplace: // nothing\nwith: x", "replaces nothing"),
-            ("in: end::inner\nreplace: {…}\nwith: {…} {…}", "has more `…`"),
+            ("in: Log::drop\nreplace: stop(…)\nwith: stop(…)(…)", "has more `…`"),
             ("in: Log::end\nreplace: u64 {\nwith:", "balanced brackets"),
-            ("in: Log::end\nreplace: u64\nwith:", "a/log.rs does not parse after the edit: line 4"),
+            ("in: Log::end\nreplace: u64\nwith: u8", "Log::end does not contain `u64`"),
+            ("in: Log::end\nreplace: len\nwith:", "a/log.rs does not parse after the edit: line 6"),
+            ("in: Log::end\nbody: 1 } fn other() { 2", "a/log.rs does not parse after the edit: line 4"),
         ] {
             let error = edited(&source, edits).unwrap_err();
             assert!(error.contains(fault), "{edits}: {error}");

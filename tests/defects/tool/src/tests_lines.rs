@@ -33,8 +33,7 @@ impl TestNames {
 
     /// Whether these arguments of `cargo test` select at least one function.
     pub fn has(&self, arguments: &str) -> bool {
-        let is_feature = |word: &&str| *word == "--all-features" || word.starts_with("--features=");
-        let words: Vec<&str> = arguments.split_whitespace().filter(|word| !is_feature(word)).collect();
+        let words: Vec<&str> = arguments.split_whitespace().collect();
         let (target, filter) = match words.as_slice() {
             ["--lib", filter @ ..] => ("--lib".to_string(), filter),
             ["--test", name, filter @ ..] => (format!("--test {name}"), filter),
@@ -83,7 +82,7 @@ mod tests {
         add_functions(text.parse().unwrap(), &mut vec!["wal".into()], &mut functions);
         assert_eq!(functions, "wal::one\nwal::tests::two\nwal::three\n");
         let names = TestNames(BTreeMap::from([("--lib".into(), functions)]));
-        assert!(names.has("--lib") && names.has("--lib wal::tests") && names.has("--all-features --lib wal::t"));
+        assert!(names.has("--lib") && names.has("--lib wal::tests") && names.has("--lib wal::t"));
         assert!(!names.has("--lib queue::") && !names.has("--test suite") && !names.has("--lib wal:: --exact"));
     }
 }
