@@ -105,8 +105,8 @@ pub enum Error {
         /// The operating system's error, if it returned one.
         source: Option<Arc<io::Error>>,
     },
-    /// An earlier write or sync failed. The store refuses all writes until it is reopened, because
-    /// what reached the device is unknown.
+    /// An earlier write or sync failed, or the directory was replaced under the store. The store
+    /// refuses all writes until it is reopened, because what reached the device is unknown.
     Latched {
         /// The first failure.
         source: Arc<Error>,
@@ -230,7 +230,8 @@ impl Error {
         matches!(self, Error::Full { .. })
     }
 
-    /// True if an earlier write or sync failed, so that the store must be reopened.
+    /// True if an earlier write or sync failed, or the directory was replaced, so that the store
+    /// must be reopened.
     ///
     /// ```
     /// use seawal::Error;
@@ -326,7 +327,7 @@ impl fmt::Display for Error {
                 }
             }
             Error::Latched { source } => {
-                write!(f, "the store is read-only after a failed write; reopen it to recover ({source})")
+                write!(f, "the store stopped writing after a failure; reopen it to recover ({source})")
             }
             Error::Poisoned => f.write_str("the state machine panicked; reopen the store to recover"),
             Error::Internal { what } => write!(f, "a thread of the store panicked while {what}; reopen the store"),

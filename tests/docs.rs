@@ -158,6 +158,15 @@ fn every_fault_is_proven_by_tests_that_exist() {
 }
 
 #[test]
+fn every_situation_around_a_store_is_proven_by_tests_that_exist() {
+    let is_test = is_test();
+    for row in table(&read("docs/testing.md"), "row") {
+        let tests = quoted(&row[3]);
+        assert!(!tests.is_empty() && tests.iter().all(|name| is_test(name)), "{row:?}");
+    }
+}
+
+#[test]
 fn every_invariant_appeals_to_tests_and_places_that_exist() {
     let is_test = is_test();
     let is_place = |name: &str| root().join(name).exists() || root().join("src").join(name).exists();

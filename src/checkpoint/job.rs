@@ -324,8 +324,8 @@ impl<M: StateMachine> Checkpointer<M> {
 
     fn stage(&self, job: Job<M>) -> Result<Option<Job<M>>> {
         let log = self.log()?;
-        // the log may have failed, or been closed, since the state was frozen
-        log.check_latch()?;
+        // the log may have failed, been closed, or lost its directory, since the state was frozen
+        log.check_ownership()?;
         let Job { header, stage, mark, began } = job;
         let stage = match stage {
             Stage::Write { state, table, point } => {

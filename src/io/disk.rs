@@ -234,7 +234,7 @@ impl Directory for DiskStorage {
     }
 
     fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
-        lock::lock(&self.dir, mode)
+        lock::lock(&self.dir, &self.path, mode)
     }
 
     fn block_bytes(&self) -> u32 {

@@ -241,6 +241,10 @@ impl File for DiskFile {
         self.buffered.set_len(len)
     }
 
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(rustix::fs::fstat(&self.buffered)?.st_nlink > 0)
+    }
+
     fn allocate(&self, len: u64) -> io::Result<()> {
         if len == 0 {
             return Ok(());

@@ -74,7 +74,15 @@ pub enum WritePath {
 }
 
 /// A lock that lasts until it is dropped.
-pub trait DirectoryLock: Send + Sync {}
+pub trait DirectoryLock: Send + Sync {
+    /// Returns an error if the directory is no longer the one that was locked, so that another
+    /// opener may own what stands in its place. The text says what happened and what to do.
+    ///
+    /// The default is for storages whose lock cannot be lost.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// A flat directory of files.
 ///
@@ -189,6 +197,12 @@ pub trait File: Send + Sync {
 
     /// The path that [`File::write_durable_at`] takes.
     fn write_path(&self) -> WritePath;
+
+    /// Whether the file still has a name. What is written to a file without one is lost once it is
+    /// closed. The default is for storages whose files cannot be removed by others.
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// Creates a file, replacing one that an earlier attempt may have left unfinished. An error comes

@@ -6,7 +6,7 @@
 use super::fault::{Fault, OpKind, Persistence, When};
 use super::image::{Config, EntryChange, Image, Ino, Names, down, eio, no_space};
 use super::inode::Inode;
-use super::state::{State, open_kind};
+use super::state::{Locks, State, open_kind};
 use super::trace::Op;
 use super::write::sync_error;
 use crate::io::sync::{Arc, Mutex};
@@ -276,6 +276,26 @@ impl SimDisk {
         Ok(())
     }
 
+    /// Voids every lock on the disk, as if the directory had been replaced under its owner. The
+    /// next [`DirectoryLock::check`] of such a lock fails. This call does not count as an
+    /// operation.
+    ///
+    /// ```
+    /// use seawal::io::{Directory, LockMode};
+    /// use seawal::sim::SimDisk;
+    ///
+    /// let disk = SimDisk::new(1);
+    /// let lock = disk.lock(LockMode::Exclusive)?;
+    /// disk.void_locks();
+    /// assert!(lock.check().is_err());
+    /// let _next = disk.lock(LockMode::Exclusive)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn void_locks(&self) {
+        let locks = &mut self.state.lock().locks;
+        *locks = Locks { losses: locks.losses + 1, ..Locks::default() };
+    }
+
     fn edit<T>(&self, name: &str, change: impl FnOnce(&mut Inode) -> io::Result<T>) -> io::Result<T> {
         let image = &mut self.state.lock().image;
         let ino = image.lookup(name)?;
@@ -353,8 +373,9 @@ impl Directory for SimDisk {
             LockMode::Shared => state.locks.readers += 1,
             LockMode::Exclusive => state.locks.owned = true,
         }
+        let losses = state.locks.losses;
         drop(state);
-        Ok(Box::new(SimLock { state: Arc::clone(&self.state), mode }))
+        Ok(Box::new(SimLock { state: Arc::clone(&self.state), mode, losses }))
     }
 
     fn block_bytes(&self) -> u32 {
@@ -389,13 +410,25 @@ impl Clock for SimDisk {
 struct SimLock {
     state: Arc<Mutex<State>>,
     mode: LockMode,
+    /// The count of losses when it was granted.
+    losses: u64,
 }
 
-impl DirectoryLock for SimLock {}
+impl DirectoryLock for SimLock {
+    fn check(&self) -> io::Result<()> {
+        if self.state.lock().locks.losses == self.losses {
+            return Ok(());
+        }
+        Err(io::Error::other("the simulated directory was replaced; close this store and open it again"))
+    }
+}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
         let locks = &mut self.state.lock().locks;
+        if locks.losses != self.losses {
+            return;
+        }
         match self.mode {
             LockMode::Shared => locks.readers = locks.readers.saturating_sub(1),
             LockMode::Exclusive => locks.owned = false,
@@ -554,6 +587,10 @@ impl File for SimFile {
             inode.set_len(len.max(inode.cached.len), seq);
             Ok(())
         })
+    }
+
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(self.state.lock().image.dir.values().any(|ino| *ino == self.ino))
     }
 
     fn write_path(&self) -> WritePath {

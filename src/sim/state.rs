@@ -12,6 +12,8 @@ use std::time::Duration;
 pub(super) struct Locks {
     pub(super) readers: usize,
     pub(super) owned: bool,
+    /// How often an owner has lost its directory. A lock of an earlier count is void.
+    pub(super) losses: u64,
 }
 
 /// A disk with its planned faults, trace, locks and crash points.

@@ -17,3 +17,4 @@ pub(crate) mod create;
 pub(crate) mod layout;
 pub(crate) mod manifest_file;
 pub(crate) mod open_dir;
+pub(crate) mod ownership;

@@ -360,6 +360,7 @@ impl GroupCommit {
         // sync of it has failed, for a second sync would report success
         let fuse = Fuse { commit: self };
         self.check_latch()?;
+        writer.check_ownership_if_due().map_err(|error| self.latch_silently(error))?;
         // an error here comes before anything was taken or written: it fails this commit, and the
         // log goes on
         let work = self.queue.lock().take_work(&self.progress)?;

@@ -279,6 +279,7 @@ impl Log {
     fn finish(&self) -> Result<()> {
         // no record comes after this, so what is durable then is all there is
         self.shared.commit.queue.lock().close();
+        self.shared.check_ownership()?;
         self.shared.commit.flush_wanted()?;
         self.sync()?;
         self.shared.write_watermark()?;
@@ -325,7 +326,7 @@ impl Log {
         // a publication that is under way ends before the store can have another owner; later ones
         // see the latch
         drop(self.shared.root.lock());
-        *self.shared.lock.lock() = None;
+        self.shared.ownership.release();
     }
 
     /// Waits until the threads of a closed log have ended, and reports the failure if the log has failed.
@@ -358,6 +359,12 @@ impl Log {
 
     pub(crate) fn check_latch(&self) -> Result<()> {
         self.shared.commit.check_latch()
+    }
+
+    /// Like [`Log::check_latch`], and latches the log if its directory is not its own any more. The
+    /// caller must hold no lock of the log.
+    pub(crate) fn check_ownership(&self) -> Result<()> {
+        self.shared.check_ownership()
     }
 
     /// Files of the store that were unlinked and whose space is not free yet.

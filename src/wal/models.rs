@@ -18,6 +18,7 @@ use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, Stora
 use crate::machine::{Access, Footprint};
 use crate::store::manifest_file::ManifestFile;
 use crate::store::open_dir::Spare;
+use crate::store::ownership::Ownership;
 use crate::txn::CommitWatermarks;
 use crate::wal::Level;
 use crate::wal::device_latency::DeviceLatency;
@@ -243,7 +244,8 @@ fn pipeline(paper: &Paper, max_in_flight: usize) -> Arc<GroupCommit> {
     };
     let spare = Spare { name: "1.spare".into(), number: 1, file_bytes: 1 << 20 };
     let queue = Queue::new(bounds, BASE, BASE, vec![spare]).unwrap();
-    let writer = SegmentWriter::new(storage, identity, root, BASE, 0, SegmentId::new(0));
+    let ownership = Arc::new(Ownership::new(storage.clone(), None));
+    let writer = SegmentWriter::new((storage, ownership), identity, root, BASE, 0, SegmentId::new(0));
     let pace = DeviceLatency::new(Arc::new(paper.clone()), Duration::from_secs(1));
     let commit = GroupCommit::new(queue, writer, Vec::new(), BASE, pace);
     commit.enter_first(BASE).unwrap();

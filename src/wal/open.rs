@@ -9,6 +9,7 @@ use crate::io::{OpenMode, Storage};
 use crate::options::LogOptions;
 use crate::store::manifest_file::ManifestFile;
 use crate::store::open_dir::{Access, StoreDir};
+use crate::store::ownership::Ownership;
 use crate::wal::device_latency::DeviceLatency;
 use crate::wal::group_commit::GroupCommit;
 use crate::wal::queue::{Bounds, Queue};
@@ -85,9 +86,16 @@ impl OpenLog {
         };
         let queue = Queue::new(queue_bounds, base, base, usable)?;
         let last_id = store_dir.segments.last().map_or(SegmentId::new(0), |s| s.id);
-        let writer =
-            SegmentWriter::new(storage.clone(), identity.clone(), root.clone(), end.end, end.last_checksum, last_id);
         let segments = known_segments(&*storage, &store_dir)?;
+        let ownership = Arc::new(Ownership::new(storage.clone(), store_dir.lock));
+        let writer = SegmentWriter::new(
+            (storage.clone(), ownership.clone()),
+            identity.clone(),
+            root.clone(),
+            end.end,
+            end.last_checksum,
+            last_id,
+        );
         // between the end of what was recovered and the base there is nothing that could be lost
         let latency = DeviceLatency::new(storage.clone(), options.commit_spin);
         let commit = GroupCommit::new(queue, writer, segments, base, latency);
@@ -98,7 +106,7 @@ impl OpenLog {
             root,
             identity,
             options,
-            lock: Mutex::new(store_dir.lock),
+            ownership,
             stop: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             deferred_unlinks: DeferredUnlinks::default(),

@@ -14,7 +14,9 @@ use crate::io::{AlignedBuf, File, OpenMode, Storage, WritePath, write_all_at};
 use crate::store::layout as names;
 use crate::store::manifest_file::ManifestFile;
 use crate::store::open_dir::Spare;
+use crate::store::ownership::{CHECK_INTERVAL, Ownership};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What every frame and segment of one open carries.
 #[derive(Clone, Debug)]
@@ -68,6 +70,9 @@ pub(crate) struct SegmentInfo {
 /// The end of the chain of frames, and the segment it goes on in.
 pub(super) struct SegmentWriter {
     storage: Arc<dyn Storage>,
+    ownership: Arc<Ownership>,
+    /// The time of the last check of the ownership.
+    checked: Duration,
     identity: Identity,
     root: Arc<Mutex<ManifestFile>>,
     pub(super) active: Option<Arc<Active>>,
@@ -88,7 +93,7 @@ const HINT_BYTES: u64 = 1 << 20;
 impl SegmentWriter {
     /// A writer that goes on behind `end`, where the frame with `last_checksum` ends, in a segment yet to be entered.
     pub(super) fn new(
-        storage: Arc<dyn Storage>,
+        (storage, ownership): (Arc<dyn Storage>, Arc<Ownership>),
         identity: Identity,
         root: Arc<Mutex<ManifestFile>>,
         end: Lsn,
@@ -96,7 +101,9 @@ impl SegmentWriter {
         last_id: SegmentId,
     ) -> SegmentWriter {
         SegmentWriter {
+            checked: storage.monotonic(),
             storage,
+            ownership,
             identity,
             root,
             active: None,
@@ -108,6 +115,24 @@ impl SegmentWriter {
         }
     }
 
+    /// Checks that the directory is still this store's and the segment still in it, if the last
+    /// check is older than [`CHECK_INTERVAL`].
+    pub(super) fn check_ownership_if_due(&mut self) -> Result<()> {
+        let now = self.storage.monotonic();
+        if now.saturating_sub(self.checked) < CHECK_INTERVAL {
+            return Ok(());
+        }
+        self.checked = now;
+        self.ownership.check()?;
+        let Some(active) = self.active.as_ref().filter(|active| active.file.is_linked().is_ok_and(|linked| !linked))
+        else {
+            return Ok(());
+        };
+        let removed =
+            "another program removed it while it was being written, and what it holds is lost once it is closed";
+        Err(Error::io("keep", active.path.clone(), std::io::Error::other(removed)))
+    }
+
     /// Makes a spare the next segment, starting at `base`. All frames before have been completed.
     ///
     /// 1. the header is written into the spare and synced, so that no segment name ever shows a half-made header;
@@ -116,6 +141,7 @@ impl SegmentWriter {
     ///
     /// When it returns, the new segment survives power loss, and where its predecessor ends is recorded.
     pub(super) fn enter(&mut self, spare: &Spare, base: Lsn) -> Result<SegmentInfo> {
+        self.ownership.check()?;
         let id = SegmentId::new(self.last_id.get().saturating_add(1));
         let io = |operation, e| Error::io(operation, self.storage.path(&spare.name), e);
         let file = self.storage.open(&spare.name, OpenMode::ReadWrite).map_err(|e| io("open", e))?;

@@ -3,11 +3,12 @@
 use crate::error::Result;
 use crate::format::manifest::Manifest;
 use crate::ids::Lsn;
+use crate::io::Storage;
 use crate::io::deferred_unlinks::DeferredUnlinks;
 use crate::io::sync::{Arc, AtomicBool, Mutex};
-use crate::io::{DirectoryLock, Storage};
 use crate::options::LogOptions;
 use crate::store::manifest_file::ManifestFile;
+use crate::store::ownership::Ownership;
 use crate::wal::group_commit::GroupCommit;
 use crate::wal::room::Shortage;
 use crate::wal::segment_pool::SegmentPool;
@@ -21,7 +22,7 @@ pub(crate) struct Shared {
     pub(super) root: Arc<Mutex<ManifestFile>>,
     pub(super) identity: Identity,
     pub(super) options: LogOptions,
-    pub(super) lock: Mutex<Option<Box<dyn DirectoryLock>>>,
+    pub(super) ownership: Arc<Ownership>,
     pub(super) stop: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) deferred_unlinks: DeferredUnlinks,
@@ -86,8 +87,16 @@ impl Shared {
         Ok(true)
     }
 
+    /// Checks that the log still writes and that its directory is still its own. A lost directory
+    /// latches the log. The caller must hold no lock of the log.
+    pub(super) fn check_ownership(&self) -> Result<()> {
+        self.commit.check_latch()?;
+        self.ownership.check().map_err(|error| self.commit.latch(error))
+    }
+
     /// Changes the manifest of a log that still writes; see [`ManifestFile::publish`].
     pub(super) fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+        self.check_ownership()?;
         let mut root = self.root.lock();
         self.commit.check_latch()?;
         root.publish(change)

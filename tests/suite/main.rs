@@ -18,6 +18,7 @@ mod like_stacks;
 mod log;
 mod lost_writes;
 mod model;
+mod ownership;
 mod panics;
 mod pressure;
 mod promises;
