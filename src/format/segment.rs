@@ -221,6 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_version_or_flag_is_told_apart_under_a_right_checksum() {
+        for (offset, found) in [(8, 2), (10, 4)] {
+            let mut block = [0; 512];
+            header().encode(&mut block).unwrap();
+            block[offset] = found;
+            put_checksum(&mut block, CHECKSUM_OFFSET).unwrap();
+            assert_eq!(SegmentHeader::decode(&block), Err(HeaderFault::Version(found.into())));
+        }
+    }
+
+    #[test]
     fn a_header_comes_back_and_every_flipped_bit_is_noticed() {
         let header = header();
         let mut block = [0; 512];

@@ -255,6 +255,15 @@ fn another_version_of_the_machine_is_refused_unless_it_says_that_it_can() {
 }
 
 #[test]
+fn a_record_of_a_version_that_is_not_supported_is_refused_behind_a_newer_manifest() {
+    let (disk, _) = store(6);
+    drop(open_on::<LenientStacks>(&disk, &manual()).unwrap());
+    let disk = disk.crash(Crash::Nothing);
+    let error = open_on::<NewerStacks>(&disk, &manual()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 4, .. }), "{error:?}");
+}
+
+#[test]
 fn a_log_of_two_versions_tells_decode_who_wrote_each_record() {
     #[derive(Clone, Default)]
     struct Mixed(Stacks);

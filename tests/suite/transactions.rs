@@ -106,7 +106,7 @@ fn savepoints_nest_and_die_when_rolled_past() {
 
 #[test]
 fn a_rejected_command_changes_nothing_and_keeps_its_lock() {
-    let (_, engine) = kv();
+    let (disk, engine) = kv();
     engine.insert("a", "1").unwrap();
     let mut tx = engine.begin().unwrap();
     tx.insert("b", "1").unwrap();
@@ -121,6 +121,10 @@ fn a_rejected_command_changes_nothing_and_keeps_its_lock() {
     tx.commit().unwrap();
     let all: Vec<_> = engine.iter().unwrap().collect();
     assert_eq!(all, [(b"a".to_vec(), b"2".to_vec()), (b"b".to_vec(), b"1".to_vec())]);
+    drop(engine);
+    // it left no record either, which replay would reject
+    let (engine, _) = open_on::<Kv>(&disk.crash(Crash::Nothing), &manual()).unwrap();
+    assert_eq!(engine.iter().unwrap().collect::<Vec<_>>(), all);
 }
 
 #[test]
