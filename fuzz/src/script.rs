@@ -16,6 +16,9 @@ pub fn script(data: &[u8]) {
     let mut written = Vec::new();
     for transaction in &transactions {
         for step in &transaction.steps {
+            written.extend_from_slice(b"table\t");
+            escape(step.table.as_bytes(), &mut written);
+            written.push(b'\n');
             let fields: &[&[u8]] = match &step.operation {
                 Operation::Put { key, value } => &[b"put", key, value],
                 Operation::Delete { key } => &[b"del", key],
@@ -35,8 +38,8 @@ pub fn script(data: &[u8]) {
     let mut script = Script::new(&written[..]);
     for transaction in &transactions {
         let again = script.next_transaction().unwrap().unwrap();
-        let operations = |steps: &[seawal_cli::script::Step]| -> Vec<Operation> {
-            steps.iter().map(|step| step.operation.clone()).collect()
+        let operations = |steps: &[seawal_cli::script::Step]| -> Vec<_> {
+            steps.iter().map(|step| (step.table.clone(), step.operation.clone())).collect()
         };
         assert_eq!(operations(&again.steps), operations(&transaction.steps));
     }

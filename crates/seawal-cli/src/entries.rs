@@ -2,27 +2,69 @@
 
 use super::failure::{Failure, Status};
 use super::script::escape;
-use super::{Dir, InTable, output, plain, say};
+use super::{Dir, InTable, load, output, plain, say, table_name};
 use seawal::io::Create;
-use seawal::kv::KvCommand;
+use seawal::kv::{Kv, KvCommand};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::ops::Bound;
 
 /// Prints all entries of a table, ordered by key, as lines of key, tab and value.
+///
+/// With --script it prints a script that "load" takes. Without --table, that script holds all
+/// tables. It leaves out the count that "load" keeps in the table "seawal.load".
 #[derive(Debug, clap::Args)]
 pub(super) struct Dump {
     #[command(flatten)]
     dir: Dir,
-    #[command(flatten)]
-    table: InTable,
+    /// The name of the table. The default table has no name.
+    #[arg(long, value_name = "TABLE")]
+    table: Option<OsString>,
+    /// Print a transaction script, for "load".
+    #[arg(long)]
+    script: bool,
 }
+
+/// A transaction of a dumped script ends with the entry that reaches one of these.
+const SCRIPT_ENTRIES: usize = 1000;
+const SCRIPT_BYTES: usize = 1 << 20;
 
 impl Dump {
     pub(super) fn run(&self) -> Result<(), Failure> {
+        let table = self.table.as_ref().map(table_name).transpose()?;
         let (store, _) = self.dir.open_to_read()?;
-        write_entries(store.table(self.table.name()?).iter()?)
+        if !self.script {
+            return write_entries(store.table(table.unwrap_or_default()).iter()?);
+        }
+        let view = store.view()?;
+        let tables: Vec<&str> = match &table {
+            Some(table) => vec![table],
+            None => view.tables().collect(),
+        };
+        print(|out| tables.iter().try_for_each(|table| write_script(&view, table, out)))
     }
+}
+
+/// Writes the entries of a table as transactions.
+fn write_script(view: &Kv, table: &str, out: &mut dyn Write) -> io::Result<()> {
+    let counts = |key: &[u8]| table == load::TABLE && key == load::KEY.as_bytes();
+    let mut line = b"table\t".to_vec();
+    escape(table.as_bytes(), &mut line);
+    line.push(b'\n');
+    out.write_all(&line)?;
+    let (mut entries, mut bytes) = (0, 0);
+    for (key, value) in view.range::<[u8]>(table, ..).filter(|(key, _)| !counts(key)) {
+        line.clear();
+        line.extend_from_slice(b"put\t");
+        write_entry(key, value, &mut line);
+        out.write_all(&line)?;
+        (entries, bytes) = (entries + 1, bytes + line.len());
+        if entries >= SCRIPT_ENTRIES || bytes >= SCRIPT_BYTES {
+            out.write_all(b"commit\n")?;
+            (entries, bytes) = (0, 0);
+        }
+    }
+    if entries > 0 { out.write_all(b"commit\n") } else { Ok(()) }
 }
 
 /// Prints the value of a key.
@@ -154,20 +196,29 @@ impl Scan {
 }
 
 fn write_entries(entries: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), Failure> {
-    let mut out = output();
-    let write = || -> io::Result<()> {
+    print(|out| {
         let mut line = Vec::new();
         for (key, value) in entries {
             line.clear();
-            escape(&key, &mut line);
-            line.push(b'\t');
-            escape(&value, &mut line);
-            line.push(b'\n');
+            write_entry(&key, &value, &mut line);
             out.write_all(&line)?;
         }
-        out.flush()
-    };
-    let written = write();
+        Ok(())
+    })
+}
+
+/// Appends a line of key, tab and value.
+fn write_entry(key: &[u8], value: &[u8], line: &mut Vec<u8>) {
+    escape(key, line);
+    line.push(b'\t');
+    escape(value, line);
+    line.push(b'\n');
+}
+
+/// Writes to the standard output.
+fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = output();
+    let written = write(&mut out).and_then(|()| out.flush());
     if written.is_err() {
         // discard the buffer, or its drop would write again
         let _ = out.into_parts();

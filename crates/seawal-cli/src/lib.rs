@@ -98,9 +98,14 @@ struct InTable {
 
 impl InTable {
     fn name(&self) -> Result<String, Failure> {
-        String::from_utf8(plain("the table's name", &self.table)?)
-            .map_err(|_| Failure::new(Status::Usage, "the table's name is not UTF-8"))
+        table_name(&self.table)
     }
+}
+
+/// The name of a table in an argument.
+fn table_name(argument: &OsString) -> Result<String, Failure> {
+    String::from_utf8(plain("the table's name", argument)?)
+        .map_err(|_| Failure::new(Status::Usage, "the table's name is not UTF-8"))
 }
 
 /// The bytes of an argument, its escapes replaced.

@@ -5,7 +5,7 @@
 //! this count is exactly as durable as what it counts.
 
 use super::failure::{Failure, Status};
-use super::script::{Operation, Script, ScriptError, ScriptFault, ScriptTransaction};
+use super::script::{self, Operation, Script, ScriptError, ScriptFault, ScriptTransaction, Step};
 use super::{Dir, say};
 use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The table and the key of the count.
-const TABLE: &str = "seawal.load";
-const KEY: &str = "transactions";
+pub(super) const TABLE: &str = "seawal.load";
+pub(super) const KEY: &str = "transactions";
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Applies a transaction script, one transaction of the store for each of its transactions.
@@ -32,6 +32,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// If a line is malformed, the transactions before it are kept, and nothing of its own transaction
 /// is.
 #[derive(Debug, clap::Args)]
+#[command(after_help = script::FORMAT)]
 pub(super) struct Load {
     #[command(flatten)]
     dir: Dir,
@@ -167,7 +168,14 @@ impl Loader<'_> {
         let mut tx = self.store.begin()?;
         let done = self.progress.skipped.saturating_add(self.progress.transactions).saturating_add(1);
         let count = Count { transactions: done, digest };
-        let commands = steps.into_iter().map(|step| (step.line, command(step.operation)));
+        if let Some(step) = steps.iter().find(|step| step.table.as_ref() == TABLE && key_of(step) == KEY.as_bytes()) {
+            let text = format!(
+                "{}, line {}: the key \"{KEY}\" of the table \"{TABLE}\" is where a load counts its transactions",
+                self.name, step.line
+            );
+            return Err(Failure::new(Status::Script, text));
+        }
+        let commands = steps.into_iter().map(|step| (step.line, command(step)));
         let counting = std::iter::once((commit_line, KvCommand::put(TABLE, KEY, count.to_string())));
         for (line, command) in commands.chain(counting) {
             tx.execute(command).map_err(|error| match error {
@@ -195,10 +203,16 @@ impl Loader<'_> {
     }
 }
 
-fn command(operation: Operation) -> KvCommand {
+fn key_of(step: &Step) -> &[u8] {
+    match &step.operation {
+        Operation::Put { key, .. } | Operation::Delete { key } => key,
+    }
+}
+
+fn command(Step { table, operation, .. }: Step) -> KvCommand {
     match operation {
-        Operation::Put { key, value } => KvCommand::put(Kv::DEFAULT_TABLE, key, value),
-        Operation::Delete { key } => KvCommand::delete(Kv::DEFAULT_TABLE, key),
+        Operation::Put { key, value } => KvCommand::put(&*table, key, value),
+        Operation::Delete { key } => KvCommand::delete(&*table, key),
     }
 }
 

@@ -4,15 +4,34 @@
 //! ```text
 //! put<TAB>KEY<TAB>VALUE
 //! del<TAB>KEY
+//! table<TAB>NAME                 the table of the lines below; at first it is the default table
 //! commit[<TAB>anything …]        ends the transaction; the rest of the line is a label
+//! # anything                     a comment
 //! ```
 //!
-//! In a field `\t`, `\n`, `\\` and `\xHH` are escapes; all other bytes stand for themselves. Any
-//! input gives transactions or an error with a line number. Lines and transactions have a maximum
-//! size.
+//! In a field `\t`, `\n`, `\\` and `\xHH` are escapes; all other bytes stand for themselves. Blank
+//! lines mean nothing. A line ends with LF or CR LF, so a field that ends with CR writes it as
+//! `\x0d`, as [`escape`] does. A byte order mark of UTF-8 at the beginning is skipped. Any input
+//! gives transactions or an error with a line number. Lines and transactions have a maximum size.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+
+/// The format of a script, for `load --help`.
+pub(crate) const FORMAT: &str = "Script format: a text of lines whose fields are separated by tabs (shown as <TAB>)
+  put<TAB>KEY<TAB>VALUE    sets the value of a key
+  del<TAB>KEY              removes a key, if it exists
+  table<TAB>NAME           selects the table of the lines below; without it they mean the default table
+  commit                   ends the transaction; a tab and a label may follow
+  # TEXT                   a comment, ignored like a blank line
+
+In KEY, VALUE and NAME, \\t is a tab, \\n a line feed, \\\\ a backslash, and \\xHH the byte with that hexadecimal
+number; all other bytes stand for themselves. Lines end with LF or CR LF, and a byte order mark is skipped.
+\"dump --script\" writes such a script.";
+
+/// The byte order mark of UTF-8, which some editors write at the beginning of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The longest line, in bytes: room for the longest record of a store with every byte escaped.
 pub const MAX_LINE_BYTES: u64 = 4 * (64 << 20) + 1024;
@@ -41,30 +60,48 @@ pub enum Operation {
 pub enum Line {
     /// An operation of the transaction.
     Operation(Operation),
+    /// Selects the table of the operations that follow.
+    Table(String),
     /// The end of the transaction.
     Commit,
+    /// A comment or a blank line.
+    Blank,
 }
 
-/// Parses a line, without its line feed.
+/// Parses a line, without the bytes that end it.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn parse_line(line: &[u8]) -> Result<Line, &'static str> {
+    if line.starts_with(b"#") || line.trim_ascii().is_empty() {
+        return Ok(Line::Blank);
+    }
     let mut fields = line.split(|&byte| byte == b'\t');
     let name = fields.next().unwrap_or_default();
     if name == b"commit" {
         return Ok(Line::Commit);
     }
-    let (key, value) = (fields.next(), fields.next());
-    let operation = match (name, key, value, fields.next()) {
-        (b"put", Some(key), Some(value), None) => Operation::Put { key: unescape(key)?, value: unescape(value)? },
-        (b"put", ..) => return Err("\"put\" takes a key and a value"),
-        (b"del", Some(key), None, None) => Operation::Delete { key: unescape(key)? },
-        (b"del", ..) => return Err("\"del\" takes a key"),
-        (b"", ..) => return Err("the line is empty"),
-        _ => return Err("the line begins with neither \"put\" nor \"del\" nor \"commit\""),
-    };
-    Ok(Line::Operation(operation))
+    let (first, second) = (fields.next(), fields.next());
+    match (name, first, second, fields.next()) {
+        (b"put", Some(key), Some(value), None) => {
+            Ok(Line::Operation(Operation::Put { key: unescape(key)?, value: unescape(value)? }))
+        }
+        (b"put", ..) => Err("\"put\" takes a key and a value, separated by tabs"),
+        (b"del", Some(key), None, None) => Ok(Line::Operation(Operation::Delete { key: unescape(key)? })),
+        (b"del", ..) => Err("\"del\" takes a key, separated by a tab"),
+        (b"table", Some(table), None, None) => {
+            String::from_utf8(unescape(table)?).map(Line::Table).map_err(|_| "the table's name is not UTF-8")
+        }
+        (b"table", ..) => Err("\"table\" takes a name, separated by a tab"),
+        _ if has_spaces_for_tabs(name) => Err("fields are separated by tabs, not by spaces"),
+        _ => Err("the line begins with none of \"put\", \"del\", \"table\", \"commit\" and \"#\""),
+    }
+}
+
+/// Whether this is the name of an operation with spaces around it.
+fn has_spaces_for_tabs(field: &[u8]) -> bool {
+    let mut words = field.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    matches!(words.next(), Some(b"put" | b"del" | b"table" | b"commit"))
 }
 
 /// Replaces the escapes of a field.
@@ -131,6 +168,8 @@ fn escape_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 pub struct Step {
     /// The line.
     pub line: u64,
+    /// The table; the default table has an empty name.
+    pub table: Arc<str>,
     /// The operation.
     pub operation: Operation,
 }
@@ -142,7 +181,7 @@ pub struct ScriptTransaction {
     pub steps: Vec<Step>,
     /// The line that ends it.
     pub commit_line: u64,
-    /// A checksum of the script up to here, without labels.
+    /// A checksum of the script up to here, without labels, comments and blank lines.
     pub digest: u32,
 }
 
@@ -185,13 +224,15 @@ pub struct Script<R> {
     input: R,
     line: Vec<u8>,
     lines: u64,
+    /// The table that the last `table` line selected.
+    table: Arc<str>,
     digest: crc32fast::Hasher,
 }
 
 impl<R: BufRead> Script<R> {
     /// A script from its beginning.
     pub fn new(input: R) -> Self {
-        Script { input, line: Vec::new(), lines: 0, digest: crc32fast::Hasher::new() }
+        Script { input, line: Vec::new(), lines: 0, table: Arc::from(""), digest: crc32fast::Hasher::new() }
     }
 
     /// The next transaction; `None` at the end of the script.
@@ -206,14 +247,18 @@ impl<R: BufRead> Script<R> {
                 return if steps.is_empty() { Ok(None) } else { Err(self.error(ScriptFault::Unfinished)) };
             }
             match parse_line(&self.line).map_err(|reason| self.error(ScriptFault::Malformed(reason)))? {
+                Line::Blank => {}
+                Line::Table(table) => {
+                    self.digest_line();
+                    self.table = Arc::from(table);
+                }
                 Line::Operation(operation) => {
-                    self.digest.update(&self.line);
-                    self.digest.update(b"\n");
+                    self.digest_line();
                     bytes = bytes.saturating_add(self.line.len() as u64);
                     if bytes > MAX_TRANSACTION_BYTES {
                         return Err(self.error(ScriptFault::Malformed("the transaction is larger than 1 GiB")));
                     }
-                    steps.push(Step { line: self.lines, operation });
+                    steps.push(Step { line: self.lines, table: self.table.clone(), operation });
                 }
                 Line::Commit => {
                     self.digest.update(b"commit\n");
@@ -224,7 +269,28 @@ impl<R: BufRead> Script<R> {
         }
     }
 
+    fn digest_line(&mut self) {
+        self.digest.update(&self.line);
+        self.digest.update(b"\n");
+    }
+
+    /// Reads a line, without the bytes that end it. Returns false at the end of the input.
     fn read_line(&mut self) -> Result<bool, ScriptError> {
+        let has_line = self.read_raw_line()?;
+        if self.line.last() == Some(&b'\r') {
+            self.line.pop();
+        }
+        if self.lines <= 1 {
+            if self.line.starts_with(BYTE_ORDER_MARK) {
+                self.line.drain(..BYTE_ORDER_MARK.len());
+            } else if self.line.starts_with(b"\xff\xfe") || self.line.starts_with(b"\xfe\xff") {
+                return Err(self.error(ScriptFault::Malformed("the script is UTF-16; convert it to UTF-8")));
+            }
+        }
+        Ok(has_line)
+    }
+
+    fn read_raw_line(&mut self) -> Result<bool, ScriptError> {
         self.line.clear();
         let read = (&mut self.input).take(MAX_LINE_BYTES).read_until(b'\n', &mut self.line);
         self.lines = self.lines.saturating_add(1);
@@ -280,14 +346,14 @@ mod tests {
         assert_eq!(transactions.iter().map(|t| t.commit_line).collect::<Vec<_>>(), [1, 4, 6]);
         let put = Operation::Put { key: b"a\tb".to_vec(), value: Vec::new() };
         let del = Operation::Delete { key: b"k\0".to_vec() };
-        assert_eq!(transactions[1].steps, [Step { line: 2, operation: put }, Step { line: 3, operation: del }]);
+        let step = |line, operation| Step { line, table: Arc::from(""), operation };
+        assert_eq!(transactions[1].steps, [step(2, put), step(3, del)]);
         assert!(parse(b"").unwrap().is_empty());
     }
 
     #[test]
     fn every_malformed_line_is_named() {
         for line in [
-            "",
             "put",
             "put\tk",
             "put\tk\tv\tw",
@@ -296,6 +362,10 @@ mod tests {
             "PUT\tk\tv",
             "commits",
             "put k v",
+            "table",
+            "table\tt\tu",
+            "table\t\\xff",
+            " # k",
             "put\t\\\tv",
             "put\t\\x0\tv",
             "put\t\\xg0\tv",
@@ -305,6 +375,60 @@ mod tests {
             let script = format!("put\ta\tb\ncommit\n{line}\ncommit\n");
             assert_eq!(fault(script.as_bytes()).0, 3, "{line:?}");
         }
+    }
+
+    /// N6: spaces for tabs are what people write first.
+    #[test]
+    fn spaces_between_fields_are_named_as_the_fault() {
+        for line in ["put apple red", "del  apple", "table fruit", "commit label", " put apple\tred", "put apple\tred"]
+        {
+            let (at, text) = fault(format!("put\ta\tb\n{line}\ncommit\n").as_bytes());
+            assert_eq!((at, text.contains("fields are separated by tabs")), (2, true), "{line:?}: {text}");
+        }
+        for line in ["put\tapple red", "del", "table"] {
+            assert!(fault(line.as_bytes()).1.contains("separated by"), "{line:?}");
+        }
+    }
+
+    /// N6: a script may explain itself.
+    #[test]
+    fn comments_and_blank_lines_mean_nothing() {
+        let plain = parse(b"put\t#k\tv\ncommit\n").unwrap();
+        let explained = parse(b"# fruit\n\n \t \nput\t#k\tv\n#put\tx\ty\n\ncommit\n\n# end").unwrap();
+        let operations = |script: &[ScriptTransaction]| script[0].steps[0].operation.clone();
+        assert_eq!((plain.len(), explained.len()), (1, 1));
+        assert_eq!(operations(&explained), operations(&plain));
+        assert_eq!((explained[0].steps[0].line, explained[0].commit_line), (4, 7));
+        assert_eq!(explained[0].digest, plain[0].digest);
+    }
+
+    /// U10: what another editor or system makes of the same text is the same script.
+    #[test]
+    fn line_ends_and_a_byte_order_mark_are_no_part_of_a_script() {
+        let plain = b"put\ta\t1\\x0d\ncommit\ndel\ta\ncommit";
+        let text = std::str::from_utf8(plain).unwrap();
+        let expected = parse(plain).unwrap();
+        assert_eq!(expected[0].steps[0].operation, Operation::Put { key: b"a".to_vec(), value: b"1\r".to_vec() });
+        for other in [text.replace('\n', "\r\n"), format!("\u{feff}{text}\r\n"), format!("\u{feff}\r\n{text}")] {
+            let read = parse(other.as_bytes()).unwrap();
+            let steps = |script: &[ScriptTransaction]| -> Vec<_> {
+                script.iter().flat_map(|t| t.steps.iter().map(|step| step.operation.clone())).collect()
+            };
+            assert_eq!((steps(&read), read[1].digest), (steps(&expected), expected[1].digest), "{other:?}");
+        }
+        // only at the beginning, and only once
+        assert_eq!(fault("commit\n\u{feff}commit\n".as_bytes()).0, 2);
+        let (line, text) = fault(b"\xff\xfec\0o\0m\0m\0i\0t\0\n\0");
+        assert!(line == 1 && text.contains("UTF-16"), "{text}");
+    }
+
+    #[test]
+    fn a_table_holds_for_the_lines_below_it() {
+        let script = parse(b"put\ta\t1\ntable\tt\\t1\nput\tb\t1\ncommit\ndel\tc\ntable\t\ndel\td\ncommit\n").unwrap();
+        let tables: Vec<&str> = script.iter().flat_map(|t| t.steps.iter().map(|step| &*step.table)).collect();
+        assert_eq!(tables, ["", "t\t1", "t\t1", ""]);
+        let other = parse(b"put\ta\t1\ntable\tu\nput\tb\t1\ncommit\n").unwrap();
+        assert_ne!(other[0].digest, script[0].digest);
     }
 
     #[test]

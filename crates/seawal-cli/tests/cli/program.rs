@@ -113,6 +113,77 @@ fn what_is_loaded_is_dumped_and_comes_back_through_another_load() {
     assert!(counted.starts_with("transactions\t3 "), "{counted}");
 }
 
+/// N6: whatever the bytes and tables are, a dumped script makes the same store again.
+#[test]
+fn a_dumped_script_loads_every_table_and_every_byte() {
+    let place = Place::new();
+    let mut entries: Vec<(&str, Vec<u8>, Vec<u8>)> = vec![
+        ("", b"#no comment".to_vec(), b"\r\n\t\\t\xef\xbb\xbf".to_vec()),
+        ("", b"\xef\xbb\xbf\xff\xfe".to_vec(), b"ends with CR\r".to_vec()),
+        ("#t", b"commit".to_vec(), b" \t ".to_vec()),
+        ("t\t\n\\ \r", b"\0".to_vec(), b"".to_vec()),
+        ("seawal.load", b"mine".to_vec(), b"put\tx\ty".to_vec()),
+        ("seawal.load", b"transactions".to_vec(), b"9 00000000".to_vec()),
+    ];
+    entries.extend((0..=255u8).map(|byte| ("bytes", vec![byte], vec![byte; 3])));
+    entries.extend((0..2500u32).map(|n| ("many", n.to_be_bytes().to_vec(), b"v".to_vec())));
+    let store = Engine::<Kv>::open(place.store()).unwrap();
+    let commands = entries.iter().map(|(table, key, value)| seawal::kv::KvCommand::put(*table, &**key, &**value));
+    store.execute(seawal::kv::KvCommand::batch(commands)).unwrap();
+    let state = |store: &Engine<Kv>| -> Vec<(String, Vec<u8>, Vec<u8>)> {
+        let view = store.view().unwrap();
+        let entries = view.tables().flat_map(|table| {
+            view.range::<[u8]>(table, ..).map(move |(key, value)| (table.to_owned(), key.to_vec(), value.to_vec()))
+        });
+        entries.filter(|(table, key, _)| (&**table, &**key) != ("seawal.load", b"transactions")).collect()
+    };
+    let expected = state(&store);
+    assert_eq!(expected.len(), entries.len() - 1);
+    store.close().unwrap();
+    let script = run("dump", &place.store(), &["--script"]).exits(0).out;
+    for script in [script.clone(), script.replace('\n', "\r\n"), format!("\u{feff}{script}")] {
+        let again = Place::new();
+        run_with_input("load", &again.store(), &["-"], script.as_bytes()).exits(0);
+        let store = Engine::<Kv>::open(again.store()).unwrap();
+        assert!(state(&store) == expected);
+    }
+    let one = run("dump", &place.store(), &["--script", "--table", "#t"]).exits(0).out;
+    assert_eq!(one, "table\t#t\nput\tcommit\t \\t \ncommit\n");
+}
+
+/// N6: a script that would write where a load counts is refused, not overwritten in silence.
+#[test]
+fn a_script_cannot_write_the_count_of_the_load() {
+    let place = Place::new();
+    let err = run_with_input("load", &place.store(), &["-"], b"table\tseawal.load\ndel\ttransactions\ncommit\n");
+    let err = err.exits(7).err;
+    assert!(err.contains("line 2:") && err.contains("counts"), "{err}");
+}
+
+/// N6: the format stands where one looks for it.
+#[test]
+fn the_help_of_load_shows_the_format_of_a_script() {
+    for flag in ["-h", "--help"] {
+        let help = Command::new(env!("CARGO_BIN_EXE_seawal")).args(["load", flag]).output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        for part in ["put<TAB>KEY<TAB>VALUE", "del<TAB>KEY", "table<TAB>NAME", "commit", "# TEXT", "\\xHH", "CR LF"] {
+            assert!(help.contains(part), "{part}: {help}");
+        }
+    }
+}
+
+/// U10: a script from another system is loaded as it was meant.
+#[test]
+fn a_script_with_carriage_returns_and_a_byte_order_mark_loads_like_one_without() {
+    let place = Place::new();
+    let script = format!("\u{feff}# fruit\r\n\r\n{}", SMALL.replace('\n', "\r\n"));
+    let file = place.script(script.as_bytes());
+    run("load", &place.store(), &[&file]).exits(0);
+    assert_eq!(run("dump", &place.store(), &[]).exits(0).out, SMALL_DUMP);
+    // and is the same script
+    run("load", &place.store(), &["--resume", &place.script(SMALL.as_bytes())]).exits(0);
+}
+
 #[test]
 fn gzip_is_known_by_its_first_bytes_in_files_and_on_the_standard_input() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
