@@ -308,7 +308,7 @@ impl fmt::Display for Error {
                 if let Some(holder) = holder {
                     write!(f, " by {holder}")?;
                 }
-                f.write_str("; close it there first")
+                f.write_str("; close it there, or wait for it (Options::lock_wait, --wait SECONDS)")
             }
             Error::Conflict => {
                 f.write_str("the transaction would deadlock with another; roll it back and run it again")

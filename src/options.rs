@@ -62,6 +62,9 @@ pub struct LogOptions {
     pub max_preallocated_segments: usize,
     /// Which threads run background work. Default: [`Background::Threads`].
     pub background: Background,
+    /// How long opening waits while another process or handle has the log open. Default: zero,
+    /// which refuses at once.
+    pub lock_wait: Duration,
 }
 
 impl Default for LogOptions {
@@ -78,6 +81,7 @@ impl Default for LogOptions {
             preallocated_segments: 2,
             max_preallocated_segments: 4,
             background: Background::Threads,
+            lock_wait: Duration::ZERO,
         }
     }
 }
@@ -207,6 +211,30 @@ impl Options {
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// How long opening waits while another process or handle has the store open.
+    ///
+    /// Default: zero, which answers [`Error::Locked`] at once. A service that is started while its
+    /// predecessor ends, or while a reader looks at the store, sets a few seconds. New readers are
+    /// refused while it waits.
+    ///
+    /// ```
+    /// use seawal::{Options, kv::Kv};
+    /// use std::time::Duration;
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let options = Options::new().lock_wait(Duration::from_secs(10));
+    /// let first = options.open::<Kv>(dir.path())?;
+    /// let end = std::thread::spawn(move || first.close());
+    /// let second = options.open::<Kv>(dir.path())?; // once the first has ended
+    /// # end.join().unwrap()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.log.lock_wait = wait;
         self
     }
 

@@ -42,12 +42,21 @@ use crate::io::{Create, DiskStorage, Storage};
 use crate::store::open_dir::{Access, StoreDir};
 use crate::wal::scan::OpenSegment;
 use std::path::Path;
+use std::time::Duration;
 
 /// Opens a directory for inspection. It is not created if it does not exist.
 ///
 /// # Errors
 /// [`Error::NotAStore`] if there is no such directory, and I/O errors.
 pub fn storage(dir: impl AsRef<Path>) -> Result<Arc<dyn Storage>> {
+    storage_within(dir, Duration::ZERO)
+}
+
+/// Like [`storage`], but its lock waits so long for an owner to end.
+///
+/// # Errors
+/// As [`storage`].
+pub fn storage_within(dir: impl AsRef<Path>, lock_wait: Duration) -> Result<Arc<dyn Storage>> {
     let dir = dir.as_ref();
     let storage = DiskStorage::open(dir, Create::Never).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
@@ -55,7 +64,7 @@ pub fn storage(dir: impl AsRef<Path>) -> Result<Arc<dyn Storage>> {
         }
         _ => Error::io("open", dir.into(), e),
     })?;
-    Ok(Arc::new(storage))
+    Ok(Arc::new(storage.with_lock_wait(lock_wait)))
 }
 
 /// Takes a shared lock on a store and lists its files.

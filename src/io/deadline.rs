@@ -6,6 +6,7 @@
 //! it first ends the wait.
 
 use super::Clock;
+use super::sync::thread;
 use std::time::Duration;
 
 /// The longest sleep between two readings of the clock.
@@ -42,6 +43,33 @@ impl<'a> Deadline<'a> {
     }
 }
 
+/// The first and the longest pause between two tries. The longest bounds how long a resource stays
+/// unused, and 20 tries per second take no processor time worth mentioning.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
+/// The pauses between tries, each twice as long as the one before, for as long as `limit`. Each
+/// call sleeps and returns `true`, or returns `false` without sleeping once the limit has passed.
+pub(crate) fn pauses(clock: &dyn Clock, limit: Duration) -> impl FnMut() -> bool {
+    let mut deadline = Deadline::after(clock, limit);
+    let mut pause = MIN_PAUSE;
+    move || {
+        if deadline.is_over() {
+            return false;
+        }
+        let mut left = pause;
+        while !left.is_zero() && !deadline.is_over() {
+            deadline.sleep(left, |slice| {
+                thread::park_timeout(slice);
+                left = left.saturating_sub(slice);
+                true
+            });
+        }
+        pause = pause.saturating_mul(2).min(MAX_PAUSE);
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +93,18 @@ mod tests {
         disk.advance(Duration::from_secs(3600));
         assert!(deadline.is_over());
         assert!(!Deadline::after(&disk, Duration::MAX).is_over());
+    }
+
+    #[test]
+    fn pauses_grow_and_end_with_the_limit() {
+        let disk = SimDisk::new(1);
+        assert!(!pauses(&disk, Duration::ZERO)());
+        let mut pause = pauses(&disk, Duration::from_millis(100));
+        assert_eq!(std::iter::repeat_with(&mut pause).take_while(|paused| *paused).count(), 7, "1, 2, 4 ... 32, 37");
+        let mut pause = pauses(&disk, Duration::from_secs(3600));
+        assert!(pause());
+        disk.advance(Duration::from_secs(3600));
+        assert!(!pause(), "by the storage's clock");
+        assert!(pauses(&disk, Duration::MAX)());
     }
 }

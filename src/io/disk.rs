@@ -9,9 +9,9 @@
 //!
 //! This module knows nothing of what the files hold. The only name it knows is its own `LOCK`.
 
+use crate::io::deadline::pauses;
 use crate::io::disk_file::{DiskFile, Paths, sync_result};
-use crate::io::lock;
-use crate::io::lock::LOCK_FILE;
+use crate::io::lock::{LOCK_FILE, Locks};
 use crate::io::probe;
 use crate::io::probe::Probe;
 use crate::io::sync::{Arc, AtomicBool, Ordering};
@@ -95,6 +95,8 @@ pub struct DiskStorage {
     probe: Probe,
     paths: Arc<Paths>,
     since: Instant,
+    locks: Locks,
+    lock_wait: Duration,
 }
 
 impl DiskStorage {
@@ -126,6 +128,8 @@ impl DiskStorage {
                 sync_plausibility: SyncPlausibility::default(),
             }),
             since: Instant::now(),
+            locks: Locks::default(),
+            lock_wait: Duration::ZERO,
         })
     }
 
@@ -143,6 +147,23 @@ impl DiskStorage {
     pub fn with_write_path(self, path: WritePath) -> DiskStorage {
         let direct = path == WritePath::Direct && self.probe.direct_io;
         self.paths.direct_writes.store(direct, Ordering::Relaxed);
+        self
+    }
+
+    /// Sets how long [`Directory::lock`] waits for other openers. Default: not at all.
+    ///
+    /// ```
+    /// use seawal::io::{Create, Directory, DiskStorage, LockMode};
+    /// use std::time::Duration;
+    ///
+    /// # let dir = tempfile::tempdir()?; let disk = DiskStorage::open(dir.path(),
+    /// Create::Never)?.with_lock_wait(Duration::from_secs(5)); let _lock =
+    /// disk.lock(LockMode::Exclusive)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_lock_wait(mut self, wait: Duration) -> DiskStorage {
+        self.lock_wait = wait;
         self
     }
 
@@ -234,7 +255,11 @@ impl Directory for DiskStorage {
     }
 
     fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
-        lock::lock(&self.dir, &self.path, mode)
+        self.lock_when_free(mode, &mut pauses(self, self.lock_wait))
+    }
+
+    fn lock_when_free(&self, mode: LockMode, pause: &mut dyn FnMut() -> bool) -> io::Result<Box<dyn DirectoryLock>> {
+        self.locks.lock(&self.dir, &self.path, mode, pause)
     }
 
     fn block_bytes(&self) -> u32 {

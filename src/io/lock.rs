@@ -9,14 +9,17 @@
 //! process, and ends with the process in every case. It does not pass to a program started by `exec`.
 //! A forked child shares it, so it is unlocked explicitly.
 //!
-//! A reader holds the directory, and the file only for a moment.
+//! A reader holds the directory, and the file only for a moment. An owner that waits for readers
+//! holds the file, so that it is not overtaken by new ones.
 
+use crate::io::sync::{Arc, Mutex};
 use crate::io::{DirectoryLock, LockMode};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Weak;
 use std::thread;
 use std::time::Duration;
 
@@ -112,13 +115,68 @@ fn is_same(a: &Stat, b: &Stat) -> bool {
     a.st_dev == b.st_dev && a.st_ino == b.st_ino
 }
 
-/// Locks a directory; see [`crate::io::Directory::lock`].
-pub(super) fn lock(dir: &File, path: &Path, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
-    let lock = match mode {
-        LockMode::Shared => lock_shared(dir, path),
-        LockMode::Exclusive => lock_exclusive(dir, path),
-    };
-    Ok(Box::new(lock?))
+/// Makes the locks of one storage. Its readers share one lock, so that an owner that waits does not
+/// stop one that has begun.
+#[derive(Debug, Default)]
+pub(super) struct Locks {
+    shared: Mutex<Weak<DiskLock>>,
+}
+
+/// The lock that the readers of one storage share.
+#[derive(Debug)]
+struct SharedLock(Arc<DiskLock>);
+
+impl DirectoryLock for SharedLock {
+    fn check(&self) -> io::Result<()> {
+        self.0.check()
+    }
+}
+
+impl Locks {
+    /// Locks a directory; see [`crate::io::Directory::lock_when_free`].
+    pub(super) fn lock(
+        &self,
+        dir: &File,
+        path: &Path,
+        mode: LockMode,
+        pause: &mut dyn FnMut() -> bool,
+    ) -> io::Result<Box<dyn DirectoryLock>> {
+        let mut gate = None;
+        loop {
+            let tried = match mode {
+                LockMode::Shared => self.lock_shared(dir, path),
+                LockMode::Exclusive => lock_exclusive(dir, path, &mut gate).map(|lock| Box::new(lock) as _),
+            };
+            match tried {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && pause() => {}
+                other => return other,
+            }
+            if mode == LockMode::Exclusive && gate.is_none() {
+                gate = close_gate(dir);
+            }
+        }
+    }
+
+    fn lock_shared(&self, dir: &File, path: &Path) -> io::Result<Box<dyn DirectoryLock>> {
+        let mut shared = self.shared.lock();
+        let lock = match shared.upgrade() {
+            Some(lock) => lock,
+            None => Arc::new(lock_shared(dir, path)?),
+        };
+        *shared = Arc::downgrade(&lock);
+        Ok(Box::new(SharedLock(lock)))
+    }
+}
+
+/// Locks the lock file before the directory is locked, which refuses new readers. `None` if an
+/// owner or another waiting one holds it, or if there is none.
+fn close_gate(dir: &File) -> Option<Flock> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(dir, LOCK_FILE, flags, Mode::empty()).ok()?);
+    if !rustix::fs::fstat(&file).is_ok_and(|stat| is_regular(&stat)) {
+        return None;
+    }
+    flock(file, FlockOperation::NonBlockingLockExclusive).ok()?.ok()
 }
 
 /// A reader takes the file first. So it is refused by an owner of an earlier version too.
@@ -141,7 +199,7 @@ fn lock_shared(dir: &File, path: &Path) -> io::Result<DiskLock> {
 }
 
 /// An owner takes the directory first, so that nobody who is refused touches the lock file.
-fn lock_exclusive(dir: &File, path: &Path) -> io::Result<DiskLock> {
+fn lock_exclusive(dir: &File, path: &Path, gate: &mut Option<Flock>) -> io::Result<DiskLock> {
     let own = match lock_dir(dir, LockMode::Exclusive)? {
         Ok(own) => own,
         Err(own) => {
@@ -153,7 +211,14 @@ fn lock_exclusive(dir: &File, path: &Path) -> io::Result<DiskLock> {
             return Err(refused(&holder(open_to_read(dir).as_ref())));
         }
     };
-    let file = lock_file(dir, own.is_locked())?;
+    let is_named = |lock: &Flock| {
+        let named = rustix::fs::statat(dir, LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW);
+        named.is_ok_and(|named| rustix::fs::fstat(&lock.0).is_ok_and(|locked| is_same(&named, &locked)))
+    };
+    let file = match gate.take().filter(is_named) {
+        Some(file) => file,
+        None => lock_file(dir, own.is_locked())?,
+    };
     // errors are ignored, because a store must open on a full disk too
     let text = std::process::id().to_string();
     let _ = rustix::fs::ftruncate(&file.0, 0).and_then(|()| rustix::io::pwrite(&file.0, text.as_bytes(), 0));
@@ -284,13 +349,17 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
+    fn lock(dir: &File, path: &Path, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
+        Locks::default().lock(dir, path, mode, &mut || false)
+    }
+
     #[test]
     fn a_lock_that_is_given_back_is_free_though_a_forked_process_shares_the_file() {
         let path = tempfile::tempdir().unwrap();
         let dir = File::open(path.path()).unwrap();
         for mode in [LockMode::Exclusive, LockMode::Shared] {
             let held = match mode {
-                LockMode::Exclusive => lock_exclusive(&dir, path.path()),
+                LockMode::Exclusive => lock_exclusive(&dir, path.path(), &mut None),
                 LockMode::Shared => lock_shared(&dir, path.path()),
             }
             .unwrap();
@@ -324,6 +393,35 @@ mod tests {
         alone.check().unwrap();
         std::fs::remove_file(path.path().join(LOCK_FILE)).unwrap();
         assert!(alone.check().unwrap_err().to_string().contains("LOCK was removed"));
+    }
+
+    /// S7: readers that follow each other without a gap do not keep an owner out that waits.
+    #[test]
+    fn an_owner_that_waits_is_not_overtaken_by_new_readers() {
+        let path = tempfile::tempdir().unwrap();
+        let dir = File::open(path.path()).unwrap();
+        drop(lock(&dir, path.path(), LockMode::Exclusive).unwrap());
+        let (first, storage) = (lock(&dir, path.path(), LockMode::Shared).unwrap(), Locks::default());
+        let begun = storage.lock(&dir, path.path(), LockMode::Shared, &mut || false).unwrap();
+        let (mut first, mut begun, mut pauses) = (Some(first), Some(begun), 0);
+        let mut pause = || {
+            pauses += 1;
+            match pauses {
+                1 => assert!(lock(&dir, path.path(), LockMode::Shared).is_ok(), "it does not wait yet"),
+                2 => {
+                    assert!(lock(&dir, path.path(), LockMode::Shared).is_err(), "a new reader");
+                    let same = storage.lock(&dir, path.path(), LockMode::Shared, &mut || false);
+                    assert!(same.is_ok(), "one that has begun goes on");
+                    first = None;
+                }
+                _ => begun = None,
+            }
+            pauses < 10
+        };
+        let owner = Locks::default().lock(&dir, path.path(), LockMode::Exclusive, &mut pause).unwrap();
+        owner.check().unwrap();
+        assert_eq!(pauses, 3);
+        assert_eq!(std::fs::read_to_string(path.path().join(LOCK_FILE)).unwrap(), std::process::id().to_string());
     }
 
     /// S6: nothing that the name `LOCK` leads to lets a second owner in, nor keeps the next one

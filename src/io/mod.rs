@@ -116,6 +116,18 @@ pub trait Directory: Send + Sync + 'static {
     /// and its text names the holder if that is known. [`LockMode::Shared`] writes nothing.
     fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>>;
 
+    /// Like [`Directory::lock`], but tries again while another opener holds the lock. It calls
+    /// `pause` before each further try, and gives up when that returns `false`. A storage may keep
+    /// new readers out meanwhile, so that an owner that waits is not overtaken by them.
+    fn lock_when_free(&self, mode: LockMode, pause: &mut dyn FnMut() -> bool) -> io::Result<Box<dyn DirectoryLock>> {
+        loop {
+            match self.lock(mode) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && pause() => {}
+                other => return other,
+            }
+        }
+    }
+
     /// The block that no two frames share: the larger of the device's physical sector and the
     /// alignment of direct I/O, in bytes. A power of two.
     fn block_bytes(&self) -> u32;

@@ -6,11 +6,13 @@
 use crate::error::{Error, Result};
 use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::ids::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
+use crate::io::deadline::pauses;
 use crate::io::sync::Arc;
 use crate::io::{DirectoryLock, LockMode, NamedFile, OpenMode, Storage};
 use crate::store::layout as names;
 use crate::store::layout::FileName;
 use crate::store::manifest_file::{Copies, ManifestFile, read_copies};
+use std::time::Duration;
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,13 +84,18 @@ impl StoreDir {
     /// [`Error::Locked`]; [`Error::Corrupt`] where a store has lost its manifest and all its segments;
     /// [`Error::UnsupportedVersion`] for a manifest of a newer program; I/O errors.
     pub(crate) fn new(storage: Arc<dyn Storage>, access: Access) -> Result<StoreDir> {
-        let (store_dir, lost) = Self::read(storage, access)?;
+        Self::within(storage, access, Duration::ZERO)
+    }
+
+    /// Like [`StoreDir::new`], but waits so long for other openers.
+    pub(crate) fn within(storage: Arc<dyn Storage>, access: Access, lock_wait: Duration) -> Result<StoreDir> {
+        let (store_dir, lost) = Self::read(storage, access, lock_wait)?;
         lost.map_or(Ok(store_dir), Err)
     }
 
     /// Like [`StoreDir::new`] with [`Access::ReadWrite`], but also accepts what an interrupted backup left.
     pub(crate) fn for_backup(storage: Arc<dyn Storage>) -> Result<StoreDir> {
-        let (store_dir, lost) = Self::read(storage, Access::ReadWrite)?;
+        let (store_dir, lost) = Self::read(storage, Access::ReadWrite, Duration::ZERO)?;
         let lost = lost.filter(|_| store_dir.interrupted_backup().is_none());
         lost.map_or(Ok(store_dir), Err)
     }
@@ -97,13 +104,13 @@ impl StoreDir {
     /// manifest and its segments. The second result is the error that `new` would have returned.
     #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn for_salvage(storage: Arc<dyn Storage>) -> Result<(StoreDir, Option<Error>)> {
-        Self::read(storage, Access::ReadOnly)
+        Self::read(storage, Access::ReadOnly, Duration::ZERO)
     }
 
     /// Reads the directory. The second result says what is wrong where a store has lost its manifest
     /// and its segments.
-    fn read(storage: Arc<dyn Storage>, access: Access) -> Result<(StoreDir, Option<Error>)> {
-        let lock = take_lock(&*storage, access)?;
+    fn read(storage: Arc<dyn Storage>, access: Access, lock_wait: Duration) -> Result<(StoreDir, Option<Error>)> {
+        let lock = take_lock(&*storage, access, lock_wait)?;
         let names = storage.list_files()?;
         if access == Access::ReadWrite {
             make_durable(&*storage, &names)?;
@@ -240,12 +247,17 @@ impl StoreDir {
     }
 }
 
-fn take_lock(storage: &dyn Storage, access: Access) -> Result<Box<dyn DirectoryLock>> {
+fn take_lock(storage: &dyn Storage, access: Access, lock_wait: Duration) -> Result<Box<dyn DirectoryLock>> {
     let mode = match access {
         Access::ReadWrite => LockMode::Exclusive,
         Access::ReadOnly => LockMode::Shared,
     };
-    storage.lock(mode).map_err(|e| {
+    // without a wait of the caller's, the storage may have one of its own
+    let locked = match lock_wait {
+        Duration::ZERO => storage.lock(mode),
+        _ => storage.lock_when_free(mode, &mut pauses(storage, lock_wait)),
+    };
+    locked.map_err(|e| {
         if e.kind() == std::io::ErrorKind::WouldBlock {
             Error::Locked { path: storage.path(""), holder: Some(e.to_string()).filter(|s| !s.is_empty()) }
         } else {

@@ -1,11 +1,14 @@
 //! Owners of a directory: a second one is refused, and the first one notices that it has lost it.
 
 use crate::common::{Cmd, Stacks, files, manual, open, state};
+use seawal::io::{Create, Directory, DiskStorage, LockMode};
 use seawal::sim::{Crash, SimDisk};
-use seawal::{Durability, Engine, Error, ExecuteError, Options};
+use seawal::wal::{Log, LogOptions};
+use seawal::{Background, Durability, Engine, Error, ExecuteError, Options, RecoveryPolicy};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longer than an owner may go on acknowledging after it has lost its directory.
@@ -34,7 +37,7 @@ fn a_removed_lock_file_lets_no_second_owner_in() {
     fs::remove_file(dir.join("LOCK")).unwrap();
     for path in [&dir, &link] {
         assert!(Engine::<Stacks>::open(path).map(drop).unwrap_err().is_locked());
-        let reader = Options::new().recovery(seawal::RecoveryPolicy::ReadOnly).open::<Stacks>(path);
+        let reader = Options::new().recovery(RecoveryPolicy::ReadOnly).open::<Stacks>(path);
         assert!(reader.map(drop).unwrap_err().is_locked());
     }
     engine.execute(Cmd::push(1, 1)).unwrap();
@@ -123,7 +126,7 @@ fn an_owner_checks_before_it_rotates_checkpoints_or_closes() {
 #[test]
 fn commits_check_the_ownership_once_per_second() {
     let disk = SimDisk::new(1);
-    let engine = manual().open_on::<Stacks>(std::sync::Arc::new(disk.clone())).unwrap();
+    let engine = manual().open_on::<Stacks>(Arc::new(disk.clone())).unwrap();
     for n in 0..10 {
         disk.advance(Duration::from_secs(1));
         engine.execute(Cmd::push(1, n)).unwrap();
@@ -133,4 +136,52 @@ fn commits_check_the_ownership_once_per_second() {
     let (error, _) = until_refused(&engine, Durability::Sync);
     assert!(error.is_latched(), "{error}");
     assert_eq!(state(&open(&disk.crash(Crash::Everything)).0).at(1).len(), 10, "none that was refused");
+}
+
+/// S7: an open waits for as long as it may, and not longer.
+#[test]
+fn an_open_waits_for_the_owner_or_the_readers_to_end() {
+    let dir = tempfile::tempdir().unwrap();
+    for wait in [Duration::ZERO, Duration::from_millis(50)] {
+        let owner = Engine::<Stacks>::open(dir.path()).unwrap();
+        let began = Instant::now();
+        let error = Options::new().lock_wait(wait).open::<Stacks>(dir.path()).map(drop).unwrap_err();
+        assert!(error.is_locked() && began.elapsed() >= wait, "{error}");
+        assert!(error.to_string().contains("lock_wait") && error.to_string().contains("this one"), "{error}");
+        owner.close().unwrap();
+    }
+    for mode in [LockMode::Exclusive, LockMode::Shared] {
+        let disk = DiskStorage::open(dir.path(), Create::Never).unwrap();
+        let held = disk.lock(mode).unwrap();
+        let (policy, background) = (RecoveryPolicy::Strict, Background::Manual);
+        let options = Options::new().recovery(policy).background(background).lock_wait(Duration::from_secs(60));
+        let path = dir.path().to_owned();
+        let waiting = std::thread::spawn(move || options.open::<Stacks>(path).unwrap().close().unwrap());
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!waiting.is_finished());
+        drop(held);
+        waiting.join().unwrap();
+    }
+}
+
+/// S7: the wait is measured by the storage's clock, and a log on its own waits too.
+#[test]
+fn a_wait_for_the_lock_ends_by_the_clock_of_the_storage() {
+    let disk = SimDisk::new(1);
+    let held = disk.lock(LockMode::Exclusive).unwrap();
+    let (clock, opened) = (disk.clone(), disk.clone());
+    let jump = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        clock.advance(Duration::from_secs(3600));
+    });
+    let mut options = LogOptions::default();
+    options.background = Background::Manual;
+    options.lock_wait = Duration::from_secs(3600);
+    let error = Log::open_on(Arc::new(opened.clone()), options.clone()).map(drop).unwrap_err();
+    assert!(error.is_locked(), "{error}");
+    jump.join().unwrap();
+    let waiting = std::thread::spawn(move || Log::open_on(Arc::new(opened), options).map(drop));
+    std::thread::sleep(Duration::from_millis(50));
+    drop(held);
+    waiting.join().unwrap().unwrap();
 }

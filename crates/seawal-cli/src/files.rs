@@ -19,8 +19,7 @@ impl Inspect {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let detail = if self.records { Detail::Records } else { Detail::Frames };
         let mut out = Noticing { out: output(), failed: None };
-        let written =
-            inspect::storage(self.dir.path()).and_then(|storage| inspect::write_text(storage, detail, &mut out));
+        let written = self.dir.storage().and_then(|storage| inspect::write_text(storage, detail, &mut out));
         let flushed = out.flush();
         if let Some(e) = out.failed {
             return Err(Failure::output(e));
@@ -78,7 +77,7 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let report = inspect::storage(self.dir.path()).and_then(inspect::verify)?;
+        let report = self.dir.storage().and_then(inspect::verify)?;
         let status = match report.soundness() {
             Soundness::Clean => None,
             Soundness::TornTail | Soundness::Degraded => Some(Status::Partly),

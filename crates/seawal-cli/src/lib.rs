@@ -22,7 +22,8 @@ use failure::{Failure, STATUSES, Status};
 use seawal::Options;
 use seawal::RecoveryPolicy;
 use seawal::Result as StoreResult;
-use seawal::io::Create;
+use seawal::inspect;
+use seawal::io::{Create, Storage};
 use seawal::kv::Kv;
 use seawal::{Engine, RecoveryReport};
 use std::ffi::OsString;
@@ -31,6 +32,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Works with ordered key-value stores that a write-ahead log makes durable.
 #[derive(Debug, Parser)]
@@ -69,6 +72,14 @@ struct Dir {
     /// The store's directory.
     #[arg(long = "dir", value_name = "DIR")]
     path: PathBuf,
+    /// How long to wait while another process has the store open.
+    #[arg(long, value_name = "SECONDS", default_value = "0", hide_default_value = true, value_parser = parse_seconds)]
+    wait: Duration,
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
 
 impl Dir {
@@ -76,15 +87,24 @@ impl Dir {
         &self.path
     }
 
+    fn options(&self) -> Options {
+        Options::new().lock_wait(self.wait)
+    }
+
+    /// The files of the store, for inspection.
+    fn storage(&self) -> StoreResult<Arc<dyn Storage>> {
+        inspect::storage_within(&self.path, self.wait)
+    }
+
     /// Opens the store read-only. Nothing is written.
     fn open_to_read(&self) -> StoreResult<(Engine<Kv>, RecoveryReport)> {
-        let store: Engine<Kv> = Options::new().recovery(RecoveryPolicy::ReadOnly).open(&self.path)?;
+        let store: Engine<Kv> = self.options().recovery(RecoveryPolicy::ReadOnly).open(&self.path)?;
         let report = store.recovery_report().clone();
         Ok((store, report))
     }
 
     fn open_to_write(&self, create: Create) -> StoreResult<Engine<Kv>> {
-        Options::new().create(create).open(&self.path)
+        self.options().create(create).open(&self.path)
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Dir, say};
 use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use seawal::kv::{Kv, KvCommand};
-use seawal::{Durability, Engine, ExecuteError, Options, Ticket};
+use seawal::{Durability, Engine, ExecuteError, Ticket};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
@@ -64,7 +64,7 @@ impl Load {
         // opened before the store is created, so that a wrong file name creates nothing
         let input = Input::open(&self.file)?;
         let bar = input.bar.clone();
-        let store: Engine<Kv> = Options::new().durability(self.durability).open(self.dir.path())?;
+        let store: Engine<Kv> = self.dir.options().durability(self.durability).open(self.dir.path())?;
         let began = Instant::now();
         let mut loader = Loader { store: &store, name: &input.name, bar: &bar, progress: Progress::default() };
         let mut pending = VecDeque::new();

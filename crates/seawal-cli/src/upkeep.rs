@@ -24,7 +24,7 @@ pub(super) struct Stat {
 
 impl Stat {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let survey = inspect::storage(self.dir.path()).and_then(inspect::survey)?;
+        let survey = self.dir.storage().and_then(inspect::survey)?;
         let (store, report) = self.dir.open_to_read()?;
         let view = store.view()?;
         let disk = DiskStorage::open(self.dir.path(), Create::Never)
@@ -175,7 +175,7 @@ pub(super) struct Salvage {
 
 impl Salvage {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let source = inspect::storage(self.dir.path())?;
+        let source = self.dir.storage()?;
         let target = DiskStorage::open(&self.to, Create::IfMissing)
             .map_err(|e| Failure::io(format_args!("open {}", self.to.display()), &e))?;
         let reach = if self.beyond { Reach::Beyond } else { Reach::Proven };

@@ -489,6 +489,36 @@ fn a_store_that_is_in_use_is_left_alone() {
     run("verify", &place.store(), &[]).exits(0);
 }
 
+/// S7: with `--wait`, a command that meets an owner or a reader runs once that has ended.
+#[test]
+fn a_command_waits_for_a_store_that_is_in_use() {
+    let place = Place::with_store(SMALL);
+    let file = place.script(SMALL.as_bytes());
+    let commands: [(&str, &[&str]); 7] = [
+        ("put", &["k", "v"]),
+        ("dump", &[]),
+        ("verify", &[]),
+        ("inspect", &[]),
+        ("stat", &[]),
+        ("checkpoint", &[]),
+        ("load", &["--resume", &file]),
+    ];
+    for (command, args) in commands {
+        let open = Engine::<Kv>::open(place.store()).unwrap();
+        let err = run(command, &place.store(), &[&["--wait", "0.05"], args].concat()).exits(5).err;
+        assert!(err.contains("--wait"), "{err}");
+        let end = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(150));
+            open.close().unwrap();
+        });
+        run(command, &place.store(), &[&["--wait", "60"], args].concat()).exits(0);
+        end.join().unwrap();
+    }
+    for wrong in ["soon", "-1", "NaN"] {
+        assert_eq!(run("dump", &place.store(), &["--wait", wrong]).status, Some(64), "{wrong}");
+    }
+}
+
 #[test]
 fn what_is_no_store_is_said_to_be_none() {
     let place = Place::new();
