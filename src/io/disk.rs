@@ -10,7 +10,7 @@
 //! This module knows nothing of what the files hold. The only name it knows is its own `LOCK`.
 
 use crate::io::deadline::pauses;
-use crate::io::disk_file::{DiskFile, Paths, sync_result};
+use crate::io::disk_file::{DiskFile, Paths, is_sync_missing, sync_result};
 use crate::io::lock::{LOCK_FILE, Locks};
 use crate::io::probe;
 use crate::io::probe::Probe;
@@ -97,24 +97,26 @@ pub struct DiskStorage {
     since: Instant,
     locks: Locks,
     lock_wait: Duration,
+    /// True once a sync of the directory or of its parent was found to be missing.
+    dir_sync_missing: AtomicBool,
 }
 
 impl DiskStorage {
     /// Opens a directory.
     ///
     /// When this returns, the directory's own name survives power loss, provided that its parent is
-    /// durable and may be opened. A directory that this call creates has mode 0700.
+    /// durable, may be opened, and can be synced. A directory that this call creates has mode 0700.
     ///
     /// # Errors
     /// The operating system's error; [`io::ErrorKind::NotFound`] with [`Create::Never`] if there is
     /// no such directory.
     pub fn open(path: impl AsRef<Path>, create: Create) -> io::Result<DiskStorage> {
         let path = std::path::absolute(path)?;
-        match create {
+        let synced = match create {
             Create::IfMissing => make_dir_durable(&path)?,
             Create::Never if path.is_dir() => sync_parent(&path)?,
-            Create::Never => {}
-        }
+            Create::Never => DirSync::Done,
+        };
         let dir = open_dir(&path)?;
         let probe = probe::probe(&dir, create)?;
         let direct = probe.direct_io;
@@ -130,6 +132,7 @@ impl DiskStorage {
             since: Instant::now(),
             locks: Locks::default(),
             lock_wait: Duration::ZERO,
+            dir_sync_missing: AtomicBool::new(synced == DirSync::Missing),
         })
     }
 
@@ -251,7 +254,10 @@ impl Directory for DiskStorage {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        sync_result(rustix::fs::fsync(&self.dir))
+        if sync_dir(&self.dir)? == DirSync::Missing {
+            self.dir_sync_missing.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>> {
@@ -272,6 +278,9 @@ impl Directory for DiskStorage {
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings = probe::warnings(&self.dir);
+        if self.dir_sync_missing.load(Ordering::Relaxed) && !probe::is_read_only(&self.dir) {
+            warnings.push(NO_DIR_SYNC.to_owned());
+        }
         warnings.extend(self.paths.sync_plausibility.warning());
         warnings
     }
@@ -300,13 +309,31 @@ fn check_name(name: &str) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a plain file name of this storage")))
 }
 
+/// The outcome of a sync of a directory that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DirSync {
+    Done,
+    /// The file system has none.
+    Missing,
+}
+
+const NO_DIR_SYNC: &str = "the file system has no sync for directories: a file that was just created or renamed may be \
+                           lost in a power loss";
+
+fn sync_dir(dir: &fs::File) -> io::Result<DirSync> {
+    match rustix::fs::fsync(dir) {
+        Err(e) if is_sync_missing(e) => Ok(DirSync::Missing),
+        other => sync_result(other).map(|()| DirSync::Done),
+    }
+}
+
 fn open_dir(path: &Path) -> io::Result<fs::File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 /// Creates a directory and its missing ancestors, and makes each durable before the next.
-fn make_dir_durable(path: &Path) -> io::Result<()> {
+fn make_dir_durable(path: &Path) -> io::Result<DirSync> {
     if let Some(parent) = path.parent()
         && !parent.is_dir()
     {
@@ -321,12 +348,17 @@ fn make_dir_durable(path: &Path) -> io::Result<()> {
 
 /// Makes a directory's name durable. A directory that exists is synced too, because the process that
 /// created it may have died before its own sync. A parent that we may not open is its owner's matter.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    match open_dir(parent) {
-        Ok(dir) => sync_result(rustix::fs::fsync(&dir)),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        Err(e) => Err(e),
+/// So is one on another file system or on a read-only one: it holds no name that could be lost.
+fn sync_parent(path: &Path) -> io::Result<DirSync> {
+    let Some(parent) = path.parent() else { return Ok(DirSync::Done) };
+    let dir = match open_dir(parent) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(DirSync::Done),
+        other => other?,
+    };
+    match sync_dir(&dir) {
+        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(DirSync::Done),
+        Ok(DirSync::Missing) if rustix::fs::fstat(&dir)?.st_dev != rustix::fs::stat(path)?.st_dev => Ok(DirSync::Done),
+        other => other,
     }
 }
 

@@ -39,6 +39,12 @@ pub(super) fn sync_result(result: Result<(), Errno>) -> io::Result<()> {
     }
 }
 
+/// True if the file system has no sync for this kind of file, as opposed to one that failed. A file
+/// system that turned read-only after an error answers `EROFS`, which is such a failure.
+pub(super) fn is_sync_missing(error: Errno) -> bool {
+    matches!(error, Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF | Errno::ISDIR)
+}
+
 /// One open file on a file system.
 #[derive(Debug)]
 pub(super) struct DiskFile {
@@ -126,7 +132,11 @@ impl DiskFile {
     /// returned, because the device then lacks bytes that the cache shows.
     fn drop_cached(&self, offset: u64, len: usize) -> io::Result<()> {
         if self.maybe_dirty.load(Ordering::Relaxed) {
-            self.sync_data()?;
+            match self.sync_data() {
+                // a file system that cannot be written (squashfs) has no sync, and nothing dirty
+                Err(e) if !self.writable && Errno::from_io_error(&e).is_some_and(is_sync_missing) => {}
+                other => other?,
+            }
         }
         if let Some(len) = NonZeroU64::new(len as u64) {
             rustix::fs::fadvise(&self.buffered, offset, Some(len), Advice::DontNeed)?;

@@ -183,9 +183,12 @@ fn close_gate(dir: &File) -> Option<Flock> {
 fn lock_shared(dir: &File, path: &Path) -> io::Result<DiskLock> {
     let mut file = None;
     if let Some(found) = open_to_read(dir) {
-        match flock(found, FlockOperation::NonBlockingLockShared)? {
-            Ok(lock) => file = Some(lock),
-            Err(found) => return Err(refused(&holder(Some(&found)))),
+        match flock_on(&found, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => file = Some(Flock(found)),
+            Err(Errno::WOULDBLOCK) => return Err(refused(&holder(Some(&found)))),
+            // where nothing can be locked, there is no owner either
+            Err(e) if is_unsupported(e) => {}
+            Err(e) => return Err(e.into()),
         }
     }
     let dir = match lock_dir(dir, LockMode::Shared)? {
@@ -267,6 +270,10 @@ fn open_to_lock(dir: &File, dir_is_locked: bool) -> io::Result<File> {
         Ok(_) | Err(Errno::LOOP | Errno::NXIO) if dir_is_locked => {}
         Ok(_) | Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => {
             return Err(io::Error::other("LOCK is not a regular file; remove it"));
+        }
+        Err(Errno::ROFS) => {
+            let advice = "the file system is read-only; open the store with RecoveryPolicy::ReadOnly";
+            return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, advice));
         }
         Err(e) => return Err(e.into()),
     }

@@ -4,7 +4,7 @@
 //! alignment is the block size, and the first write shows whether direct I/O works.
 
 use crate::io::Create;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatVfsMountFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 use std::fs::File;
@@ -89,6 +89,11 @@ pub(super) fn warnings(dir: &impl AsFd) -> Vec<String> {
             vec![format!("the kind of file system is unknown ({e}), so durable writes may not survive power loss")]
         }
     }
+}
+
+/// True if the directory's file system is mounted read-only.
+pub(super) fn is_read_only(dir: &impl AsFd) -> bool {
+    rustix::fs::fstatvfs(dir).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// The kernel's magic numbers (`linux/magic.h`).

@@ -16,4 +16,5 @@ mod full;
 mod inject;
 mod kills;
 mod mounts;
+mod surroundings;
 mod workload;

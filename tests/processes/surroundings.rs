@@ -1,0 +1,133 @@
+//! File systems that cannot be written or synced, and users that are not the owner.
+
+use crate::child::{Running, command, started, tell};
+use crate::common::{Cmd, Stacks, skipped, state};
+use crate::mounts::{Mount, privately};
+use seawal::inspect::{self, Detail, Soundness};
+use seawal::io::{Create, DiskStorage};
+use seawal::salvage::{Reach, salvage};
+use seawal::{Engine, Options, RecoveryPolicy};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+fn make_store(dir: &Path) {
+    let engine = Engine::<Stacks>::open(dir).unwrap();
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.checkpoint().unwrap();
+    engine.execute(Cmd::push(1, 2)).unwrap();
+    // as after a kill: there is something to redo
+    std::mem::forget(engine);
+}
+
+/// Reads a store in every way that writes nothing.
+fn read_in_every_way(kind: &str, dir: &Path, elsewhere: &Path) {
+    let engine = Options::new().recovery(RecoveryPolicy::ReadOnly).open::<Stacks>(dir).unwrap();
+    assert_eq!(state(&engine).at(1), [1, 2], "{kind}");
+    let warnings = &engine.recovery_report().warnings;
+    assert!(!warnings.iter().any(|warning| warning.contains("sync for directories")), "{kind}: {warnings:?}");
+    engine.backup_to(elsewhere.join(format!("backup-{kind}"))).unwrap();
+    let storage = || inspect::storage(dir).unwrap();
+    let report = inspect::verify_machine::<Stacks>(storage()).unwrap();
+    assert!(report.soundness() < Soundness::Degraded, "{kind}: {report}");
+    inspect::survey(storage()).unwrap();
+    inspect::write_text(storage(), Detail::Records, &mut Vec::new()).unwrap();
+    let target = DiskStorage::open(elsewhere.join(format!("salvaged-{kind}")), Create::IfMissing).unwrap();
+    salvage::<Stacks>(storage(), Arc::new(target), Reach::Proven).unwrap();
+    let error = Engine::<Stacks>::open(dir).map(drop).unwrap_err().to_string();
+    assert!(error.contains("ead-only"), "{kind}: {error}");
+    tell(&format!("read: {kind}"));
+}
+
+/// S8: everything that only reads works where nothing can be written.
+#[test]
+fn a_store_on_read_only_media_can_be_read_in_every_way() {
+    if let Some(lines) = privately("surroundings::child_read_only_media") {
+        assert!(lines.iter().any(|line| line == "read: tmpfs"), "{lines:?}");
+    }
+}
+
+#[test]
+#[ignore = "a child of the other tests"]
+fn child_read_only_media() {
+    let Some((dir, _)) = started() else { return };
+    let child = |store: &Path| {
+        let (status, _) = Running::start(command(&[], "surroundings::child_that_is_killed", store, &[])).finish();
+        assert!(!status.success());
+    };
+    let elsewhere = Mount::tmpfs(dir.join("elsewhere"), 40).unwrap();
+    let tmpfs = Mount::tmpfs(dir.join("tmpfs"), 20).unwrap();
+    child(&tmpfs.at().join("store"));
+    child(&elsewhere.at().join("image/store"));
+    let at = tmpfs.at().to_str().unwrap();
+    assert!(run("mount", &["-o", "remount,ro", at]));
+    read_in_every_way("tmpfs", &tmpfs.at().join("store"), elsewhere.at());
+
+    let image = elsewhere.at().join("squashfs");
+    let (from, to) = (elsewhere.at().join("image"), dir.join("squashfs"));
+    std::fs::create_dir(&to).unwrap();
+    if !run("mksquashfs", &[from.to_str().unwrap(), image.to_str().unwrap(), "-quiet"]) {
+        return tell("skipped: mksquashfs is not there");
+    }
+    if !run("mount", &["-o", "loop,ro", "-t", "squashfs", image.to_str().unwrap(), to.to_str().unwrap()]) {
+        return tell("skipped: no loop device for squashfs");
+    }
+    read_in_every_way("squashfs", &to.join("store"), elsewhere.at());
+    run("umount", &["-l", to.to_str().unwrap()]);
+}
+
+/// Leaves a store behind as a kill does.
+#[test]
+#[ignore = "a child of the other tests"]
+fn child_that_is_killed() {
+    let Some((dir, _)) = started() else { return };
+    make_store(&dir);
+    std::process::abort();
+}
+
+fn run(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+#[ignore = "a child of the other tests"]
+fn child_without_directory_sync() {
+    let Some((dir, numbers)) = started() else { return };
+    let policy = if numbers == [1] { RecoveryPolicy::ReadOnly } else { RecoveryPolicy::Strict };
+    let engine = match Options::new().recovery(policy).open::<Stacks>(&dir) {
+        Ok(engine) => engine,
+        Err(error) => return tell(&format!("refused: {error}")),
+    };
+    if policy == RecoveryPolicy::Strict {
+        engine.execute(Cmd::push(1, 3)).unwrap();
+        engine.checkpoint().unwrap();
+    }
+    let warnings = engine.recovery_report().warnings.join("; ");
+    tell(&format!("opened: {warnings}"));
+}
+
+/// S8: a directory without sync is warned of. A sync that fails is an error.
+#[test]
+fn a_directory_that_has_no_sync_is_a_warning_and_one_that_fails_to_sync_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    let store = root.path().join("store");
+    drop(Engine::<Stacks>::open(&store).unwrap());
+    if !run("strace", &["-o", "/dev/null", "true"]) {
+        return skipped("strace does not work here");
+    }
+    let (above, at) = (root.path().to_str().unwrap(), store.to_str().unwrap());
+    for (error, read_only) in [("EINVAL", 0), ("EOPNOTSUPP", 0), ("EBADF", 0), ("EINVAL", 1), ("EIO", 0), ("EIO", 1)] {
+        let inject = format!("inject=fsync:error={error}");
+        // by the paths of descriptors: files in the directory are not hit
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", above, "-P", at, "-e", &inject];
+        let child = command(&strace, "surroundings::child_without_directory_sync", &store, &[read_only]);
+        let (_, lines) = Running::start(child).finish();
+        let line = lines.first().unwrap_or_else(|| panic!("{error}"));
+        match error {
+            "EIO" => assert!(line.starts_with("refused") && line.contains("os error 5"), "{line}"),
+            _ => assert!(line.starts_with("opened") && line.contains("no sync for directories"), "{error}: {line}"),
+        }
+    }
+}
