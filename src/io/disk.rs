@@ -11,6 +11,7 @@
 
 use crate::io::deadline::pauses;
 use crate::io::disk_file::{DiskFile, Paths, is_sync_missing, sync_result};
+use crate::io::inherit::inherit;
 use crate::io::lock::{LOCK_FILE, Locks};
 use crate::io::probe;
 use crate::io::probe::Probe;
@@ -105,7 +106,9 @@ impl DiskStorage {
     /// Opens a directory.
     ///
     /// When this returns, the directory's own name survives power loss, provided that its parent is
-    /// durable, may be opened, and can be synced. A directory that this call creates has mode 0700.
+    /// durable, may be opened, and can be synced. A directory that this call creates has mode 0700,
+    /// and missing ones above it have ordinary permissions. A new file gets the owner and the group
+    /// of the directory, as far as the process may set them, and the group's permissions.
     ///
     /// # Errors
     /// The operating system's error; [`io::ErrorKind::NotFound`] with [`Create::Never`] if there is
@@ -113,7 +116,7 @@ impl DiskStorage {
     pub fn open(path: impl AsRef<Path>, create: Create) -> io::Result<DiskStorage> {
         let path = std::path::absolute(path)?;
         let synced = match create {
-            Create::IfMissing => make_dir_durable(&path)?,
+            Create::IfMissing => make_dir_durable(&path, STORE_MODE)?,
             Create::Never if path.is_dir() => sync_parent(&path)?,
             Create::Never => DirSync::Done,
         };
@@ -204,6 +207,11 @@ impl Directory for DiskStorage {
         };
         let file = rustix::fs::openat(&self.dir, name, access | create | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
         let file = fs::File::from(file);
+        if mode == OpenMode::CreateNew {
+            inherit(&self.dir, &file).inspect_err(|_| {
+                let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
+            })?;
+        }
         let direct = self.open_direct(name, &file, access)?;
         Ok(Arc::new(DiskFile::new(file, direct, access == OFlags::RDWR, &self.probe, Arc::clone(&self.paths))))
     }
@@ -332,14 +340,18 @@ fn open_dir(path: &Path) -> io::Result<fs::File> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
+/// The permissions of a store's directory, and of missing directories above it. The umask applies.
+const STORE_MODE: u32 = 0o700;
+const PARENT_MODE: u32 = 0o777;
+
 /// Creates a directory and its missing ancestors, and makes each durable before the next.
-fn make_dir_durable(path: &Path) -> io::Result<DirSync> {
+fn make_dir_durable(path: &Path, mode: u32) -> io::Result<DirSync> {
     if let Some(parent) = path.parent()
         && !parent.is_dir()
     {
-        make_dir_durable(parent)?;
+        make_dir_durable(parent, PARENT_MODE)?;
     }
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         other => other?,
     }

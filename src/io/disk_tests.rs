@@ -31,7 +31,35 @@ fn directory_is_0700_and_files_are_0600() {
     Directory::open(&disk, "f", OpenMode::CreateNew).unwrap();
     let _lock = disk.lock(LockMode::Exclusive).unwrap();
     assert_eq!((mode(&disk, ""), mode(&disk, "f"), mode(&disk, "LOCK")), (0o700, 0o600, 0o600));
-    assert_eq!(mode(&disk, "..") & 0o777, 0o700, "ancestors that were missing too");
+}
+
+/// S9: only the store's own directory is private.
+#[test]
+fn directories_above_the_store_get_ordinary_permissions() {
+    let (dir, disk) = store(WritePath::Direct);
+    std::fs::create_dir(dir.path().join("ordinary")).unwrap();
+    let ordinary = std::fs::metadata(dir.path().join("ordinary")).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&disk, ""), mode(&disk, "..")), (0o700, ordinary));
+}
+
+/// S9: the group may do with the files what it may do with the directory, whatever the umask.
+#[test]
+fn new_files_get_the_permissions_of_the_directorys_group() {
+    for (above, expected) in [
+        (0o700, 0o600),
+        (0o750, 0o640),
+        (0o770, 0o660),
+        (0o755, 0o640),
+        (0o777, 0o660),
+        (0o2770, 0o660),
+        (0o710, 0o600),
+    ] {
+        let (_dir, disk) = store(WritePath::Direct);
+        std::fs::set_permissions(disk.path(""), std::fs::Permissions::from_mode(above)).unwrap();
+        let _lock = disk.lock(LockMode::Exclusive).unwrap();
+        Directory::open(&disk, "f", OpenMode::CreateNew).unwrap();
+        assert_eq!((mode(&disk, "f"), mode(&disk, "LOCK")), (expected, expected), "{above:o}");
+    }
 }
 
 #[test]

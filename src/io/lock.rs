@@ -12,6 +12,7 @@
 //! A reader holds the directory, and the file only for a moment. An owner that waits for readers
 //! holds the file, so that it is not overtaken by new ones.
 
+use crate::io::inherit::inherit;
 use crate::io::sync::{Arc, Mutex};
 use crate::io::{DirectoryLock, LockMode};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
@@ -262,23 +263,56 @@ fn lock_file(dir: &File, dir_is_locked: bool) -> io::Result<Flock> {
 /// replaced: no owner can hold it. Links are not followed, because the file they lead to is not
 /// ours to write to.
 fn open_to_lock(dir: &File, dir_is_locked: bool) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let open = || rustix::fs::openat(dir, LOCK_FILE, flags, Mode::RUSR | Mode::WUSR).map(File::from);
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(dir, LOCK_FILE, flags, Mode::empty()).map(File::from);
     let is_file = |file: &File| rustix::fs::fstat(file).is_ok_and(|stat| is_regular(&stat));
-    match open() {
+    let mut found = open();
+    if matches!(found, Err(Errno::NOENT)) {
+        if let Some(new) = create(dir, flags)? {
+            return Ok(new);
+        }
+        found = open();
+    }
+    match found {
         Ok(file) if is_file(&file) => return Ok(file),
         Ok(_) | Err(Errno::LOOP | Errno::NXIO) if dir_is_locked => {}
         Ok(_) | Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => {
             return Err(io::Error::other("LOCK is not a regular file; remove it"));
         }
-        Err(Errno::ROFS) => {
-            let advice = "the file system is read-only; open the store with RecoveryPolicy::ReadOnly";
-            return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, advice));
-        }
-        Err(e) => return Err(e.into()),
+        Err(e) => return Err(explained(dir, e)),
     }
     rustix::fs::unlinkat(dir, LOCK_FILE, AtFlags::empty())?;
-    Ok(open()?)
+    create(dir, flags)?.ok_or_else(|| refused("another process, which replaces the file LOCK"))
+}
+
+/// Creates the lock file. `None` if another opener has just created it.
+fn create(dir: &File, flags: OFlags) -> io::Result<Option<File>> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    let new = match rustix::fs::openat(dir, LOCK_FILE, flags | OFlags::CREATE | OFlags::EXCL, mode) {
+        Ok(new) => File::from(new),
+        Err(Errno::EXIST) => return Ok(None),
+        Err(e) => return Err(explained(dir, e)),
+    };
+    inherit(dir, &new).inspect_err(|_| {
+        let _ = rustix::fs::unlinkat(dir, LOCK_FILE, AtFlags::empty());
+    })?;
+    Ok(Some(new))
+}
+
+/// The error of an owner that cannot open its lock file, with advice.
+fn explained(dir: &File, error: Errno) -> io::Error {
+    let advice = match error {
+        Errno::ROFS => "the file system is read-only; open the store with RecoveryPolicy::ReadOnly".to_owned(),
+        Errno::ACCESS => match rustix::fs::statat(dir, LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => format!(
+                "its file LOCK belongs to user {}; open the store as that user, or change the owner of its files",
+                found.st_uid
+            ),
+            Err(_) => "this user may not write to the directory".to_owned(),
+        },
+        _ => return error.into(),
+    };
+    io::Error::new(io::Error::from(error).kind(), advice)
 }
 
 /// The lock file, if there is one that may be read. For an owner's process id and a shared lock.

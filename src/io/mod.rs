@@ -16,6 +16,7 @@ pub(crate) mod deadline;
 pub(crate) mod deferred_unlinks;
 mod disk;
 mod disk_file;
+mod inherit;
 mod lock;
 mod named_file;
 pub(crate) mod parallel;
@@ -49,7 +50,8 @@ pub enum OpenMode {
 /// What a storage does about a directory that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Create {
-    /// Creates it, accessible to its owner only.
+    /// Creates it, accessible to its owner only. Missing directories above it are created too, with
+    /// ordinary permissions.
     IfMissing,
     /// Returns [`io::ErrorKind::NotFound`].
     Never,

@@ -7,6 +7,8 @@ use seawal::inspect::{self, Detail, Soundness};
 use seawal::io::{Create, DiskStorage};
 use seawal::salvage::{Reach, salvage};
 use seawal::{Engine, Options, RecoveryPolicy};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -130,4 +132,57 @@ fn a_directory_that_has_no_sync_is_a_warning_and_one_that_fails_to_sync_is_not()
             _ => assert!(line.starts_with("opened") && line.contains("no sync for directories"), "{error}: {line}"),
         }
     }
+}
+
+/// Opens, commits and closes as a user that is not root.
+#[test]
+#[ignore = "a child of the other tests"]
+fn child_of_another_user() {
+    let Some((dir, _)) = started() else { return };
+    let engine = Engine::<Stacks>::open(&dir).unwrap();
+    engine.execute(Cmd::push(1, 3)).unwrap();
+    engine.close().unwrap();
+    tell("closed");
+}
+
+/// S9: what root does to a store of another user leaves every file to that user.
+#[test]
+fn a_command_of_root_does_not_lock_the_stores_user_out() {
+    const USER: u32 = 65534;
+    let root = tempfile::tempdir().unwrap();
+    if std::fs::metadata(root.path()).unwrap().uid() != 0 {
+        return skipped("only root can give files away");
+    }
+    let dir = root.path().join("store");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o750)).unwrap();
+    if std::os::unix::fs::chown(&dir, Some(USER), Some(USER)).is_err() {
+        return skipped("this root cannot give files away");
+    }
+    let engine = Engine::<Stacks>::open(&dir).unwrap();
+    for value in 1..=2 {
+        engine.execute(Cmd::push(1, value)).unwrap();
+        engine.checkpoint().unwrap();
+    }
+    engine.close().unwrap();
+    let mut names = Vec::new();
+    for entry in dir.read_dir().unwrap() {
+        let entry = entry.unwrap();
+        let about = entry.metadata().unwrap();
+        assert_eq!((about.uid(), about.gid(), about.mode() & 0o777), (USER, USER, 0o640), "{entry:?}");
+        names.push(entry.file_name().into_string().unwrap());
+    }
+    assert!(names.iter().any(|name| name == "LOCK") && names.iter().any(|name| name.ends_with(".snap")), "{names:?}");
+    // the user runs a copy of this program, which may lie where that user cannot go
+    let program = root.path().join("program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut child = command(&[], "surroundings::child_of_another_user", &dir, &[]);
+    let mut copy = Command::new(program);
+    copy.args(child.get_args()).envs(child.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    child = copy;
+    child.uid(USER).gid(USER).current_dir("/");
+    let (status, lines) = Running::start(child).finish();
+    assert!(status.success() && lines == ["closed"], "{status}, {lines:?}");
+    assert_eq!(state(&Engine::open(&dir).unwrap()).at(1), [1, 2, 3]);
 }

@@ -1,0 +1,43 @@
+//! What a new file gets from its directory: the owner, the group, and the group's permissions.
+//!
+//! A command that root runs once must not leave files that the store's own user cannot open.
+
+use rustix::fs::{Gid, Mode, Uid};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+
+/// Gives a new file to the owner and the group of its directory, as far as this process may. Root
+/// may; another user may set a group of its own.
+///
+/// The group may read and write the file if it may read and write the directory. Others may not.
+///
+/// # Errors
+/// Root gets the operating system's error where it may not change the owner, as on NFS with
+/// `root_squash`. The file would be one that the store's user cannot open.
+pub(super) fn inherit(dir: &File, file: &File) -> io::Result<()> {
+    let (above, before) = (rustix::fs::fstat(dir)?, rustix::fs::fstat(file)?);
+    if (above.st_uid, above.st_gid) != (before.st_uid, before.st_gid) {
+        let is_root = rustix::process::geteuid().is_root();
+        let owner = is_root.then(|| Uid::from_raw(above.st_uid));
+        match rustix::fs::fchown(file, owner, Some(Gid::from_raw(above.st_gid))) {
+            // the owner has no number in this namespace, where root is not the system's
+            Err(Errno::INVAL) => {}
+            Err(e) if is_root => {
+                let owner = above.st_uid;
+                let why = format!("a new file cannot be given to the directory's owner ({e}); do this as user {owner}");
+                return Err(io::Error::new(io::Error::from(e).kind(), why));
+            }
+            _ => {}
+        }
+    }
+    // the group's permissions are meant for the directory's group only
+    let has_group = rustix::fs::fstat(file)?.st_gid == above.st_gid;
+    let group = Mode::from_raw_mode(above.st_mode) & (Mode::RGRP | Mode::WGRP);
+    let mode = Mode::RUSR | Mode::WUSR | if has_group { group } else { Mode::empty() };
+    if Mode::from_raw_mode(before.st_mode) != mode {
+        // a file system without permissions refuses, and then there are none to set
+        let _ = rustix::fs::fchmod(file, mode);
+    }
+    Ok(())
+}
