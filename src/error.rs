@@ -34,10 +34,10 @@ pub enum Error {
     },
     /// Data that was durable is damaged. The store was not changed.
     Corrupt {
-        /// The damaged file.
+        /// The damaged file, or the directory if a file is missing.
         path: PathBuf,
-        /// The offset of the damage, in bytes.
-        offset: u64,
+        /// The offset of the damage, in bytes. `None` if it concerns the file or directory as a whole.
+        offset: Option<u64>,
         /// The LSN at that offset, if it is known.
         lsn: Option<Lsn>,
         /// What is wrong with the data.
@@ -143,7 +143,17 @@ impl Error {
     }
 
     pub(crate) fn corrupt(path: PathBuf, offset: u64, lsn: Option<Lsn>, reason: impl Into<Cow<'static, str>>) -> Self {
-        Error::Corrupt { path, offset, lsn, reason: reason.into() }
+        Error::Corrupt { path, offset: Some(offset), lsn, reason: reason.into() }
+    }
+
+    /// Damage that concerns a file or directory as a whole, such as a missing file.
+    pub(crate) fn corrupt_as_a_whole(path: PathBuf, lsn: Option<Lsn>, reason: impl Into<Cow<'static, str>>) -> Self {
+        Error::Corrupt { path, offset: None, lsn, reason: reason.into() }
+    }
+
+    /// The error without advice, for reports that give advice of their own.
+    pub(crate) fn finding(&self) -> impl fmt::Display + use<'_> {
+        Finding(self)
     }
 
     pub(crate) fn invalid(reason: impl Into<Cow<'static, str>>) -> Self {
@@ -179,7 +189,7 @@ impl Error {
     /// use seawal::Error;
     ///
     /// let (path, reason) = ("store/0.seg".into(), "the frame's checksum is wrong".into());
-    /// let error = Error::Corrupt { path, offset: 4096, lsn: None, reason };
+    /// let error = Error::Corrupt { path, offset: Some(4096), lsn: None, reason };
     /// assert!(error.is_corrupt());
     /// assert!(error.to_string().contains("at offset 4096"));
     /// ```
@@ -281,13 +291,11 @@ impl fmt::Display for Error {
                 }
                 write!(f, ": {source}")
             }
-            Error::Corrupt { path, offset, lsn, reason } => {
-                write!(f, "{} is damaged at offset {offset}", path.display())?;
-                if let Some(lsn) = lsn {
-                    write!(f, " (LSN {lsn})")?;
-                }
-                write!(f, ": {reason}")
-            }
+            Error::Corrupt { .. } => write!(
+                f,
+                "{}; `seawal verify` shows the extent of the damage, and `seawal salvage` copies what is intact",
+                Finding(self)
+            ),
             Error::Diverged { machine, path, offset, lsn, agreed } => write!(
                 f,
                 "replay diverged: the state of the machine \"{machine}\" at LSN {lsn} does not match the digest in {} at \
@@ -344,6 +352,23 @@ impl fmt::Display for Error {
     }
 }
 
+/// An error without advice.
+struct Finding<'a>(&'a Error);
+
+impl fmt::Display for Finding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Error::Corrupt { path, offset, lsn, reason } = self.0 else { return self.0.fmt(f) };
+        write!(f, "{} is damaged", path.display())?;
+        if let Some(offset) = offset {
+            write!(f, " at offset {offset}")?;
+        }
+        if let Some(lsn) = lsn {
+            write!(f, " (LSN {lsn})")?;
+        }
+        write!(f, ": {reason}")
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -351,6 +376,25 @@ impl std::error::Error for Error {
             Error::Full { source: Some(source), .. } => Some(&**source),
             Error::Latched { source } => Some(&**source),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// N7: a directory and a missing file have no offset, and damage says what to do.
+    #[test]
+    fn damage_is_told_as_it_is_and_with_what_to_do() {
+        let whole = Error::corrupt_as_a_whole("store".into(), Some(Lsn::new(7)), "segment 15 is missing");
+        assert!(whole.to_string().starts_with("store is damaged (LSN 7): segment 15 is missing; "), "{whole}");
+        let part = Error::corrupt("store/1.seg".into(), 512, None, "the frame's checksum is wrong");
+        assert_eq!(part.finding().to_string(), "store/1.seg is damaged at offset 512: the frame's checksum is wrong");
+        for error in [whole, part] {
+            let text = error.to_string();
+            assert!(text.contains("`seawal verify`") && text.contains("`seawal salvage`"), "{text}");
+            assert!(!error.finding().to_string().contains("salvage"), "{}", error.finding());
         }
     }
 }

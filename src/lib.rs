@@ -68,6 +68,7 @@
 struct Readme;
 
 mod checkpoint;
+mod count;
 mod durability;
 mod engine;
 mod error;

@@ -453,7 +453,7 @@ impl Run {
             Ok(()) | Err(Error::Conflict | Error::LockTimeout | Error::TooLarge { .. } | Error::Expired) => {}
             Err(Error::Poisoned) => panic!("nothing panics here"),
             Err(Error::Corrupt { path, offset, reason, .. }) => {
-                assert!(self.faulty, "{} is damaged at {offset}: {reason}", path.display());
+                assert!(self.faulty, "{} is damaged at {offset:?}: {reason}", path.display());
             }
             // the limit of 1 MiB of log may have been reached
             Err(Error::Full { .. }) => {}

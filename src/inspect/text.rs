@@ -3,6 +3,7 @@
 //! After damage, reading continues in the next segment, so that everything readable is shown.
 
 use super::attach;
+use crate::count::Count;
 use crate::error::{Error, Result};
 use crate::format::frame::FrameKind;
 use crate::format::manifest::Manifest;
@@ -71,7 +72,7 @@ impl Text<'_> {
         if !error.is_corrupt() {
             return Err(error);
         }
-        self.line(format_args!("{indent}DAMAGE: {error}"))?;
+        self.line(format_args!("{indent}DAMAGE: {}", error.finding()))?;
         self.damage.get_or_insert(error);
         Ok(())
     }
@@ -216,11 +217,11 @@ impl Text<'_> {
                 FrameKind::Watermark => "watermark frame",
             };
             self.line(format_args!(
-                "  {kind} at {}, offset {}, {} bytes, {} records, watermark {}",
+                "  {kind} at {}, offset {}, {} bytes, {}, watermark {}",
                 header.lsn,
                 chunk.offset_of(header.lsn),
                 frame.total_bytes,
-                header.records,
+                Count(u64::from(header.records), "record", "records"),
                 header.watermark
             ))?;
             while let Some(record) = records.next_if(|r| r.as_ref().map_or_else(|e| e.0, |r| r.0) < frame.end()) {
@@ -237,7 +238,7 @@ impl Text<'_> {
 
     fn record(&mut self, lsn: Lsn, bytes: &[u8], chunk: &Chunk) -> Result<()> {
         let Some(record) = Record::decode(lsn, bytes) else {
-            return self.line(format_args!("    {lsn} {} bytes: {}", bytes.len(), hex(bytes)));
+            return self.line(format_args!("    {lsn} {}", counted_hex(bytes)));
         };
         match record {
             Record::Update { txn, command } => {
@@ -275,7 +276,7 @@ fn describe(bytes: &[u8], chunk: &Chunk) -> String {
     {
         return describe_kv(&command);
     }
-    format!("{} bytes: {}", bytes.len(), hex(bytes))
+    counted_hex(bytes)
 }
 
 fn describe_kv(command: &KvCommand) -> String {
@@ -295,6 +296,10 @@ fn describe_kv(command: &KvCommand) -> String {
             format!("batch [{}]", commands.join("; "))
         }
     }
+}
+
+fn counted_hex(bytes: &[u8]) -> String {
+    format!("{}: {}", Count(bytes.len() as u64, "byte", "bytes"), hex(bytes))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -6,6 +6,7 @@
 //! reports damage that recovery works around, such as one damaged copy of the manifest.
 
 use super::{attach, machine_of};
+use crate::count::Count;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::ids::{Lsn, MachineTag};
@@ -144,7 +145,7 @@ impl VerifyReport {
 
     fn find(&mut self, severity: Severity, error: Error) -> Result<()> {
         let (path, offset, lsn) = match &error {
-            Error::Corrupt { path, offset, lsn, .. } => (Some(path.clone()), Some(*offset), *lsn),
+            Error::Corrupt { path, offset, lsn, .. } => (Some(path.clone()), *offset, *lsn),
             Error::UnsupportedVersion { path, .. } => (Some(path.clone()), None, None),
             Error::Diverged { path, offset, lsn, .. } => (Some(path.clone()), Some(*offset), Some(*lsn)),
             Error::Poisoned => (None, None, None),
@@ -152,7 +153,7 @@ impl VerifyReport {
         };
         let text = match error {
             Error::Poisoned => "the machine panics when the log is replayed".to_owned(),
-            error => error.to_string(),
+            error => error.finding().to_string(),
         };
         // several checks may find the same damage
         if !self.findings.iter().any(|finding| finding.text == text) {
@@ -201,8 +202,11 @@ impl fmt::Display for VerifyReport {
             };
             writeln!(f, "{severity}: {}", finding.text)?;
         }
-        write!(f, "checked: {} manifest copies, {} snapshots, ", self.manifests, self.snapshots)?;
-        write!(f, "{} segments with {} frames and {} records", self.segments, self.frames, self.records)?;
+        let manifests = Count(self.manifests as u64, "manifest copy", "manifest copies");
+        let snapshots = Count(self.snapshots as u64, "snapshot", "snapshots");
+        let segments = Count(self.segments as u64, "segment", "segments");
+        let (frames, records) = (Count(self.frames, "frame", "frames"), Count(self.records, "record", "records"));
+        write!(f, "checked: {manifests}, {snapshots}, {segments} with {frames} and {records}")?;
         if let Some((start, end)) = self.log {
             write!(f, ", LSN {start} to {end}")?;
         }
@@ -217,7 +221,7 @@ impl fmt::Display for VerifyReport {
             (Depth::Frames, None) => writeln!(f, "not replayed: whose store it is cannot be told")?,
         }
         if let Some(error) = &self.open_error {
-            writeln!(f, "it does not open: {error}")?;
+            writeln!(f, "it does not open: {}", error.finding())?;
         }
         f.write_str(match (self.soundness(), &self.open_error) {
             (Soundness::Clean, _) => "clean",
@@ -226,7 +230,7 @@ impl fmt::Display for VerifyReport {
                 "degraded: it opens, and nothing is missing, as something whole stands in for what is damaged"
             }
             (Soundness::Damaged, None) => "damaged, but it opens",
-            (Soundness::Damaged, Some(_)) => "damaged",
+            (Soundness::Damaged, Some(_)) => "damaged; `seawal salvage` copies what is intact into a new store",
         })
     }
 }
@@ -297,9 +301,11 @@ fn check_manifests(store_dir: &StoreDir, report: &mut VerifyReport) -> Result<()
             None if store_dir.segments.is_empty() => {
                 report.note(format!("{} is not there yet", storage.path(name).display()));
             }
-            None => {
-                report.damage(Error::corrupt(storage.path(name), 0, None, "the copy of the manifest is missing"))?
-            }
+            None => report.damage(Error::corrupt_as_a_whole(
+                storage.path(name),
+                None,
+                "the copy of the manifest is missing",
+            ))?,
         }
     }
     Ok(())
@@ -326,7 +332,7 @@ fn check_snapshots(store_dir: &StoreDir, report: &mut VerifyReport) -> Result<Ve
         None => store_dir.snapshots.iter().map(|lsn| (*lsn, None)).collect::<Vec<_>>(),
     };
     for (lsn, stated_bytes) in named {
-        let damage = |reason: String| Error::corrupt(storage.path(&names::snapshot(lsn)), 0, Some(lsn), reason);
+        let damage = |reason: String| Error::corrupt_as_a_whole(storage.path(&names::snapshot(lsn)), Some(lsn), reason);
         let (header, file_bytes) = match crate::snapshot::check(storage, lsn) {
             Ok(found) => found,
             Err(error) => {
@@ -392,7 +398,8 @@ fn check_log<M: StateMachine>(
         Err(error) => report.damage(error)?,
     }
     if opaque > 0 {
-        report.note(format!("{opaque} records are none of an engine's: they belong to a log on its own"));
+        let records = Count(opaque, "record belongs", "records belong");
+        report.note(format!("{records} to a log on its own and not to an engine"));
     }
     Ok(())
 }
@@ -437,7 +444,7 @@ fn check_replay<M: StateMachine>(store_dir: &StoreDir, usable: &[Candidate], rep
                 None => store_dir.storage.path(""),
             };
             // nothing proves which of the two is right
-            report.find(Severity::Damage, Error::corrupt(path, 0, Some(candidate.start()), reason))?;
+            report.find(Severity::Damage, Error::corrupt_as_a_whole(path, Some(candidate.start()), reason))?;
         }
     }
     Ok(())
@@ -452,7 +459,7 @@ fn foretell(store_dir: &StoreDir, best: Option<&Candidate>, report: &mut VerifyR
             "no intact snapshot is left, and the log does not go back to the empty state".to_owned(),
             |finding| finding.text.clone(),
         );
-        return report.refuse(Error::corrupt(store_dir.storage.path(""), 0, None, reason));
+        return report.refuse(Error::corrupt_as_a_whole(store_dir.storage.path(""), None, reason));
     };
     let read = || -> Result<()> {
         let mut scanner = Scanner::new(store_dir, best.start())?;

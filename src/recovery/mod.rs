@@ -196,7 +196,7 @@ fn load_base<M: StateMachine>(
                 return Ok(Base { replay, start: entry.lsn, snapshots: whole, origin: None });
             }
             Err(error) if error.is_corrupt() => {
-                report.warnings.push(format!("{error}; an older state is used"));
+                report.warnings.push(format!("{}; an older state is used", error.finding()));
                 first_fault.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -204,7 +204,7 @@ fn load_base<M: StateMachine>(
     }
     let path = store_dir.storage.path("");
     Err(first_fault.unwrap_or_else(|| {
-        Error::corrupt(path, 0, None, "no snapshot is left and the log does not go back to the beginning")
+        Error::corrupt_as_a_whole(path, None, "no snapshot is left and the log does not go back to the beginning")
     }))
 }
 

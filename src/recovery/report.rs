@@ -1,5 +1,6 @@
 //! What recovery found and did, for people and for programs.
 
+use crate::count::Count;
 use crate::ids::{Epoch, Lsn};
 use crate::options::{Phase, Progress, ProgressFn};
 use crate::store::open_dir::StoreDir;
@@ -97,10 +98,12 @@ impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.verdict)?;
         if let Some(lsn) = self.snapshot {
-            write!(f, "; snapshot at LSN {lsn} ({} bytes)", self.snapshot_bytes)?;
+            write!(f, "; snapshot at LSN {lsn} ({})", Count(self.snapshot_bytes, "byte", "bytes"))?;
         }
-        write!(f, "; {} records in {} bytes of log", self.records, self.log_bytes)?;
-        write!(f, "; {} transactions redone, {} undone in {} steps", self.redone, self.undone, self.undo_steps)?;
+        let (records, bytes) = (Count(self.records, "record", "records"), Count(self.log_bytes, "byte", "bytes"));
+        write!(f, "; {records} in {bytes} of log")?;
+        let redone = Count(self.redone, "transaction", "transactions");
+        write!(f, "; {redone} redone, {} undone in {}", self.undone, Count(self.undo_steps, "step", "steps"))?;
         write!(f, "; {:.3} s", self.phases.total().as_secs_f64())
     }
 }
@@ -109,7 +112,7 @@ impl fmt::Display for RecoveryReport {
 pub(crate) fn new_report(store_dir: &StoreDir) -> RecoveryReport {
     let mut warnings = store_dir.storage.warnings();
     let other = if store_dir.manifest.is_some() { "; the other copy is used" } else { "" };
-    warnings.extend(store_dir.manifest_faults.iter().map(|fault| format!("{fault}{other}")));
+    warnings.extend(store_dir.manifest_faults.iter().map(|fault| format!("{}{other}", fault.finding())));
     if store_dir.manifest.is_none() && !store_dir.is_new() {
         warnings.push("no copy of the manifest is left; the segments and snapshots are used instead".into());
     }

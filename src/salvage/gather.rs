@@ -67,7 +67,7 @@ pub(super) fn gather<M: StateMachine>(
     if found.is_none() {
         let first = inventory.segments.first().map(|first| first.header.base);
         let reason = "no intact snapshot that was in use is left, and the log does not go back to its beginning";
-        report.damage(&Error::corrupt(inventory.storage().path(""), 0, first, reason));
+        report.damage(&Error::corrupt_as_a_whole(inventory.storage().path(""), first, reason));
     }
     let end = found.as_ref().map_or(Lsn::ZERO, |found: &Gathered<M>| found.end);
     let newer = inventory.store_dir.snapshots.iter().filter(|lsn| **lsn > end && !counted.contains(lsn));

@@ -48,7 +48,11 @@ impl Inventory {
             let ours = header.store == store && header.machine.name == machine.name;
             if !ours {
                 let path = storage.path(&segment.file.name);
-                report.damage(&Error::corrupt(path, 0, Some(header.base), "the segment belongs to another store"));
+                report.damage(&Error::corrupt_as_a_whole(
+                    path,
+                    Some(header.base),
+                    "the segment belongs to another store",
+                ));
             }
             ours
         });
@@ -107,7 +111,11 @@ fn manifests(storage: &dyn Storage, report: &mut SalvageReport) -> Result<Vec<Ma
             Some((_, Ok(manifest))) => whole.push(manifest.clone()),
             Some((_, Err(error))) => report.damage(error),
             None => {
-                report.damage(&Error::corrupt(storage.path(name), 0, None, "the copy of the manifest is missing"));
+                report.damage(&Error::corrupt_as_a_whole(
+                    storage.path(name),
+                    None,
+                    "the copy of the manifest is missing",
+                ));
             }
         }
     }
@@ -188,7 +196,7 @@ fn owner<M: StateMachine>(store_dir: &StoreDir, segments: &[OpenSegment]) -> Res
         let snapshot = || store_dir.snapshots.iter().find_map(header).map(|header| (header.store, header.machine));
         most.or_else(snapshot).ok_or_else(|| {
             let reason = "no manifest, segment header or snapshot is intact, so the machine of the store is unknown";
-            Error::corrupt(path(), 0, None, reason)
+            Error::corrupt_as_a_whole(path(), None, reason)
         })?
     };
     if machine.name != M::NAME {
@@ -213,7 +221,8 @@ fn drop_twins(storage: &dyn Storage, segments: &mut Vec<OpenSegment>, bad: &mut 
         let alone = count.get(&segment.file.id).is_none_or(|seen| *seen == 1);
         if !alone {
             let path = storage.path(&segment.file.name);
-            let error = Error::corrupt(path, 0, Some(segment.header.base), "two files claim to be this segment");
+            let error =
+                Error::corrupt_as_a_whole(path, Some(segment.header.base), "two files claim to be this segment");
             bad.push((segment.file.id, error));
         }
         alone

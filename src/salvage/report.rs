@@ -1,5 +1,6 @@
 //! The report of a salvage.
 
+use crate::count::Count;
 use crate::error::Error;
 use crate::ids::{Lsn, MachineTag};
 use crate::inspect::{Finding, Severity};
@@ -139,11 +140,11 @@ impl SalvageReport {
 
     pub(super) fn damage(&mut self, error: &Error) {
         let (path, offset, lsn) = match error {
-            Error::Corrupt { path, offset, lsn, .. } => (Some(path.clone()), Some(*offset), *lsn),
+            Error::Corrupt { path, offset, lsn, .. } => (Some(path.clone()), *offset, *lsn),
             Error::Io { path, offset, .. } => (Some(path.clone()), *offset, None),
             _ => (None, None, None),
         };
-        self.add(Finding { severity: Severity::Damage, text: error.to_string(), path, offset, lsn });
+        self.add(Finding { severity: Severity::Damage, text: error.finding().to_string(), path, offset, lsn });
     }
 
     pub(super) fn note(&mut self, text: String) {
@@ -207,16 +208,24 @@ impl fmt::Display for SalvageReport {
             for (from, end) in &behind.stretches {
                 writeln!(f, "behind the first damage: whole frames at LSN {from} to {end}")?;
             }
-            write!(f, "behind the first damage: {} frames with {} records, ", behind.frames, behind.records)?;
-            write!(f, "{} committed transactions as a whole, {} in part", behind.whole, behind.broken)?;
+            let (frames, records) =
+                (Count(behind.frames, "frame", "frames"), Count(behind.records, "record", "records"));
+            let whole = Count(behind.whole, "committed transaction", "committed transactions");
+            write!(
+                f,
+                "behind the first damage: {frames} with {records}, {whole} as a whole, {} in part",
+                behind.broken
+            )?;
             match self.reach {
                 Reach::Proven => writeln!(f, "; none of that was carried out")?,
                 Reach::Beyond => writeln!(f, "; carried out: {}, refused: {}", behind.applied, behind.refused)?,
             }
         }
         if let (Some(base), Some(end)) = (&self.base, self.end) {
-            write!(f, "kept: {base}, and the log up to LSN {end}: {} records, ", self.records)?;
-            writeln!(f, "{} transactions; {} undone that had not ended", self.transactions, self.undone)?;
+            let records = Count(self.records, "record", "records");
+            let transactions = Count(self.transactions, "transaction", "transactions");
+            write!(f, "kept: {base}, and the log up to LSN {end}: {records}, {transactions}; ")?;
+            writeln!(f, "{} undone that had not ended", self.undone)?;
         }
         f.write_str(match (self.outcome, self.reach) {
             (Outcome::Whole, _) => "whole: the store opens as it is, and all of it was copied",

@@ -168,5 +168,5 @@ fn missing(inventory: &Inventory, first: SegmentId, last: SegmentId, lsn: Lsn) -
     } else {
         format!("segments {first} to {last} are missing")
     };
-    Error::corrupt(inventory.storage().path(""), 0, Some(lsn), reason)
+    Error::corrupt_as_a_whole(inventory.storage().path(""), Some(lsn), reason)
 }

@@ -142,7 +142,7 @@ impl Source {
     fn of(storage: &dyn Storage, name: &str, written: Option<Written>) -> Result<Source> {
         let file = match NamedFile::open(storage, name, OpenMode::Read) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::corrupt(storage.path(name), 0, None, "the snapshot is missing"));
+                return Err(Error::corrupt_as_a_whole(storage.path(name), None, "the snapshot is missing"));
             }
             other => other?,
         };

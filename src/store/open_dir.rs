@@ -140,7 +140,7 @@ impl StoreDir {
             let fault = store_dir.manifest_faults.pop();
             fault.unwrap_or_else(|| {
                 let reason = "snapshots without a manifest or segments: an interrupted backup, or lost files";
-                Error::corrupt(store_dir.storage.path(""), 0, None, reason)
+                Error::corrupt_as_a_whole(store_dir.storage.path(""), None, reason)
             })
         });
         Ok((store_dir, lost))

@@ -62,7 +62,7 @@ fn verified(disk: &SimDisk) -> seawal::Result<Soundness> {
 fn is_refusal(error: &Error, file: &str, offset: Option<u64>) -> bool {
     match error {
         Error::Corrupt { path, offset: found, lsn, .. } => {
-            path.ends_with(file) && offset.is_none_or(|wanted| wanted == *found && lsn.is_some())
+            path.ends_with(file) && offset.is_none_or(|wanted| Some(wanted) == *found && lsn.is_some())
         }
         _ => false,
     }

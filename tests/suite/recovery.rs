@@ -81,7 +81,7 @@ fn a_flipped_bit_in_a_frame_that_others_follow_is_corruption() {
                     let error = refused(&disk, &manual());
                     let Error::Corrupt { path, offset: found, lsn, .. } = &error else { panic!("{error:?}") };
                     assert!(path.ends_with(&name), "{error:?}");
-                    assert!(*found == *at && lsn.is_some(), "wanted {at}, {error:?}");
+                    assert!(*found == Some(*at) && lsn.is_some(), "wanted {at}, {error:?}");
                     let error = refused(&disk, &manual().recovery(RecoveryPolicy::ReadOnly));
                     assert!(error.is_corrupt(), "{error:?}");
                 }

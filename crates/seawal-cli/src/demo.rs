@@ -12,6 +12,7 @@ mod worker;
 
 pub(super) use worker::Worker;
 
+use super::count::Count;
 use super::failure::{Failure, Status};
 use super::say;
 use ledger::Ledger;
@@ -71,11 +72,11 @@ fn random() -> u64 {
 fn rounds(dir: &Path, rounds: u32) -> Result<(), Failure> {
     let opened = Ledger::open_books(dir)?;
     say(format_args!(
-        "{} accounts with {} in all, in {}; {} rounds",
+        "{} accounts with {} in all, in {}; {}",
         opened.accounts,
         opened.total,
         dir.display(),
-        rounds
+        Count(rounds.into(), "round", "rounds")
     ))?;
     let mut reported = BTreeSet::new();
     let mut sums = Sums::default();
@@ -84,8 +85,9 @@ fn rounds(dir: &Path, rounds: u32) -> Result<(), Failure> {
         let ran = run_and_kill(dir, &mut reported)?;
         let acknowledged = reported.len() - before;
         say(format_args!(
-            "round {round}: killed after {:.2} s; {acknowledged} transfers had been acknowledged",
-            ran.as_secs_f64()
+            "round {round}: killed after {:.2} s; {} had been acknowledged",
+            ran.as_secs_f64(),
+            Count(acknowledged as u64, "transfer", "transfers")
         ))?;
         let verified = inspect::storage(dir).and_then(inspect::verify)?;
         if let Some(damage) = verified.findings.iter().find(|finding| finding.severity >= Severity::Degraded) {
@@ -100,12 +102,12 @@ fn rounds(dir: &Path, rounds: u32) -> Result<(), Failure> {
         let unacknowledged = ledger.transfers.len().saturating_sub(sums.transfers);
         let unacknowledged = unacknowledged.saturating_sub(acknowledged);
         say(format_args!(
-            "  recovered in {:.1} ms: {}; {} transactions redone, {} open ones rolled back in {} steps",
+            "  recovered in {:.1} ms: {}; {} redone, {} open ones rolled back in {}",
             took.as_secs_f64() * 1e3,
             report.verdict,
-            report.redone,
+            Count(report.redone, "transaction", "transactions"),
             report.undone,
-            report.undo_steps
+            Count(report.undo_steps, "step", "steps")
         ))?;
         say(format_args!(
             "  none of the {acknowledged} is lost; {unacknowledged} more were durable before the kill cut off their \
@@ -116,10 +118,11 @@ fn rounds(dir: &Path, rounds: u32) -> Result<(), Failure> {
         store.close()?;
     }
     say(format_args!(
-        "proved: in {rounds} kills none of {} acknowledged transfers was lost; {} open transactions were rolled back \
-         completely; the total was always {}; the slowest recovery took {:.1} ms",
-        sums.acknowledged,
-        sums.undone,
+        "proved: in {} none of {} was lost; {} rolled back completely; the total was always {}; the slowest recovery \
+         took {:.1} ms",
+        Count(rounds.into(), "kill", "kills"),
+        Count(sums.acknowledged as u64, "acknowledged transfer", "acknowledged transfers"),
+        Count(sums.undone, "open transaction was", "open transactions were"),
         opened.total,
         sums.slowest.as_secs_f64() * 1e3
     ))

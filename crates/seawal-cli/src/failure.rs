@@ -38,9 +38,11 @@ pub(super) const STATUSES: &str = "Exit status:
   5   the store is in use by another process
   6   the store has a version that this program cannot read
   7   the script is malformed, or is not the one that the store has loaded
-  64  the arguments are invalid
+  64  the arguments are invalid";
 
-KEY, VALUE and table names take the escapes \\t, \\n, \\\\ and \\xHH, in arguments, scripts and output.";
+/// The escapes, for `--help`.
+pub(super) const ESCAPES: &str =
+    "KEY, VALUE and table names take the escapes \\t, \\n, \\\\ and \\xHH, in arguments, scripts and output.";
 
 /// The failure of a command.
 #[derive(Debug)]

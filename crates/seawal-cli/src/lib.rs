@@ -7,6 +7,7 @@
 //! The library target exists for the fuzz targets and carries no promise of stability.
 
 mod bench;
+mod count;
 mod demo;
 mod entries;
 mod failure;
@@ -17,8 +18,8 @@ pub mod script;
 mod torture;
 mod upkeep;
 
-use clap::{Args, Parser, Subcommand};
-use failure::{Failure, STATUSES, Status};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use failure::{ESCAPES, Failure, STATUSES, Status};
 use seawal::Options;
 use seawal::RecoveryPolicy;
 use seawal::Result as StoreResult;
@@ -37,7 +38,7 @@ use std::time::Duration;
 
 /// Works with ordered key-value stores that a write-ahead log makes durable.
 #[derive(Debug, Parser)]
-#[command(name = "seawal", version, after_help = STATUSES)]
+#[command(name = "seawal", version, after_help = format!("{STATUSES}\n\n{ESCAPES}"))]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -133,9 +134,20 @@ fn plain(what: &str, argument: &OsString) -> Result<Vec<u8>, Failure> {
     script::unescape(argument.as_bytes()).map_err(|reason| Failure::new(Status::Usage, format!("{what}: {reason}")))
 }
 
+/// The arguments that the program takes. The help of each command lists the exit statuses.
+fn command_line() -> clap::Command {
+    Cli::command().mut_subcommands(|command| {
+        let help = match command.get_after_help() {
+            Some(own) => format!("{own}\n\n{STATUSES}"),
+            None => format!("{STATUSES}\n\n{ESCAPES}"),
+        };
+        command.after_help(help)
+    })
+}
+
 /// Runs the program with the arguments of its process. It never panics.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match command_line().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(usage) => {
             let status = if usage.use_stderr() { Status::Usage as u8 } else { 0 };

@@ -4,6 +4,7 @@
 //! writes the number of transactions committed so far and a checksum of the script up to there. So
 //! this count is exactly as durable as what it counts.
 
+use super::count::Count;
 use super::failure::{Failure, Status};
 use super::script::{self, Operation, Script, ScriptError, ScriptFault, ScriptTransaction, Step};
 use super::{Dir, say};
@@ -90,12 +91,17 @@ struct Progress {
 
 impl std::fmt::Display for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "loaded {} transactions with {} operations", self.transactions, self.operations)?;
+        let operations = Count(self.operations, "operation", "operations");
+        write!(f, "loaded {} with {operations}", transactions(self.transactions))?;
         if self.skipped > 0 {
             write!(f, " after {} that had been loaded before", self.skipped)?;
         }
         Ok(())
     }
+}
+
+fn transactions(number: u64) -> Count {
+    Count(number, "transaction", "transactions")
 }
 
 struct Loader<'a> {
@@ -114,12 +120,13 @@ impl Loader<'_> {
         pending: &mut VecDeque<Ticket<()>>,
     ) -> Result<(), Failure> {
         let count = self.store.table(TABLE).get(KEY)?;
-        let count = count.map(|value| Count::read(&value)).transpose()?;
+        let count = count.map(|value| LoadCount::read(&value)).transpose()?;
         if let Some(count) = count {
             if !load.resume {
                 let text = format!(
-                    "the store has already loaded {} transactions; use --resume to continue after them, or load into another directory",
-                    count.transactions
+                    "the store has already loaded {} of a script; use --resume to continue with the same script, or load \
+                     into another directory",
+                    transactions(count.transactions)
                 );
                 return Err(Failure::new(Status::Script, text));
             }
@@ -139,13 +146,15 @@ impl Loader<'_> {
 
     /// Skips the transactions that were committed before, and checks that they are those of this
     /// script.
-    fn skip<R: BufRead>(&mut self, script: &mut Script<R>, count: Count) -> Result<(), Failure> {
+    fn skip<R: BufRead>(&mut self, script: &mut Script<R>, count: LoadCount) -> Result<(), Failure> {
         let mut digest = None;
         while self.progress.skipped < count.transactions {
             let Some(transaction) = script.next_transaction().map_err(|e| self.failure(e))? else {
                 let text = format!(
-                    "{} has {} transactions, but the store has loaded {}; load the same script",
-                    self.name, self.progress.skipped, count.transactions
+                    "{} has {}, but the store has loaded {}; load the same script",
+                    self.name,
+                    transactions(self.progress.skipped),
+                    count.transactions
                 );
                 return Err(Failure::new(Status::Script, text));
             };
@@ -154,8 +163,9 @@ impl Loader<'_> {
         }
         if digest.is_some_and(|digest| digest != count.digest) {
             let text = format!(
-                "the first {} transactions of {} are not the ones that the store has loaded",
-                count.transactions, self.name
+                "{} does not begin with the {} that the store has loaded; load the same script",
+                self.name,
+                transactions(count.transactions)
             );
             return Err(Failure::new(Status::Script, text));
         }
@@ -167,7 +177,7 @@ impl Loader<'_> {
         let operations = steps.len() as u64;
         let mut tx = self.store.begin()?;
         let done = self.progress.skipped.saturating_add(self.progress.transactions).saturating_add(1);
-        let count = Count { transactions: done, digest };
+        let count = LoadCount { transactions: done, digest };
         if let Some(step) = steps.iter().find(|step| step.table.as_ref() == TABLE && key_of(step) == KEY.as_bytes()) {
             let text = format!(
                 "{}, line {}: the key \"{KEY}\" of the table \"{TABLE}\" is where a load counts its transactions",
@@ -218,16 +228,16 @@ fn command(Step { table, operation, .. }: Step) -> KvCommand {
 
 /// The number of transactions of a script that the store holds, and their checksum.
 #[derive(Clone, Copy, Debug)]
-struct Count {
+struct LoadCount {
     transactions: u64,
     digest: u32,
 }
 
-impl Count {
-    fn read(value: &[u8]) -> Result<Count, Failure> {
+impl LoadCount {
+    fn read(value: &[u8]) -> Result<LoadCount, Failure> {
         let text = std::str::from_utf8(value).ok().and_then(|text| text.split_once(' '));
         let count = text.and_then(|(transactions, digest)| {
-            Some(Count { transactions: transactions.parse().ok()?, digest: u32::from_str_radix(digest, 16).ok()? })
+            Some(LoadCount { transactions: transactions.parse().ok()?, digest: u32::from_str_radix(digest, 16).ok()? })
         });
         count.ok_or_else(|| {
             let text = format!("the count in the table \"{TABLE}\" was not written by a load");
@@ -236,7 +246,7 @@ impl Count {
     }
 }
 
-impl std::fmt::Display for Count {
+impl std::fmt::Display for LoadCount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {:08x}", self.transactions, self.digest)
     }

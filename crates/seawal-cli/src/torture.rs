@@ -1,5 +1,6 @@
 //! `torture`: explores the crash points of the key-value store on a simulated disk.
 
+use super::count::Count;
 use super::failure::{Failure, Status};
 use super::say;
 use seawal::sim::explore::{Explore, Explored, Replay};
@@ -41,8 +42,8 @@ impl Torture {
         let began = Instant::now();
         if let Some(replay) = &self.replay {
             let explored = explore.replay(replay).map_err(|failure| self.found(&failure))?;
-            say(format_args!("replay {replay}: nothing is wrong"))?;
-            return say(summary(&explored, began.elapsed()));
+            say(summary(&explored, began.elapsed()))?;
+            return say(format_args!("replay {replay}: {}", verdict(&explored)));
         }
         let first = self.seed.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()) >> 32);
         say(format_args!("seeds from {first}, for {} s", self.secs))?;
@@ -59,7 +60,7 @@ impl Torture {
             all.add(explored.map_err(|failure| self.found(&failure))?);
             say(summary(&all, began.elapsed()))?;
         }
-        Ok(())
+        say(verdict(&all))
     }
 
     /// Reports all of a failure, with the command that repeats it.
@@ -70,10 +71,24 @@ impl Torture {
     }
 }
 
+/// What an exploration without a failure has shown.
+fn verdict(explored: &Explored) -> String {
+    if explored.states == 0 {
+        return "nothing was explored; give it more time or more steps".to_owned();
+    }
+    format!(
+        "nothing is wrong: no promise was broken in {}",
+        Count(explored.states, "recovered state", "recovered states")
+    )
+}
+
 fn summary(explored: &Explored, time: Duration) -> String {
     let Explored { seeds, operations, states, within_recovery, .. } = explored;
     let rate = *states as f64 / time.as_secs_f64().max(1e-9);
+    let seeds = Count(*seeds, "seed", "seeds");
+    let operations = Count(*operations, "operation", "operations");
+    let states = Count(*states, "state", "states");
     format!(
-        "{seeds} seeds, {operations} operations, {states} states ({within_recovery} of crashes within a recovery), {rate:.0} states a second"
+        "{seeds}, {operations}, {states} ({within_recovery} of crashes within a recovery), {rate:.0} states a second"
     )
 }

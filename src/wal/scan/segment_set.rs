@@ -183,7 +183,7 @@ pub(super) fn needed_segments(store_dir: &StoreDir, start: Lsn) -> Result<&[Segm
     let newest = store_dir.manifest.as_ref().map_or(SegmentId::default(), |m| m.segment);
     let missing = |id: SegmentId| {
         let reason = format!("segment {id} is missing");
-        Err(Error::corrupt(store_dir.storage.path(""), 0, Some(start), reason))
+        Err(Error::corrupt_as_a_whole(store_dir.storage.path(""), Some(start), reason))
     };
     if segments.last().map_or(SegmentId::default(), |s| s.id) < newest {
         return missing(newest);
@@ -208,7 +208,7 @@ pub(super) fn needed_segments(store_dir: &StoreDir, start: Lsn) -> Result<&[Segm
 }
 
 fn twin(store_dir: &StoreDir, file: &SegmentFile) -> Error {
-    Error::corrupt(store_dir.storage.path(&file.name), 0, Some(file.base), "two files claim to be this segment")
+    Error::corrupt_as_a_whole(store_dir.storage.path(&file.name), Some(file.base), "two files claim to be this segment")
 }
 
 /// Checks that the headers of consecutive segments agree with each other and with the manifest.

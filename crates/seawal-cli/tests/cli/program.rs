@@ -226,11 +226,11 @@ fn a_store_that_has_counted_takes_only_the_same_script_and_only_when_told_to_res
     run("load", &place.store(), &["--resume", &file]).exits(0);
     let longer = place.script(format!("{SMALL}put\td\t4\ncommit\n").as_bytes());
     let out = run("load", &place.store(), &["--resume", &longer]).exits(0).out;
-    assert!(out.starts_with("loaded 1 transactions with 1 operations after 3"), "{out}");
+    assert!(out.starts_with("loaded 1 transaction with 1 operation after 3"), "{out}");
     let other = place.script(longer_than(4).as_bytes());
-    assert!(run("load", &place.store(), &["--resume", &other]).exits(7).err.contains("are not the ones"));
+    assert!(run("load", &place.store(), &["--resume", &other]).exits(7).err.contains("does not begin with"));
     let shorter = place.script(b"commit\n");
-    assert!(run("load", &place.store(), &["--resume", &shorter]).exits(7).err.contains("1 transactions"));
+    assert!(run("load", &place.store(), &["--resume", &shorter]).exits(7).err.contains("has 1 transaction, but"));
     assert_eq!(run("dump", &place.store(), &[]).exits(0).out, format!("{SMALL_DUMP}d\t4\n"));
     // forgetting the count makes room for another script
     run("del", &place.store(), &["--table", "seawal.load", "transactions"]).exits(0);
@@ -693,9 +693,61 @@ fn torture(args: &[&str]) -> Ran {
 fn torture_explores_for_as_long_as_asked_and_says_how_fast() {
     for more in [&["--seed", "7"][..], &["--failures", "--threads", "1"]] {
         let out = torture(&[&["--secs", "1", "--steps", "20"], more].concat()).exits(0).out;
-        let last = out.lines().last().unwrap();
+        let mut lines = out.lines().rev();
+        let (verdict, last) = (lines.next().unwrap(), lines.next().unwrap());
         assert!(out.starts_with("seeds from ") && last.ends_with(" states a second"), "{out}");
         assert!(!last.contains(" 0 states"), "{out}");
+        // N7: an end without a finding is told as one
+        assert!(verdict.starts_with("nothing is wrong: no promise was broken in "), "{out}");
+    }
+    let out = torture(&["--secs", "0"]).exits(0).out;
+    assert!(out.contains("nothing was explored"), "{out}");
+}
+
+/// N7: each message is true of its object, and damage says what to do about it.
+#[test]
+fn a_missing_segment_is_told_of_the_directory_without_an_offset_and_with_what_to_do() {
+    let place = interrupted_store();
+    let store = place.store();
+    let (segment, _) = log_end(&store);
+    std::fs::remove_file(segment).unwrap();
+    let err = run("dump", &store, &[]).exits(2).err;
+    assert!(err.contains("is missing") && !err.contains("offset"), "{err}");
+    assert!(err.contains("`seawal verify`") && err.contains("`seawal salvage`"), "{err}");
+    let out = run("verify", &store, &[]).exits(2).out;
+    assert!(out.contains("is missing") && !out.contains("offset"), "{out}");
+    assert!(
+        !out.contains("`seawal verify`") && out.ends_with("`seawal salvage` copies what is intact into a new store\n"),
+        "{out}"
+    );
+}
+
+/// N7: every report of a store with one of each thing counts in the singular.
+#[test]
+fn one_of_a_kind_is_told_in_the_singular() {
+    let place = Place::new();
+    let store = place.store();
+    let loaded = run_with_input("load", &store, &["-"], b"put\ta\t1\ncommit\n").exits(0).out;
+    assert!(loaded.starts_with("loaded 1 transaction with 1 operation in"), "{loaded}");
+    let copy = place.0.path().join("copy");
+    let salvaged = run("salvage", &store, &["--to", copy.to_str().unwrap()]).exits(0).out;
+    for out in [loaded, salvaged, run("verify", &store, &[]).exits(0).out, run("inspect", &store, &[]).exits(0).out] {
+        for wrong in ["transactions", "operations", "snapshots", "segments", "frames", "records", "copies"] {
+            let one = |text: &str| text.ends_with(" 1") || text == "1";
+            assert!(!out.split(wrong).any(|text| one(text.trim_end_matches(' '))), "{wrong}: {out}");
+        }
+    }
+}
+
+/// N7: whatever command one asks for help, the exit statuses are there.
+#[test]
+fn the_help_of_every_command_lists_the_exit_statuses() {
+    for command in ["load", "dump", "get", "put", "stat", "backup", "inspect", "verify", "salvage", "torture"] {
+        for flag in ["-h", "--help"] {
+            let help = Command::new(env!("CARGO_BIN_EXE_seawal")).args([command, flag]).output().unwrap();
+            let help = String::from_utf8(help.stdout).unwrap();
+            assert!(help.contains("Exit status:") && help.contains("the arguments are invalid"), "{command}: {help}");
+        }
     }
 }
 
@@ -703,7 +755,8 @@ fn torture_explores_for_as_long_as_asked_and_says_how_fast() {
 fn torture_replays_a_seed_or_steps_of_it_and_refuses_what_is_no_replay() {
     for replay in ["5", "5:0-3,7", "f5:1", "5:"] {
         let out = torture(&["--steps", "4", "--replay", replay]).exits(0).out;
-        assert!(out.starts_with(&format!("replay {replay}: nothing is wrong\n1 seeds, ")), "{out}");
+        let verdict = format!("replay {replay}: nothing");
+        assert!(out.starts_with("1 seed, ") && out.lines().last().unwrap().starts_with(&verdict), "{out}");
     }
     for args in [&["--replay", "5:3-1"][..], &["--replay", "five"], &["--replay", "5", "--seed", "3"]] {
         let ran = torture(args);
