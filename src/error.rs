@@ -65,6 +65,18 @@ pub enum Error {
         /// What is missing or foreign.
         reason: Cow<'static, str>,
     },
+    /// The store belongs to another state machine than the one it was opened with.
+    /// [`inspect`](crate::inspect) and backups of files work on the store of any machine.
+    OtherMachine {
+        /// The store's directory.
+        path: PathBuf,
+        /// The name of the machine that the store belongs to.
+        found: Cow<'static, str>,
+        /// The version of that machine.
+        version: u32,
+        /// The name of the machine that the store was opened with.
+        expected: Cow<'static, str>,
+    },
     /// The data is whole, but this program cannot read its version (of the file format, or of the
     /// user's machine).
     UnsupportedVersion {
@@ -303,6 +315,12 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Error::NotAStore { path, reason } => write!(f, "{} is not a store: {reason}", path.display()),
+            Error::OtherMachine { path, found, version, expected } => write!(
+                f,
+                "{} belongs to the machine \"{found}\" version {version}, and was opened as \"{expected}\"; open it with \
+                 its own machine; `seawal inspect`, `stat` and `verify` work on the store of any machine",
+                path.display()
+            ),
             Error::UnsupportedVersion { path, what, found, supported } => {
                 write!(
                     f,

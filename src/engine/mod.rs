@@ -102,7 +102,7 @@ impl<M: StateMachine> Engine<M> {
     ///
     /// # Errors
     /// [`Error::Locked`] if it is open already, [`Error::Corrupt`] if something durable is damaged,
-    /// [`Error::UnsupportedVersion`], [`Error::NotAStore`] and I/O errors. After an error the directory holds what it held.
+    /// [`Error::UnsupportedVersion`], [`Error::NotAStore`], [`Error::OtherMachine`] and I/O errors. After an error the directory holds what it held.
     pub fn open(dir: impl AsRef<Path>) -> Result<Engine<M>> {
         Options::new().open(dir)
     }

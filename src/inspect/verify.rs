@@ -249,7 +249,7 @@ pub fn verify(storage: Arc<dyn Storage>) -> Result<VerifyReport> {
 /// Verifies a store of the machine `M`, including replay.
 ///
 /// # Errors
-/// The errors of [`verify`], and [`Error::NotAStore`] if the store belongs to another machine.
+/// The errors of [`verify`], and [`Error::OtherMachine`] if the store belongs to another machine.
 pub fn verify_machine<M: StateMachine>(storage: Arc<dyn Storage>) -> Result<VerifyReport> {
     examine::<M>(storage, |_| true)
 }

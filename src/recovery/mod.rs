@@ -138,8 +138,12 @@ fn check_is_ours<M: StateMachine>(store_dir: &StoreDir, options: &Options) -> Re
     }
     let Some((found, _)) = owner(store_dir)? else { return Ok(()) };
     if found.name != M::NAME {
-        let reason = format!("it belongs to the machine \"{}\", not to \"{}\"", found.name, M::NAME);
-        return Err(Error::NotAStore { path, reason: reason.into() });
+        return Err(Error::OtherMachine {
+            path,
+            version: found.version,
+            found: found.name.into(),
+            expected: M::NAME.into(),
+        });
     }
     // only the manifest has the newest version; segments and snapshots are checked by their own
     if store_dir.manifest.is_some() && !M::supports(found.version) {

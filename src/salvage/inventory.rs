@@ -200,8 +200,12 @@ fn owner<M: StateMachine>(store_dir: &StoreDir, segments: &[OpenSegment]) -> Res
         })?
     };
     if machine.name != M::NAME {
-        let reason = format!("it belongs to the machine \"{}\", not to \"{}\"", machine.name, M::NAME);
-        return Err(Error::NotAStore { path: path(), reason: reason.into() });
+        return Err(Error::OtherMachine {
+            path: path(),
+            version: machine.version,
+            found: machine.name.into(),
+            expected: M::NAME.into(),
+        });
     }
     if !M::supports(machine.version) {
         let (what, found, supported) = (M::NAME.into(), machine.version, M::VERSION);

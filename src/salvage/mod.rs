@@ -72,7 +72,7 @@ use source::Source;
 /// write to it. The whole state is held in memory meanwhile, as in an open store.
 ///
 /// # Errors
-/// - [`Error::NotAStore`] if `source` has no store, or a store of another machine.
+/// - [`Error::NotAStore`] if `source` has no store; [`Error::OtherMachine`] if it has one of another machine.
 /// - [`Error::Locked`] if one of the two is in use.
 /// - [`Error::InvalidArgument`] if `target` has a store already.
 /// - [`Error::UnsupportedVersion`] if a newer program wrote the store; use that program.

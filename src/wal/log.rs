@@ -82,7 +82,7 @@ impl Log {
     /// When it returns, the directory, the records found and the place where they end survive power loss.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Corrupt`], [`Error::UnsupportedVersion`], [`Error::NotAStore`] and I/O errors; the
+    /// [`Error::Locked`], [`Error::Corrupt`], [`Error::UnsupportedVersion`], [`Error::NotAStore`], [`Error::OtherMachine`] and I/O errors; the
     /// directory's content is then as before.
     pub fn open(dir: impl AsRef<Path>, options: LogOptions) -> Result<Log> {
         let dir = dir.as_ref();

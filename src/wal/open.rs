@@ -176,8 +176,12 @@ fn start_alone(store_dir: &StoreDir, machine: &MachineTag) -> Result<Lsn> {
 
 fn check_machine(store_dir: &StoreDir, found: &MachineTag, ours: &MachineTag) -> Result<()> {
     if found.name != ours.name {
-        let reason = format!("it belongs to \"{}\", not to \"{}\"", found.name, ours.name);
-        return Err(Error::NotAStore { path: store_dir.storage.path(""), reason: reason.into() });
+        return Err(Error::OtherMachine {
+            path: store_dir.storage.path(""),
+            found: found.name.clone().into(),
+            version: found.version,
+            expected: ours.name.clone().into(),
+        });
     }
     if found.version != ours.version {
         return Err(Error::UnsupportedVersion {

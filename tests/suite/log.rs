@@ -224,7 +224,7 @@ fn a_log_that_is_refused_is_left_as_it_is() {
         let mut others = options();
         others.name = "another".into();
         let error = refused(&disk, others);
-        assert!(matches!(error, Error::NotAStore { .. }), "{error:?}");
+        assert!(matches!(error, Error::OtherMachine { .. }), "{error:?}");
         let mut newer = options();
         newer.version += 1;
         let error = refused(&disk, newer);

@@ -334,9 +334,9 @@ fn another_machines_store_is_not_taken_for_ones_own() {
         }
         let before = files(&disk);
         let error = open_on::<Heaps>(&disk, &manual()).map(|_| ()).unwrap_err();
-        assert!(matches!(error, Error::NotAStore { .. }), "{error:?}");
+        assert!(matches!(error, Error::OtherMachine { .. }), "{error:?}");
         let error = open_on::<Kv>(&disk, &manual()).map(|_| ()).unwrap_err();
-        assert!(matches!(error, Error::NotAStore { .. }), "{error:?}");
+        assert!(matches!(error, Error::OtherMachine { .. }), "{error:?}");
         let error = open_on::<NewerStacks>(&disk, &manual()).map(|_| ()).unwrap_err();
         assert!(matches!(error, Error::UnsupportedVersion { .. }), "{error:?}");
         assert_eq!(files(&disk), before);
@@ -365,7 +365,7 @@ fn files_of_another_store_are_refused() {
         let disk = disk.crash(Crash::Nothing);
         disk.write_file(name, &bytes);
         let error = refused(&disk, &manual());
-        assert!(error.is_corrupt() || matches!(error, Error::NotAStore { .. }), "{name}: {error:?}");
+        assert!(error.is_corrupt() || matches!(error, Error::OtherMachine { .. }), "{name}: {error:?}");
     }
     assert!(same > 0);
     // a snapshot of another store under the right name

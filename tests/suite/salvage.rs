@@ -579,12 +579,12 @@ fn what_is_in_use_or_none_of_ours_or_newer_is_refused_and_left_alone() {
     // another machine's store, with a manifest and without one
     let before = files(&store.disk);
     let other = || salvage_into::<seawal::kv::Kv>(&store.disk, Reach::Beyond).0.unwrap_err();
-    assert!(matches!(other(), Error::NotAStore { .. }));
+    assert!(matches!(other(), Error::OtherMachine { .. }));
     assert_eq!(files(&store.disk), before);
     for manifest in ["MANIFEST-0", "MANIFEST-1"] {
         store.disk.remove_file(manifest).unwrap();
     }
-    assert!(matches!(other(), Error::NotAStore { .. }));
+    assert!(matches!(other(), Error::OtherMachine { .. }));
     assert!(matches!(salvage_into::<Stacks>(&SimDisk::new(1), Reach::Beyond).0.unwrap_err(), Error::NotAStore { .. }));
     // an intact header with an unknown version
     let segment = names(&store.disk, ".seg").pop().unwrap();

@@ -2,6 +2,8 @@
 
 use seawal::Error;
 use seawal::ExecuteError;
+use seawal::StateMachine;
+use seawal::kv::Kv;
 use std::fmt;
 use std::io;
 
@@ -84,7 +86,7 @@ impl Failure {
 pub(super) fn status_of(error: &Error) -> Status {
     match error {
         Error::Corrupt { .. } | Error::Diverged { .. } => Status::Damage,
-        Error::NotAStore { .. } => Status::NotAStore,
+        Error::NotAStore { .. } | Error::OtherMachine { .. } => Status::NotAStore,
         Error::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => Status::NotAStore,
         Error::Locked { .. } => Status::Locked,
         Error::UnsupportedVersion { .. } => Status::Version,
@@ -95,7 +97,16 @@ pub(super) fn status_of(error: &Error) -> Status {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure::new(status_of(&error), error.to_string())
+        let text = match &error {
+            Error::OtherMachine { path, found, version, .. } => format!(
+                "{} belongs to the machine \"{found}\" version {version}, and this program knows \"{}\"; use inspect, \
+                 stat or verify, which work on any store, or your own program",
+                path.display(),
+                Kv::NAME
+            ),
+            error => error.to_string(),
+        };
+        Failure::new(status_of(&error), text)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The program, as a shell sees it: what it writes, what it exits with, and what it leaves on disk.
 
-use seawal::{Engine, inspect, kv::Kv};
+use seawal::machine::{BulkMachine, DecodeError};
+use seawal::{Engine, StateMachine, inspect, kv::Kv};
 use std::collections::{BTreeMap, hash_map::RandomState};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{Read, Write};
@@ -544,6 +545,73 @@ fn what_is_no_store_is_said_to_be_none() {
     assert!(out.contains("not replayed") && out.contains("\"log\""), "{out}");
     assert!(run("inspect", &log, &["--records"]).exits(0).out.contains("61207265636f7264"));
     run("dump", &log, &[]).exits(4);
+}
+
+/// A machine that the program does not know.
+#[derive(Clone, Default)]
+struct Ledger(u64);
+
+impl BulkMachine for Ledger {}
+
+impl StateMachine for Ledger {
+    const NAME: &'static str = "ledger";
+    const VERSION: u32 = 1;
+    type Command = i64;
+    type Reply = ();
+    type Rejection = ();
+
+    fn apply(&mut self, add: &i64) -> Result<((), i64), ()> {
+        self.0 = self.0.checked_add_signed(*add).ok_or(())?;
+        Ok(((), -add))
+    }
+    fn encode(add: &i64, out: &mut Vec<u8>) {
+        out.extend_from_slice(&add.to_le_bytes());
+    }
+    fn decode(bytes: &[u8], _version: u32) -> Result<i64, DecodeError> {
+        bytes.try_into().map(i64::from_le_bytes).map_err(|_| DecodeError::new("eight bytes"))
+    }
+    fn save(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        out.write_all(&self.0.to_le_bytes())
+    }
+    fn load(input: &mut dyn std::io::BufRead, _version: u32) -> Result<Self, DecodeError> {
+        let mut bytes = [0; 8];
+        input.read_exact(&mut bytes)?;
+        Ok(Ledger(u64::from_le_bytes(bytes)))
+    }
+}
+
+/// N4: the store of another machine is a store, and what needs no machine works on it.
+#[test]
+fn what_needs_no_machine_works_on_the_store_of_any() {
+    let place = Place::new();
+    let dir = place.store();
+    let store = Engine::<Ledger>::open(&dir).unwrap();
+    store.checkpoint().unwrap();
+    (1..=9).for_each(|n| store.execute(n).unwrap());
+    store.close().unwrap();
+    let before = bytes_of(&dir);
+    let stat: serde_json::Value = serde_json::from_str(&run("stat", &dir, &["--json"]).exits(0).out).unwrap();
+    assert_eq!((stat["machine"]["name"].as_str(), stat["machine"]["version"].as_u64()), (Some("ledger"), Some(1)));
+    assert!(stat["log"]["records"].as_u64().is_some() && stat["log"]["end"].as_u64().is_some(), "{stat}");
+    assert!(stat["snapshots"].as_array().is_some_and(|snapshots| !snapshots.is_empty()), "{stat}");
+    assert!(run("stat", &dir, &[]).exits(0).out.contains("machine.name: \"ledger\"\n"));
+    assert!(run("inspect", &dir, &["--records"]).exits(0).out.contains("machine \"ledger\" version 1"));
+    assert!(run("verify", &dir, &[]).exits(0).out.ends_with("clean\n"));
+    let copy = place.0.path().join("copy");
+    for (command, args) in [
+        ("dump", &[][..]),
+        ("get", &["k"]),
+        ("put", &["k", "v"]),
+        ("checkpoint", &[]),
+        ("salvage", &["--to", copy.to_str().unwrap()]),
+        ("backup", &["--to", copy.to_str().unwrap()]),
+    ] {
+        let err = run(command, &dir, args).exits(4).err;
+        assert!(err.contains("belongs to the machine \"ledger\" version 1, and this program knows \"kv\""), "{err}");
+        assert!(err.contains("verify") && !err.contains("not a store"), "{err}");
+    }
+    let after = bytes_of(&dir).into_iter().filter(|(name, _)| name != "LOCK");
+    assert!(after.eq(before.into_iter().filter(|(name, _)| name != "LOCK")));
 }
 
 #[test]
