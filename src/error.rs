@@ -43,6 +43,24 @@ pub enum Error {
         /// What is wrong with the data.
         reason: Cow<'static, str>,
     },
+    /// Data is whole, as its checksums show, but the machine cannot decode it. Usually a type was
+    /// changed without raising the machine's version. The store was not changed.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The offset of the command, or of the chunk of the state, in bytes.
+        offset: u64,
+        /// The LSN of the command or of the state.
+        lsn: Lsn,
+        /// The machine's name.
+        machine: &'static str,
+        /// The version of the machine that wrote the data.
+        version: u32,
+        /// The version of the machine that cannot decode it.
+        current: u32,
+        /// What the machine says.
+        reason: Cow<'static, str>,
+    },
     /// Replay produced a state whose digest differs from the one in the log, although every
     /// checksum is right. The machine is not deterministic, loses state in its snapshots, or is
     /// not the machine that wrote the log. The store was not changed.
@@ -209,6 +227,21 @@ impl Error {
         matches!(self, Error::Corrupt { .. })
     }
 
+    /// True if data is whole, but the machine cannot decode it. That is a mistake in the machine, not
+    /// damage: the program that wrote the store still opens it.
+    ///
+    /// ```
+    /// use seawal::{Error, Lsn};
+    ///
+    /// let (path, lsn, reason) = ("store/0.seg".into(), Lsn::new(4096), "it ends too early".into());
+    /// let error = Error::Unreadable { path, offset: 4096, lsn, machine: "ledger", version: 1, current: 1, reason };
+    /// assert!(error.is_unreadable() && !error.is_corrupt());
+    /// assert!(error.to_string().contains("was a type changed without raising VERSION?"));
+    /// ```
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Error::Unreadable { .. })
+    }
+
     /// True if replay produced another state than the log's digest records.
     ///
     /// ```
@@ -308,6 +341,19 @@ impl fmt::Display for Error {
                 "{}; `seawal verify` shows the extent of the damage, and `seawal salvage` copies what is intact",
                 Finding(self)
             ),
+            Error::Unreadable { path, offset, lsn, machine, version, current, reason } => {
+                write!(
+                    f,
+                    "{} at offset {offset} (LSN {lsn}) is whole, but not readable as `{machine}` version {version}: \
+                     {reason}; ",
+                    path.display()
+                )?;
+                if version == current {
+                    f.write_str("was a type changed without raising VERSION?")
+                } else {
+                    write!(f, "version {current} says that it supports version {version}, but cannot decode it")
+                }
+            }
             Error::Diverged { machine, path, offset, lsn, agreed } => write!(
                 f,
                 "replay diverged: the state of the machine \"{machine}\" at LSN {lsn} does not match the digest in {} at \

@@ -33,7 +33,14 @@ pub(crate) fn options() -> Options {
 #[track_caller]
 pub(crate) fn is_typed(error: &Error) {
     assert!(
-        matches!(error, Error::Corrupt { .. } | Error::NotAStore { .. } | Error::UnsupportedVersion { .. }),
+        matches!(
+            error,
+            Error::Corrupt { .. }
+                | Error::NotAStore { .. }
+                | Error::OtherMachine { .. }
+                | Error::UnsupportedVersion { .. }
+                | Error::Unreadable { .. }
+        ),
         "not an error for damage: {error:?}"
     );
     assert!(!error.to_string().is_empty());

@@ -17,6 +17,7 @@ use crate::machine::StateMachine;
 use crate::options::Options;
 use crate::options::RecoveryPolicy;
 use crate::recovery::candidates::{self, Candidate};
+use crate::recovery::replay::Fault;
 use crate::recovery::{recover, rehearse, torn_tail};
 use crate::store::layout as names;
 use crate::store::manifest_file::read_each;
@@ -147,7 +148,9 @@ impl VerifyReport {
         let (path, offset, lsn) = match &error {
             Error::Corrupt { path, offset, lsn, .. } => (Some(path.clone()), *offset, *lsn),
             Error::UnsupportedVersion { path, .. } => (Some(path.clone()), None, None),
-            Error::Diverged { path, offset, lsn, .. } => (Some(path.clone()), Some(*offset), Some(*lsn)),
+            Error::Unreadable { path, offset, lsn, .. } | Error::Diverged { path, offset, lsn, .. } => {
+                (Some(path.clone()), Some(*offset), Some(*lsn))
+            }
             Error::Poisoned => (None, None, None),
             _ => return Err(error),
         };
@@ -167,7 +170,7 @@ impl VerifyReport {
     /// # Errors
     /// Returns errors that do not report damage.
     fn refuse(&mut self, error: Error) -> Result<()> {
-        if let Error::UnsupportedVersion { .. } = error {
+        if let Error::UnsupportedVersion { .. } | Error::Unreadable { .. } = error {
             return Err(error);
         }
         self.find(Severity::Damage, error.clone())?;
@@ -241,7 +244,8 @@ impl fmt::Display for VerifyReport {
 /// Nothing is written. Damage is a finding in the report, not an error.
 ///
 /// # Errors
-/// [`Error::NotAStore`]; [`Error::Locked`]; [`Error::UnsupportedVersion`]; I/O errors.
+/// [`Error::NotAStore`]; [`Error::Locked`]; [`Error::UnsupportedVersion`]; [`Error::Unreadable`] if the
+/// machine cannot decode what is whole; I/O errors.
 pub fn verify(storage: Arc<dyn Storage>) -> Result<VerifyReport> {
     examine::<Kv>(storage, |machine| machine.name == Kv::NAME)
 }
@@ -375,13 +379,14 @@ fn check_log<M: StateMachine>(
                 report.log = Some((start, frame.end()));
             }
             for record in records_of(&chunk) {
-                let damage = |lsn, reason: String| Error::corrupt(path(), chunk.offset_of(lsn), Some(lsn), reason);
+                let damage =
+                    |lsn, why: Fault| why.into_error::<M>(path(), chunk.offset_of(lsn), lsn, chunk.machine_version);
                 let (lsn, bytes) = record.map_err(|(lsn, reason)| damage(lsn, reason.into()))?;
                 report.records = report.records.saturating_add(1);
                 match check_record::<M>(lsn, bytes, &chunk, decodes) {
                     Ok(true) => {}
                     Ok(false) => opaque = opaque.saturating_add(1),
-                    Err(reason) => return Err(damage(lsn, reason)),
+                    Err(fault) => return Err(damage(lsn, fault)),
                 }
             }
             scanner.reuse(chunk);
@@ -405,7 +410,7 @@ fn check_log<M: StateMachine>(
 }
 
 /// Decodes a record, and its command if the machine is known.
-fn check_record<M: StateMachine>(lsn: Lsn, bytes: &[u8], chunk: &Chunk, decodes: bool) -> Result<bool, String> {
+fn check_record<M: StateMachine>(lsn: Lsn, bytes: &[u8], chunk: &Chunk, decodes: bool) -> Result<bool, Fault> {
     match Record::decode(lsn, bytes) {
         None if decodes => Err("the record is of no known kind".into()),
         None => Ok(false),
@@ -413,7 +418,7 @@ fn check_record<M: StateMachine>(lsn: Lsn, bytes: &[u8], chunk: &Chunk, decodes:
             let decoded = crate::txn::guarded(|| M::decode(command, chunk.machine_version).map(|_| ()));
             match decoded {
                 Ok(Ok(())) => Ok(true),
-                Ok(Err(e)) => Err(format!("the command cannot be read: {e}")),
+                Ok(Err(e)) => Err(Fault::Unreadable(e)),
                 Err(_) => Err("the machine panics when it reads the command".into()),
             }
         }

@@ -199,7 +199,7 @@ fn load_base<M: StateMachine>(
                 let whole = listed.iter().copied().filter(|e| e.lsn <= entry.lsn).collect();
                 return Ok(Base { replay, start: entry.lsn, snapshots: whole, origin: None });
             }
-            Err(error) if error.is_corrupt() => {
+            Err(error) if error.is_corrupt() || error.is_unreadable() => {
                 report.warnings.push(format!("{}; an older state is used", error.finding()));
                 first_fault.get_or_insert(error);
             }

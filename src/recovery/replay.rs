@@ -7,6 +7,7 @@ use crate::ids::{Lsn, TxnId};
 use crate::machine::{DecodeError, StateMachine, bulk};
 use crate::txn::{ActiveTransactions, UndoEntry, guarded, undo_last};
 use crate::wal::scan::{Chunk, records_of};
+use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -61,12 +62,43 @@ fn settled_in(chunks: &[Chunk]) -> HashSet<TxnId> {
     settled
 }
 
-/// Why a record cannot be replayed: the log is damaged, or the machine is not deterministic.
-pub(crate) type Fault = std::borrow::Cow<'static, str>;
+/// Why a record cannot be replayed.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The log is damaged, or the machine is not deterministic.
+    Damage(Cow<'static, str>),
+    /// The machine cannot decode the command, although its checksum holds.
+    Unreadable(DecodeError),
+}
+
+impl Fault {
+    /// The error for a record of this place that a machine of this version wrote.
+    pub(crate) fn into_error<M: StateMachine>(self, path: PathBuf, offset: u64, lsn: Lsn, version: u32) -> Error {
+        match self {
+            Fault::Damage(reason) => Error::corrupt(path, offset, Some(lsn), reason),
+            Fault::Unreadable(error) => {
+                let reason = format!("the command cannot be decoded: {error}").into();
+                Error::Unreadable { path, offset, lsn, machine: M::NAME, version, current: M::VERSION, reason }
+            }
+        }
+    }
+}
+
+impl From<&'static str> for Fault {
+    fn from(reason: &'static str) -> Self {
+        Fault::Damage(reason.into())
+    }
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Fault::Damage(reason.into())
+    }
+}
 
 /// Why replay stops early, and at which record.
 enum Stop {
-    Damage(Lsn, Fault),
+    Record(Lsn, Fault),
     /// The digest in the first record differs from that of the state at the second LSN.
     Diverged(Lsn, Lsn),
     /// The log from there on is of a version that this machine cannot replay.
@@ -75,16 +107,12 @@ enum Stop {
 
 impl From<(Lsn, Fault)> for Stop {
     fn from((lsn, fault): (Lsn, Fault)) -> Self {
-        Stop::Damage(lsn, fault)
+        Stop::Record(lsn, fault)
     }
 }
 
 const UNKNOWN: &str = "the record is of an unknown kind";
 const REJECTED: &str = "the machine rejects a command that it had accepted";
-
-fn unreadable(error: DecodeError) -> Fault {
-    format!("the command cannot be read: {error}").into()
-}
 
 impl<M: StateMachine> Replay<M> {
     /// A replay that begins at `start` with this state and these open transactions.
@@ -108,16 +136,17 @@ impl<M: StateMachine> Replay<M> {
         let replayed = catch_unwind(AssertUnwindSafe(|| self.group(chunks, report)));
         let found = |lsn: Lsn| {
             let at = chunks.partition_point(|chunk| chunk.first_lsn() <= lsn).saturating_sub(1);
-            chunks.get(at).map_or((PathBuf::new(), 0), |chunk| (path(chunk), chunk.offset_of(lsn)))
+            let of = |chunk: &Chunk| (path(chunk), chunk.offset_of(lsn), chunk.machine_version);
+            chunks.get(at).map_or((PathBuf::new(), 0, 0), of)
         };
         match replayed {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(Stop::Damage(lsn, reason))) => {
-                let (path, offset) = found(lsn);
-                Err(Error::corrupt(path, offset, Some(lsn), reason))
+            Ok(Err(Stop::Record(lsn, fault))) => {
+                let (path, offset, version) = found(lsn);
+                Err(fault.into_error::<M>(path, offset, lsn, version))
             }
             Ok(Err(Stop::Diverged(record, lsn))) => {
-                let (path, offset) = found(record);
+                let (path, offset, _) = found(record);
                 Err(Error::Diverged { machine: M::NAME, path, offset, lsn, agreed: self.agreed })
             }
             Ok(Err(Stop::Version(lsn, version))) => {
@@ -209,7 +238,7 @@ impl<M: StateMachine> Replay<M> {
             }
             Record::Digest { point, digest } => match self.compare(lsn, point, digest, report) {
                 Ok(()) => Ok(()),
-                Err(Stop::Damage(_, why)) => Err(why),
+                Err(Stop::Record(_, why)) => Err(why),
                 Err(Stop::Diverged(..) | Stop::Version(..)) => {
                     Err(format!("the state at LSN {point} is not the one that was logged").into())
                 }
@@ -225,7 +254,7 @@ impl<M: StateMachine> Replay<M> {
         if !batch.commands.is_empty() {
             bulk::redo(&mut self.state, &batch.commands, self.version.unwrap_or_default()).map_err(|fault| {
                 let lsn = batch.lsns.get(fault.index).copied().unwrap_or_default();
-                (lsn, fault.unreadable.map_or(REJECTED.into(), unreadable))
+                (lsn, fault.unreadable.map_or(REJECTED.into(), Fault::Unreadable))
             })?;
         }
         report.redone = report.redone.saturating_add(std::mem::take(&mut batch.commits));
@@ -289,7 +318,7 @@ impl<M: StateMachine> Replay<M> {
 
     /// Applies a logged command. Returns its inverse.
     fn apply(&mut self, command: &[u8], version: u32) -> Result<M::Command, Fault> {
-        let command = M::decode(command, version).map_err(unreadable)?;
+        let command = M::decode(command, version).map_err(Fault::Unreadable)?;
         match self.state.apply(&command) {
             Ok((_, inverse)) => Ok(inverse),
             Err(_) => Err(REJECTED.into()),

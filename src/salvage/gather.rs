@@ -104,7 +104,7 @@ fn load<M: StateMachine>(inventory: &Inventory, lsn: Lsn, report: &mut SalvageRe
             report.note(format!("the machine panics when it reads the snapshot at LSN {lsn}"));
             Ok(None)
         }
-        Err(error) if error.is_corrupt() => {
+        Err(error) if error.is_corrupt() || error.is_unreadable() => {
             report.damage(&error);
             Ok(None)
         }
@@ -259,7 +259,7 @@ impl<'a, M: StateMachine> Pass<'a, M> {
             let (path, what) = (path(), M::NAME.into());
             return Err(Error::UnsupportedVersion { path, what, found: version, supported: M::VERSION });
         }
-        let damage = |lsn: Lsn, why: Fault| Error::corrupt(path(), chunk.offset_of(lsn), Some(lsn), why);
+        let damage = |lsn: Lsn, why: Fault| why.into_error::<M>(path(), chunk.offset_of(lsn), lsn, version);
         let stopped = self.end.is_some();
         let outcome = guarded(|| self.records(chunk, &damage));
         let outcome = match outcome {

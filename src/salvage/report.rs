@@ -141,6 +141,7 @@ impl SalvageReport {
     pub(super) fn damage(&mut self, error: &Error) {
         let (path, offset, lsn) = match error {
             Error::Corrupt { path, offset, lsn, .. } => (Some(path.clone()), *offset, *lsn),
+            Error::Unreadable { path, offset, lsn, .. } => (Some(path.clone()), Some(*offset), Some(*lsn)),
             Error::Io { path, offset, .. } => (Some(path.clone()), *offset, None),
             _ => (None, None, None),
         };

@@ -63,11 +63,22 @@ pub(crate) fn load<M: StateMachine>(
         return Err(Error::UnsupportedVersion { path, what, found: version, supported: M::VERSION });
     }
     let file_bytes = chunks.file_bytes();
+    // the checksums of the chunks hold
+    let unreadable = |offset, reason: String| Error::Unreadable {
+        path: storage.path(&name),
+        offset,
+        lsn,
+        machine: M::NAME,
+        version,
+        current: M::VERSION,
+        reason: reason.into(),
+    };
+    let errors = Errors { damage: &damage, unreadable: &unreadable };
     let decode = |pull: Pull<'_>, decoders| {
         let mut feed =
             Feed { pull, piece: None, kind: ChunkKind::State, failed: None, offset: 0, file_bytes, progress };
-        let state = load_state::<M>(&mut feed, version, decoders, &damage)?;
-        let table = load_table::<M>(&mut feed, version, &damage)?;
+        let state = load_state::<M>(&mut feed, version, decoders, &errors)?;
+        let table = load_table::<M>(&mut feed, version, &errors)?;
         Ok((state, table))
     };
     let (state, table) = match help {
@@ -93,12 +104,14 @@ fn read_ahead<R>(mut chunks: Chunks, decode: impl FnOnce(mpsc::Receiver<Result<P
     hold_readers(fetcher, read, || decode(pieces))?
 }
 
-fn load_state<M: StateMachine>(
-    feed: &mut Feed<'_>,
-    version: u32,
-    decoders: usize,
-    damage: &dyn Fn(u64, String) -> Error,
-) -> Result<M> {
+/// The errors for a place of a snapshot: the file is damaged, or the machine cannot decode what is
+/// whole.
+struct Errors<'a> {
+    damage: &'a dyn Fn(u64, String) -> Error,
+    unreadable: &'a dyn Fn(u64, String) -> Error,
+}
+
+fn load_state<M: StateMachine>(feed: &mut Feed<'_>, version: u32, decoders: usize, errors: &Errors<'_>) -> Result<M> {
     let in_parts = feed.peek()?.is_some_and(|piece| piece.kind == ChunkKind::Part);
     // a panic of the machine becomes `Poisoned`, also on a thread
     let state = guarded(|| match in_parts {
@@ -108,9 +121,9 @@ fn load_state<M: StateMachine>(
     let at_end = feed.fill_buf().map(<[u8]>::is_empty);
     match (feed.failed.take(), state, at_end) {
         (Some(error), _, _) => Err(error),
-        (None, Err(e), _) => Err(damage(feed.offset, format!("the state cannot be read: {e}"))),
-        (None, Ok(_), Ok(false)) => Err(damage(feed.offset, "bytes are left after the state".into())),
-        (None, Ok(_), Err(e)) => Err(damage(feed.offset, e.to_string())),
+        (None, Err(e), _) => Err((errors.unreadable)(feed.offset, format!("the state cannot be decoded: {e}"))),
+        (None, Ok(_), Ok(false)) => Err((errors.unreadable)(feed.offset, "bytes are left after the state".into())),
+        (None, Ok(_), Err(e)) => Err((errors.damage)(feed.offset, e.to_string())),
         (None, Ok(state), Ok(true)) => Ok(state),
     }
 }
@@ -119,7 +132,7 @@ fn load_state<M: StateMachine>(
 fn load_table<M: StateMachine>(
     feed: &mut Feed<'_>,
     version: u32,
-    damage: &dyn Fn(u64, String) -> Error,
+    errors: &Errors<'_>,
 ) -> Result<ActiveTransactions<M::Command>> {
     feed.kind = ChunkKind::Transactions;
     let mut bytes = Vec::new();
@@ -127,9 +140,15 @@ fn load_table<M: StateMachine>(
     if let Some(error) = feed.failed.take() {
         return Err(error);
     }
-    read.map_err(|e| damage(0, e.to_string()))?;
-    guarded(|| read_table::<M>(&bytes, version))?
-        .map_err(|e| damage(feed.offset, format!("the open transactions cannot be read: {e}")))
+    read.map_err(|e| (errors.damage)(0, e.to_string()))?;
+    guarded(|| read_table::<M>(&bytes, version))?.map_err(|fault| match fault {
+        TableFault::Malformed(reason) => {
+            (errors.damage)(feed.offset, format!("the open transactions cannot be read: {reason}"))
+        }
+        TableFault::Unreadable(e) => {
+            (errors.unreadable)(feed.offset, format!("a command of an open transaction cannot be decoded: {e}"))
+        }
+    })
 }
 
 /// Checks a whole snapshot file without its machine. Returns its header and its length in bytes.
@@ -147,8 +166,15 @@ pub(crate) fn check(storage: &dyn Storage, lsn: Lsn) -> Result<(SnapshotHeader, 
     Ok((source.header, source.chunks.file_bytes()))
 }
 
-fn read_table<M: StateMachine>(bytes: &[u8], version: u32) -> Result<ActiveTransactions<M::Command>, DecodeError> {
-    let short = || DecodeError::new("they are cut short");
+/// Why a table of open transactions cannot be read.
+enum TableFault {
+    Malformed(&'static str),
+    /// The machine cannot decode an inverse.
+    Unreadable(DecodeError),
+}
+
+fn read_table<M: StateMachine>(bytes: &[u8], version: u32) -> Result<ActiveTransactions<M::Command>, TableFault> {
+    let short = || TableFault::Malformed("they are cut short");
     let mut take = Take(bytes);
     let mut table = ActiveTransactions::default();
     for _ in 0..take.varint().ok_or_else(short)? {
@@ -159,12 +185,12 @@ fn read_table<M: StateMachine>(bytes: &[u8], version: u32) -> Result<ActiveTrans
             let lsn = before.plus(take.varint().ok_or_else(short)?);
             before = lsn;
             let len = take.varint().and_then(|len| usize::try_from(len).ok()).ok_or_else(short)?;
-            let inverse = M::decode(take.bytes(len).ok_or_else(short)?, version)?;
+            let inverse = M::decode(take.bytes(len).ok_or_else(short)?, version).map_err(TableFault::Unreadable)?;
             undo.push(UndoEntry { lsn, inverse, bytes: len as u64 });
         }
         table.insert(id, undo);
     }
-    if take.0.is_empty() { Ok(table) } else { Err(DecodeError::new("bytes are left after them")) }
+    if take.0.is_empty() { Ok(table) } else { Err(TableFault::Malformed("bytes are left after them")) }
 }
 
 /// Where chunks come from.
@@ -302,7 +328,7 @@ mod tests {
         for help in [Help::None, Help::Threads] {
             let (loaded, some) = reads(help);
             let error = loaded.map(|_| ()).unwrap_err();
-            assert!(error.is_corrupt() && error.to_string().contains("the state cannot be read"), "{error}");
+            assert!(error.is_unreadable() && error.to_string().contains("the state cannot be decoded"), "{error}");
             assert!(some < all, "{help:?}: {some} operations, and {all} for all of it");
         }
     }

@@ -1,9 +1,15 @@
 //! Machines with derived encodings, and one with an encoding of its own.
 
+use super::common::manual;
+use seawal::inspect;
 use seawal::machine::{Access, BulkMachine, DecodeError, Footprint, SerdeMachine, StateMachine};
+use seawal::salvage::{Reach, salvage};
+use seawal::sim::SimDisk;
+use seawal::{Engine, Error};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::Arc;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Notes {
@@ -264,4 +270,97 @@ fn types_that_borrow_while_they_are_read_are_loaded_from_a_stream() {
 #[should_panic(expected = "cannot be read back as it was written")]
 fn a_command_that_cannot_be_read_back_is_found_in_debug_builds() {
     <Numbers as StateMachine>::encode(&Untagged::Number(1), &mut Vec::new());
+}
+
+/// Defines a machine `ledger` of this version, whose state and commands have these fields.
+macro_rules! ledger {
+    ($module:ident, $version:literal, $oldest:literal, $($field:ident)*) => {
+        mod $module {
+            use seawal::machine::SerdeMachine;
+            use serde::{Deserialize, Serialize};
+
+            #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+            pub(super) struct Ledger {
+                pub(super) total: u64,
+                $(pub(super) $field: u64,)*
+            }
+
+            #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+            pub(super) struct Add {
+                pub(super) amount: i64,
+                $(pub(super) $field: u64,)*
+            }
+
+            impl SerdeMachine for Ledger {
+                const NAME: &'static str = "ledger";
+                const VERSION: u32 = $version;
+                type Command = Add;
+                type Reply = ();
+                type Rejection = ();
+
+                fn apply(&mut self, add: &Add) -> Result<((), Add), ()> {
+                    self.total = self.total.checked_add_signed(add.amount).ok_or(())?;
+                    let mut inverse = add.clone();
+                    inverse.amount = -add.amount;
+                    Ok(((), inverse))
+                }
+
+                fn supports(version: u32) -> bool {
+                    version >= $oldest
+                }
+            }
+        }
+    };
+}
+
+ledger!(first, 1, 1,);
+ledger!(longer, 1, 1, note);
+ledger!(second, 2, 1, note);
+
+/// A store of the first ledger. With a checkpoint, its state must be decoded, else its commands.
+fn ledger_store(checkpoint: bool, amount: i64) -> SimDisk {
+    let disk = SimDisk::new(1);
+    let engine: Engine<first::Ledger> = manual().open_on(Arc::new(disk.clone())).unwrap();
+    (0..5).for_each(|_| engine.execute(first::Add { amount }).unwrap());
+    if checkpoint {
+        // until no older state is left to begin from
+        (0..3).for_each(|_| {
+            engine.execute(first::Add { amount }).unwrap();
+            engine.checkpoint().unwrap();
+        });
+    }
+    engine.close().unwrap();
+    disk
+}
+
+/// N3: a type that changed without its version is a mistake in the program, told as that and not as
+/// damage, and the store stays as it is.
+#[test]
+fn whole_data_that_the_machine_cannot_decode_is_not_damage() {
+    for checkpoint in [false, true] {
+        let disk = ledger_store(checkpoint, 300);
+        let files = |disk: &SimDisk| -> Vec<_> {
+            disk.file_names().into_iter().map(|name| (disk.read_file(&name).unwrap(), name)).collect()
+        };
+        let before = files(&disk);
+        let storage = || Arc::new(disk.clone());
+        let opened = manual().open_on::<longer::Ledger>(storage()).map(drop).unwrap_err();
+        let verified = inspect::verify_machine::<longer::Ledger>(storage()).map(drop).unwrap_err();
+        for error in [opened, verified] {
+            assert!(error.is_unreadable() && !error.is_corrupt(), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains("is whole, but not readable as `ledger` version 1: "), "{text}");
+            assert!(text.contains("was a type changed without raising VERSION?"), "{text}");
+            assert!(!text.contains("salvage") && !text.contains("damage"), "{text}");
+        }
+        let error = manual().open_on::<second::Ledger>(storage()).map(drop).unwrap_err();
+        assert!(matches!(error, Error::Unreadable { version: 1, current: 2, .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("version 2 says that it supports version 1"), "{text}");
+        // what can be decoded can still be salvaged, and the machine of old still opens it
+        salvage::<longer::Ledger>(storage(), Arc::new(SimDisk::new(2)), Reach::Proven).unwrap();
+        assert_eq!(files(&disk), before);
+        let engine: Engine<first::Ledger> = manual().open_on(storage()).unwrap();
+        assert_eq!(engine.read(|ledger| ledger.total).unwrap(), if checkpoint { 2400 } else { 1500 });
+    }
 }

@@ -21,7 +21,7 @@ pub(super) enum Status {
     NotAStore = 4,
     /// The store is in use by another process.
     Locked = 5,
-    /// The store has a version that this program cannot read.
+    /// The store has a version that this program cannot read, or is whole and cannot be decoded.
     Version = 6,
     /// A transaction script is malformed, or is not the one that the store has loaded.
     Script = 7,
@@ -38,7 +38,7 @@ pub(super) const STATUSES: &str = "Exit status:
   3   any other failure, such as an I/O error
   4   the directory holds no store, or the store of another state machine
   5   the store is in use by another process
-  6   the store has a version that this program cannot read
+  6   the store has a version that this program cannot read, or is whole and cannot be decoded
   7   the script is malformed, or is not the one that the store has loaded
   64  the arguments are invalid";
 
@@ -89,7 +89,7 @@ pub(super) fn status_of(error: &Error) -> Status {
         Error::NotAStore { .. } | Error::OtherMachine { .. } => Status::NotAStore,
         Error::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => Status::NotAStore,
         Error::Locked { .. } => Status::Locked,
-        Error::UnsupportedVersion { .. } => Status::Version,
+        Error::UnsupportedVersion { .. } | Error::Unreadable { .. } => Status::Version,
         Error::Latched { source } => status_of(source),
         _ => Status::Other,
     }
