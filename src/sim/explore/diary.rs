@@ -22,7 +22,7 @@ impl Diary {
 }
 
 /// Leaves out the middle of a long line.
-fn shortened(line: String) -> String {
+pub(super) fn shortened(line: String) -> String {
     const MOST: usize = 300;
     if line.len() <= MOST {
         return line;

@@ -46,11 +46,17 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.what)?;
-        writeln!(f, "with seed {}; {} of {} steps are enough for it:", self.replay.seed, self.left, self.drawn)?;
+        let Failure { drawn, left, replay, .. } = self;
+        let seed = replay.seed;
+        match left {
+            0 => writeln!(f, "with seed {seed}; none of its {drawn} steps is needed, only what follows:")?,
+            1 => writeln!(f, "with seed {seed}; 1 of {drawn} steps is enough for it:")?,
+            _ => writeln!(f, "with seed {seed}; {left} of {drawn} steps are enough for it:")?,
+        }
         for line in &self.history {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "to see it again: replay {}", self.replay)
+        write!(f, "to see it again, with these settings: explore.replay(&\"{replay}\".parse().unwrap()).unwrap();")
     }
 }
 
@@ -61,13 +67,16 @@ impl std::error::Error for Failure {}
 pub(super) enum Way {
     Crashes,
     Failures,
+    /// Nothing: commands are applied to the machine, without a store.
+    Commands,
 }
 
 /// A seed, and the steps of its workload that are carried out.
 ///
 /// Its text is the seed. If only some steps are carried out, a colon and their numbers follow. An
 /// `f` before the seed means that operations are made to fail, as by
-/// [`Explore::fail_each_operation`].
+/// [`Explore::fail_each_operation`]. A `c` means that the commands are applied without a store, because
+/// they break the invariant by themselves.
 ///
 /// ```
 /// use seawal::sim::explore::Replay;
@@ -88,6 +97,11 @@ impl Replay {
         Replay { seed, kept: None, way: Way::Crashes }
     }
 
+    /// Some of the transactions of a seed, without a store.
+    pub(super) fn of_commands(seed: u64, kept: Vec<usize>) -> Replay {
+        Replay { seed, kept: Some(kept), way: Way::Commands }
+    }
+
     pub(super) fn seed(&self) -> u64 {
         self.seed
     }
@@ -96,16 +110,18 @@ impl Replay {
         self.kept.as_deref()
     }
 
-    pub(super) fn fails_operations(&self) -> bool {
-        self.way == Way::Failures
+    pub(super) fn way(&self) -> Way {
+        self.way
     }
 }
 
 impl fmt::Display for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.fails_operations() {
-            f.write_str("f")?;
-        }
+        f.write_str(match self.way {
+            Way::Crashes => "",
+            Way::Failures => "f",
+            Way::Commands => "c",
+        })?;
         write!(f, "{}", self.seed)?;
         let Some(kept) = &self.kept else { return Ok(()) };
         let mut between = ":";
@@ -130,7 +146,11 @@ impl FromStr for Replay {
                 "{text:?} is no replay: a seed, then perhaps a colon and numbers of steps that ascend, as in 17:0,3-5"
             )
         };
-        let (way, rest) = text.strip_prefix('f').map_or((Way::Crashes, text), |rest| (Way::Failures, rest));
+        let (way, rest) = match text.split_at_checked(1) {
+            Some(("f", rest)) => (Way::Failures, rest),
+            Some(("c", rest)) => (Way::Commands, rest),
+            _ => (Way::Crashes, text),
+        };
         let (seed, steps) = rest.split_once(':').map_or((rest, None), |(seed, steps)| (seed, Some(steps)));
         let number = |s: &str| -> Result<u64, String> {
             // a sign is no part of a number here

@@ -23,6 +23,7 @@ mod explored;
 mod failure;
 mod faults;
 mod files;
+mod invariant;
 mod killed;
 mod law;
 mod limits;

@@ -129,7 +129,10 @@ pub(super) fn open<M: Explorable>(plan: &Explore<M>, disk: &SimDisk, diary: &mut
         diary.count("snapshot loaded");
     }
     let found = engine.read(M::clone)?;
-    (plan.invariant)(&found).map_err(|why| Stop::Wrong(format!("in the state that was opened: {why}")))?;
+    (plan.invariant)(&found).map_err(|why| {
+        diary.note(|| format!("the state that was opened: {}", plan.shown(&found)));
+        Stop::Wrong(format!("in the state that was opened: {why}"))
+    })?;
     Ok((engine, found))
 }
 

@@ -1,5 +1,6 @@
 //! The settings of an exploration.
 
+use super::diary::shortened;
 use super::explorable::Explorable;
 use super::work::{Draw, Drawing, Look, Source, Space, Step};
 use crate::io::WritePath;
@@ -10,6 +11,7 @@ use crate::sim::{SimDisk, SimDiskBuilder};
 use std::time::Duration;
 
 type Invariant<M> = Box<dyn Fn(&M) -> Result<(), String> + Send + Sync>;
+type ShowState<M> = Box<dyn Fn(&M) -> String + Send + Sync>;
 
 /// The settings of an exploration: the workload, the invariant, and the limits.
 ///
@@ -31,6 +33,7 @@ pub struct Explore<M: StateMachine> {
     pub(super) source: Source<M>,
     pub(super) looks: Option<Draw<Look<M>>>,
     pub(super) invariant: Invariant<M>,
+    show_state: ShowState<M>,
     pub(super) options: Options,
     pub(super) steps: usize,
     pub(super) seed: u64,
@@ -49,6 +52,7 @@ impl<M: Explorable> Explore<M> {
             source,
             looks: None,
             invariant: Box::new(|_| Ok(())),
+            show_state: Box::new(saved_bytes),
             options: Options::new()
                 .first_segment_bytes(16 << 10)
                 .segment_bytes(32 << 10)
@@ -91,6 +95,28 @@ impl<M: Explorable> Explore<M> {
     pub fn invariant(mut self, invariant: impl Fn(&M) -> Result<(), String> + Send + Sync + 'static) -> Self {
         self.invariant = Box::new(invariant);
         self
+    }
+
+    /// How a failure shows a state, for people. Default: the bytes that the machine saves. If the
+    /// machine implements `Debug`, use that.
+    ///
+    /// ```
+    /// # use seawal::kv::{Kv, KvCommand};
+    /// # use seawal::sim::explore::Explore;
+    /// let explore = Explore::<Kv>::commands(|rng| KvCommand::put("", "key", [rng.below(9) as u8]))
+    ///     .invariant(|kv| if kv.get("", "key") == Some(&[7]) { Err("a seven".into()) } else { Ok(()) })
+    ///     .show_state(|kv| format!("{:?}", kv.get("", "key")));
+    /// let failure = explore.run().unwrap_err();
+    /// assert!(failure.history().contains(&"the state before: None".into()));
+    /// assert!(failure.history().contains(&"the state after: Some([7])".into()));
+    /// ```
+    pub fn show_state(mut self, show: impl Fn(&M) -> String + Send + Sync + 'static) -> Self {
+        self.show_state = Box::new(show);
+        self
+    }
+
+    pub(super) fn shown(&self, state: &M) -> String {
+        shortened((self.show_state)(state))
     }
 
     /// Random reads of parts of the state, for the workload. Default: reads of the whole state.
@@ -207,5 +233,14 @@ impl<M: Explorable> Explore<M> {
         let block_bytes = if seed % 5 == 3 { 512 } else { 4096 };
         let builder: SimDiskBuilder = SimDisk::builder();
         builder.seed(seed).write_path(path).block_bytes(block_bytes).build()
+    }
+}
+
+/// The bytes of a state, as far as they are ASCII characters in clear.
+fn saved_bytes<M: StateMachine>(state: &M) -> String {
+    let mut bytes = Vec::new();
+    match state.save(&mut bytes) {
+        Ok(()) => format!("b\"{}\"", bytes.escape_ascii()),
+        Err(error) => format!("it cannot be saved: {error}"),
     }
 }

@@ -6,7 +6,7 @@ use super::explored::Explored;
 use super::failure::{self, Failure, Replay, Telling, Way};
 use super::limits::Limits;
 use super::settings::Explore;
-use super::{faults, law};
+use super::{faults, invariant, law};
 use crate::io::sync::{AtomicU64, Ordering, thread};
 use crate::sim::SimDisk;
 
@@ -39,7 +39,8 @@ impl<M: Explorable> Explore<M> {
         }
     }
 
-    /// Explores every crash. The result is deterministic, except for time limits.
+    /// Explores every crash. The result is deterministic, except for time limits. Before that, it checks
+    /// the machine's law, and the invariant in states that commands lead to without a crash.
     ///
     /// # Errors
     /// The first violation that was found, minimized.
@@ -72,10 +73,13 @@ impl<M: Explorable> Explore<M> {
     /// As [`Explore::run`].
     pub fn replay(&self, replay: &Replay) -> Result<Explored, Box<Failure>> {
         let kept = replay.steps();
-        if replay.fails_operations() {
-            self.fail_seed(replay.seed(), kept, &Limits::none())
-        } else {
-            self.explore_seed(replay.seed(), kept, &Limits::none())
+        match replay.way() {
+            Way::Crashes => self.explore_seed(replay.seed(), kept, &Limits::none()),
+            Way::Failures => self.fail_seed(replay.seed(), kept, &Limits::none()),
+            Way::Commands => {
+                invariant::check(self, replay.seed(), kept)?;
+                Ok(Explored { seeds: 1, ..Explored::default() })
+            }
         }
     }
 
@@ -117,6 +121,9 @@ impl<M: Explorable> Explore<M> {
     /// The run of one seed, restricted to the steps in `kept`.
     fn explore_seed(&self, seed: u64, kept: Option<&[usize]>, limits: &Limits) -> Result<Explored, Box<Failure>> {
         law::check(self, seed)?;
+        if kept.is_none() {
+            invariant::check(self, seed, None)?;
+        }
         failure::find(
             self,
             seed,

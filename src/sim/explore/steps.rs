@@ -194,7 +194,10 @@ impl<M: Explorable> Run<'_, M> {
         if digest(&*view) != self.oracle.digest() {
             return wrong("a view shows something else than what is committed");
         }
-        (self.plan.invariant)(&view).map_err(|why| Stop::Wrong(format!("in a view: {why}")))?;
+        (self.plan.invariant)(&view).map_err(|why| {
+            self.diary.note(|| format!("the state in the view: {}", self.plan.shown(&view)));
+            Stop::Wrong(format!("in a view: {why}"))
+        })?;
         if level == ReadLevel::Hardened {
             let shown = self.oracle.shown(&Footprint::everything(Access::Shared));
             self.oracle.ack(shown);

@@ -253,7 +253,8 @@ fn found_again(explore: &Explore<Sums<Lawful>>, failure: &Failure) {
     let replay: Replay = failure.replay().to_string().parse().unwrap();
     let again = explore.replay(&replay).unwrap_err();
     assert_eq!((again.what(), again.history()), (failure.what(), failure.history()));
-    assert!(failure.to_string().contains(&format!("replay {replay}")), "{failure}");
+    let line = format!("explore.replay(&\"{replay}\".parse().unwrap()).unwrap();");
+    assert!(failure.to_string().ends_with(&line), "{failure}");
 }
 
 fn no_sum_above(most: i64) -> impl Fn(&Sums<Lawful>) -> Result<(), String> + Send + Sync + 'static {
@@ -277,8 +278,42 @@ fn an_invariant_that_does_not_hold_is_found_made_small_and_found_again() {
 
     let explore = sums().invariant(no_sum_above(0)).steps(20);
     let failure = explore.fail_each_operation().unwrap_err();
-    assert!(failure.to_string().contains("replay f"), "{failure}");
+    assert!(failure.to_string().contains("replay(&\"f"), "{failure}");
     found_again(&explore, &failure);
+}
+
+/// N8: a planted bug is told by commands and states, and by a line that finds it again.
+#[test]
+fn a_broken_invariant_is_told_in_the_machines_own_terms() {
+    let explore = sums().invariant(no_sum_above(5)).show_state(|m: &Sums<Lawful>| format!("{:?}", m.sums));
+    let failure = explore.run().unwrap_err();
+    let text = failure.to_string();
+    assert!(
+        failure.what().starts_with("the invariant does not hold after these commands, without any crash"),
+        "{text}"
+    );
+    let (after, before) = failure.history().split_last().unwrap();
+    assert!(after.starts_with("the state after: {"), "{text}");
+    let states = before.iter().filter(|line| line.starts_with("the state before: {")).count();
+    let commands = before.iter().filter(|line| line.starts_with("Add { key: ")).count();
+    assert!(states == 1 && (1..=3).contains(&commands) && before.len() == states + commands, "{text}");
+    assert!(text.contains(&format!("; {commands} of 25 steps ")), "{text}");
+    found_again(&explore, &failure);
+    // without a way to show a state, its bytes are shown
+    let failure = sums().invariant(no_sum_above(5)).run().unwrap_err();
+    assert!(failure.history().iter().any(|line| line.starts_with("the state before: b\"")), "{failure}");
+}
+
+/// N8: what a crash alone breaks is not told as "0 of 60 steps are enough".
+#[test]
+fn a_failure_counts_the_steps_that_it_needs_in_words_that_make_sense() {
+    let told = |left| {
+        let wrong = super::failure::Wrong { what: "it is wrong".into(), lines: Vec::new(), steps_done: 0 };
+        wrong.into_failure(60, left, Replay::of_seed(3)).to_string()
+    };
+    assert!(told(0).contains("none of its 60 steps is needed") && !told(0).contains("0 of 60"), "{}", told(0));
+    assert!(told(1).contains("1 of 60 steps is enough"), "{}", told(1));
+    assert!(told(2).contains("2 of 60 steps are enough"), "{}", told(2));
 }
 
 #[test]
@@ -383,7 +418,7 @@ fn the_judge_takes_a_prefix_with_all_that_was_acknowledged_and_nothing_else() {
 
 #[test]
 fn a_replay_is_read_as_it_is_written_and_nothing_else_is_one() {
-    for text in ["17", "f0", "17:", "17:4", "17:0,3-5,9", "f18446744073709551615:0-100"] {
+    for text in ["17", "f0", "c3:1,4", "17:", "17:4", "17:0,3-5,9", "f18446744073709551615:0-100"] {
         assert_eq!(text.parse::<Replay>().unwrap().to_string(), text);
     }
     for text in ["", "f", ":", ":3", "x", "-1", "+1", "1:x", "1:3-", "1:5-3", "1:3,3", "1:4,3", "1:1,,2", "1:99999999"]
