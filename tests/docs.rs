@@ -265,3 +265,24 @@ fn default_features_bring_fifteen_crates_at_the_most() {
     let crates: BTreeSet<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     assert!(crates.len() > 5 && crates.len() <= 15, "{crates:?}");
 }
+
+/// N9: the command of the README documents every feature, and each item names the feature that it
+/// needs.
+#[test]
+fn the_readme_documents_all_features_and_each_item_names_its_own() {
+    let readme = read("README.md");
+    let commands = quoted(&readme).into_iter().filter(|code| code.starts_with("cargo doc"));
+    let commands: Vec<&str> = commands.collect();
+    assert!(!commands.is_empty() && commands.iter().all(|command| command.contains("--all-features")), "{commands:?}");
+    for (feature, file) in [
+        ("serde", "src/machine/serde.rs"),
+        ("sim", "src/sim/mod.rs"),
+        ("inspect", "src/inspect/mod.rs"),
+        ("salvage", "src/salvage/mod.rs"),
+    ] {
+        assert!(read(file).contains(&format!("Requires the feature `{feature}`.")), "{file}");
+    }
+    let manifest = read("Cargo.toml");
+    let (_, metadata) = manifest.split_once("[package.metadata.docs.rs]").unwrap();
+    assert!(metadata.trim_start().starts_with("all-features = true"));
+}

@@ -12,6 +12,8 @@ use std::io::{self, Read};
 
 /// A [`StateMachine`] with derived encodings.
 ///
+/// Requires the feature `serde`.
+///
 /// Implement this instead of [`StateMachine`]; the rest follows from [`Serialize`] and
 /// [`Deserialize`](serde::Deserialize) of the machine, which is its own snapshot, and of its
 /// commands. The [law](StateMachine#the-law) is the same. These points need care:
