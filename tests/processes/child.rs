@@ -6,19 +6,68 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// The environment variable with the child's directory. Without it, a `child_` test does nothing.
+/// The environment variable with the name of the child that this process is.
+const NAME: &str = "SEAWAL_TEST_CHILD";
 const DIR: &str = "SEAWAL_TEST_CHILD_DIR";
 const ARGUMENTS: &str = "SEAWAL_TEST_CHILD_ARGUMENTS";
 
 /// The longest time without a line from a child.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The directory and the numbers that a child was started with. `None` if this process is not a
-/// child.
-pub(crate) fn started() -> Option<(PathBuf, Vec<u64>)> {
-    let dir = std::env::var_os(DIR)?;
+/// What the children do. The tests start them by these names.
+const CHILDREN: [(&str, fn()); 8] = [
+    ("full", crate::full::child_full),
+    ("losing", crate::full::child_losing),
+    ("committers", crate::kills::child_committers),
+    ("opener", crate::kills::child_opener),
+    ("that_leaves", crate::kills::child_that_leaves),
+    ("serial", crate::inject::child_serial),
+    ("power_loss", crate::device::child_power_loss),
+    ("broken_device", crate::device::child_broken_device),
+];
+
+/// N10: every child is started through this test, so that none of them is listed as a test.
+#[test]
+fn a_child_of_an_unknown_name_is_refused() {
+    if let Ok(name) = std::env::var(NAME) {
+        let child = CHILDREN.iter().find(|(known, _)| *known == name);
+        let (_, run) = child.unwrap_or_else(|| panic!("there is no child {name:?}"));
+        return run();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = command(&[], "nobody", dir.path(), &[]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("there is no child \"nobody\""), "{text}");
+}
+
+/// N10: what only helps tests is neither listed nor ignored.
+#[test]
+fn no_helper_is_listed_as_a_test() {
+    let listed = |arguments: &[&str]| {
+        let output = Command::new(std::env::current_exe().unwrap()).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let all = listed(&["--list", "--format", "terse"]);
+    assert!(all.contains(": test\n") && !all.contains("::child_"), "{all}");
+    assert_eq!(listed(&["--list", "--ignored", "--format", "terse"]), "");
+}
+
+/// N10: the harness calls a skipped test "ok", so the test itself says that it was skipped.
+#[test]
+fn a_skipped_test_says_so_though_the_harness_captures_its_output() {
+    let test = "full::a_full_file_system_refuses_without_harm_opens_again_and_again_and_resumes_when_there_is_space";
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    // nothing can be mounted without any program
+    let output = command.args([test, "--exact"]).env("PATH", "/nowhere").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && told.contains(&format!("skipped: {test}: nothing can be mounted")), "{told}");
+}
+
+/// The directory and the numbers that this child was started with.
+pub(crate) fn started() -> (PathBuf, Vec<u64>) {
+    let dir = std::env::var_os(DIR).unwrap();
     let numbers = std::env::var(ARGUMENTS).unwrap();
-    Some((dir.into(), numbers.split_whitespace().map(|n| n.parse().unwrap()).collect()))
+    (dir.into(), numbers.split_whitespace().map(|n| n.parse().unwrap()).collect())
 }
 
 /// Sends a line to the parent. It is written when this returns.
@@ -26,7 +75,7 @@ pub(crate) fn tell(line: &str) {
     std::io::stdout().lock().write_all(format!("@{line}\n").as_bytes()).unwrap();
 }
 
-/// The program and arguments that run one of the `child_` tests, optionally below a wrapper such as
+/// The program and arguments that run one of the children, optionally below a wrapper such as
 /// strace.
 pub(crate) fn command(wrapper: &[&str], name: &str, dir: &Path, numbers: &[u64]) -> Command {
     let this = std::env::current_exe().unwrap();
@@ -39,8 +88,9 @@ pub(crate) fn command(wrapper: &[&str], name: &str, dir: &Path, numbers: &[u64])
         }
     };
     let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-    command.args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1", "-q"]);
-    command.env(DIR, dir).env(ARGUMENTS, numbers.join(" ")).env("RUST_BACKTRACE", "0");
+    let test = "child::a_child_of_an_unknown_name_is_refused";
+    command.args([test, "--exact", "--nocapture", "--test-threads=1", "-q"]);
+    command.env(NAME, name).env(DIR, dir).env(ARGUMENTS, numbers.join(" ")).env("RUST_BACKTRACE", "0");
     // cargo's library path makes the loader search many directories
     command.env_remove("LD_LIBRARY_PATH");
     command

@@ -16,12 +16,12 @@ use std::process::Command;
 
 #[test]
 fn a_power_loss_of_a_real_file_system_takes_nothing_that_was_promised_or_served() {
-    privately("device::child_power_loss");
+    privately("power_loss");
 }
 
 #[test]
 fn a_device_that_refuses_a_write_latches_the_log_and_no_later_open_believes_the_page_cache() {
-    privately("device::child_broken_device");
+    privately("broken_device");
 }
 
 /// A tmpfs with a file on it that is mounted as a file system.
@@ -76,10 +76,8 @@ impl Device {
     }
 }
 
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_power_loss() {
-    let Some((dir, _)) = started() else { return };
+pub(crate) fn child_power_loss() {
+    let (dir, _) = started();
     let Some(device) = Device::new(dir, &[]) else { return };
     let store = device.store();
     let mut committers = Committers::new();
@@ -100,7 +98,7 @@ fn child_power_loss() {
         child.kill();
         // state that was recovered from the page cache may be read, so it must survive power loss
         // too
-        let opener = Running::start(command(&[], "kills::child_opener", &store, &[]));
+        let opener = Running::start(command(&[], "opener", &store, &[]));
         assert!(opener.hears("open"));
         opener.freeze();
         let kept = device.after_power_loss(|store| state(&options().open(store).unwrap()));
@@ -114,10 +112,8 @@ fn child_power_loss() {
     tell(&format!("power lost after {acknowledged} acknowledgements"));
 }
 
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_broken_device() {
-    let Some((dir, _)) = started() else { return };
+pub(crate) fn child_broken_device() {
+    let (dir, _) = started();
     for (n, (journal, path)) in [
         ("^has_journal", WritePath::Direct),
         ("^has_journal", WritePath::BufferedSync),

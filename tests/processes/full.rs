@@ -14,15 +14,13 @@ const LOST: [u8; 3] = [LOSERS, LOSERS - 10, LOSERS - 11];
 
 #[test]
 fn a_full_file_system_refuses_without_harm_opens_again_and_again_and_resumes_when_there_is_space() {
-    if let Some(lines) = privately("full::child_full") {
+    if let Some(lines) = privately("full") {
         assert!(lines.iter().any(|line| line.starts_with("full: tmpfs")), "{lines:?}");
     }
 }
 
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_full() {
-    let Some((dir, _)) = started() else { return };
+pub(crate) fn child_full() {
+    let (dir, _) = started();
     let tmpfs = Mount::tmpfs(dir.join("tmpfs"), 4).unwrap();
     fill_and_resume("tmpfs", tmpfs.at());
     let images = Mount::tmpfs(dir.join("images"), 40).unwrap();
@@ -117,7 +115,7 @@ fn fill_and_resume(kind: &str, mount: &Path) {
             let _ = engine.close();
         }
         drop(engine);
-        let child = Running::start(command(&[], "full::child_losing", &dir, &[]));
+        let child = Running::start(command(&[], "losing", &dir, &[]));
         assert!(child.hears("losing"), "it opens");
         child.kill();
     }
@@ -162,10 +160,8 @@ fn lose(engine: &Engine<Stacks>, key: u8) -> Transaction<Stacks> {
     tx
 }
 
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_losing() {
-    let Some((dir, _)) = started() else { return };
+pub(crate) fn child_losing() {
+    let (dir, _) = started();
     let engine: Engine<Stacks> = options().open(dir).unwrap();
     let _losers = LOST.map(|key| lose(&engine, key));
     tell("losing");

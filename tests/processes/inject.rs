@@ -49,10 +49,8 @@ fn open(dir: &Path, path: WritePath) -> Result<Engine<Stacks>, Error> {
 
 /// Commits one transaction after another and reports each result. Once one reports a latch, all
 /// later ones must.
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_serial() {
-    let Some((dir, numbers)) = started() else { return };
+pub(crate) fn child_serial() {
+    let (dir, numbers) = started();
     let [first, buffered] = *numbers else { panic!() };
     // strace counts calls per thread; these calls come after those that load the program, which are
     // not to be hit
@@ -215,7 +213,7 @@ fn run(template: &Template, scene: Scene, strace: &[&str]) -> Heard {
     let mut wrapper = vec!["strace", "-f", "-qq", "-s", "40", "-o", log.path().to_str().unwrap()];
     wrapper.extend_from_slice(strace);
     let numbers = [u64::from(first), u64::from(scene.buffered)];
-    let (status, lines) = Running::start(command(&wrapper, "inject::child_serial", dir.path(), &numbers)).finish();
+    let (status, lines) = Running::start(command(&wrapper, "serial", dir.path(), &numbers)).finish();
     let trace = std::fs::read_to_string(log.path()).unwrap();
     let killed = strace.iter().any(|argument| argument.contains("SIGKILL")) && trace.contains("+++ killed by SIGKILL");
     assert!(status.success() || killed, "{scene:?} {strace:?}: {status}\n{lines:?}\n{trace}");

@@ -34,7 +34,7 @@ impl Committers {
     /// Starts a child that commits on all threads, beginning after the current state.
     pub(crate) fn start(&self, dir: &Path) -> Running {
         let numbers: Vec<u64> = self.next.iter().map(|n| u64::from(*n)).collect();
-        Running::start(command(&[], "kills::child_committers", dir, &numbers))
+        Running::start(command(&[], "committers", dir, &numbers))
     }
 
     /// Notes a line of the child. Returns whether it acknowledged a transaction.
@@ -75,10 +75,8 @@ impl Committers {
     }
 }
 
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_committers() {
-    let Some((dir, next)) = started() else { return };
+pub(crate) fn child_committers() {
+    let (dir, next) = started();
     tell("opening");
     let engine: Engine<Stacks> = options().open(dir).unwrap();
     tell("open");
@@ -119,10 +117,8 @@ fn commit_for_ever(engine: &Engine<Stacks>, thread: u8, next: u32) {
     }
 }
 
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_opener() {
-    let Some((dir, _)) = started() else { return };
+pub(crate) fn child_opener() {
+    let (dir, _) = started();
     tell("opening");
     match options().open::<Stacks>(dir) {
         Ok(engine) => {
@@ -164,7 +160,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_partial_however_often_the_process
         acknowledged += child.kill().iter().map(|line| u64::from(committers.hear(line))).sum::<u64>();
         // then kills inside the recovery from that kill
         for _ in 0..rng.below(3) {
-            let child = Running::start(command(&[], "kills::child_opener", dir.path(), &[]));
+            let child = Running::start(command(&[], "opener", dir.path(), &[]));
             child.hears("opening");
             std::thread::sleep(Duration::from_micros(rng.below(12_000)));
             recoveries += u64::from(!child.kill().iter().any(|line| line == "open"));
@@ -184,10 +180,8 @@ fn nothing_acknowledged_is_lost_and_nothing_is_partial_however_often_the_process
     assert!(acknowledged > 200 && recoveries > 2 && undone > 2, "{acknowledged} {recoveries} {undone}");
 }
 
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_that_leaves() {
-    let Some((dir, numbers)) = started() else { return };
+pub(crate) fn child_that_leaves() {
+    let (dir, numbers) = started();
     let engine: Engine<Stacks> = options().open(dir).unwrap();
     for n in 0..20 {
         engine.execute(Cmd::push(1, n)).unwrap();
@@ -211,7 +205,7 @@ fn child_that_leaves() {
 fn a_process_that_ends_with_tickets_outstanding_and_no_close_leaves_a_store_that_opens() {
     for how in 0..5 {
         let dir = tempfile::tempdir().unwrap();
-        Running::start(command(&[], "kills::child_that_leaves", dir.path(), &[how])).finish();
+        Running::start(command(&[], "that_leaves", dir.path(), &[how])).finish();
         let engine: Engine<Stacks> = options().open(dir.path()).unwrap();
         let found = state(&engine);
         let pushed = found.at(1);
@@ -238,7 +232,7 @@ fn a_leaked_engine_keeps_its_lock_and_its_tickets_are_flushed() {
 #[test]
 fn a_second_process_is_refused_with_the_first_ones_id_until_that_ends() {
     let dir = tempfile::tempdir().unwrap();
-    let child = Running::start(command(&[], "kills::child_opener", dir.path(), &[]));
+    let child = Running::start(command(&[], "opener", dir.path(), &[]));
     assert!(child.hears("open"));
     let before = listing(dir.path());
     let error = options().open::<Stacks>(dir.path()).unwrap_err();
@@ -250,10 +244,10 @@ fn a_second_process_is_refused_with_the_first_ones_id_until_that_ends() {
     let engine: Engine<Stacks> = options().open(dir.path()).unwrap();
     engine.execute_with(Cmd::push(1, 1), Durability::Os).unwrap();
     // the child is refused too
-    let child = Running::start(command(&[], "kills::child_opener", dir.path(), &[]));
+    let child = Running::start(command(&[], "opener", dir.path(), &[]));
     assert!(child.hears("locked"), "it has an owner");
     engine.close().unwrap();
-    assert!(Running::start(command(&[], "kills::child_opener", dir.path(), &[])).hears("open"));
+    assert!(Running::start(command(&[], "opener", dir.path(), &[])).hears("open"));
 }
 
 /// The names of the files, with their sizes.

@@ -16,7 +16,7 @@ fn tool(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Runs one of the `child_` tests in a namespace where it may mount, and prints its output. Prints
+/// Runs one of the children in a namespace where it may mount, and prints its output. Prints
 /// the reason if that is impossible.
 pub(crate) fn privately(name: &str) -> Option<Vec<String>> {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use seawal::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, Writ
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::{Background, Durability, Engine, Error, ExecuteError, Options};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Wake};
@@ -60,10 +60,8 @@ fn leaked_handles_tickets_and_transactions_take_nothing_that_was_acknowledged_wi
     }
 }
 
-/// Not a test of its own: the body of the process that the next test starts.
-#[test]
-fn a_process_that_ends_with_tickets_outstanding() {
-    let Some(dir) = std::env::var_os("SEAWAL_TEST_ENDS_IN") else { return };
+/// The body of the process that the next test starts.
+fn end_with_tickets_outstanding(dir: &Path) -> ! {
     let engine = Engine::<Stacks>::open(dir).unwrap();
     let mut tx = engine.begin().unwrap();
     tx.execute(Cmd::push(2, 1)).unwrap();
@@ -77,10 +75,14 @@ fn a_process_that_ends_with_tickets_outstanding() {
 
 #[test]
 fn a_process_that_ends_with_tickets_outstanding_leaves_a_whole_store() {
+    const DIR: &str = "SEAWAL_TEST_ENDS_IN";
+    if let Some(dir) = std::env::var_os(DIR) {
+        end_with_tickets_outstanding(Path::new(&dir));
+    }
     let dir = tempfile::tempdir().unwrap();
     let ended = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "handles::a_process_that_ends_with_tickets_outstanding"])
-        .env("SEAWAL_TEST_ENDS_IN", dir.path())
+        .args(["--exact", "handles::a_process_that_ends_with_tickets_outstanding_leaves_a_whole_store"])
+        .env(DIR, dir.path())
         .output()
         .unwrap();
     assert!(ended.status.success(), "{ended:?}");
