@@ -26,6 +26,7 @@ use crate::store::open_dir::{Access, StoreDir};
 use crate::wal::scan::Scanner;
 use crate::wal::scan::records_of;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub type Files = BTreeMap<String, Vec<u8>>;
 
@@ -240,7 +241,7 @@ pub struct Scan {
 /// Returns `None` where there is no log. It fails where the directory does not even let a scan
 /// begin.
 pub fn scan(storage: Arc<dyn Storage>, files: &Files) -> Result<Option<Scan>> {
-    let store_dir = StoreDir::new(storage, Access::ReadOnly)?;
+    let store_dir = StoreDir::new(storage, Access::ReadOnly, Duration::ZERO)?;
     let start = match &store_dir.manifest {
         Some(manifest) => manifest.log_start,
         None => match crate::wal::scan::oldest_usable(&store_dir)? {

@@ -69,7 +69,7 @@ pub fn storage_within(dir: impl AsRef<Path>, lock_wait: Duration) -> Result<Arc<
 
 /// Takes a shared lock on a store and lists its files.
 fn attach(storage: Arc<dyn Storage>) -> Result<StoreDir> {
-    let store_dir = StoreDir::new(storage, Access::ReadOnly)?;
+    let store_dir = StoreDir::new(storage, Access::ReadOnly, Duration::ZERO)?;
     if store_dir.is_new() {
         let path = store_dir.storage.path("");
         return Err(Error::NotAStore { path, reason: "the directory has neither a manifest nor a segment".into() });

@@ -75,7 +75,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
         RecoveryPolicy::Strict => Access::ReadWrite,
         RecoveryPolicy::ReadOnly => Access::ReadOnly,
     };
-    let store_dir = StoreDir::within(storage.clone(), access, options.log.lock_wait)?;
+    let store_dir = StoreDir::new(storage.clone(), access, options.log.lock_wait)?;
     let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
     check_is_ours::<M>(&store_dir, options)?;
     let mut report = new_report(&store_dir);

@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_record_of_a_transaction_that_is_not_open_is_damage() {
-        let store_dir = StoreDir::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
+        let store_dir = StoreDir::new(Arc::new(SimDisk::new(1)), Access::ReadWrite, Duration::ZERO).unwrap();
         let mut report = new_report(&store_dir);
         let (txn, lsn) = (TxnId::new(4156), Lsn::new(8252));
         let mut command = Vec::new();
@@ -419,7 +419,7 @@ mod tests {
         engine.sync().unwrap();
         engine.kill();
         drop((open, engine));
-        let store_dir = StoreDir::new(Arc::new(disk), Access::ReadOnly).unwrap();
+        let store_dir = StoreDir::new(Arc::new(disk), Access::ReadOnly, Duration::ZERO).unwrap();
         let start = candidates::list(&store_dir).unwrap()[0].start();
         let mut scanner = Scanner::new(&store_dir, start).unwrap();
         std::iter::from_fn(|| scanner.next_chunk().unwrap()).collect()
@@ -450,7 +450,7 @@ mod tests {
         let mut seen = [0; 4];
         for seed in 0..40 {
             let chunks = tangled(seed);
-            let store_dir = StoreDir::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
+            let store_dir = StoreDir::new(Arc::new(SimDisk::new(1)), Access::ReadWrite, Duration::ZERO).unwrap();
             let start =
                 || (Replay::new(Kv::default(), ActiveTransactions::default(), Lsn::ZERO), new_report(&store_dir));
             let (mut replay, mut report) = start();
@@ -479,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_record_that_undoes_or_ends_other_than_what_was_done_is_damage() {
-        let store_dir = StoreDir::new(Arc::new(SimDisk::new(1)), Access::ReadWrite).unwrap();
+        let store_dir = StoreDir::new(Arc::new(SimDisk::new(1)), Access::ReadWrite, Duration::ZERO).unwrap();
         let mut report = new_report(&store_dir);
         let mut command = Vec::new();
         Kv::encode(&KvCommand::put("", "key", "value"), &mut command);

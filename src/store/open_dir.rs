@@ -78,17 +78,13 @@ pub(crate) fn backup_mark(lsn: Lsn) -> String {
 }
 
 impl StoreDir {
-    /// Locks the store, syncs its files and reads the manifest. [`Access::ReadOnly`] writes nothing.
+    /// Locks the store, syncs its files and reads the manifest. It waits up to `lock_wait` for the
+    /// lock. [`Access::ReadOnly`] writes nothing.
     ///
     /// # Errors
     /// [`Error::Locked`]; [`Error::Corrupt`] where a store has lost its manifest and all its segments;
     /// [`Error::UnsupportedVersion`] for a manifest of a newer program; I/O errors.
-    pub(crate) fn new(storage: Arc<dyn Storage>, access: Access) -> Result<StoreDir> {
-        Self::within(storage, access, Duration::ZERO)
-    }
-
-    /// Like [`StoreDir::new`], but waits so long for other openers.
-    pub(crate) fn within(storage: Arc<dyn Storage>, access: Access, lock_wait: Duration) -> Result<StoreDir> {
+    pub(crate) fn new(storage: Arc<dyn Storage>, access: Access, lock_wait: Duration) -> Result<StoreDir> {
         let (store_dir, lost) = Self::read(storage, access, lock_wait)?;
         lost.map_or(Ok(store_dir), Err)
     }

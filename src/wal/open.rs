@@ -140,7 +140,7 @@ fn known_segments(storage: &dyn Storage, store_dir: &StoreDir) -> Result<Vec<Seg
 
 /// Opens a log that stands alone: all its records are verified.
 pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<(Arc<Shared>, LogReport)> {
-    let store_dir = StoreDir::within(storage, Access::ReadWrite, options.lock_wait)?;
+    let store_dir = StoreDir::new(storage, Access::ReadWrite, options.lock_wait)?;
     let machine = MachineTag { name: options.name.clone(), version: options.version };
     let start = start_alone(&store_dir, &machine)?;
     // nothing on disk changes before all of it was verified
