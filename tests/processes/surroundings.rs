@@ -44,17 +44,15 @@ fn read_in_every_way(kind: &str, dir: &Path, elsewhere: &Path) {
 /// S8: everything that only reads works where nothing can be written.
 #[test]
 fn a_store_on_read_only_media_can_be_read_in_every_way() {
-    if let Some(lines) = privately("surroundings::child_read_only_media") {
+    if let Some(lines) = privately("read_only_media") {
         assert!(lines.iter().any(|line| line == "read: tmpfs"), "{lines:?}");
     }
 }
 
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_read_only_media() {
-    let Some((dir, _)) = started() else { return };
+pub(crate) fn child_read_only_media() {
+    let (dir, _) = started();
     let child = |store: &Path| {
-        let (status, _) = Running::start(command(&[], "surroundings::child_that_is_killed", store, &[])).finish();
+        let (status, _) = Running::start(command(&[], "that_is_killed", store, &[])).finish();
         assert!(!status.success());
     };
     let elsewhere = Mount::tmpfs(dir.join("elsewhere"), 40).unwrap();
@@ -79,10 +77,8 @@ fn child_read_only_media() {
 }
 
 /// Leaves a store behind as a kill does.
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_that_is_killed() {
-    let Some((dir, _)) = started() else { return };
+pub(crate) fn child_that_is_killed() {
+    let (dir, _) = started();
     make_store(&dir);
     std::process::abort();
 }
@@ -93,10 +89,8 @@ fn run(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_without_directory_sync() {
-    let Some((dir, numbers)) = started() else { return };
+pub(crate) fn child_without_directory_sync() {
+    let (dir, numbers) = started();
     let policy = if numbers == [1] { RecoveryPolicy::ReadOnly } else { RecoveryPolicy::Strict };
     let engine = match Options::new().recovery(policy).open::<Stacks>(&dir) {
         Ok(engine) => engine,
@@ -124,7 +118,7 @@ fn a_directory_that_has_no_sync_is_a_warning_and_one_that_fails_to_sync_is_not()
         let inject = format!("inject=fsync:error={error}");
         // by the paths of descriptors: files in the directory are not hit
         let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", above, "-P", at, "-e", &inject];
-        let child = command(&strace, "surroundings::child_without_directory_sync", &store, &[read_only]);
+        let child = command(&strace, "without_directory_sync", &store, &[read_only]);
         let (_, lines) = Running::start(child).finish();
         let line = lines.first().unwrap_or_else(|| panic!("{error}"));
         match error {
@@ -135,10 +129,8 @@ fn a_directory_that_has_no_sync_is_a_warning_and_one_that_fails_to_sync_is_not()
 }
 
 /// Opens, commits and closes as a user that is not root.
-#[test]
-#[ignore = "a child of the other tests"]
-fn child_of_another_user() {
-    let Some((dir, _)) = started() else { return };
+pub(crate) fn child_of_another_user() {
+    let (dir, _) = started();
     let engine = Engine::<Stacks>::open(&dir).unwrap();
     engine.execute(Cmd::push(1, 3)).unwrap();
     engine.close().unwrap();
@@ -177,7 +169,7 @@ fn a_command_of_root_does_not_lock_the_stores_user_out() {
     // the user runs a copy of this program, which may lie where that user cannot go
     let program = root.path().join("program");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let mut child = command(&[], "surroundings::child_of_another_user", &dir, &[]);
+    let mut child = command(&[], "of_another_user", &dir, &[]);
     let mut copy = Command::new(program);
     copy.args(child.get_args()).envs(child.get_envs().filter_map(|(name, value)| Some((name, value?))));
     child = copy;
