@@ -66,7 +66,7 @@ fn expire<M: StateMachine>(shared: &Shared<M>) -> bool {
 /// The maintenance thread: it takes checkpoints and digests, expires transactions and frees unlinked files.
 #[derive(Default)]
 pub(super) struct Threads {
-    keeper: Mutex<Option<(Arc<AtomicBool>, thread::JoinHandle<()>)>>,
+    maintenance: Mutex<Option<(Arc<AtomicBool>, thread::JoinHandle<()>)>>,
 }
 
 impl Threads {
@@ -84,18 +84,18 @@ impl Threads {
             }
         };
         let handle = thread::Builder::new()
-            .name("seawal-keeper".into())
+            .name("seawal-maint".into())
             .spawn(run)
             .map_err(|e| Error::io("start a thread for", shared.storage.path(""), e))?;
-        *self.keeper.lock() = Some((stop, handle));
+        *self.maintenance.lock() = Some((stop, handle));
         Ok(())
     }
 
     /// Stops the thread and waits for its end. The caller must hold no lock: the thread may be
     /// within a subscriber of its event, and the subscriber may call this too.
     pub(super) fn stop<M: StateMachine>(&self, shared: &Arc<Shared<M>>) {
-        let keeper = self.keeper.lock().take();
-        if let Some((stop, handle)) = keeper {
+        let maintenance = self.maintenance.lock().take();
+        if let Some((stop, handle)) = maintenance {
             stop.store(true, Ordering::Release);
             handle.thread().unpark();
             if handle.thread().id() != thread::current().id() {

@@ -214,16 +214,16 @@ impl<M: StateMachine> Engine<M> {
     ///
     /// # Errors
     /// [`Error::LockTimeout`]; [`Error::Latched`] if what it saw may vanish.
-    pub fn read<T>(&self, look: impl FnOnce(&M) -> T) -> Result<T> {
-        self.read_within(&Footprint::everything(Access::Shared), ReadLevel::Hardened, look)
+    pub fn read<T>(&self, f: impl FnOnce(&M) -> T) -> Result<T> {
+        self.read_within(&Footprint::everything(Access::Shared), ReadLevel::Hardened, f)
     }
 
     /// Reads a part of the committed state. The closure must read nothing outside `footprint`, and must not call the engine.
     ///
     /// # Errors
     /// As [`Engine::read`].
-    pub fn read_within<T>(&self, footprint: &Footprint, level: ReadLevel, look: impl FnOnce(&M) -> T) -> Result<T> {
-        read::within(self.shared(), footprint, level, look)
+    pub fn read_within<T>(&self, footprint: &Footprint, level: ReadLevel, f: impl FnOnce(&M) -> T) -> Result<T> {
+        read::within(self.shared(), footprint, level, f)
     }
 
     /// Reads the state at one key; the same as a footprint of that key, without making one.

@@ -82,17 +82,17 @@ impl<M: StateMachine> Transaction<M> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn read<T>(&mut self, look: impl FnOnce(&M) -> T) -> Result<T> {
-        self.read_within(&Footprint::everything(Access::Shared), look)
+    pub fn read<T>(&mut self, f: impl FnOnce(&M) -> T) -> Result<T> {
+        self.read_within(&Footprint::everything(Access::Shared), f)
     }
 
-    /// Reads a part of the state as this transaction sees it, and locks that to the end. The caller answers for `look` looking no
+    /// Reads a part of the state as this transaction sees it, and locks that to the end. The caller answers for `f` looking no
     /// further.
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn read_within<T>(&mut self, footprint: &Footprint, look: impl FnOnce(&M) -> T) -> Result<T> {
-        self.tx.lock().read(&self.shared, footprint, look)
+    pub fn read_within<T>(&mut self, footprint: &Footprint, f: impl FnOnce(&M) -> T) -> Result<T> {
+        self.tx.lock().read(&self.shared, footprint, f)
     }
 
     /// A place to go back to.
@@ -286,14 +286,14 @@ impl Tx {
         &mut self,
         shared: &Shared<M>,
         footprint: &Footprint,
-        look: impl FnOnce(&M) -> T,
+        f: impl FnOnce(&M) -> T,
     ) -> Result<T> {
         self.check()?;
         self.lock(shared, footprint)?;
         let core = shared.core.read();
         shared.core.check()?;
         self.seen = self.seen.and(shared.watermarks.needed_for(footprint));
-        Ok(look(&core.state))
+        Ok(f(&core.state))
     }
 
     fn commit<M: StateMachine>(&mut self, shared: &Shared<M>, durability: Durability) -> Result<AnswerBarrier> {

@@ -29,7 +29,7 @@ pub struct Survey {
     /// The log's segments, oldest first.
     pub segments: Vec<SegmentFigures>,
     /// Preallocated segments: their number, and their total size in bytes.
-    pub spares: (usize, u64),
+    pub preallocated: (usize, u64),
     /// Files that do not belong to the store.
     pub foreign: Vec<String>,
     /// Damaged copies of the manifest.
@@ -79,7 +79,7 @@ pub fn survey(storage: Arc<dyn Storage>) -> Result<Survey> {
         segments.push(SegmentFigures { name: file.name.clone(), id: file.id, base: file.base, file_bytes, epoch });
     }
     let manifest = store_dir.manifest.as_ref();
-    let spare_bytes = store_dir.spares.iter().map(|spare| spare.file_bytes).fold(0, u64::saturating_add);
+    let spare_bytes = store_dir.preallocated.iter().map(|spare| spare.file_bytes).fold(0, u64::saturating_add);
     Ok(Survey {
         machine: super::machine_of(&store_dir),
         store: manifest.map(|m| m.store),
@@ -91,7 +91,7 @@ pub fn survey(storage: Arc<dyn Storage>) -> Result<Survey> {
             m.snapshots.iter().map(|s| SnapshotFigures { lsn: s.lsn, file_bytes: s.file_bytes }).collect()
         }),
         segments,
-        spares: (store_dir.spares.len(), spare_bytes),
+        preallocated: (store_dir.preallocated.len(), spare_bytes),
         foreign: store_dir.foreign.clone(),
         manifest_faults: store_dir.manifest_faults.clone(),
     })

@@ -92,7 +92,7 @@ impl Text<'_> {
         for name in present.iter().filter(|name| store_dir.foreign.contains(name)) {
             self.line(format_args!("{name}: not a file of this store"))?;
         }
-        for spare in &store_dir.spares {
+        for spare in &store_dir.preallocated {
             self.line(format_args!("{}: spare, {} bytes", spare.name, spare.file_bytes))?;
         }
         Ok(())

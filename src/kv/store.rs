@@ -55,9 +55,9 @@ impl Engine<Kv> {
         get_in(self, Kv::DEFAULT_TABLE, key.as_ref(), ReadLevel::Hardened)
     }
 
-    /// Hands the value of a key to `look`, where it lies: nothing is copied. What `look` returns leaves once what it saw has hardened.
+    /// Hands the value of a key to `f`, where it lies: nothing is copied. What `f` returns leaves once what it saw has hardened.
     ///
-    /// Commits wait for `look`, which must not use the engine.
+    /// Commits wait for `f`, which must not use the engine.
     ///
     /// # Errors
     /// As [`Engine::read`].
@@ -71,8 +71,8 @@ impl Engine<Kv> {
     /// assert_eq!(store.with_value("plum", |value| value.len())?, None);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn with_value<T>(&self, key: impl AsRef<[u8]>, look: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
-        with_value(self, Kv::DEFAULT_TABLE, key.as_ref(), ReadLevel::Hardened, look)
+    pub fn with_value<T>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        with_value(self, Kv::DEFAULT_TABLE, key.as_ref(), ReadLevel::Hardened, f)
     }
 
     /// Whether a key has a value.
@@ -115,10 +115,10 @@ impl Engine<Kv> {
         frozen_in(self, KvSpan::of_prefix(Kv::DEFAULT_TABLE, prefix.as_ref()))
     }
 
-    /// Hands the entries of a range of keys to `look`, in order, where they lie: nothing is copied. They are as at one moment, and what
-    /// `look` returns leaves once what it saw has hardened.
+    /// Hands the entries of a range of keys to `f`, in order, where they lie: nothing is copied. They are as at one moment, and what
+    /// `f` returns leaves once what it saw has hardened.
     ///
-    /// Commits wait for `look`, which must not use the engine: long walks are for [`range`](Self::range), or for a
+    /// Commits wait for `f`, which must not use the engine: long walks are for [`range`](Self::range), or for a
     /// [view](Engine::view).
     ///
     /// # Errors
@@ -138,17 +138,17 @@ impl Engine<Kv> {
     pub fn with_range<K: AsRef<[u8]> + ?Sized, T>(
         &self,
         range: impl RangeBounds<K>,
-        look: impl FnOnce(KvRange<'_>) -> T,
+        f: impl FnOnce(KvRange<'_>) -> T,
     ) -> Result<T> {
-        look_at(self, &KvSpan::of_range(Kv::DEFAULT_TABLE, &range), look)
+        with_entries(self, &KvSpan::of_range(Kv::DEFAULT_TABLE, &range), f)
     }
 
     /// The same for the entries whose keys start with `prefix`.
     ///
     /// # Errors
     /// As [`Engine::read`].
-    pub fn with_prefix<T>(&self, prefix: impl AsRef<[u8]>, look: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
-        look_at(self, &KvSpan::of_prefix(Kv::DEFAULT_TABLE, prefix.as_ref()), look)
+    pub fn with_prefix<T>(&self, prefix: impl AsRef<[u8]>, f: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
+        with_entries(self, &KvSpan::of_prefix(Kv::DEFAULT_TABLE, prefix.as_ref()), f)
     }
 
     /// All entries, in order, as they were at one moment.
@@ -200,9 +200,9 @@ impl Table {
         get_in(&self.engine, &self.name, key.as_ref(), ReadLevel::Latest)
     }
 
-    /// Hands the value of a key to `look`, where it lies: nothing is copied. What `look` returns leaves once what it saw has hardened.
+    /// Hands the value of a key to `f`, where it lies: nothing is copied. What `f` returns leaves once what it saw has hardened.
     ///
-    /// Commits wait for `look`, which must not use the engine.
+    /// Commits wait for `f`, which must not use the engine.
     ///
     /// # Errors
     /// As [`Engine::read`].
@@ -216,8 +216,8 @@ impl Table {
     /// assert_eq!(store.with_value("plum", |value| value.len())?, None);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn with_value<T>(&self, key: impl AsRef<[u8]>, look: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
-        with_value(&self.engine, &self.name, key.as_ref(), ReadLevel::Hardened, look)
+    pub fn with_value<T>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+        with_value(&self.engine, &self.name, key.as_ref(), ReadLevel::Hardened, f)
     }
 
     /// Whether a key has a value.
@@ -274,10 +274,10 @@ impl Table {
         frozen_in(&self.engine, KvSpan::of_prefix(&self.name, prefix.as_ref()))
     }
 
-    /// Hands the entries of a range of keys to `look`, in order, where they lie: nothing is copied. They are as at one moment, and what
-    /// `look` returns leaves once what it saw has hardened.
+    /// Hands the entries of a range of keys to `f`, in order, where they lie: nothing is copied. They are as at one moment, and what
+    /// `f` returns leaves once what it saw has hardened.
     ///
-    /// Commits wait for `look`, which must not use the engine: long walks are for [`range`](Self::range), or for a
+    /// Commits wait for `f`, which must not use the engine: long walks are for [`range`](Self::range), or for a
     /// [view](Engine::view).
     ///
     /// # Errors
@@ -297,17 +297,17 @@ impl Table {
     pub fn with_range<K: AsRef<[u8]> + ?Sized, T>(
         &self,
         range: impl RangeBounds<K>,
-        look: impl FnOnce(KvRange<'_>) -> T,
+        f: impl FnOnce(KvRange<'_>) -> T,
     ) -> Result<T> {
-        look_at(&self.engine, &KvSpan::of_range(&self.name, &range), look)
+        with_entries(&self.engine, &KvSpan::of_range(&self.name, &range), f)
     }
 
     /// The same for the entries whose keys start with `prefix`.
     ///
     /// # Errors
     /// As [`Engine::read`].
-    pub fn with_prefix<T>(&self, prefix: impl AsRef<[u8]>, look: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
-        look_at(&self.engine, &KvSpan::of_prefix(&self.name, prefix.as_ref()), look)
+    pub fn with_prefix<T>(&self, prefix: impl AsRef<[u8]>, f: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
+        with_entries(&self.engine, &KvSpan::of_prefix(&self.name, prefix.as_ref()), f)
     }
 
     /// All entries, in order, as they were at one moment.
@@ -328,10 +328,10 @@ fn with_value<T>(
     table: &str,
     key: &[u8],
     level: ReadLevel,
-    look: impl FnOnce(&[u8]) -> T,
+    f: impl FnOnce(&[u8]) -> T,
 ) -> Result<Option<T>> {
     let read = Kv::with_lock_key(table, key, |composite| {
-        engine.read_key(composite, level, |kv| kv.at_lock_key(composite).map(look))
+        engine.read_key(composite, level, |kv| kv.at_lock_key(composite).map(f))
     });
     read.unwrap_or(Ok(None))
 }
@@ -343,8 +343,8 @@ fn contains_in(engine: &Engine<Kv>, table: &str, key: &[u8]) -> Result<bool> {
     read.unwrap_or(Ok(false))
 }
 
-fn look_at<T>(engine: &Engine<Kv>, span: &KvSpan, look: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
-    engine.read_span(|| span.footprint(), ReadLevel::Hardened, |kv| look(kv.entries(span)))
+fn with_entries<T>(engine: &Engine<Kv>, span: &KvSpan, f: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
+    engine.read_span(|| span.footprint(), ReadLevel::Hardened, |kv| f(kv.entries(span)))
 }
 
 fn frozen_in(engine: &Engine<Kv>, span: KvSpan) -> Result<KvIter> {

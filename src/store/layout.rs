@@ -24,7 +24,7 @@ pub(crate) enum FileName {
         id: SegmentId,
         base: Lsn,
     },
-    Spare {
+    Preallocated {
         number: u64,
     },
     Snapshot {
@@ -40,7 +40,7 @@ pub(crate) fn segment(id: SegmentId, base: Lsn) -> String {
     format!("{:08}-{:016x}.seg", id.get(), base.get())
 }
 
-pub(crate) fn spare(number: u64) -> String {
+pub(crate) fn preallocated(number: u64) -> String {
     format!("spare-{number:08}")
 }
 
@@ -79,7 +79,7 @@ fn parse_segment(name: &str) -> Option<FileName> {
 
 fn parse_spare(name: &str) -> Option<FileName> {
     let number = name.strip_prefix("spare-")?.parse().ok()?;
-    (spare(number) == name).then_some(FileName::Spare { number })
+    (preallocated(number) == name).then_some(FileName::Preallocated { number })
 }
 
 fn parse_snapshot(name: &str) -> Option<FileName> {
@@ -95,7 +95,7 @@ mod tests {
     fn every_name_is_recognized_and_nothing_else_is() {
         let (id, lsn) = (SegmentId::new(7), Lsn::new(0xf4000));
         assert_eq!(parse(&segment(id, lsn)), FileName::Segment { id, base: lsn });
-        assert_eq!(parse(&spare(3)), FileName::Spare { number: 3 });
+        assert_eq!(parse(&preallocated(3)), FileName::Preallocated { number: 3 });
         assert_eq!(parse(&snapshot(lsn)), FileName::Snapshot { lsn });
         assert_eq!(parse(&temp(&snapshot(lsn))), FileName::Temp);
         assert_eq!(parse("LOCK"), FileName::Lock);

@@ -33,7 +33,7 @@ pub(crate) struct SegmentFile {
 
 /// A preallocated segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Spare {
+pub(crate) struct PreallocatedSegment {
     pub(crate) name: String,
     pub(crate) number: u64,
     pub(crate) file_bytes: u64,
@@ -57,7 +57,7 @@ pub(crate) struct StoreDir {
     pub(crate) lock: Option<Box<dyn DirectoryLock>>,
     /// By id, lowest first.
     pub(crate) segments: Vec<SegmentFile>,
-    pub(crate) spares: Vec<Spare>,
+    pub(crate) preallocated: Vec<PreallocatedSegment>,
     /// LSNs, newest first.
     pub(crate) snapshots: Vec<Lsn>,
     /// Names of files that this crate did not create.
@@ -115,7 +115,7 @@ impl StoreDir {
         let mut store_dir = StoreDir {
             lock: Some(lock),
             segments: Vec::new(),
-            spares: Vec::new(),
+            preallocated: Vec::new(),
             snapshots: Vec::new(),
             foreign: Vec::new(),
             unfinished: Vec::new(),
@@ -165,7 +165,7 @@ impl StoreDir {
             storage,
             lock: None,
             segments,
-            spares: Vec::new(),
+            preallocated: Vec::new(),
             snapshots: Vec::new(),
             foreign: Vec::new(),
             unfinished: Vec::new(),
@@ -231,9 +231,9 @@ impl StoreDir {
         match names::parse(&name) {
             FileName::Lock | FileName::Manifest => {}
             FileName::Segment { id, base } => self.segments.push(SegmentFile { name, id, base }),
-            FileName::Spare { number } => {
+            FileName::Preallocated { number } => {
                 let file_bytes = NamedFile::open(&*self.storage, &name, OpenMode::Read)?.len()?;
-                self.spares.push(Spare { name, number, file_bytes });
+                self.preallocated.push(PreallocatedSegment { name, number, file_bytes });
             }
             FileName::Snapshot { lsn } => self.snapshots.push(lsn),
             FileName::Temp => self.unfinished.push(name),

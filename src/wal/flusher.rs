@@ -37,7 +37,9 @@ impl Shared {
             LogStep::Flush => self.commit.lead_if_needed(),
             LogStep::SyncDue => self.sync_due(),
             LogStep::Watermark => self.write_watermark(),
-            LogStep::PrepareSegment => self.spares.prepare(&self.commit, 0, |queue| self.spares.are_short(queue)),
+            LogStep::PrepareSegment => {
+                self.segment_pool.prepare(&self.commit, 0, |queue| self.segment_pool.are_short(queue))
+            }
         }
     }
 
@@ -104,13 +106,13 @@ impl Shared {
     }
 
     /// Keeps segments ready ahead of need.
-    pub(super) fn run_preparer(self: &Arc<Self>) {
-        self.commit.set_preparer(thread::current());
+    pub(super) fn run_preallocator(self: &Arc<Self>) {
+        self.commit.set_preallocator(thread::current());
         let stopping = || self.stop.load(Ordering::Acquire);
         while !stopping() {
             // also where nothing is ever appended: what was recovered is to be proven
             let owed = self.publish_pending_epoch();
-            match owed.and_then(|_| self.spares.prepare_ahead(&self.commit, &stopping)) {
+            match owed.and_then(|_| self.segment_pool.prepare_ahead(&self.commit, &stopping)) {
                 Ok(true) => {}
                 Ok(false) => thread::park_timeout(RETRY),
                 // a full disk: those who need room try themselves, and are told

@@ -10,7 +10,7 @@ use crate::format::bytes::{Head, round_up};
 use crate::format::frame::{self, FrameKind, HEADER_BYTES};
 use crate::ids::Lsn;
 use crate::io::AlignedBuf;
-use crate::store::open_dir::Spare;
+use crate::store::open_dir::PreallocatedSegment;
 use crate::wal::Level;
 use crate::wal::room::Room;
 use std::collections::VecDeque;
@@ -28,7 +28,7 @@ pub(super) struct Forming {
     pub(super) start: Lsn,
     pub(super) records: u32,
     /// The frame is the first of a new segment, which this preallocated segment becomes.
-    pub(super) enters: Option<Spare>,
+    pub(super) enters: Option<PreallocatedSegment>,
     /// Its end is padded to a multiple of this: a block, unless the frame is only written.
     align: u32,
 }
@@ -169,7 +169,7 @@ impl FrameBuilder {
 
     /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the LSN behind it.
     ///
-    /// Room was ensured by [`Room::check`] or a promise; without it this takes what there is.
+    /// Room was ensured by [`Room::check`] or a reservation; without it this takes what there is.
     pub(super) fn append(
         &mut self,
         room: &mut Room,

@@ -61,7 +61,7 @@ pub(super) struct GroupCommit {
     /// Positions from which readers have yet to read: the segments from there on are not recycled.
     pub(super) readers: Arc<ReaderHolds>,
     /// The preallocator thread, if there is one.
-    preparer: OnceLock<thread::Thread>,
+    preallocator: OnceLock<thread::Thread>,
     pub(super) syncs: AtomicU64,
     pub(super) direct_writes: AtomicU64,
     latency: DeviceLatency,
@@ -89,7 +89,7 @@ impl GroupCommit {
             segment_bytes: AtomicU64::new(segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)),
             segments: Mutex::new(segments),
             readers: Arc::default(),
-            preparer: OnceLock::new(),
+            preallocator: OnceLock::new(),
             syncs: AtomicU64::new(0),
             direct_writes: AtomicU64::new(0),
             latency,
@@ -474,7 +474,7 @@ impl GroupCommit {
     /// recorded for good.
     pub(super) fn enter_first(&self, base: Lsn) -> Result<()> {
         let mut writer = self.writer.lock();
-        let Some(spare) = self.queue.lock().take_first_spare(base) else {
+        let Some(spare) = self.queue.lock().take_first_preallocated(base) else {
             return Err(Error::Full { what: "the first segment", source: None });
         };
         let segment = writer.enter(&spare, base)?;
@@ -489,19 +489,19 @@ impl GroupCommit {
         self.segment_bytes.fetch_add(segment.file_bytes, Ordering::Relaxed);
         self.segments.lock().push(segment);
         // a preallocated segment was taken
-        self.wake_preparer();
+        self.wake_preallocator();
     }
 
     /// Wakes the preallocator, also from a pause between two pieces.
-    pub(super) fn wake_preparer(&self) {
-        if let Some(preparer) = self.preparer.get() {
-            preparer.unpark();
+    pub(super) fn wake_preallocator(&self) {
+        if let Some(preallocator) = self.preallocator.get() {
+            preallocator.unpark();
         }
     }
 
     /// Names the preallocator thread, which is woken when a preallocated segment was taken.
-    pub(super) fn set_preparer(&self, preparer: thread::Thread) {
-        let _ = self.preparer.set(preparer);
+    pub(super) fn set_preallocator(&self, preallocator: thread::Thread) {
+        let _ = self.preallocator.set(preallocator);
     }
 
     /// Whether a segment of this open exists.

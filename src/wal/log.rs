@@ -117,7 +117,7 @@ impl Log {
                     .map_err(|e| Error::io("start a thread for", log.shared.storage.path(""), e))
             };
             let threads =
-                vec![spawn("seawal-flush", Shared::run_flusher)?, spawn("seawal-spare", Shared::run_preparer)?];
+                vec![spawn("seawal-flush", Shared::run_flusher)?, spawn("seawal-prealloc", Shared::run_preallocator)?];
             *log.threads.lock() = threads;
         }
         Ok(log)
@@ -324,7 +324,7 @@ impl Log {
     fn end(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.commit.stop();
-        self.shared.spares.settle();
+        self.shared.segment_pool.settle();
         // a publication that is under way ends before the store can have another owner; later ones
         // see the latch
         drop(self.shared.root.lock());
@@ -439,7 +439,7 @@ impl Log {
     }
 
     pub(crate) fn recycle_below(&self, lsn: Lsn) -> Result<usize> {
-        self.shared.spares.recycle_below(&self.shared.commit, lsn)
+        self.shared.segment_pool.recycle_below(&self.shared.commit, lsn)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::io::sync::{Arc, AtomicU64, Mutex, Ordering, RwLock, thread};
 use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, Storage, WritePath};
 use crate::machine::{Access, Footprint};
 use crate::store::manifest_file::ManifestFile;
-use crate::store::open_dir::Spare;
+use crate::store::open_dir::PreallocatedSegment;
 use crate::store::ownership::Ownership;
 use crate::txn::CommitWatermarks;
 use crate::wal::Level;
@@ -242,7 +242,7 @@ fn pipeline(paper: &Paper, max_in_flight: usize) -> Arc<GroupCommit> {
         max_pending_bytes: 1 << 20,
         max_in_flight: Some(max_in_flight),
     };
-    let spare = Spare { name: "1.spare".into(), number: 1, file_bytes: 1 << 20 };
+    let spare = PreallocatedSegment { name: "1.spare".into(), number: 1, file_bytes: 1 << 20 };
     let queue = Queue::new(bounds, BASE, BASE, vec![spare]).unwrap();
     let ownership = Arc::new(Ownership::new(storage.clone(), None));
     let writer = SegmentWriter::new((storage, ownership), identity, root, BASE, 0, SegmentId::new(0));

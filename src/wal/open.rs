@@ -14,7 +14,7 @@ use crate::wal::device_latency::DeviceLatency;
 use crate::wal::group_commit::GroupCommit;
 use crate::wal::queue::{Bounds, Queue};
 use crate::wal::scan::{OpenSegment, ScanEnd, Scanner, Tail, manifest_stand_in, oldest_usable};
-use crate::wal::segment_pool::{SegmentPool, SpareBounds};
+use crate::wal::segment_pool::{PoolBounds, SegmentPool};
 use crate::wal::segment_writer::{Identity, SegmentInfo, SegmentWriter};
 use crate::wal::shared::Shared;
 
@@ -68,16 +68,16 @@ impl OpenLog {
         // behind everything that the old segments could hold, so that no LSN of theirs is used again, and where a block begins
         let block = u64::from(block_bytes);
         let base = Lsn::new(round_up(end.beyond.get().max(block), block));
-        let bounds = SpareBounds {
+        let bounds = PoolBounds {
             block_bytes,
             first_segment_bytes: options.first_segment_bytes.min(options.segment_bytes),
             segment_bytes: options.segment_bytes,
             ready: options.preallocated_segments,
             most: options.max_preallocated_segments,
         };
-        let spares = SegmentPool::new(storage.clone(), bounds, &store_dir.spares);
+        let segment_pool = SegmentPool::new(storage.clone(), bounds, &store_dir.preallocated);
         let (usable, useless): (Vec<_>, Vec<_>) =
-            store_dir.spares.iter().cloned().partition(|s| spares.is_usable(s.file_bytes));
+            store_dir.preallocated.iter().cloned().partition(|s| segment_pool.is_usable(s.file_bytes));
         let queue_bounds = Bounds {
             block_bytes,
             max_frame_bytes: options.max_frame_bytes,
@@ -102,7 +102,7 @@ impl OpenLog {
         let shared = Arc::new(Shared {
             storage,
             commit,
-            spares,
+            segment_pool,
             root,
             identity,
             options,
@@ -115,7 +115,7 @@ impl OpenLog {
             recovered: end.end,
         });
         match shared.publish_epoch() {
-            Err(error) if error.is_full() => shared.commit.queue.lock().bar(true),
+            Err(error) if error.is_full() => shared.commit.queue.lock().set_epoch_pending(true),
             other => other?,
         }
         for spare in useless {

@@ -16,7 +16,7 @@ use crate::format::bytes::Head;
 use crate::format::frame::{self, FrameKind};
 use crate::ids::Lsn;
 use crate::io::sync::thread;
-use crate::store::open_dir::Spare;
+use crate::store::open_dir::PreallocatedSegment;
 use crate::wal::batch_sizes::BatchSizes;
 use crate::wal::frame_builder::{Forming, FrameBuilder};
 use crate::wal::in_flight::{FrameState, InFlight, Progress};
@@ -68,7 +68,7 @@ pub(super) struct Queue {
     /// The log is closed: no record is taken any more.
     closed: bool,
     /// No record is taken yet: the epoch that it would carry is not durable.
-    barred: bool,
+    epoch_pending: bool,
     /// The flusher sleeps and wants to be woken when there is work that nobody leads.
     pub(super) flusher: Option<thread::Thread>,
     /// It sleeps with nothing to look after, not even a watermark: the next frame that lands must wake it.
@@ -80,7 +80,7 @@ pub(super) struct Queue {
 
 impl Queue {
     /// A queue whose next frame starts at `start`, in a segment that holds everything below `segment_end`.
-    pub(super) fn new(bounds: Bounds, start: Lsn, segment_end: Lsn, spares: Vec<Spare>) -> Result<Queue> {
+    pub(super) fn new(bounds: Bounds, start: Lsn, segment_end: Lsn, spares: Vec<PreallocatedSegment>) -> Result<Queue> {
         Ok(Queue {
             bounds,
             frames: FrameBuilder::new(bounds.block_bytes, bounds.max_frame_bytes, start, segment_end)?,
@@ -93,7 +93,7 @@ impl Queue {
             committers: 0,
             waiters: Waiters::default(),
             closed: false,
-            barred: false,
+            epoch_pending: false,
             flusher: None,
             flusher_is_idle: false,
             frames_taken: 0,
@@ -103,26 +103,26 @@ impl Queue {
 
     /// Takes the preallocated segment for the first segment of an open, which starts at `base`: the smallest, so that a program
     /// that is restarted again and again does not fill the disk with segments hardly used.
-    pub(super) fn take_first_spare(&mut self, base: Lsn) -> Option<Spare> {
+    pub(super) fn take_first_preallocated(&mut self, base: Lsn) -> Option<PreallocatedSegment> {
         let spare = self.room.take(0)?;
         self.frames.enter_first(base, self.room.capacity_of(&spare));
         Some(spare)
     }
 
     /// Takes no record until the epoch is durable, or takes them from now on.
-    pub(super) fn bar(&mut self, barred: bool) {
-        self.barred = barred;
+    pub(super) fn set_epoch_pending(&mut self, epoch_pending: bool) {
+        self.epoch_pending = epoch_pending;
     }
 
     /// Whether a record of `entry_bytes` can be placed at all, be it in the reserve.
     pub(super) fn has_last_room(&self, entry_bytes: u64) -> bool {
         let frame = frame::frame_bytes(entry_bytes, self.bounds.block_bytes);
-        !self.barred && (self.frames.fits_segment(frame) || self.room.holds(frame))
+        !self.epoch_pending && (self.frames.fits_segment(frame) || self.room.holds(frame))
     }
 
     /// Whether an ordinary record of `entry_bytes` with its length can be placed, whatever a leader takes away meanwhile.
     pub(super) fn has_room(&self, entry_bytes: u64) -> Result<(), Shortage> {
-        if self.barred {
+        if self.epoch_pending {
             return Err(Shortage::Manifest);
         }
         if self.frames.pending_bytes() > self.bounds.max_pending_bytes {
@@ -139,7 +139,7 @@ impl Queue {
 
     /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the LSN behind it.
     ///
-    /// Room was ensured by [`Queue::has_room`] or a promise; without it this takes what there is.
+    /// Room was ensured by [`Queue::has_room`] or a reservation; without it this takes what there is.
     pub(super) fn append(&mut self, body: &[u8], head: impl FnOnce(Lsn) -> Head) -> Result<(Lsn, Lsn)> {
         if self.closed {
             return Err(Error::Closed);

@@ -56,7 +56,7 @@ impl Need {
     fn claim(self, queue: &mut Queue) -> Result<(), Shortage> {
         // the rollback's room first: the record must not take the segment that holds it
         if self.rollback_bytes > 0 {
-            queue.room.promise(self.rollback_bytes)?;
+            queue.room.reserve(self.rollback_bytes)?;
         }
         let Some(len) = self.record_bytes else { return Ok(()) };
         let claimed = queue.has_room(entry_bytes(len));
@@ -149,7 +149,9 @@ impl Shared {
             !claimed
         };
         match shortage {
-            Shortage::Spare { bytes } => self.spares.prepare(&self.commit, bytes, is_short).map(|_| ()),
+            Shortage::PreallocatedSegment { bytes } => {
+                self.segment_pool.prepare(&self.commit, bytes, is_short).map(|_| ())
+            }
             Shortage::Pending => {
                 let end = {
                     let mut queue = self.commit.queue.lock();
@@ -161,7 +163,7 @@ impl Shared {
             Shortage::Manifest => {
                 if is_short(&mut self.commit.queue.lock()) {
                     self.publish_epoch()?;
-                    self.commit.queue.lock().bar(false);
+                    self.commit.queue.lock().set_epoch_pending(false);
                 }
                 Ok(())
             }

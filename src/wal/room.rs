@@ -1,43 +1,43 @@
-//! The room for records beyond the current segment: preallocated segments, what of them is promised, and the reserve.
+//! The room for records beyond the current segment: preallocated segments, what transactions have reserved of them, and what is kept for the next open.
 //!
-//! An ordinary record never takes the last preallocated segments: together they hold what open transactions were promised for
+//! An ordinary record never takes the last preallocated segments: together they hold what open transactions have reserved for
 //! their rollback, and one is left for the next open.
 
-use crate::store::open_dir::Spare;
+use crate::store::open_dir::PreallocatedSegment;
 
-/// Room that must be left in preallocated segments beyond what is promised, in bytes: it lets a full disk be opened again.
+/// Room that must be left in preallocated segments beyond what is reserved, in bytes: it lets a full disk be opened again.
 const RESERVE_BYTES: u64 = 64 << 10;
 
 /// Why a record cannot be placed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shortage {
     /// A spare of so many bytes behind its header is needed.
-    Spare { bytes: u64 },
+    PreallocatedSegment { bytes: u64 },
     /// Too much waits to be written.
     Pending,
     /// The manifest could not be written when the log was opened: without it nothing may be.
     Manifest,
 }
 
-/// Preallocated segments, and the bytes of them that are promised.
+/// Preallocated segments, and how many bytes of them are reserved.
 pub(super) struct Room {
     block_bytes: u32,
-    segments: Vec<Spare>,
-    /// Bytes promised to the rollback of open transactions.
-    promised: u64,
+    segments: Vec<PreallocatedSegment>,
+    /// Bytes reserved for the rollback of open transactions.
+    reserved: u64,
 }
 
 impl Room {
-    pub(super) fn new(block_bytes: u32, segments: Vec<Spare>) -> Room {
-        Room { block_bytes, segments, promised: 0 }
+    pub(super) fn new(block_bytes: u32, segments: Vec<PreallocatedSegment>) -> Room {
+        Room { block_bytes, segments, reserved: 0 }
     }
 
-    pub(super) fn segments(&self) -> &[Spare] {
+    pub(super) fn segments(&self) -> &[PreallocatedSegment] {
         &self.segments
     }
 
     /// What a preallocated segment holds behind its header, in bytes.
-    pub(super) fn capacity_of(&self, segment: &Spare) -> u64 {
+    pub(super) fn capacity_of(&self, segment: &PreallocatedSegment) -> u64 {
         segment.file_bytes.saturating_sub(u64::from(self.block_bytes))
     }
 
@@ -50,14 +50,14 @@ impl Room {
         self.segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)
     }
 
-    pub(super) fn add(&mut self, segment: Spare) {
+    pub(super) fn add(&mut self, segment: PreallocatedSegment) {
         debug_assert!(self.segments.iter().all(|s| s.name != segment.name), "{} is added twice", segment.name);
         self.segments.push(segment);
     }
 
     /// Takes a preallocated segment that holds at least `bytes` behind its header.
-    pub(super) fn take(&mut self, bytes: u64) -> Option<Spare> {
-        // the smallest that serves: the others may hold what was promised
+    pub(super) fn take(&mut self, bytes: u64) -> Option<PreallocatedSegment> {
+        // the smallest that serves: the others may hold what was reserved
         let serving = self.segments.iter().enumerate().filter(|(_, s)| self.capacity_of(s) >= bytes);
         let (at, _) = serving.min_by_key(|(_, s)| s.file_bytes)?;
         Some(self.segments.remove(at))
@@ -70,33 +70,33 @@ impl Room {
 
     /// Whether an ordinary frame may be placed: in the current segment, where it fits that, or in a preallocated one.
     pub(super) fn check(&self, frame_bytes: u64, fits_current: bool) -> Result<(), Shortage> {
-        let floor = self.promised.saturating_add(RESERVE_BYTES);
+        let floor = self.reserved.saturating_add(RESERVE_BYTES);
         let capacity = self.capacity();
-        let may_take = |s: &Spare| {
+        let may_take = |s: &PreallocatedSegment| {
             let own = self.capacity_of(s);
             own >= frame_bytes && capacity.saturating_sub(own) >= floor
         };
         if capacity >= floor && (fits_current || self.segments.iter().any(may_take)) {
             return Ok(());
         }
-        Err(Shortage::Spare { bytes: floor.max(frame_bytes) })
+        Err(Shortage::PreallocatedSegment { bytes: floor.max(frame_bytes) })
     }
 
     /// Sets room aside for records that must not fail for lack of it: the rollback of an open transaction.
-    pub(super) fn promise(&mut self, bytes: u64) -> Result<(), Shortage> {
-        let total = self.promised.saturating_add(bytes);
+    pub(super) fn reserve(&mut self, bytes: u64) -> Result<(), Shortage> {
+        let total = self.reserved.saturating_add(bytes);
         let floor = total.saturating_add(RESERVE_BYTES);
         if self.capacity() < floor {
-            return Err(Shortage::Spare { bytes: floor });
+            return Err(Shortage::PreallocatedSegment { bytes: floor });
         }
-        debug_assert!(total >= self.promised, "a promise lowers what is promised");
-        self.promised = total;
+        debug_assert!(total >= self.reserved, "a reservation lowers what is reserved");
+        self.reserved = total;
         Ok(())
     }
 
-    /// Gives promised room back.
+    /// Gives reserved room back.
     pub(super) fn release(&mut self, bytes: u64) {
-        debug_assert!(bytes <= self.promised, "{bytes} bytes are given back of {} that are promised", self.promised);
-        self.promised = self.promised.saturating_sub(bytes);
+        debug_assert!(bytes <= self.reserved, "{bytes} bytes are given back of {} that are reserved", self.reserved);
+        self.reserved = self.reserved.saturating_sub(bytes);
     }
 }

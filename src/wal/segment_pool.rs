@@ -11,7 +11,7 @@ use crate::ids::Lsn;
 use crate::io::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, thread};
 use crate::io::{AlignedBuf, Storage, WritePath, create_anew, write_all_at};
 use crate::store::layout as names;
-use crate::store::open_dir::Spare;
+use crate::store::open_dir::PreallocatedSegment;
 use crate::wal::group_commit::GroupCommit;
 use crate::wal::queue::Queue;
 use crate::wal::segment_writer::SegmentInfo;
@@ -28,7 +28,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(5);
 
 /// Sizes and numbers of preallocated segments.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SpareBounds {
+pub(super) struct PoolBounds {
     pub(super) block_bytes: u32,
     pub(super) first_segment_bytes: u64,
     pub(super) segment_bytes: u64,
@@ -40,7 +40,7 @@ pub(super) struct SpareBounds {
 
 pub(super) struct SegmentPool {
     storage: Arc<dyn Storage>,
-    bounds: SpareBounds,
+    bounds: PoolBounds,
     /// The highest number that a preallocated segment was given.
     newest: AtomicU64,
     /// Held while a segment is preallocated, so that one is made at a time. Recycling never waits for it.
@@ -48,7 +48,7 @@ pub(super) struct SegmentPool {
     making: Mutex<Option<u64>>,
     /// Held while segments are recycled. Contains recycled segments whose new names no sync of the directory has covered yet: they
     /// enter the pool after the next one that succeeds.
-    recycling: Mutex<Vec<Spare>>,
+    recycling: Mutex<Vec<PreallocatedSegment>>,
     /// Number of threads that wait for a preallocated segment: while there are any, the preallocator does not pause.
     needing: AtomicUsize,
 }
@@ -72,7 +72,7 @@ impl Drop for Needing<'_> {
 
 impl SegmentPool {
     /// Takes over the preallocated segments found at open.
-    pub(super) fn new(storage: Arc<dyn Storage>, bounds: SpareBounds, found: &[Spare]) -> SegmentPool {
+    pub(super) fn new(storage: Arc<dyn Storage>, bounds: PoolBounds, found: &[PreallocatedSegment]) -> SegmentPool {
         let newest = found.iter().map(|s| s.number).max().unwrap_or(0);
         SegmentPool {
             storage,
@@ -111,7 +111,7 @@ impl SegmentPool {
         self.needing.fetch_add(1, Ordering::Relaxed);
         let _needing = Needing(&self.needing);
         // the preallocator may be pausing
-        commit.wake_preparer();
+        commit.wake_preallocator();
         self.prepare_at(commit, bytes, needed, &FillMode::Full)
     }
 
@@ -163,8 +163,8 @@ impl SegmentPool {
         self.newest.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    fn make(&self, number: u64, file_bytes: u64, pace: &FillMode<'_>) -> Result<Spare> {
-        let name = names::spare(number);
+    fn make(&self, number: u64, file_bytes: u64, pace: &FillMode<'_>) -> Result<PreallocatedSegment> {
+        let name = names::preallocated(number);
         let temp = names::temp(&name);
         let made = self.write_through(&temp, &name, file_bytes, pace);
         if let Err(error) = made {
@@ -172,7 +172,7 @@ impl SegmentPool {
             let _ = self.storage.remove(&temp);
             return Err(error);
         }
-        Ok(Spare { name, number, file_bytes })
+        Ok(PreallocatedSegment { name, number, file_bytes })
     }
 
     fn write_through(&self, temp: &str, name: &str, file_bytes: u64, pace: &FillMode<'_>) -> Result<()> {
@@ -270,7 +270,12 @@ impl SegmentPool {
     }
 
     /// Makes a preallocated segment of a segment's file, or removes the file.
-    fn give_up(&self, commit: &GroupCommit, segment: &SegmentInfo, recycled: usize) -> Result<Option<Spare>> {
+    fn give_up(
+        &self,
+        commit: &GroupCommit,
+        segment: &SegmentInfo,
+        recycled: usize,
+    ) -> Result<Option<PreallocatedSegment>> {
         let is_there = |operation, done: std::io::Result<()>| match done {
             // another process has removed the file: there is nothing left to recycle
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -283,11 +288,11 @@ impl SegmentPool {
         let right_size = segment.file_bytes >= current.min(self.bounds.segment_bytes);
         if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
             let number = self.next_number();
-            let name = names::spare(number);
+            let name = names::preallocated(number);
             if !is_there("rename", self.storage.rename(&segment.name, &name))? {
                 return Ok(None);
             }
-            return Ok(Some(Spare { name, number, file_bytes: segment.file_bytes }));
+            return Ok(Some(PreallocatedSegment { name, number, file_bytes: segment.file_bytes }));
         }
         is_there("remove", self.storage.remove(&segment.name)).map(|_| None)
     }

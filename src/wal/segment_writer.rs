@@ -13,7 +13,7 @@ use crate::io::sync::{Arc, Mutex};
 use crate::io::{AlignedBuf, File, OpenMode, Storage, WritePath, write_all_at};
 use crate::store::layout as names;
 use crate::store::manifest_file::ManifestFile;
-use crate::store::open_dir::Spare;
+use crate::store::open_dir::PreallocatedSegment;
 use crate::store::ownership::{CHECK_INTERVAL, Ownership};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -140,7 +140,7 @@ impl SegmentWriter {
     /// 3. the manifest names it, so that its loss would be noticed.
     ///
     /// When it returns, the new segment survives power loss, and where its predecessor ends is recorded.
-    pub(super) fn enter(&mut self, spare: &Spare, base: Lsn) -> Result<SegmentInfo> {
+    pub(super) fn enter(&mut self, spare: &PreallocatedSegment, base: Lsn) -> Result<SegmentInfo> {
         self.ownership.check()?;
         let id = SegmentId::new(self.last_id.get().saturating_add(1));
         let io = |operation, e| Error::io(operation, self.storage.path(&spare.name), e);

@@ -18,7 +18,7 @@ use crate::wal::segment_writer::Identity;
 pub(crate) struct Shared {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) commit: GroupCommit,
-    pub(super) spares: SegmentPool,
+    pub(super) segment_pool: SegmentPool,
     pub(super) root: Arc<Mutex<ManifestFile>>,
     pub(super) identity: Identity,
     pub(super) options: LogOptions,
@@ -45,11 +45,11 @@ impl Shared {
         if self.commit.queue.lock().has_room(0) == Err(Shortage::Manifest) {
             return Ok(());
         }
-        full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.room.segments().is_empty()))?;
+        full_is_fine(self.segment_pool.prepare(&self.commit, 0, |queue| queue.room.segments().is_empty()))?;
         if !self.commit.queue.lock().room.segments().is_empty() {
             self.commit.enter_first(base)?;
         }
-        full_is_fine(self.spares.prepare(&self.commit, 0, |queue| queue.room.segments().is_empty()))
+        full_is_fine(self.segment_pool.prepare(&self.commit, 0, |queue| queue.room.segments().is_empty()))
     }
 
     /// Makes this open's epoch durable, before any frame carries it, and proves what was recovered.
@@ -83,7 +83,7 @@ impl Shared {
             Err(error) if error.is_full() => return Ok(false),
             other => other?,
         }
-        self.commit.queue.lock().bar(false);
+        self.commit.queue.lock().set_epoch_pending(false);
         Ok(true)
     }
 

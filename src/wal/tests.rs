@@ -279,7 +279,7 @@ fn recycling_does_not_wait_for_a_segment_that_is_written_ahead_of_need() {
     let ends = fill(&log);
     storage.gate.close(OpKind::WriteDurableAt);
     let shared = log.shared.clone();
-    let preparing = on_a_thread(move || shared.spares.prepare_ahead(&shared.commit, &|| false));
+    let preparing = on_a_thread(move || shared.segment_pool.prepare_ahead(&shared.commit, &|| false));
     storage.gate.wait_until_one_is_stopped();
     let recycled = on_a_thread({
         let log = log.clone();

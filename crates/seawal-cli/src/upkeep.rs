@@ -78,8 +78,8 @@ fn file_figures(survey: &Survey, write_path: WritePath) -> Value {
             "start": survey.log_start.map(|lsn| lsn.get()),
             "segments": survey.segments.len(),
             "segment_bytes": segment_bytes,
-            "spares": survey.spares.0,
-            "spare_bytes": survey.spares.1,
+            "spares": survey.preallocated.0,
+            "spare_bytes": survey.preallocated.1,
             "write_path": path_name(write_path),
         }),
     })

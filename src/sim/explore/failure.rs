@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const MINIMISE_FOR: Duration = Duration::from_secs(20);
 
 /// The largest step number that a replay may contain.
-const MOST_STEPS: usize = 1 << 20;
+const MAX_STEPS: usize = 1 << 20;
 
 /// A broken promise that an exploration found.
 #[derive(Clone, Debug)]
@@ -161,7 +161,7 @@ impl FromStr for Replay {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let (first, last) = (number(first)? as usize, number(last)? as usize);
             let kept = kept.get_or_insert_default();
-            if first > last || last > MOST_STEPS || kept.last().is_some_and(|before| *before >= first) {
+            if first > last || last > MAX_STEPS || kept.last().is_some_and(|before| *before >= first) {
                 return Err(no_replay());
             }
             kept.extend(first..=last);

@@ -49,10 +49,12 @@ impl Outcome {
         match (fault, kind, parse(name)) {
             (Fault::ShortWrite, ..) | (Fault::Interrupted, WriteAt | ReadAt | ReadDeviceAt, _) => Outcome::Unnoticed,
             // an open file keeps the name that it was opened under, and so most segments are spares here
-            (_, WriteAt | WriteDurableAt | SyncData | SyncAll, FileName::Spare { .. } | FileName::Segment { .. }) => {
-                Outcome::Latches
-            }
-            (_, Open | Rename, FileName::Spare { .. }) => Outcome::Latches,
+            (
+                _,
+                WriteAt | WriteDurableAt | SyncData | SyncAll,
+                FileName::Preallocated { .. } | FileName::Segment { .. },
+            ) => Outcome::Latches,
+            (_, Open | Rename, FileName::Preallocated { .. }) => Outcome::Latches,
             (_, _, FileName::Manifest) | (_, SyncDir, _) => Outcome::Either,
             _ => Outcome::GoesOn,
         }
