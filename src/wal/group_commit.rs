@@ -203,21 +203,25 @@ impl GroupCommit {
         Ok(Ok((lsn, end)))
     }
 
-    /// Writes out everything that anybody wants, by now or by a time to come, whoever leads.
+    /// Writes out everything that is wanted, by now or by a time to come. When it returns, no leader
+    /// is at work on it.
     pub(super) fn flush_wanted(&self) -> Result<()> {
         loop {
+            self.check_latch()?;
             {
                 let mut queue = self.queue.lock();
                 queue.want_due();
+                // one look at both: a leader that begins between two looks would go unseen
                 if queue.leaders > 0 {
                     self.landed.wait(&mut queue);
-                    self.check_latch()?;
                     continue;
                 }
+                if !queue.may_lead(&self.progress) {
+                    return Ok(());
+                }
+                queue.add_leader();
             }
-            if !self.lead_if_needed()? {
-                return Ok(());
-            }
+            self.lead(false)?;
         }
     }
 

@@ -502,6 +502,22 @@ fn closing_flushes_what_was_appended_also_while_another_leads() {
 }
 
 #[test]
+fn closing_waits_for_a_leader_that_begins_beside_it() {
+    explore(|| {
+        let paper = Paper::new(WritePath::Direct);
+        let commit = pipeline(&paper, 1);
+        let end = append(&commit, Level::Durable);
+        // the flusher, of a ticket that no thread waits for
+        let other = spawn(&commit, &paper, |commit, _| drop(commit.lead_if_needed()));
+        commit.queue.lock().close();
+        commit.flush_wanted().unwrap();
+        commit.stop();
+        paper.holds(end, Level::Durable);
+        other.join().unwrap();
+    });
+}
+
+#[test]
 fn a_hardened_read_shows_nothing_that_is_not_durable() {
     explore(|| {
         let paper = Paper::new(WritePath::Direct);
