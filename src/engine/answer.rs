@@ -53,6 +53,7 @@ impl AnswerBarrier {
 }
 
 /// Blocks until an answer that rests on this may leave.
+#[inline]
 pub(super) fn wait_for(log: Option<&Log>, needed: DurabilityBarrier) -> Result<()> {
     let Some(log) = log.filter(|_| needed != DurabilityBarrier::default()) else { return Ok(()) };
     log.wait(needed.durable, Level::Durable)?;

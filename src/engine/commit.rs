@@ -130,6 +130,7 @@ pub(super) fn execute<M: StateMachine>(
 
 /// Locks the core for a single command, while no transaction holds what it touches. The footprint locks that it had to wait
 /// for come with the core lock: a caller that then waits for log space releases both.
+#[inline]
 fn lock_for_command<'a, M: StateMachine>(
     shared: &'a Shared<M>,
     log: &Log,

@@ -28,6 +28,7 @@ pub(super) struct EncodedCommand {
 
 impl EncodedCommand {
     /// Asks the machine for a command's bytes, and for its keys.
+    #[inline]
     pub(super) fn of<M: StateMachine>(command: &M::Command) -> Result<EncodedCommand> {
         // what another has taken out meanwhile, or a thread that ends has dropped, is made anew
         let memory = MEMORY.try_with(Cell::take).unwrap_or_default();

@@ -170,6 +170,7 @@ impl FrameBuilder {
     /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the LSN behind it.
     ///
     /// Room was ensured by [`Room::check`] or a reservation; without it this takes what there is.
+    #[inline]
     pub(super) fn append(
         &mut self,
         room: &mut Room,

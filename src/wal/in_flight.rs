@@ -103,6 +103,7 @@ impl InFlight {
     }
 
     /// Notes what became of the frame that ends at `end`, and the watermark in it.
+    #[inline]
     pub(super) fn land(&mut self, end: Lsn, state: FrameState, watermark: Lsn, progress: &Progress) {
         debug_assert!(state != FrameState::Pending, "a frame that has landed is pending");
         let frame = self.frames.iter_mut().rev().find(|f| f.end == end);

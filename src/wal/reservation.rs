@@ -220,6 +220,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`Log::with_room`].
+    #[inline]
     pub(crate) fn reserve_under<G>(
         &self,
         need: Need,
@@ -249,6 +250,7 @@ impl Log {
         Ok(self.claim(need)?.ok())
     }
 
+    #[inline]
     fn claim(&self, need: Need) -> Result<Result<Reservation<'_>, Shortage>> {
         self.check_latch()?;
         let claimed = need.claim(&mut self.shared.commit.queue.lock());
