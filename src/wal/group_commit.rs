@@ -36,7 +36,7 @@ use crate::wal::queue::{Queue, Work};
 use crate::wal::reader_holds::ReaderHolds;
 use crate::wal::room::Shortage;
 use crate::wal::segment_writer::{Active, SegmentInfo, SegmentWriter};
-use crate::wal::waiters::{TaskKey, Wake};
+use crate::wal::waiters::{WaitKey, Wake};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -257,13 +257,13 @@ impl GroupCommit {
             }
             let spin = self.latency.spin_limit(queue.committers);
             let wake = if spin.is_zero() { Wake::Thread(thread::current()) } else { Wake::Spinning };
-            let id = queue.waiters.add_thread(lsn, level, wake);
+            let key = queue.waiters.add_thread(lsn, level, wake);
             // before anybody can choose this one
             let successions = self.successions.load(Ordering::Acquire);
             drop(queue);
             // a failure between the check above and the registration would wake nobody
             self.check_latch()?;
-            if spin.is_zero() || !self.commit_spin(id, successions, (lsn, level), spin) {
+            if spin.is_zero() || !self.commit_spin(key, successions, (lsn, level), spin) {
                 thread::park();
             }
         }
@@ -271,15 +271,15 @@ impl GroupCommit {
 
     /// Spins as a registered waiter. Returns whether the position was reached, the log failed, or
     /// the waiter was taken out of the list; otherwise the waiter is now registered as parked.
-    fn commit_spin(&self, id: u64, mut successions: u64, (lsn, level): (Lsn, Level), limit: Duration) -> bool {
+    fn commit_spin(&self, key: WaitKey, mut successions: u64, (lsn, level): (Lsn, Level), limit: Duration) -> bool {
         let done = || {
             if self.progress.reached(lsn, level) || self.is_latched() {
                 return true;
             }
             let before = std::mem::replace(&mut successions, self.successions.load(Ordering::Acquire));
-            before != successions && !self.queue.lock().waiters.contains_thread(id)
+            before != successions && !self.queue.lock().waiters.contains_thread(key)
         };
-        self.latency.yield_until(limit, done) || !self.queue.lock().waiters.park_thread(id, thread::current())
+        self.latency.yield_until(limit, done) || !self.queue.lock().waiters.park_thread(key, thread::current())
     }
 
     /// Yields for a while so that threads woken by the previous frame can join the forming one.
@@ -296,7 +296,7 @@ impl GroupCommit {
         lsn: Lsn,
         level: Level,
         cx: &mut Context<'_>,
-        registration: &mut Option<TaskKey>,
+        registration: &mut Option<WaitKey>,
     ) -> Poll<Result<()>> {
         if self.progress.reached(lsn, level) {
             return Poll::Ready(Ok(()));

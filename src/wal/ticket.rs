@@ -2,7 +2,7 @@
 
 use super::Level;
 use super::shared::Shared;
-use super::waiters::TaskKey;
+use super::waiters::WaitKey;
 use crate::error::Result;
 use crate::ids::Lsn;
 use crate::io::sync::Arc;
@@ -21,7 +21,7 @@ pub struct LogTicket {
     end: Lsn,
     level: Level,
     /// The registration of the waker that an earlier poll left.
-    registration: Option<TaskKey>,
+    registration: Option<WaitKey>,
 }
 
 impl LogTicket {

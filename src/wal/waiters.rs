@@ -1,15 +1,18 @@
 //! The list of threads and tasks that wait until the log has reached a position.
 //!
-//! It knows nothing of frames, and it wakes nobody: the caller takes waiters out under the append lock and wakes them once that
-//! lock is released.
+//! It knows nothing of frames, and it wakes nobody: the caller takes waiters out under the append
+//! lock and wakes them once that lock is released.
 //!
-//! Threads are few, so they are kept in a vector. Tasks may be as many as there are tickets: they are kept in order of their
-//! position, so that adding, removing and finding those that were reached takes logarithmic time.
+//! Commits need that lock, so each operation takes logarithmic time however many wait. Waiters are
+//! kept in order of their position, by level. Threads are in a queue: most register with the highest
+//! position so far, and those that were reached are at the front. Its memory is reused, so a thread
+//! that waits allocates nothing. Tasks leave from the middle when their futures are dropped, so
+//! they are in a tree.
 
 use super::Level;
 use crate::ids::Lsn;
 use crate::io::sync::thread;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
 
 /// How to wake a waiter when its position is reached.
@@ -33,70 +36,99 @@ impl Wake {
     }
 }
 
-struct WaitingThread {
-    id: u64,
+/// Names a registration. Registrations are sorted by the position that they wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WaitKey {
     lsn: Lsn,
+    id: u64,
     level: Level,
-    wake: Wake,
 }
 
-/// Names the registration of a task. Sorted by the position it waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct TaskKey {
-    lsn: Lsn,
-    id: u64,
-    level: Level,
+/// Threads that wait for one level, in order of their keys.
+#[derive(Default)]
+struct Threads(VecDeque<(WaitKey, Wake)>);
+
+impl Threads {
+    fn add(&mut self, key: WaitKey, wake: Wake) {
+        if self.0.back().is_none_or(|(last, _)| *last < key) {
+            self.0.push_back((key, wake));
+        } else {
+            let at = self.0.partition_point(|(other, _)| *other < key);
+            self.0.insert(at, (key, wake));
+        }
+    }
+
+    fn get_mut(&mut self, key: WaitKey) -> Option<&mut Wake> {
+        let at = self.0.binary_search_by_key(&key, |(key, _)| *key).ok()?;
+        self.0.get_mut(at).map(|(_, wake)| wake)
+    }
+
+    /// Takes out the first thread; where `above` is given, the first that waits for a position above
+    /// it.
+    fn take(&mut self, above: Option<Lsn>) -> Option<Wake> {
+        let at = above.map_or(0, |above| self.0.partition_point(|(key, _)| key.lsn <= above));
+        self.0.remove(at).map(|(_, wake)| wake)
+    }
 }
 
 /// All waiters.
 #[derive(Default)]
 pub(super) struct Waiters {
-    threads: Vec<WaitingThread>,
-    durable_tasks: BTreeMap<TaskKey, Waker>,
-    written_tasks: BTreeMap<TaskKey, Waker>,
+    durable_threads: Threads,
+    written_threads: Threads,
+    durable_tasks: BTreeMap<WaitKey, Waker>,
+    written_tasks: BTreeMap<WaitKey, Waker>,
     next_id: u64,
 }
 
 impl Waiters {
     pub(super) fn len(&self) -> usize {
-        self.threads.len().saturating_add(self.durable_tasks.len()).saturating_add(self.written_tasks.len())
+        let threads = self.durable_threads.0.len().saturating_add(self.written_threads.0.len());
+        threads.saturating_add(self.durable_tasks.len()).saturating_add(self.written_tasks.len())
     }
 
-    fn next_id(&mut self) -> u64 {
+    fn next_key(&mut self, lsn: Lsn, level: Level) -> WaitKey {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
-        id
+        WaitKey { lsn, id, level }
     }
 
-    fn tasks(&mut self, level: Level) -> &mut BTreeMap<TaskKey, Waker> {
+    fn threads(&mut self, level: Level) -> &mut Threads {
+        match level {
+            Level::Durable => &mut self.durable_threads,
+            Level::Written => &mut self.written_threads,
+        }
+    }
+
+    fn tasks(&mut self, level: Level) -> &mut BTreeMap<WaitKey, Waker> {
         match level {
             Level::Durable => &mut self.durable_tasks,
             Level::Written => &mut self.written_tasks,
         }
     }
 
-    /// Registers a thread. Returns its number.
-    pub(super) fn add_thread(&mut self, lsn: Lsn, level: Level, wake: Wake) -> u64 {
+    /// Registers a thread. Returns the key of the registration.
+    pub(super) fn add_thread(&mut self, lsn: Lsn, level: Level, wake: Wake) -> WaitKey {
         debug_assert!(!matches!(wake, Wake::Task(_)), "tasks have a list of their own");
-        let id = self.next_id();
-        self.threads.push(WaitingThread { id, lsn, level, wake });
-        id
+        let key = self.next_key(lsn, level);
+        self.threads(level).add(key, wake);
+        key
     }
 
-    /// Makes a spinning thread one that is parked, unless it was taken out already. Returns whether it still waits.
-    pub(super) fn park_thread(&mut self, id: u64, thread: thread::Thread) -> bool {
-        let waiting = self.threads.iter_mut().find(|w| w.id == id);
-        waiting.map(|w| w.wake = Wake::Thread(thread)).is_some()
+    /// Makes a spinning thread one that is parked, unless it was taken out already. Returns whether
+    /// it still waits.
+    pub(super) fn park_thread(&mut self, key: WaitKey, thread: thread::Thread) -> bool {
+        self.threads(key.level).get_mut(key).map(|wake| *wake = Wake::Thread(thread)).is_some()
     }
 
     /// Whether a thread was not taken out yet.
-    pub(super) fn contains_thread(&self, id: u64) -> bool {
-        self.threads.iter().any(|w| w.id == id)
+    pub(super) fn contains_thread(&mut self, key: WaitKey) -> bool {
+        self.threads(key.level).get_mut(key).is_some()
     }
 
     /// Registers a task. Returns the key of the registration.
-    pub(super) fn add_task(&mut self, lsn: Lsn, level: Level, waker: Waker) -> TaskKey {
-        let key = TaskKey { lsn, id: self.next_id(), level };
+    pub(super) fn add_task(&mut self, lsn: Lsn, level: Level, waker: Waker) -> WaitKey {
+        let key = self.next_key(lsn, level);
         let before = self.tasks(level).insert(key, waker);
         debug_assert!(before.is_none(), "two tasks have the same key");
         key
@@ -104,7 +136,7 @@ impl Waiters {
 
     /// Changes the waker of a task. Returns the waker from before, to be dropped without a lock, or the new one if the task was
     /// taken out already.
-    pub(super) fn replace_waker(&mut self, key: TaskKey, waker: Waker) -> Result<Waker, Waker> {
+    pub(super) fn replace_waker(&mut self, key: WaitKey, waker: Waker) -> Result<Waker, Waker> {
         match self.tasks(key.level).get_mut(&key) {
             Some(registered) => Ok(std::mem::replace(registered, waker)),
             None => Err(waker),
@@ -113,19 +145,16 @@ impl Waiters {
 
     /// Forgets a task. Returns its waker, to be dropped without a lock.
     #[must_use]
-    pub(super) fn remove_task(&mut self, key: TaskKey) -> Option<Waker> {
+    pub(super) fn remove_task(&mut self, key: WaitKey) -> Option<Waker> {
         self.tasks(key.level).remove(&key)
     }
 
     /// Takes out all whose position was reached.
     pub(super) fn take_reached(&mut self, reached: impl Fn(Lsn, Level) -> bool) -> Vec<Wake> {
         let mut out = Vec::new();
-        let mut at = 0usize;
-        while let Some(waiter) = self.threads.get(at) {
-            if reached(waiter.lsn, waiter.level) {
-                out.push(self.threads.swap_remove(at).wake);
-            } else {
-                at = at.saturating_add(1);
+        for threads in [&mut self.durable_threads, &mut self.written_threads] {
+            while let Some((_, wake)) = threads.0.pop_front_if(|(key, _)| reached(key.lsn, key.level)) {
+                out.push(wake);
             }
         }
         for tasks in [&mut self.durable_tasks, &mut self.written_tasks] {
@@ -143,13 +172,14 @@ impl Waiters {
     pub(super) fn take_all(&mut self) -> Vec<Wake> {
         let tasks = [std::mem::take(&mut self.durable_tasks), std::mem::take(&mut self.written_tasks)];
         let tasks = tasks.into_iter().flat_map(BTreeMap::into_values).map(Wake::Task);
-        self.threads.drain(..).map(|w| w.wake).chain(tasks).collect()
+        let threads = [&mut self.durable_threads, &mut self.written_threads];
+        threads.into_iter().flat_map(|threads| threads.0.drain(..)).map(|(_, wake)| wake).chain(tasks).collect()
     }
 
-    /// Takes out a thread; where `above` is given, one that waits for a position above it.
+    /// Takes out a thread, which can lead; where `above` is given, one that waits for a position
+    /// above it.
     pub(super) fn take_thread(&mut self, above: Option<Lsn>) -> Option<Wake> {
-        let at = self.threads.iter().position(|w| above.is_none_or(|above| w.lsn > above))?;
-        Some(self.threads.swap_remove(at).wake)
+        self.durable_threads.take(above).or_else(|| self.written_threads.take(above))
     }
 }
 
@@ -170,5 +200,45 @@ mod tests {
         assert!(waiters.take_thread(None).is_none(), "no task leads");
         assert!(waiters.remove_task(written).is_some());
         assert_eq!((waiters.take_all().len(), waiters.len()), (1, 0));
+    }
+
+    #[test]
+    fn threads_are_taken_out_in_order_of_their_position_and_by_their_level() {
+        let mut waiters = Waiters::default();
+        let at = |n: u64| Lsn::new(n);
+        let keys = [5, 1, 3].map(|n| waiters.add_thread(at(n), Level::Durable, Wake::Spinning));
+        let written = waiters.add_thread(at(2), Level::Written, Wake::Spinning);
+        assert_eq!(waiters.take_reached(|lsn, level| level == Level::Durable && lsn <= at(2)).len(), 1);
+        assert!(!waiters.contains_thread(keys[1]) && waiters.contains_thread(keys[2]));
+        assert!(waiters.park_thread(written, thread::current()) && !waiters.park_thread(keys[1], thread::current()));
+        assert!(waiters.take_thread(Some(at(5))).is_none(), "none waits above that");
+        assert!(matches!(waiters.take_thread(Some(at(3))), Some(Wake::Spinning)));
+        assert!(!waiters.contains_thread(keys[0]) && waiters.contains_thread(keys[2]));
+        assert!(matches!(waiters.take_thread(None), Some(Wake::Spinning)));
+        assert!(matches!(waiters.take_thread(None), Some(Wake::Thread(_))));
+        assert_eq!(waiters.len(), 0);
+    }
+
+    /// U4: each operation of any waiter takes logarithmic time. A scan of the others for each of them
+    /// takes minutes.
+    #[test]
+    fn a_hundred_thousand_waiters_do_not_scan_each_other() {
+        const WAITERS: u64 = 100_000;
+        let began = std::time::Instant::now();
+        let mut waiters = Waiters::default();
+        let threads: Vec<_> =
+            (0..WAITERS).map(|n| waiters.add_thread(Lsn::new(n), Level::Durable, Wake::Spinning)).collect();
+        for key in threads {
+            assert!(waiters.contains_thread(key) && waiters.park_thread(key, thread::current()));
+        }
+        let waker = || Waker::noop().clone();
+        let tasks: Vec<_> = (0..WAITERS).map(|n| waiters.add_task(Lsn::new(n), Level::Durable, waker())).collect();
+        for key in tasks.into_iter().rev() {
+            assert!(waiters.replace_waker(key, waker()).is_ok() && waiters.remove_task(key).is_some());
+        }
+        for n in 0..WAITERS {
+            assert_eq!(waiters.take_reached(|lsn, _| lsn <= Lsn::new(n)).len(), 1);
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
     }
 }

@@ -32,5 +32,6 @@ mod serde_machine;
 mod serializability;
 mod simulator;
 mod transactions;
+mod users_code;
 mod views;
 mod warnings;
