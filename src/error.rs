@@ -154,6 +154,9 @@ pub enum Error {
     ReadOnly,
     /// The transaction was rolled back because it was open for longer than `max_txn_age`.
     Expired,
+    /// The call came from within the closure of a read, or from within the machine's own code, and
+    /// would wait for that to return. It had no effect.
+    Reentrant,
     /// The savepoint belongs to another transaction, or a rollback went past it.
     UnknownSavepoint,
     /// An argument or option is not valid.
@@ -408,6 +411,10 @@ impl fmt::Display for Error {
                 f.write_str("the store was opened read-only; open it without RecoveryPolicy::ReadOnly to write")
             }
             Error::Expired => f.write_str("the transaction was open for longer than max_txn_age and was rolled back"),
+            Error::Reentrant => f.write_str(
+                "a call inside the closure of a read, or inside the machine's own code, would deadlock; return from there \
+                 first",
+            ),
             Error::UnknownSavepoint => {
                 f.write_str("the savepoint belongs to another transaction, or a rollback went past it")
             }

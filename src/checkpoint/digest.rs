@@ -75,7 +75,7 @@ impl<M: StateMachine> Digester<M> {
         if log.appended().0.saturating_sub(job.mark) < every {
             return Ok(false);
         }
-        let core = self.core.write();
+        let core = self.core.write()?;
         let Some(point) = self.note_point(&core, log)? else { return Ok(false) };
         job.mark = log.appended().0;
         let state = guarded(|| core.state.clone())?;
@@ -97,7 +97,7 @@ impl<M: StateMachine> Digester<M> {
     /// Writes the digest of the state at a point to the log, if there is room for it. Returns
     /// whether it did.
     pub(super) fn note_digest(&self, log: &Log, point: Lsn, digest: u64) -> Result<bool> {
-        let core = self.core.write();
+        let core = self.core.write()?;
         let Some(room) = self.room_for_note(&core, log)? else { return Ok(false) };
         room.append(&[], None, |lsn| Record::Digest { point, digest }.head(lsn))?;
         self.taken.fetch_add(1, Ordering::Relaxed);

@@ -255,7 +255,7 @@ impl<M: StateMachine> Checkpointer<M> {
             other => other?,
         }
         self.enter_first_segment(log)?;
-        let core = self.core.write();
+        let core = self.core.write()?;
         let began = self.storage.monotonic();
         self.core.check_not_poisoned()?;
         let lsn = log.seal()?;

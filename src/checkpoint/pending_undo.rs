@@ -13,7 +13,7 @@ pub(crate) fn log_pending_undo<M: StateMachine>(state: &StateCore<M>, log: &Log)
     let need = Need::record(0);
     // each turn logs at least one record, and as many as there is room for
     loop {
-        if state.read().pending_undo.is_none() {
+        if state.read()?.pending_undo.is_none() {
             return Ok(());
         }
         let (mut core, first) = log.reserve_under(need, || state.write_trusted())?;

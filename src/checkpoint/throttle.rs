@@ -148,7 +148,7 @@ impl<M: StateMachine> CopiedMemory<M> {
     }
 
     fn measure(&self) -> f64 {
-        let core = self.core.read();
+        let Ok(core) = self.core.read() else { return 0.0 };
         guarded(|| bulk::copied_share(&core.state)).unwrap_or(0.0)
     }
 }

@@ -10,9 +10,8 @@ use crate::error::{Error, Result};
 use crate::format::bytes::Head;
 use crate::format::record::Record;
 use crate::ids::Lsn;
-use crate::io::sync::RwLockWriteGuard;
 use crate::machine::{StateMachine, bulk};
-use crate::txn::{Core, guarded};
+use crate::txn::{Core, CoreWrite, guarded};
 use crate::wal::{Level, Log, Need, Position, Reservation, RollbackRoom};
 
 /// A command that was carried out and appended, and not yet acknowledged.
@@ -97,6 +96,8 @@ pub(super) fn execute<M: StateMachine>(
     command: &M::Command,
     durability: Durability,
 ) -> ExecuteResult<M, Committed<M>> {
+    // before any wait that this thread itself would have to end
+    shared.core.check_not_held()?;
     let mut encoded = EncodedCommand::of::<M>(command)?;
     let log = shared.log()?;
     log.check_record(encoded.body().len())?;
@@ -136,14 +137,14 @@ fn lock_for_command<'a, M: StateMachine>(
     log: &Log,
     encoded: &mut EncodedCommand,
     command: &M::Command,
-) -> Result<(RwLockWriteGuard<'a, Core<M>>, Option<HeldLocks<'a>>)> {
+) -> Result<(CoreWrite<'a, M>, Option<HeldLocks<'a>>)> {
     let mut held: Option<HeldLocks<'a>> = None;
     loop {
         // made without the core lock, under which it is only looked at
         if held.is_none() && !shared.locks.are_free() {
             encoded.make_footprint::<M>(command)?;
         }
-        let core = shared.core.write_spinning();
+        let core = shared.core.write_spinning()?;
         shared.core.check()?;
         if core.pending_undo.is_some() {
             drop(core);
@@ -166,12 +167,9 @@ fn lock_for_command<'a, M: StateMachine>(
 }
 
 /// Locks the core for a command of a transaction. Recovery's pending undo is logged first.
-pub(super) fn lock_core<'a, M: StateMachine>(
-    shared: &'a Shared<M>,
-    log: &Log,
-) -> Result<RwLockWriteGuard<'a, Core<M>>> {
+pub(super) fn lock_core<'a, M: StateMachine>(shared: &'a Shared<M>, log: &Log) -> Result<CoreWrite<'a, M>> {
     loop {
-        let core = shared.core.write_spinning();
+        let core = shared.core.write_spinning()?;
         shared.core.check()?;
         if core.pending_undo.is_none() {
             return Ok(core);

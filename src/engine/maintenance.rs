@@ -28,6 +28,7 @@ pub enum Step {
 
 /// Runs one step. Returns whether there was anything to do.
 pub(super) fn run<M: StateMachine>(shared: &Shared<M>, step: Step) -> Result<bool> {
+    shared.core.check_not_held()?;
     match step {
         Step::Log(step) => shared.log()?.step(step),
         Step::BeginCheckpoint => shared.checkpointer.begin(),

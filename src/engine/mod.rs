@@ -39,7 +39,7 @@ use crate::durability::{Durability, ReadLevel};
 use crate::error::Error;
 use crate::error::Result;
 use crate::io::Storage;
-use crate::io::sync::{Arc, thread};
+use crate::io::sync::{Arc, defer, thread};
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::options::{Background, Options};
 use crate::recovery::{self, RecoveryReport};
@@ -210,7 +210,9 @@ impl<M: StateMachine> Engine<M> {
     /// Reads the whole committed state. It waits for transactions that hold any part of it exclusively, and then until everything
     /// that it read is as durable as its writer requested.
     ///
-    /// The closure must not call the engine: it runs under a lock that writers wait for.
+    /// The closure runs under a lock that writers wait for. A call of this engine from within it could
+    /// wait for itself, so it fails with [`Error::Reentrant`] at once, whether it writes or reads. A
+    /// transaction that is dropped within the closure is rolled back when the closure has returned.
     ///
     /// # Errors
     /// [`Error::LockTimeout`]; [`Error::Latched`] if what it saw may vanish.
@@ -218,7 +220,8 @@ impl<M: StateMachine> Engine<M> {
         self.read_within(&Footprint::everything(Access::Shared), ReadLevel::Hardened, f)
     }
 
-    /// Reads a part of the committed state. The closure must read nothing outside `footprint`, and must not call the engine.
+    /// Reads a part of the committed state. The closure must read nothing outside `footprint`, and
+    /// must not call the engine, as in [`Engine::read`].
     ///
     /// # Errors
     /// As [`Engine::read`].
@@ -266,6 +269,8 @@ impl<M: StateMachine> Engine<M> {
     /// # Errors
     /// [`Error::Full`] and I/O errors: the store goes on without it.
     pub fn checkpoint(&self) -> Result<()> {
+        // a checkpoint that waits for this thread may hold the checkpoint job
+        self.shared().core.check_not_held()?;
         self.shared().checkpointer.checkpoint()
     }
 
@@ -329,6 +334,7 @@ impl<M: StateMachine> Engine<M> {
     /// # Errors
     /// What went wrong; what was acknowledged is safe all the same.
     pub fn close(&self) -> Result<()> {
+        self.shared().core.check_not_held()?;
         let result = lifecycle::close(self.shared());
         self.handle.threads.stop(self.shared());
         result
@@ -337,12 +343,19 @@ impl<M: StateMachine> Engine<M> {
 
 impl<M: StateMachine> Drop for Handle<M> {
     fn drop(&mut self) {
-        self.shared.checkpointer.stop();
-        self.threads.stop(&self.shared);
-        if let Some(log) = &self.shared.log
-            && !thread::panicking()
-        {
-            let _ = log.abandon();
-        }
+        let (shared, threads) = (self.shared.clone(), std::mem::take(&mut self.threads));
+        shared.checkpointer.stop();
+        let is_panicking = thread::panicking();
+        let is_held = shared.core.is_held();
+        let end = move || {
+            threads.stop(&shared);
+            if let Some(log) = &shared.log
+                && !is_panicking
+            {
+                let _ = log.abandon();
+            }
+        };
+        // within the closure of a transaction's read, the maintenance thread may wait for this thread
+        if is_held { defer(Box::new(end)) } else { end() }
     }
 }

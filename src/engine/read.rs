@@ -16,7 +16,7 @@ pub(super) fn within<M: StateMachine, T>(
 ) -> Result<T> {
     let mut held = None;
     let (value, needed) = loop {
-        let core = shared.core.read();
+        let core = shared.core.read()?;
         shared.core.check()?;
         if held.is_some() || shared.locks.is_free(footprint, None) {
             let needed = shared.watermarks.needed_for(footprint);
@@ -50,7 +50,7 @@ pub(super) fn key<M: StateMachine, T>(
     read: impl FnOnce(&M) -> T,
 ) -> Result<T> {
     let (value, needed) = {
-        let core = shared.core.read();
+        let core = shared.core.read()?;
         shared.core.check()?;
         if !shared.locks.key_is_free(Access::Shared, key, None) {
             drop(core);
@@ -69,7 +69,7 @@ pub(super) fn span<M: StateMachine, T>(
     read: impl FnOnce(&M) -> T,
 ) -> Result<T> {
     let (value, needed) = {
-        let core = shared.core.read();
+        let core = shared.core.read()?;
         shared.core.check()?;
         if !shared.locks.is_free_to_read() {
             drop(core);

@@ -12,11 +12,12 @@ use crate::format::bytes::Head;
 use crate::format::frame;
 use crate::format::record::Record;
 use crate::ids::{Lsn, TxnId};
-use crate::io::sync::{Arc, Mutex};
+use crate::io::sync::{Arc, Mutex, defer};
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::txn::{Core, Owner, Scope, UndoEntry, guarded, roll_back};
 use crate::wal::{Log, Need, RollbackRoom};
 use std::fmt;
+use std::ops::DerefMut;
 
 /// A place in a transaction to go back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,16 @@ impl<M: StateMachine> Transaction<M> {
         Ok(transaction)
     }
 
+    /// Locks what the transaction holds.
+    ///
+    /// # Errors
+    /// [`Error::Reentrant`] if this thread holds the core lock. It must not wait then: another thread
+    /// may hold this lock and wait for the core.
+    fn lock(&self) -> Result<impl DerefMut<Target = Tx> + '_> {
+        self.shared.core.check_not_held()?;
+        Ok(self.tx.lock())
+    }
+
     /// Executes a command. Its locks are kept to the end of the transaction, also if it is rejected. Nothing survives power loss
     /// before the commit.
     ///
@@ -75,7 +86,7 @@ impl<M: StateMachine> Transaction<M> {
     /// The machine's rejection, after which the transaction goes on; [`Error::Conflict`], after which it has been rolled back;
     /// [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]: the command did nothing, and the transaction goes on.
     pub fn execute(&mut self, command: M::Command) -> ExecuteResult<M, M::Reply> {
-        self.tx.lock().execute(&self.shared, &command)
+        self.lock()?.execute(&self.shared, &command)
     }
 
     /// Reads the whole state as this transaction sees it, which locks all of it, shared, to the end.
@@ -92,7 +103,7 @@ impl<M: StateMachine> Transaction<M> {
     /// # Errors
     /// As [`Transaction::execute`].
     pub fn read_within<T>(&mut self, footprint: &Footprint, f: impl FnOnce(&M) -> T) -> Result<T> {
-        self.tx.lock().read(&self.shared, footprint, f)
+        self.lock()?.read(&self.shared, footprint, f)
     }
 
     /// A place to go back to.
@@ -101,12 +112,12 @@ impl<M: StateMachine> Transaction<M> {
     /// [`Error::Conflict`], [`Error::Expired`] or [`Error::Closed`] if the transaction is over; [`Error::Full`] if there is no room
     /// for the records of going back.
     pub fn savepoint(&mut self) -> Result<Savepoint> {
-        let mut tx = self.tx.lock();
+        let mut tx = self.lock()?;
         tx.check()?;
         tx.reserve_partial_rollback(&self.shared)?;
         let number = tx.next_savepoint;
         tx.next_savepoint = number.saturating_add(1);
-        let len = tx.effects(&self.shared);
+        let len = tx.effects(&self.shared)?;
         tx.savepoints.push((number, len));
         Ok(Savepoint { owner: tx.owner.id, number })
     }
@@ -117,7 +128,7 @@ impl<M: StateMachine> Transaction<M> {
     /// [`Error::UnknownSavepoint`] if it is another transaction's or was rolled back past; as [`Transaction::savepoint`], and then
     /// nothing was undone.
     pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
-        let mut tx = self.tx.lock();
+        let mut tx = self.lock()?;
         tx.check()?;
         let at = tx.savepoints.iter().position(|(number, _)| *number == savepoint.number);
         let (Some(at), true) = (at, savepoint.owner == tx.owner.id) else { return Err(Error::UnknownSavepoint) };
@@ -148,7 +159,7 @@ impl<M: StateMachine> Transaction<M> {
     /// # Errors
     /// As [`Transaction::commit`].
     pub fn commit_with(self, durability: Durability) -> Result<()> {
-        let must = self.tx.lock().commit(&self.shared, durability)?;
+        let must = self.lock()?.commit(&self.shared, durability)?;
         must.wait(self.shared.log()?)
     }
 
@@ -167,7 +178,7 @@ impl<M: StateMachine> Transaction<M> {
     /// # Errors
     /// As [`Transaction::commit`].
     pub fn submit_with(self, durability: Durability) -> Result<Ticket<()>> {
-        let must = self.tx.lock().commit(&self.shared, durability)?;
+        let must = self.lock()?.commit(&self.shared, durability)?;
         Ok(must.ticket(self.shared.log()?, ()))
     }
 
@@ -177,7 +188,7 @@ impl<M: StateMachine> Transaction<M> {
     /// [`Error::Poisoned`] if an inverse failed; [`Error::Latched`] if what it had read may vanish.
     pub fn rollback(self) -> Result<()> {
         let seen = {
-            let mut tx = self.tx.lock();
+            let mut tx = self.lock()?;
             if tx.ended.is_some() {
                 return Ok(());
             }
@@ -190,6 +201,10 @@ impl<M: StateMachine> Transaction<M> {
 
 impl<M: StateMachine> Drop for Transaction<M> {
     fn drop(&mut self) {
+        if self.shared.core.is_held() {
+            let (shared, tx) = (self.shared.clone(), self.tx.clone());
+            return defer(Box::new(move || tx.lock().end_by(&shared, Error::Closed)));
+        }
         self.tx.lock().end_by(&self.shared, Error::Closed);
     }
 }
@@ -202,8 +217,12 @@ pub(super) fn end<M: StateMachine>(shared: &Shared<M>, open: &OpenTx, reason: Er
 
 impl<M: StateMachine> fmt::Debug for Transaction<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tx = self.tx.lock();
-        f.debug_struct("Transaction").field("id", &tx.id).field("ended", &tx.ended).finish()
+        let mut debug = f.debug_struct("Transaction");
+        // a thread that ends it now may wait for a lock that this one holds
+        match self.tx.try_lock() {
+            Some(tx) => debug.field("id", &tx.id).field("ended", &tx.ended).finish(),
+            None => debug.finish_non_exhaustive(),
+        }
     }
 }
 
@@ -235,9 +254,9 @@ impl Tx {
         }
     }
 
-    fn effects<M: StateMachine>(&self, shared: &Shared<M>) -> usize {
-        let Some(id) = self.id else { return 0 };
-        shared.core.read().table.undo_list(id).map_or(0, |undo| undo.len())
+    fn effects<M: StateMachine>(&self, shared: &Shared<M>) -> Result<usize> {
+        let Some(id) = self.id else { return Ok(0) };
+        Ok(shared.core.read()?.table.undo_list(id).map_or(0, |undo| undo.len()))
     }
 
     /// Takes locks. The victim of a deadlock is rolled back at once, so that the others go on.
@@ -290,7 +309,7 @@ impl Tx {
     ) -> Result<T> {
         self.check()?;
         self.lock(shared, footprint)?;
-        let core = shared.core.read();
+        let core = shared.core.read()?;
         shared.core.check()?;
         self.seen = self.seen.and(shared.watermarks.needed_for(footprint));
         Ok(f(&core.state))
@@ -308,7 +327,7 @@ impl Tx {
             return Err(error);
         }
         let wall_micros = shared.storage.wall_clock_micros();
-        let mut core = shared.core.write();
+        let mut core = shared.core.write()?;
         let head = |lsn| Record::Commit { txn: id, wall_micros }.head(lsn);
         let position = match room.append(Some(level_of(durability)), head) {
             Ok(position) => position,
@@ -329,7 +348,7 @@ impl Tx {
     fn undo_down_to<M: StateMachine>(&mut self, shared: &Shared<M>, len: usize) -> Result<()> {
         let (Some(id), Some(room)) = (self.id, &self.rollback_room) else { return Ok(()) };
         let log = shared.log()?;
-        let mut core = shared.core.write();
+        let mut core = shared.core.write()?;
         undo_locked(shared, &mut core, log, (id, len), room)
     }
 
@@ -339,7 +358,7 @@ impl Tx {
         }
         let mut result = Ok(());
         if let (Some(id), Some(log), Some(room)) = (self.id, shared.log.as_deref(), &self.rollback_room) {
-            let mut core = shared.core.write();
+            let mut core = shared.core.write()?;
             result = undo_locked(shared, &mut core, log, (id, 0), room);
             if result.is_ok() {
                 core.table.end(id);

@@ -17,7 +17,7 @@ impl<M: StateMachine> View<M> {
     /// Freezes the state and rolls back, on the copy, what is in flight. Returns also what must be durable before it may be shown.
     pub(super) fn take(shared: &Shared<M>) -> Result<(View<M>, DurabilityBarrier)> {
         let (mut state, mut table, needed) = {
-            let core = shared.core.read();
+            let core = shared.core.read()?;
             shared.core.check()?;
             (core.state.clone(), core.table.clone(), shared.watermarks.needed_for_all())
         };

@@ -57,7 +57,7 @@ impl Engine<Kv> {
 
     /// Hands the value of a key to `f`, where it lies: nothing is copied. What `f` returns leaves once what it saw has hardened.
     ///
-    /// Commits wait for `f`, which must not use the engine.
+    /// Commits wait for `f`, which must not use the engine, as in [`Engine::read`].
     ///
     /// # Errors
     /// As [`Engine::read`].
@@ -118,7 +118,7 @@ impl Engine<Kv> {
     /// Hands the entries of a range of keys to `f`, in order, where they lie: nothing is copied. They are as at one moment, and what
     /// `f` returns leaves once what it saw has hardened.
     ///
-    /// Commits wait for `f`, which must not use the engine: long walks are for [`range`](Self::range), or for a
+    /// Commits wait for `f`, which must not use the engine, as in [`Engine::read`]. Long walks are for [`range`](Self::range), or for a
     /// [view](Engine::view).
     ///
     /// # Errors
@@ -202,7 +202,7 @@ impl Table {
 
     /// Hands the value of a key to `f`, where it lies: nothing is copied. What `f` returns leaves once what it saw has hardened.
     ///
-    /// Commits wait for `f`, which must not use the engine.
+    /// Commits wait for `f`, which must not use the engine, as in [`Engine::read`].
     ///
     /// # Errors
     /// As [`Engine::read`].
@@ -277,7 +277,7 @@ impl Table {
     /// Hands the entries of a range of keys to `f`, in order, where they lie: nothing is copied. They are as at one moment, and what
     /// `f` returns leaves once what it saw has hardened.
     ///
-    /// Commits wait for `f`, which must not use the engine: long walks are for [`range`](Self::range), or for a
+    /// Commits wait for `f`, which must not use the engine, as in [`Engine::read`]. Long walks are for [`range`](Self::range), or for a
     /// [view](Engine::view).
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! The state and the open transactions under one lock, and whether they may still be used.
 
 use crate::error::{Error, Result};
-use crate::io::sync::{AtomicBool, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, write_spinning};
+use crate::io::sync::{
+    AtomicBool, HoldMark, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, is_held, write_spinning,
+};
 use crate::machine::StateMachine;
 use crate::txn::{ActiveTransactions, PendingUndo};
+use std::ops::{Deref, DerefMut};
 
 /// What the core lock guards.
 pub(crate) struct Core<M: StateMachine> {
@@ -21,6 +24,39 @@ pub(crate) struct StateCore<M: StateMachine> {
     closed: AtomicBool,
 }
 
+/// The core, locked for reading. User code may run under it, and this thread is marked as holding it.
+pub(crate) struct CoreRead<'a, M: StateMachine> {
+    // released before the mark is dropped, which may run deferred work
+    guard: RwLockReadGuard<'a, Core<M>>,
+    _mark: HoldMark,
+}
+
+/// The same for writing.
+pub(crate) struct CoreWrite<'a, M: StateMachine> {
+    guard: RwLockWriteGuard<'a, Core<M>>,
+    _mark: HoldMark,
+}
+
+impl<M: StateMachine> Deref for CoreRead<'_, M> {
+    type Target = Core<M>;
+    fn deref(&self) -> &Core<M> {
+        &self.guard
+    }
+}
+
+impl<M: StateMachine> Deref for CoreWrite<'_, M> {
+    type Target = Core<M>;
+    fn deref(&self) -> &Core<M> {
+        &self.guard
+    }
+}
+
+impl<M: StateMachine> DerefMut for CoreWrite<'_, M> {
+    fn deref_mut(&mut self) -> &mut Core<M> {
+        &mut self.guard
+    }
+}
+
 impl<M: StateMachine> StateCore<M> {
     pub(crate) fn new(state: M, pending_undo: Option<PendingUndo<M>>) -> Self {
         StateCore {
@@ -30,26 +66,64 @@ impl<M: StateMachine> StateCore<M> {
         }
     }
 
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Core<M>> {
-        self.core.read()
+    /// Locks for reading.
+    ///
+    /// # Errors
+    /// [`Error::Reentrant`] if this thread holds the lock already, also for reading: the two might wait
+    /// for each other, with a writer between them.
+    pub(crate) fn read(&self) -> Result<CoreRead<'_, M>> {
+        self.check_not_held()?;
+        Ok(CoreRead { guard: self.core.read(), _mark: HoldMark::new(self.address()) })
     }
 
-    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Core<M>> {
-        self.core.write()
+    /// Locks for writing.
+    ///
+    /// # Errors
+    /// [`Error::Reentrant`] if this thread holds the lock already.
+    pub(crate) fn write(&self) -> Result<CoreWrite<'_, M>> {
+        self.check_not_held()?;
+        Ok(self.marked(self.core.write()))
     }
 
     /// Locks for a single command: it spins before it sleeps, as the lock is held for a short time only.
-    pub(crate) fn write_spinning(&self) -> RwLockWriteGuard<'_, Core<M>> {
-        write_spinning(&self.core)
+    ///
+    /// # Errors
+    /// As [`StateCore::write`].
+    pub(crate) fn write_spinning(&self) -> Result<CoreWrite<'_, M>> {
+        self.check_not_held()?;
+        Ok(self.marked(write_spinning(&self.core)))
     }
 
     /// Locks a state that may be trusted.
     ///
     /// # Errors
-    /// [`Error::Poisoned`].
-    pub(crate) fn write_trusted(&self) -> Result<RwLockWriteGuard<'_, Core<M>>> {
-        let core = self.core.write();
+    /// [`Error::Poisoned`]; as [`StateCore::write`].
+    pub(crate) fn write_trusted(&self) -> Result<CoreWrite<'_, M>> {
+        let core = self.write()?;
         self.check_not_poisoned().map(|()| core)
+    }
+
+    fn marked<'a>(&self, guard: RwLockWriteGuard<'a, Core<M>>) -> CoreWrite<'a, M> {
+        CoreWrite { guard, _mark: HoldMark::new(self.address()) }
+    }
+
+    /// Names the lock among those that a thread holds.
+    fn address(&self) -> usize {
+        std::ptr::from_ref(&self.core).addr()
+    }
+
+    /// Whether this thread holds the lock, for reading or writing: it runs a closure of a read, or the
+    /// machine's own code.
+    pub(crate) fn is_held(&self) -> bool {
+        is_held(self.address())
+    }
+
+    /// Whether this thread may wait for the lock, or for a thread that may wait for it.
+    ///
+    /// # Errors
+    /// [`Error::Reentrant`] if it holds the lock itself.
+    pub(crate) fn check_not_held(&self) -> Result<()> {
+        if self.is_held() { Err(Error::Reentrant) } else { Ok(()) }
     }
 
     /// Marks the state as not to be trusted.

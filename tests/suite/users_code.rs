@@ -1,15 +1,37 @@
 //! Users' code around the engine: executors with many tickets, closures that call the engine, and
 //! options at their extremes.
 
-use crate::common::{manual, open_on};
+use crate::common::{Cmd, Empty, Stacks, manual, open_on};
+use crate::like_stacks::as_the_stacks;
 use seawal::kv::{Kv, KvCommand};
+use seawal::machine::{Access, Footprint, StateMachine};
 use seawal::sim::SimDisk;
-use seawal::{Engine, Ticket};
+use seawal::{Background, Engine, Error, ExecuteError, Step, Ticket};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
+
+/// Runs a test that would wait for ever if it failed.
+fn within_a_minute(run: impl FnOnce() + Send + 'static) {
+    let (done, finished) = mpsc::channel();
+    let test = thread::spawn(move || {
+        run();
+        let _ = done.send(());
+    });
+    if let Err(mpsc::RecvTimeoutError::Timeout) = finished.recv_timeout(Duration::from_secs(60)) {
+        panic!("it waits for ever");
+    }
+    test.join().unwrap();
+}
+
+/// An engine with threads, whose waits for locks never time out.
+fn patient<M: StateMachine>(disk: &SimDisk) -> Engine<M> {
+    let options = manual().background(Background::Threads).lock_timeout(Duration::MAX);
+    open_on::<M>(disk, &options).unwrap().0
+}
 
 /// Counts how often it is woken.
 #[derive(Default)]
@@ -46,4 +68,146 @@ fn fifty_thousand_tickets_are_polled_dropped_and_awaited_in_little_time() {
     assert_eq!(count.0.load(Ordering::SeqCst), pending, "each that is left is woken, and once");
     assert!(awaited.iter_mut().all(|ticket| matches!(poll(ticket, &waker), Poll::Ready(Ok(_)))));
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+fn is_reentrant<T, R>(outcome: Result<T, ExecuteError<R>>) -> bool {
+    matches!(outcome, Err(ExecuteError::Failed(Error::Reentrant)))
+}
+
+/// Everything that needs the state is refused.
+fn call_from_within(engine: &Engine<Kv>, open: Vec<seawal::Transaction<Kv>>) {
+    let put = |key: &str| KvCommand::put("", key, "inner");
+    let refused = |outcome: seawal::Result<()>| matches!(outcome, Err(Error::Reentrant));
+    assert!(is_reentrant(engine.execute(put("a"))) && is_reentrant(engine.submit(put("a"))));
+    assert!(is_reentrant(engine.insert("a", "inner")) && is_reentrant(engine.batch([put("a")])));
+    assert!(is_reentrant(engine.transact(|tx| tx.insert("a", "inner"))));
+    assert!(refused(engine.close()) && refused(engine.checkpoint()));
+    assert!(matches!(engine.step(Step::Checkpoint), Err(Error::Reentrant)));
+    let mut open = open.into_iter();
+    let mut tx = open.next().unwrap();
+    assert!(is_reentrant(tx.insert("b", "inner")));
+    assert!(refused(tx.get("b").map(drop)) && refused(tx.savepoint().map(drop)));
+    assert!(refused(tx.commit()));
+    assert!(refused(open.next().unwrap().rollback()));
+    assert!(!format!("{open:?}").is_empty());
+    drop(open);
+    assert!(refused(engine.get("a").map(drop)) && refused(engine.iter().map(drop)));
+    assert!(refused(engine.read_within(&Footprint::none(), seawal::ReadLevel::Latest, |_| ())));
+    assert!(refused(engine.view().map(drop)) && refused(engine.view_latest().map(drop)));
+    let backup = SimDisk::new(2);
+    assert!(refused(engine.backup_to_storage(Arc::new(backup.clone()))));
+    assert!(backup.file_names().is_empty());
+    // what needs no state
+    engine.sync().unwrap();
+    assert!(engine.stats().log.is_some());
+    // another store is none of this one's business
+    let other: Engine<Kv> = patient(&SimDisk::new(3));
+    other.read(|_| assert!(is_reentrant(engine.insert("a", "inner")))).unwrap();
+    other.insert("a", "b").unwrap();
+}
+
+/// Transactions that have written, and hold locks on keys of their own.
+fn open_transactions(engine: &Engine<Kv>) -> Vec<seawal::Transaction<Kv>> {
+    let begin = |n: u8| {
+        let mut tx = engine.begin().unwrap();
+        tx.insert([b'x', n], "inner").unwrap();
+        tx
+    };
+    (0..4).map(begin).collect()
+}
+
+/// U1: a write, a transaction, a checkpoint or a close within the closure of a read would wait for
+/// itself, for ever, and so would a read if a writer waits for the outer one. It is refused at once.
+#[test]
+fn a_call_from_within_a_read_is_refused_at_once() {
+    within_a_minute(|| {
+        let engine: Engine<Kv> = patient(&SimDisk::new(1));
+        engine.insert("a", "outer").unwrap();
+        let nested = |open| {
+            let writer = {
+                let engine = engine.clone();
+                thread::spawn(move || engine.insert("w", "w").map(drop))
+            };
+            // the writer waits for this read by then
+            thread::sleep(Duration::from_millis(50));
+            call_from_within(&engine, open);
+            writer
+        };
+        // the transactions hold keys, so these reads are of other keys
+        let key = Footprint::none();
+        let open = open_transactions(&engine);
+        let writer = engine.read_within(&key, seawal::ReadLevel::Latest, |_| nested(open)).unwrap();
+        writer.join().unwrap().unwrap();
+        let open = open_transactions(&engine);
+        engine.with_value("a", |_| nested(open)).unwrap().unwrap().join().unwrap().unwrap();
+        let mut tx = engine.begin().unwrap();
+        let open = open_transactions(&engine);
+        tx.read_within(&key, |_| nested(open)).unwrap().join().unwrap().unwrap();
+        tx.commit().unwrap();
+        // whatever was dropped within is rolled back, and holds no lock any more
+        assert_eq!((engine.stats().open_transactions, engine.stats().lock_holders), (0, 0));
+        assert_eq!(engine.iter().unwrap().count(), 2);
+        engine.with_range::<[u8], _>(.., |_| assert!(is_reentrant(engine.insert("a", "inner")))).unwrap();
+        engine.insert("a", "b").unwrap();
+        engine.close().unwrap();
+    });
+}
+
+/// U1: the last handle is dropped within the closure of a transaction's read.
+#[test]
+fn the_last_handle_may_be_dropped_within_a_read() {
+    within_a_minute(|| {
+        let disk = SimDisk::new(1);
+        for _ in 0..10 {
+            let engine: Engine<Kv> = patient(&disk);
+            engine.insert("a", "b").unwrap();
+            let mut tx = engine.begin().unwrap();
+            tx.read_within(&Footprint::key(Access::Shared, b"k"), |_| {
+                // the maintenance thread may freeze the state meanwhile
+                drop(engine);
+                thread::sleep(Duration::from_millis(5));
+            })
+            .unwrap();
+            drop(tx);
+        }
+    });
+}
+
+static CALLEE: Mutex<Option<Engine<Caller>>> = Mutex::new(None);
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
+
+/// Stacks that use the engine while they are changed.
+#[derive(Clone, Default)]
+struct Caller(Stacks);
+
+impl StateMachine for Caller {
+    const NAME: &'static str = "stacks";
+    const VERSION: u32 = 1;
+    as_the_stacks!(commands decode save load);
+    fn apply(&mut self, command: &Cmd) -> Result<(u32, Cmd), Empty> {
+        let callee = CALLEE.lock().unwrap().clone();
+        if let Some(engine) = callee {
+            assert!(is_reentrant(engine.execute(Cmd::push(1, 1))));
+            assert!(matches!(engine.read(|_| ()), Err(Error::Reentrant)));
+            assert!(matches!(engine.view(), Err(Error::Reentrant)));
+            assert!(matches!(engine.close(), Err(Error::Reentrant)));
+            REFUSED.fetch_add(1, Ordering::SeqCst);
+        }
+        self.0.apply(command)
+    }
+}
+
+/// U1: the machine's own code calls the engine.
+#[test]
+fn a_call_from_within_the_machine_is_refused() {
+    within_a_minute(|| {
+        let engine: Engine<Caller> = patient(&SimDisk::new(1));
+        *CALLEE.lock().unwrap() = Some(engine.clone());
+        engine.execute(Cmd::push(1, 7)).unwrap();
+        engine.transact(|tx| tx.execute(Cmd::push(1, 8))).unwrap();
+        CALLEE.lock().unwrap().take();
+        assert_eq!(REFUSED.load(Ordering::SeqCst), 2);
+        assert_eq!(engine.read(|state| state.0.at(1)).unwrap(), [7, 8]);
+        engine.close().unwrap();
+    });
 }

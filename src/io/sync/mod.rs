@@ -4,11 +4,13 @@
 //! [shuttle](https://docs.rs/shuttle) with `--cfg shuttle`. Without these flags they are those of
 //! `parking_lot` and the standard library.
 
+mod held;
 #[cfg(any(loom, shuttle))]
 mod model;
 #[cfg(not(any(loom, shuttle)))]
 mod spin_mutex;
 
+pub(crate) use held::{HoldMark, defer, is_held};
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Mutex as SpinMutex, RwLock, RwLockReadGuard, RwLockWriteGuard,

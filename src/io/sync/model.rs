@@ -10,6 +10,7 @@ use ::shuttle as checker;
 
 pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 pub(crate) use checker::sync::{RwLockReadGuard, RwLockWriteGuard};
+pub(crate) use checker::thread_local as checker_thread_local;
 use std::ops::{Deref, DerefMut};
 use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
