@@ -255,8 +255,11 @@ impl Options {
         self
     }
 
-    /// The maximum size of the inverses that a transaction keeps in memory for its rollback, in
-    /// bytes. Default: 256 MiB.
+    /// The maximum memory of a transaction, in bytes: the inverses that it keeps for its rollback, its
+    /// footprint locks and its savepoints. What passes it fails with [`Error::TooLarge`], and the
+    /// transaction goes on. Default: 256 MiB.
+    ///
+    /// It is an estimate, within a factor of two. A small write counts some hundred bytes.
     #[must_use]
     pub fn max_txn_undo_bytes(mut self, bytes: u64) -> Self {
         self.max_txn_undo_bytes = bytes;

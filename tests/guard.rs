@@ -9,6 +9,8 @@
 #[path = "guard/workload.rs"]
 mod workload;
 
+use seawal::kv::Kv;
+use seawal::{Background, Durability, Error, ExecuteError, Options, Transaction};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -56,4 +58,52 @@ fn the_hot_paths_allocate_no_more_than_their_baseline() {
         }
     }
     assert!(worse.is_empty(), "{}", worse.join("; "));
+}
+
+/// U7: the memory of a transaction is within a factor of two of its limit, whatever it consists of:
+/// tiny inverses, large ones, locks of reads, or savepoints.
+#[test]
+fn a_transaction_takes_no_more_memory_than_twice_its_limit() {
+    const LIMIT: u64 = 4 << 20;
+    const LARGE: usize = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new()
+        .background(Background::Manual)
+        .durability(Durability::Os)
+        .segment_bytes(8 << 20)
+        .max_pending_bytes(256 << 10)
+        .max_txn_undo_bytes(LIMIT);
+    let engine = options.open::<Kv>(dir.path()).unwrap();
+    let key = |n: u64| n.to_be_bytes();
+    (0..60_000).for_each(|n| _ = engine.insert(key(n), "v").unwrap());
+    (0..1_000u64).for_each(|n| _ = engine.table("large").insert(key(n), vec![1; LARGE]).unwrap());
+    type Act = fn(&mut Transaction<Kv>, u64) -> seawal::ExecuteResult<Kv, ()>;
+    let acts: [(&str, Act); 5] = [
+        ("tiny writes", |tx, n| tx.insert(n.to_be_bytes(), "w").map(drop)),
+        ("one key again and again", |tx, _| tx.insert(0u64.to_be_bytes(), "w").map(drop)),
+        ("large values", |tx, n| tx.insert_in("large", n.to_be_bytes(), vec![2; LARGE]).map(drop)),
+        ("reads", |tx, n| Ok(tx.get(n.to_be_bytes()).map(drop)?)),
+        ("savepoints", |tx, _| Ok(tx.savepoint().map(drop)?)),
+    ];
+    let mut wrong = Vec::new();
+    for (what, act) in acts {
+        let mut tx = engine.begin().unwrap();
+        let mut times = 0;
+        let taken = allocation_counter::measure(|| {
+            let error = (0..1_000_000).find_map(|n| {
+                times = n;
+                act(&mut tx, n).err()
+            });
+            assert!(
+                matches!(error, Some(ExecuteError::Failed(Error::TooLarge { limit: LIMIT, .. }))),
+                "{what}: {error:?}"
+            );
+        });
+        println!("{what}: {times} times, {} bytes", taken.bytes_current);
+        if !(LIMIT / 2..=LIMIT * 2).contains(&u64::try_from(taken.bytes_current).unwrap()) {
+            wrong.push((what, times, taken.bytes_current));
+        }
+        tx.rollback().unwrap();
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }

@@ -6,12 +6,12 @@ use super::execute_result::{ExecuteError, ExecuteResult};
 use super::shared::{HeldLocks, Shared};
 use crate::checkpoint::log_pending_undo;
 use crate::durability::Durability;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::bytes::Head;
 use crate::format::record::Record;
 use crate::ids::Lsn;
 use crate::machine::{StateMachine, bulk};
-use crate::txn::{Core, CoreWrite, guarded};
+use crate::txn::{Core, CoreWrite, UndoEntry, guarded};
 use crate::wal::{Level, Log, Need, Position, Reservation, RollbackRoom};
 
 /// A command that was carried out and appended, and not yet acknowledged.
@@ -52,10 +52,12 @@ pub(super) fn apply_and_append<M: StateMachine>(
     if let (Some(room), Some(inverse)) = (undo_room, &inverse) {
         // from here on the state has changed: a panic must not leave that behind unlogged
         bytes = guarded(|| bulk::encoded_len::<M>(inverse)).map_err(|_| shared.core.poison())? as u64;
-        if bytes > room {
+        let memory = UndoEntry::<M::Command>::memory_bytes(bytes);
+        if memory > room {
             take_back(shared, core, command, &reply, Some(inverse))?;
-            let (size, limit) = (bytes, shared.options.max_txn_undo_bytes);
-            return Err(Error::TooLarge { what: "a transaction's inverses", size, limit }.into());
+            // the total that passes the limit, and not this inverse alone
+            let used = shared.options.max_txn_undo_bytes.saturating_sub(room);
+            return Err(shared.undo_too_large(used.saturating_add(memory)).into());
         }
     }
     match room.append(body, wanted, head) {

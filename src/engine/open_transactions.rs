@@ -3,8 +3,7 @@
 use crate::error::Error;
 use crate::ids::TxnId;
 use crate::io::sync::{Arc, Mutex};
-use crate::machine::Footprint;
-use crate::txn::{DurabilityBarrier, Owner};
+use crate::txn::{DurabilityBarrier, Owner, WrittenSlots};
 use crate::wal::RollbackRoom;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +19,12 @@ pub(super) struct Tx {
     pub(super) may_roll_back_partly: bool,
     /// What it saw and wrote must be durable up to here before an answer that rests on it may leave.
     pub(super) seen: DurabilityBarrier,
-    pub(super) wrote: Footprint,
+    pub(super) wrote: WrittenSlots,
+    /// The memory of its inverses, in bytes.
+    pub(super) undo_bytes: u64,
+    /// A bound on the memory of its footprint locks, in bytes, and the last exact figure.
+    pub(super) claim_bytes: u64,
+    pub(super) counted_claim_bytes: u64,
     /// Names and lengths of the inverse list, the oldest first.
     pub(super) savepoints: Vec<(u64, usize)>,
     pub(super) next_savepoint: u64,
@@ -36,7 +40,10 @@ impl Tx {
             rollback_room: None,
             may_roll_back_partly: false,
             seen: DurabilityBarrier::default(),
-            wrote: Footprint::none(),
+            wrote: WrittenSlots::default(),
+            undo_bytes: 0,
+            claim_bytes: 0,
+            counted_claim_bytes: 0,
             savepoints: Vec::new(),
             next_savepoint: 0,
             ended: None,

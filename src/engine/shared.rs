@@ -94,6 +94,12 @@ impl<M: StateMachine> Shared<M> {
         Ok(HeldLocks { locks: &self.locks, owner })
     }
 
+    /// The error of a transaction whose memory would pass its limit.
+    pub(super) fn undo_too_large(&self, size: u64) -> Error {
+        let limit = self.options.max_txn_undo_bytes;
+        Error::TooLarge { what: "what a transaction keeps in memory (max_txn_undo_bytes)", size, limit }
+    }
+
     /// Whether records of a rollback are of any use: not on a state that is not to be trusted, nor in a log that takes no more.
     pub(super) fn logs_rollbacks(&self, log: &Log) -> bool {
         self.core.check_not_poisoned().is_ok() && log.check_latch().is_ok()

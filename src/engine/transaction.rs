@@ -14,7 +14,7 @@ use crate::format::record::Record;
 use crate::ids::{Lsn, TxnId};
 use crate::io::sync::{Arc, Mutex, defer};
 use crate::machine::{Access, Footprint, StateMachine};
-use crate::txn::{Core, Owner, Scope, UndoEntry, guarded, roll_back};
+use crate::txn::{Core, Locks, Owner, Scope, UndoEntry, guarded, roll_back};
 use crate::wal::{Log, Need, RollbackRoom};
 use std::fmt;
 use std::ops::DerefMut;
@@ -28,6 +28,8 @@ pub struct Savepoint {
 
 /// What a compensation record takes in a frame at the most.
 const CLR_BYTES: u64 = frame::record_bytes(Head::CAPACITY as u64);
+/// What a savepoint takes in memory on average, in bytes: its list grows by doubling.
+const SAVEPOINT_BYTES: u64 = 24;
 /// A rollback's records may open a frame of their own, and so may the transaction's end; one block more for a partial rollback.
 const ROLLBACK_BLOCKS: u64 = 3;
 
@@ -114,6 +116,10 @@ impl<M: StateMachine> Transaction<M> {
     pub fn savepoint(&mut self) -> Result<Savepoint> {
         let mut tx = self.lock()?;
         tx.check()?;
+        let size = tx.memory_bytes().saturating_add(SAVEPOINT_BYTES);
+        if size > self.shared.options.max_txn_undo_bytes {
+            return Err(self.shared.undo_too_large(size));
+        }
         tx.reserve_partial_rollback(&self.shared)?;
         let number = tx.next_savepoint;
         tx.next_savepoint = number.saturating_add(1);
@@ -130,8 +136,8 @@ impl<M: StateMachine> Transaction<M> {
     pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
         let mut tx = self.lock()?;
         tx.check()?;
-        let at = tx.savepoints.iter().position(|(number, _)| *number == savepoint.number);
-        let (Some(at), true) = (at, savepoint.owner == tx.owner.id) else { return Err(Error::UnknownSavepoint) };
+        let at = tx.savepoints.binary_search_by_key(&savepoint.number, |(number, _)| *number);
+        let (Ok(at), true) = (at, savepoint.owner == tx.owner.id) else { return Err(Error::UnknownSavepoint) };
         let Some(&(_, len)) = tx.savepoints.get(at) else { return Err(Error::UnknownSavepoint) };
         tx.reserve_partial_rollback(&self.shared)?;
         if let Err(error) = tx.undo_down_to(&self.shared, len) {
@@ -259,8 +265,38 @@ impl Tx {
         Ok(shared.core.read()?.table.undo_list(id).map_or(0, |undo| undo.len()))
     }
 
+    /// The memory that the transaction takes, in bytes: inverses, locks and savepoints.
+    fn memory_bytes(&self) -> u64 {
+        let savepoints = self.savepoints.len() as u64 * SAVEPOINT_BYTES;
+        self.undo_bytes.saturating_add(self.claim_bytes).saturating_add(savepoints)
+    }
+
+    /// Counts the memory of locks that are to be taken.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] if the transaction would pass its limit.
+    fn count_claims<M: StateMachine>(&mut self, shared: &Shared<M>, footprint: &Footprint) -> Result<()> {
+        let limit = shared.options.max_txn_undo_bytes;
+        let before = self.claim_bytes;
+        self.claim_bytes = before.saturating_add(Locks::memory_bytes(footprint));
+        // locks that are held already were counted again; counting exactly takes the lock of the table
+        let excess = self.claim_bytes.saturating_sub(self.counted_claim_bytes);
+        if excess > limit / 64 || self.memory_bytes() > limit {
+            self.claim_bytes = shared.locks.memory_bytes_with(self.owner, footprint);
+            self.counted_claim_bytes = self.claim_bytes;
+        }
+        let size = self.memory_bytes();
+        if size <= limit {
+            return Ok(());
+        }
+        self.claim_bytes = self.claim_bytes.min(before);
+        self.counted_claim_bytes = self.claim_bytes;
+        Err(shared.undo_too_large(size))
+    }
+
     /// Takes locks. The victim of a deadlock is rolled back at once, so that the others go on.
     fn lock<M: StateMachine>(&mut self, shared: &Shared<M>, footprint: &Footprint) -> Result<()> {
+        self.count_claims(shared, footprint)?;
         let locked = shared.locks.acquire(self.owner, footprint, shared.options.lock_timeout);
         if let Err(error @ Error::Conflict) = &locked {
             self.roll_back(shared, error.clone())?;
@@ -283,8 +319,7 @@ impl Tx {
         let need = Need::record(body.len()).and_rollback(CLR_BYTES.saturating_add(first));
         let (mut core, room) = log.reserve_under(need, || lock_core(shared, log))?;
         self.seen = self.seen.and(shared.watermarks.needed_for(&footprint));
-        let used = self.id.and_then(|id| core.table.undo_list(id)).map_or(0, |undo| undo.bytes());
-        let undo_bytes = shared.options.max_txn_undo_bytes.saturating_sub(used);
+        let undo_bytes = shared.options.max_txn_undo_bytes.saturating_sub(self.memory_bytes());
         let id = self.id;
         let head = |lsn: Lsn| {
             let txn = id.unwrap_or(TxnId::from(lsn));
@@ -295,9 +330,10 @@ impl Tx {
         // an effect that could not be undone must not stay in the transaction
         let (inverse, bytes) = applied.undo.ok_or_else(|| shared.core.poison())?;
         core.table.push(id, UndoEntry { lsn: applied.position.lsn, inverse, bytes });
+        self.undo_bytes = self.undo_bytes.saturating_add(UndoEntry::<M::Command>::memory_bytes(bytes));
         drop(core);
         applied.rollback.into_iter().for_each(|room| self.keep(room));
-        self.wrote = std::mem::take(&mut self.wrote).and(footprint);
+        self.wrote.add(&footprint);
         Ok(applied.reply)
     }
 
@@ -338,7 +374,7 @@ impl Tx {
             }
         };
         core.table.end(id);
-        shared.watermarks.note(&self.wrote, position.end, durability);
+        shared.watermarks.note_slots(&self.wrote, position.end, durability);
         drop(core);
         self.finish(shared, Error::Closed);
         Ok(AnswerBarrier { own: Some((position, durability)), seen: self.seen })
@@ -349,7 +385,9 @@ impl Tx {
         let (Some(id), Some(room)) = (self.id, &self.rollback_room) else { return Ok(()) };
         let log = shared.log()?;
         let mut core = shared.core.write()?;
-        undo_locked(shared, &mut core, log, (id, len), room)
+        let undone = undo_locked(shared, &mut core, log, (id, len), room);
+        self.undo_bytes = core.table.undo_list(id).map_or(0, |undo| undo.memory_bytes());
+        undone
     }
 
     fn roll_back<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) -> Result<()> {

@@ -30,6 +30,32 @@ impl DurabilityBarrier {
     }
 }
 
+/// What a transaction has written, by slot: it takes bounded memory, whatever the transaction writes.
+#[derive(Debug, Default)]
+pub(crate) struct WrittenSlots {
+    /// Slots of keys, in ascending order.
+    keys: Vec<u16>,
+    /// A range or everything was written.
+    wide: bool,
+}
+
+impl WrittenSlots {
+    /// Adds what a footprint writes.
+    pub(crate) fn add(&mut self, footprint: &Footprint) {
+        for claim in footprint.claims().iter().filter(|c| c.access == Access::Exclusive) {
+            match &claim.extent {
+                Extent::Key(key) => {
+                    let slot = (hash(key) & (SLOTS - 1)) as u16;
+                    if let Err(at) = self.keys.binary_search(&slot) {
+                        self.keys.insert(at, slot);
+                    }
+                }
+                Extent::Range(..) | Extent::Everything => self.wide = true,
+            }
+        }
+    }
+}
+
 /// The highest LSN committed at each key.
 struct Slots {
     slots: Box<[AtomicU64]>,
@@ -62,6 +88,17 @@ impl Slots {
             }
         }
         if wrote {
+            self.highest.fetch_max(end.get(), Ordering::AcqRel);
+        }
+    }
+
+    /// The same for what a transaction has written.
+    fn note_slots(&self, written: &WrittenSlots, end: Lsn) {
+        let keys = written.keys.iter().filter_map(|slot| self.slot(usize::from(*slot)));
+        for slot in keys.chain(written.wide.then_some(&self.wide)) {
+            slot.fetch_max(end.get(), Ordering::AcqRel);
+        }
+        if written.wide || !written.keys.is_empty() {
             self.highest.fetch_max(end.get(), Ordering::AcqRel);
         }
     }
@@ -102,6 +139,14 @@ impl CommitWatermarks {
         match durability {
             Durability::Sync => self.durable.note(footprint, end),
             Durability::Interval(_) | Durability::Os => self.written.note(footprint, end),
+        }
+    }
+
+    /// [`note`](Self::note) for what a transaction has written.
+    pub(crate) fn note_slots(&self, written: &WrittenSlots, end: Lsn, durability: Durability) {
+        match durability {
+            Durability::Sync => self.durable.note_slots(written, end),
+            Durability::Interval(_) | Durability::Os => self.written.note_slots(written, end),
         }
     }
 
@@ -163,6 +208,29 @@ mod tests {
         assert_eq!(hardening.needed_for_key(b"b"), durable(30));
         hardening.note(&wrote(b"b"), Lsn::new(40), Durability::Os);
         assert_eq!(hardening.needed_for_key(b"b"), DurabilityBarrier { durable: Lsn::new(30), written: Lsn::new(40) });
+    }
+
+    #[test]
+    fn slots_that_a_transaction_has_written_are_what_its_footprints_are() {
+        let (by_slot, by_footprint) = (CommitWatermarks::new(), CommitWatermarks::new());
+        let mut written = WrittenSlots::default();
+        by_slot.note_slots(&written, Lsn::new(5), Durability::Sync);
+        assert_eq!(by_slot.needed_for_all(), DurabilityBarrier::default(), "nothing was written");
+        let keys =
+            Footprint::key(Access::Exclusive, b"b").and_key(Access::Shared, b"s").and_key(Access::Exclusive, b"a");
+        for (n, footprint) in (1..).zip([keys.clone(), keys, Footprint::range(Access::Exclusive, "x"..)]) {
+            written.add(&footprint);
+            by_slot.note_slots(&written, Lsn::new(n * 10), Durability::Sync);
+            by_footprint.note(&Footprint::key(Access::Exclusive, b"a"), Lsn::new(n * 10), Durability::Sync);
+            by_footprint.note(&Footprint::key(Access::Exclusive, b"b"), Lsn::new(n * 10), Durability::Sync);
+            by_footprint.note(&footprint, Lsn::new(n * 10), Durability::Sync);
+            for key in [b"a", b"b", b"s"] {
+                assert_eq!(by_slot.needed_for_key(key), by_footprint.needed_for_key(key));
+            }
+            assert_eq!(by_slot.needed_for_all(), by_footprint.needed_for_all());
+        }
+        (0..100_000u32).for_each(|n| written.add(&Footprint::key(Access::Exclusive, &n.to_le_bytes())));
+        assert!(written.keys.len() <= SLOTS);
     }
 
     #[test]

@@ -120,6 +120,16 @@ impl Locks {
         }
     }
 
+    /// A bound on the memory that the claims of a footprint take while they are held, in bytes.
+    pub(crate) fn memory_bytes(footprint: &Footprint) -> u64 {
+        footprint.claims().iter().map(held::memory_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// The memory that the owner's claims would take if it held the footprint too, in bytes.
+    pub(crate) fn memory_bytes_with(&self, owner: Owner, footprint: &Footprint) -> u64 {
+        self.table.lock().held().memory_bytes_with(owner.id, footprint.claims())
+    }
+
     /// Takes all claims of the footprint if that needs no wait. Returns whether it took them.
     #[cfg(test)]
     pub(crate) fn try_acquire(&self, owner: Owner, footprint: &Footprint) -> bool {

@@ -9,6 +9,9 @@ use crate::io::sync::Arc;
 /// Entries a chunk holds: a pop from a shared chunk copies at most so many.
 const CHUNK_ENTRIES: usize = 64;
 
+/// Allocations of an inverse beyond its encoding, in bytes: the allocator rounds each one up.
+const HEAP_OVERHEAD_BYTES: u64 = 32;
+
 /// The inverse of one effect that still stands.
 #[derive(Clone, Debug)]
 pub(crate) struct UndoEntry<C> {
@@ -17,6 +20,14 @@ pub(crate) struct UndoEntry<C> {
     pub(crate) inverse: C,
     /// Of the inverse's encoding.
     pub(crate) bytes: u64,
+}
+
+impl<C> UndoEntry<C> {
+    /// The memory that an entry takes, in bytes, if its inverse is encoded in so many. It is an
+    /// estimate, because only the machine knows what an inverse holds in memory.
+    pub(crate) fn memory_bytes(encoded_bytes: u64) -> u64 {
+        (size_of::<Self>() as u64).saturating_add(HEAP_OVERHEAD_BYTES).saturating_add(encoded_bytes)
+    }
 }
 
 #[derive(Debug)]
@@ -30,6 +41,7 @@ struct Chunk<C> {
 pub(crate) struct UndoList<C> {
     top: Option<Arc<Chunk<C>>>,
     len: usize,
+    /// The sum of the lengths of the encoded inverses.
     bytes: u64,
 }
 
@@ -50,9 +62,9 @@ impl<C: Clone> UndoList<C> {
         self.len
     }
 
-    /// The sum of the inverses' sizes.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+    /// The memory that the list takes, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        UndoEntry::<C>::memory_bytes(0).saturating_mul(self.len as u64).saturating_add(self.bytes)
     }
 
     /// The LSN of the newest effect that still stands.
@@ -138,7 +150,7 @@ mod tests {
         }
         (500..600).for_each(|n| copy.push(entry(n)));
         (200..300).for_each(|n| list.push(entry(n)));
-        assert_eq!((list.len(), list.bytes()), (300, 900));
+        assert_eq!((list.len(), list.memory_bytes()), (300, 300 * UndoEntry::<u64>::memory_bytes(3)));
         let mut seen = Vec::new();
         copy.for_each(|e| {
             seen.push(e.inverse);

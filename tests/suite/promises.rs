@@ -145,7 +145,7 @@ fn locks_are_kept_until_the_record_of_the_commit_is_in_the_log() {
 #[test]
 fn every_bound_answers_and_the_engine_goes_on() {
     let disk = SimDisk::new(1);
-    let options = manual().max_log_bytes(256 << 10).max_txn_undo_bytes(100).max_txn_age(Duration::from_secs(1));
+    let options = manual().max_log_bytes(256 << 10).max_txn_undo_bytes(1000).max_txn_age(Duration::from_secs(1));
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     let ballast = |value| Cmd::Push { key: 1, value, pad: 4000 };
     // the bound of the log; nothing takes checkpoints here
@@ -170,7 +170,7 @@ fn every_bound_answers_and_the_engine_goes_on() {
     assert!(matches!(failed(engine.execute(Cmd::Push { key: 1, value: 0, pad: 40_000 })), Error::TooLarge { .. }));
     let mut tx = engine.begin().unwrap();
     let error = (0..1000).find_map(|n| tx.execute(Cmd::push(2, n)).err()).unwrap();
-    assert!(matches!(error, ExecuteError::Failed(Error::TooLarge { limit: 100, .. })), "{error:?}");
+    assert!(matches!(error, ExecuteError::Failed(Error::TooLarge { limit: 1000, .. })), "{error:?}");
     assert!(matches!(failed(engine.execute(Cmd::push(2, 1))), Error::LockTimeout));
     disk.advance(Duration::from_secs(2));
     assert!(engine.step(Step::Expire).unwrap());

@@ -40,6 +40,8 @@ struct OwnerHolds {
     keys: Vec<Arc<[u8]>>,
     /// The number of claims with exclusive access, on keys and wide ones.
     exclusive: usize,
+    /// The memory that the claims take, in bytes.
+    memory_bytes: u64,
 }
 
 impl Held {
@@ -137,6 +139,13 @@ impl Held {
         }
     }
 
+    /// The memory that the owner's claims would take if it held these too, in bytes.
+    pub(super) fn memory_bytes_with(&self, owner: u64, claims: &[Claim]) -> u64 {
+        let held = self.owners.get(&owner).map_or(0, |share| share.memory_bytes);
+        let more = claims.iter().filter(|claim| !self.covers(owner, claim)).map(memory_bytes);
+        more.fold(held, u64::saturating_add)
+    }
+
     /// Adds the claim to what the owner holds. No other owner may hold a conflicting claim.
     pub(super) fn take(&mut self, owner: u64, claim: &Claim) {
         debug_assert!(!self.conflicts(claim, Some(owner)), "a lock is given out while another owner holds it");
@@ -145,6 +154,7 @@ impl Held {
         }
         let share = self.owners.entry(owner).or_default();
         share.exclusive += usize::from(claim.access == Access::Exclusive);
+        share.memory_bytes = share.memory_bytes.saturating_add(memory_bytes(claim));
         let Some(key) = claim.key() else { return self.take_wide(owner, claim) };
         // a claim that is not covered is new, or is held shared and now wanted exclusively
         match self.keys.get_mut(key) {
@@ -205,6 +215,26 @@ impl Held {
             kept
         });
     }
+}
+
+/// The memory that a claim takes while it is held, in bytes: its entries in a tree and in two lists,
+/// and its key, each with what the allocator adds.
+pub(super) fn memory_bytes(claim: &Claim) -> u64 {
+    const KEY_BYTES: usize =
+        2 * size_of::<(Arc<[u8]>, Vec<KeyHold>)>() + 2 * size_of::<KeyHold>() + 2 * size_of::<Arc<[u8]>>();
+    const ALLOCATION_BYTES: usize = 24;
+    let of_bound = |bound: &Bound<Box<[u8]>>| match bound {
+        Bound::Included(key) | Bound::Excluded(key) => ALLOCATION_BYTES.saturating_add(key.len()),
+        Bound::Unbounded => 0,
+    };
+    let bytes = match &claim.extent {
+        Extent::Key(key) => KEY_BYTES.saturating_add(ALLOCATION_BYTES).saturating_add(key.len()),
+        Extent::Range(start, end) => {
+            (2 * size_of::<WideHold>()).saturating_add(of_bound(start)).saturating_add(of_bound(end))
+        }
+        Extent::Everything => 2 * size_of::<WideHold>(),
+    };
+    bytes as u64
 }
 
 /// A visitor that breaks at the first owner other than `except`.
