@@ -65,7 +65,7 @@ impl<M: StateMachine> CommitThrottle<M> {
     ///
     /// # Errors
     /// [`Error::Full`] if the log is at its bound and no checkpoint makes room within the lock
-    /// timeout.
+    /// timeout; [`Error::Closed`] once the engine is closed.
     pub(crate) fn throttle(&self) -> Result<()> {
         let count = self.commits.fetch_add(1, Ordering::Relaxed);
         // checked for each commit, because large commands fill the log between two samples
@@ -104,6 +104,8 @@ impl<M: StateMachine> CommitThrottle<M> {
         }
         let mut deadline = Deadline::after(&*self.clock, self.lock_timeout);
         while self.has_threads && !deadline.is_over() {
+            // a close ends this wait too
+            self.copies.core.check()?;
             deadline.sleep(THROTTLED, |limit| self.await_end(limit));
             if !is_over() {
                 return Ok(());
@@ -112,8 +114,8 @@ impl<M: StateMachine> CommitThrottle<M> {
         Err(Error::Full { what: "the log: its size limit is reached (max_log_bytes)", source: None })
     }
 
-    /// Wakes all commits that wait for a checkpoint.
-    pub(super) fn note_end(&self) {
+    /// Wakes all commits that wait for a checkpoint: it has ended, or the engine is closed.
+    pub(crate) fn note_end(&self) {
         let _guard = self.ended.0.lock();
         self.ended.1.notify_all();
     }

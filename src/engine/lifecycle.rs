@@ -26,6 +26,10 @@ pub(super) fn close<M: StateMachine>(shared: &Shared<M>) -> Result<()> {
 
 fn close_once<M: StateMachine>(shared: &Shared<M>, ends: &mut CheckpointEnds) -> Result<()> {
     shared.core.close();
+    // A transaction that waits holds what is needed to end it. Nothing waits for locks, nor for room in
+    // the log, from here on.
+    shared.locks.close();
+    shared.checkpointer.throttle().note_end();
     // one that began just before is in the list now, and one that begins now sees the mark
     loop {
         let open = shared.open.all();

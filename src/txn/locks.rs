@@ -106,8 +106,9 @@ impl Locks {
     ///
     /// # Errors
     /// [`Error::Conflict`] if the wait closed a deadlock, now or later, and this owner is its
-    /// victim; [`Error::LockTimeout`] when the time is over; or the error given to
-    /// [`cancel`](Self::cancel). After an error the owner holds what it held before.
+    /// victim; [`Error::LockTimeout`] when the time is over; the error given to
+    /// [`cancel`](Self::cancel); or [`Error::Closed`] after a [`close`](Self::close). After an error the
+    /// owner holds what it held before.
     pub(crate) fn acquire(&self, owner: Owner, footprint: &Footprint, timeout: Duration) -> Result<()> {
         let policy = if timeout.is_zero() { WaitPolicy::NoWait } else { WaitPolicy::Wait };
         let mut wakes = Wakes::new();
@@ -150,6 +151,14 @@ impl Locks {
         let waited = self.table.lock().fail(owner.id, error, &mut wakes);
         wake_all(wakes);
         waited
+    }
+
+    /// Ends every wait with [`Error::Closed`], also those that would begin later. Claims are still
+    /// granted and released without a wait.
+    pub(crate) fn close(&self) {
+        let mut wakes = Wakes::new();
+        self.table.lock().close(&mut wakes);
+        wake_all(wakes);
     }
 
     /// The number of owners that hold a claim.

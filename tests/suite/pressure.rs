@@ -106,6 +106,7 @@ macro_rules! cannot_be_saved {
 cannot_be_saved!(Unwilling while UNWILLING);
 cannot_be_saved!(Reluctant while RELUCTANT);
 cannot_be_saved!(Sullen while SULLEN);
+cannot_be_saved!(Gloomy while GLOOMY);
 
 #[test]
 fn a_command_that_had_to_wait_for_a_lock_holds_nobody_up_while_the_log_is_at_its_bound() {
@@ -139,6 +140,59 @@ fn a_command_that_had_to_wait_for_a_lock_holds_nobody_up_while_the_log_is_at_its
     waiting.join().unwrap().unwrap();
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     SULLEN.store(false, Ordering::SeqCst);
+}
+
+/// H2, H4: commits wait at the bound without a limit, and a close ends these waits.
+#[test]
+fn a_close_ends_the_waits_at_the_bound_of_the_log() {
+    let disk = SimDisk::new(6);
+    let options = manual()
+        .background(Background::Threads)
+        .lock_timeout(Duration::MAX)
+        .max_log_bytes(256 << 10)
+        .checkpoint_log_bytes(1 << 30);
+    let (engine, _) = open_on::<Gloomy>(&disk, &options).unwrap();
+    GLOOMY.store(true, Ordering::SeqCst);
+    let mut tx = engine.begin().unwrap();
+    let (begun, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+    let pusher = {
+        let (engine, begun) = (engine.clone(), begun.clone());
+        std::thread::spawn(move || {
+            loop {
+                begun.fetch_add(1, Ordering::SeqCst);
+                if let Err(error) = engine.execute(Cmd::Push { key: 1, value: 1, pad: 3000 }) {
+                    return error;
+                }
+            }
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (mut before, mut still) = (0, 0);
+    while still < 20 {
+        assert!(Instant::now() < deadline, "{:?}", engine.stats());
+        std::thread::sleep(Duration::from_millis(10));
+        let now = begun.load(Ordering::SeqCst);
+        still = if now == before && engine.stats().log.unwrap().segment_bytes > 256 << 10 { still + 1 } else { 0 };
+        before = now;
+    }
+    assert!(!pusher.is_finished(), "it waits without a limit");
+    let waiting = std::thread::spawn(move || tx.execute(Cmd::push(2, 1)).unwrap_err());
+    std::thread::sleep(Duration::from_millis(50));
+    let closing = {
+        let (engine, ended) = (engine.clone(), ended.clone());
+        std::thread::spawn(move || {
+            // the state cannot be saved, so the close takes no checkpoint
+            let _ = engine.close();
+            ended.store(true, Ordering::SeqCst);
+        })
+    };
+    while !ended.load(Ordering::SeqCst) {
+        assert!(Instant::now() < deadline, "the close waits");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    closing.join().unwrap();
+    assert!(matches!(pusher.join().unwrap(), ExecuteError::Failed(Error::Closed)));
+    assert!(matches!(waiting.join().unwrap(), ExecuteError::Failed(Error::Closed)));
 }
 
 #[test]

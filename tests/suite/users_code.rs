@@ -5,8 +5,9 @@ use crate::common::{Cmd, Empty, Stacks, manual, open_on};
 use crate::like_stacks::as_the_stacks;
 use seawal::kv::{Kv, KvCommand};
 use seawal::machine::{Access, Footprint, StateMachine};
-use seawal::sim::SimDisk;
-use seawal::{Background, Engine, Error, ExecuteError, Step, Ticket};
+use seawal::sim::{Crash, SimDisk};
+use seawal::wal::LogStep;
+use seawal::{Background, Durability, Engine, Error, ExecuteError, Step, Ticket};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -208,6 +209,145 @@ fn a_call_from_within_the_machine_is_refused() {
         CALLEE.lock().unwrap().take();
         assert_eq!(REFUSED.load(Ordering::SeqCst), 2);
         assert_eq!(engine.read(|state| state.0.at(1)).unwrap(), [7, 8]);
+        engine.close().unwrap();
+    });
+}
+
+/// U11: a read that locks exclusively at once, so that two read-modify-writes never deadlock.
+#[test]
+fn read_modify_writes_with_get_for_update_never_run_twice() {
+    within_a_minute(|| {
+        let engine: Engine<Kv> = patient(&SimDisk::new(1));
+        let runs = AtomicUsize::new(0);
+        let add = |table: &str| {
+            let added = engine.transact(|tx| {
+                runs.fetch_add(1, Ordering::SeqCst);
+                let sum = match table {
+                    "" => tx.get_for_update("sum")?,
+                    table => tx.get_for_update_in(table, "sum")?,
+                };
+                // the others get here meanwhile
+                thread::yield_now();
+                let sum = sum.map_or(0, |sum| u32::from_le_bytes(sum.try_into().unwrap()));
+                tx.insert_in(table, "sum", (sum + 1).to_le_bytes())
+            });
+            added.unwrap();
+        };
+        thread::scope(|scope| {
+            for table in ["", "sums", "", "sums"] {
+                let add = &add;
+                scope.spawn(move || (0..50).for_each(|_| add(table)));
+            }
+        });
+        assert_eq!(runs.load(Ordering::SeqCst), 200, "no transaction runs twice");
+        assert_eq!(engine.get("sum").unwrap(), Some(100u32.to_le_bytes().into()));
+        assert_eq!(engine.table("sums").get("sum").unwrap(), Some(100u32.to_le_bytes().into()));
+    });
+}
+
+/// How long [`Slow`] takes for a footprint, in microseconds.
+static PAUSE: AtomicUsize = AtomicUsize::new(0);
+
+/// Stacks whose commands take a while before they ask for their locks.
+#[derive(Clone, Default)]
+struct Slow(Stacks);
+
+impl StateMachine for Slow {
+    const NAME: &'static str = "stacks";
+    const VERSION: u32 = 1;
+    type Command = Cmd;
+    type Reply = u32;
+    type Rejection = Empty;
+    as_the_stacks!(apply decode save load);
+    fn footprint(command: &Cmd) -> Footprint {
+        thread::sleep(Duration::from_micros(PAUSE.load(Ordering::SeqCst) as u64));
+        Stacks::footprint(command)
+    }
+    fn encode(command: &Cmd, out: &mut Vec<u8>) {
+        Stacks::encode(command, out);
+    }
+}
+
+/// H2: a close ends every wait for locks, also one that begins while it closes.
+#[test]
+fn a_close_does_not_wait_for_commands_that_begin_to_wait_for_locks() {
+    within_a_minute(|| {
+        for round in 0..60 {
+            PAUSE.store(0, Ordering::SeqCst);
+            let engine: Engine<Slow> = patient(&SimDisk::new(1));
+            let mut older = engine.begin().unwrap();
+            let mut holder = engine.begin().unwrap();
+            holder.execute(Cmd::push(1, 1)).unwrap();
+            PAUSE.store(round * 100, Ordering::SeqCst);
+            let transaction = thread::spawn(move || older.execute(Cmd::push(1, 2)));
+            let commit = {
+                let engine = engine.clone();
+                thread::spawn(move || engine.execute(Cmd::push(1, 3)).map(drop))
+            };
+            thread::sleep(Duration::from_millis(2));
+            engine.close().unwrap();
+            assert!(matches!(transaction.join().unwrap(), Err(ExecuteError::Failed(Error::Closed))));
+            assert!(matches!(commit.join().unwrap(), Err(ExecuteError::Failed(Error::Closed))));
+            drop(holder);
+        }
+    });
+}
+
+/// H4: the longest duration means no limit, whatever it limits.
+#[test]
+fn the_longest_duration_is_no_limit_anywhere() {
+    within_a_minute(|| {
+        let disk = SimDisk::new(1);
+        let options = manual()
+            .lock_timeout(Duration::MAX)
+            .max_txn_age(Duration::MAX)
+            .recover_within(Duration::MAX)
+            .commit_spin(Duration::MAX)
+            .durability(Durability::Interval(Duration::MAX));
+        // by hand: the clock is turned on by years
+        let (engine, _) = open_on::<Kv>(&disk, &options).unwrap();
+        let mut tx = engine.begin().unwrap();
+        tx.insert("old", "1").unwrap();
+        engine.insert("a", "1").unwrap();
+        disk.advance(Duration::from_secs(1 << 40));
+        assert!(!engine.step(Step::Expire).unwrap(), "max_txn_age");
+        assert!(!engine.step(Step::Log(LogStep::SyncDue)).unwrap(), "Durability::Interval");
+        assert!(!engine.step(Step::Checkpoint).unwrap(), "recover_within");
+        assert!(!engine.stats().recovery_budget_cannot_be_met);
+        tx.commit().unwrap();
+        // with threads, and a clock that has little left
+        drop(engine);
+        let disk = disk.crash(Crash::KillOnly);
+        disk.advance(Duration::MAX - Duration::from_secs(1 << 42));
+        let (engine, _) = open_on::<Kv>(&disk, &options.background(Background::Threads)).unwrap();
+        let mut holder = engine.begin().unwrap();
+        holder.insert("a", "2").unwrap();
+        let waiting = {
+            let engine = engine.clone();
+            thread::spawn(move || engine.insert("a", "3").unwrap())
+        };
+        while engine.stats().lock_waiters == 0 {
+            thread::yield_now();
+        }
+        disk.advance(Duration::from_secs(1 << 40));
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(
+            (engine.stats().open_transactions, engine.stats().lock_waiters),
+            (1, 1),
+            "lock_timeout, max_txn_age"
+        );
+        holder.commit().unwrap();
+        assert_eq!(waiting.join().unwrap().as_deref(), Some(&b"2"[..]));
+        // many committers, so that they spin
+        thread::scope(|scope| {
+            for n in 0..8u8 {
+                let engine = &engine;
+                scope.spawn(move || {
+                    (0..20).for_each(|_| _ = engine.table("t").insert([n], "v").unwrap());
+                    engine.execute_with(KvCommand::put("", [n], "v"), Durability::Sync).unwrap();
+                });
+            }
+        });
         engine.close().unwrap();
     });
 }

@@ -31,6 +31,8 @@ pub(super) struct LockTable {
     /// From each owner to the waiters that have it among their blockers. No set is empty.
     blocks: BTreeMap<u64, BTreeSet<u64>>,
     next_ticket: u64,
+    /// No owner waits any more.
+    closed: bool,
 }
 
 /// A request in the queue.
@@ -61,7 +63,13 @@ pub(super) enum Answer {
 
 impl LockTable {
     pub(super) fn new(counters: Arc<LockCounters>) -> Self {
-        LockTable { held: Held::new(counters), waits: BTreeMap::new(), blocks: BTreeMap::new(), next_ticket: 0 }
+        LockTable {
+            held: Held::new(counters),
+            waits: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            next_ticket: 0,
+            closed: false,
+        }
     }
 
     pub(super) fn held(&self) -> &Held {
@@ -96,6 +104,7 @@ impl LockTable {
             return Answer::Granted;
         }
         let slot = self.enqueue(owner, request);
+        let policy = if self.closed { WaitPolicy::NoWait } else { policy };
         match policy {
             WaitPolicy::Wait => self.end_deadlocks(id, wakes),
             WaitPolicy::NoWait => self.answer_at_once(id, wakes),
@@ -153,14 +162,14 @@ impl LockTable {
     /// Answers a newcomer that does not wait: it is granted if all its blockers wait for it, else it
     /// is refused. No other waiter is affected.
     fn answer_at_once(&mut self, newcomer: u64, wakes: &mut Wakes) {
-        let mut error = Error::LockTimeout;
+        let mut error = if self.closed { Error::Closed } else { Error::LockTimeout };
         while let Some(cycle) = self.cycle_through(newcomer) {
             match self.first_queueing(&cycle) {
                 Some((waiter, blocker)) if waiter == newcomer => self.unlink(waiter, blocker),
                 // the cycle could only be removed by letting another waiter go first
                 Some(_) => break,
                 None => {
-                    if self.youngest(&cycle) == newcomer {
+                    if self.youngest(&cycle) == newcomer && !self.closed {
                         error = Error::Conflict;
                     }
                     break;
@@ -169,6 +178,16 @@ impl LockTable {
         }
         self.grant_unblocked(BTreeSet::from([newcomer]), wakes);
         self.fail(newcomer, error, wakes);
+    }
+
+    /// Ends every wait, now and later, with [`Error::Closed`].
+    pub(super) fn close(&mut self, wakes: &mut Wakes) {
+        self.closed = true;
+        // one that only queued behind another may be granted here, which does no harm
+        let waiters: Vec<u64> = self.waits.keys().copied().collect();
+        for id in waiters {
+            self.fail(id, Error::Closed, wakes);
+        }
     }
 
     /// Releases all that the owner holds and grants what that frees. If the owner waits, its wait
