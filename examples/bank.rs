@@ -22,9 +22,11 @@ fn balance_of(bytes: &[u8]) -> Option<i64> {
     Some(i64::from_le_bytes(bytes.try_into().ok()?))
 }
 
-/// The balance that the transaction sees. The account stays locked until the transaction ends.
+/// The balance that the transaction sees. The account stays locked until the transaction ends,
+/// exclusively, for the balance is about to be changed: with a shared lock, two transfers that both
+/// have read it would wait for each other.
 fn balance(tx: &mut Transaction<Kv>, number: u64) -> Money<i64> {
-    Ok(tx.get(account(number))?.as_deref().and_then(balance_of).unwrap_or(0))
+    Ok(tx.get_for_update(account(number))?.as_deref().and_then(balance_of).unwrap_or(0))
 }
 
 fn add(tx: &mut Transaction<Kv>, number: u64, amount: i64) -> Money<()> {

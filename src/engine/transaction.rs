@@ -102,6 +102,10 @@ impl<M: StateMachine> Transaction<M> {
     /// Reads a part of the state as this transaction sees it, and locks that to the end. The caller answers for `f` looking no
     /// further.
     ///
+    /// The footprint may claim exclusive access, for a read on which a later write of the same part
+    /// depends. Two transactions that read a part with shared access and then write it always
+    /// deadlock; with exclusive access, the second one waits until the first one has ended.
+    ///
     /// # Errors
     /// As [`Transaction::execute`].
     pub fn read_within<T>(&mut self, footprint: &Footprint, f: impl FnOnce(&M) -> T) -> Result<T> {
@@ -112,7 +116,7 @@ impl<M: StateMachine> Transaction<M> {
     ///
     /// # Errors
     /// [`Error::Conflict`], [`Error::Expired`] or [`Error::Closed`] if the transaction is over; [`Error::Full`] if there is no room
-    /// for the records of going back.
+    /// for the records of going back; [`Error::TooLarge`] if there is no memory for it.
     pub fn savepoint(&mut self) -> Result<Savepoint> {
         let mut tx = self.lock()?;
         tx.check()?;

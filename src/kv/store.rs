@@ -419,8 +419,44 @@ impl Transaction<Kv> {
     /// # Errors
     /// As [`Transaction::execute`].
     pub fn get_in(&mut self, table: &str, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        let key = key.as_ref();
-        let footprint = Kv::with_lock_key(table, key, |composite| Footprint::key(Access::Shared, composite));
+        self.get_locked(Access::Shared, table, key.as_ref())
+    }
+
+    /// The value of a key as this transaction sees it, for a change that depends on it. Locks the key,
+    /// exclusively, to the end.
+    ///
+    /// If two transactions [`get`](Self::get) a key and then write it, each waits for the other to end
+    /// its read: always a deadlock, and one of them runs again. With this read the second one waits.
+    ///
+    /// # Errors
+    /// As [`Transaction::execute`].
+    ///
+    /// ```
+    /// # use seawal::{Engine, kv::Kv};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Engine::<Kv>::open(dir.path())?;
+    /// store.transact(|tx| {
+    ///     let visits = tx.get_for_update("visits")?.map_or(0, |value| value[0]);
+    ///     tx.insert("visits", [visits + 1])
+    /// })?;
+    /// assert_eq!(store.get("visits")?.as_deref(), Some(&[1][..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_for_update(&mut self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        self.get_for_update_in(Kv::DEFAULT_TABLE, key)
+    }
+
+    /// The value of a key of a table, for a change that depends on it; see
+    /// [`get_for_update`](Self::get_for_update).
+    ///
+    /// # Errors
+    /// As [`Transaction::execute`].
+    pub fn get_for_update_in(&mut self, table: &str, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        self.get_locked(Access::Exclusive, table, key.as_ref())
+    }
+
+    fn get_locked(&mut self, access: Access, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let footprint = Kv::with_lock_key(table, key, |composite| Footprint::key(access, composite));
         let Some(footprint) = footprint else { return Ok(None) };
         self.read_within(&footprint, |kv| kv.get(table, key).map(<[u8]>::to_vec))
     }

@@ -163,7 +163,7 @@ impl Bank<'_> {
 
 /// Changes a balance.
 fn add(tx: &mut Transaction<Kv>, account: &str, amount: i64) -> ExecuteResult<Kv, ()> {
-    let balance = tx.get_in(ACCOUNTS, account)?;
+    let balance = tx.get_for_update_in(ACCOUNTS, account)?;
     let balance = balance.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse::<i64>().ok());
     let Some(balance) = balance else {
         let reason = format!("account {account} has no balance").into();
