@@ -239,6 +239,8 @@ impl Options {
     }
 
     /// How long a command or a read waits for locks, and a commit for space in the log.
+    /// [`Duration::MAX`] is no limit, here and in the other options: then only a deadlock, a close or
+    /// the age of the transaction in the way ends a wait.
     ///
     /// Default: 5 seconds.
     #[must_use]
