@@ -55,6 +55,13 @@ impl<M: StateMachine> Digester<M> {
         self.taken.load(Ordering::Relaxed)
     }
 
+    /// How far the log may grow before a digest may be due.
+    pub(super) fn quiet_bytes(&self) -> u64 {
+        let (Some(every), Some(log)) = (self.every, &self.log) else { return u64::MAX };
+        // a record takes more than one byte
+        every.saturating_sub(log.appended().0.saturating_sub(self.job.lock().mark)).max(1)
+    }
+
     /// Freezes the state for a digest that is due, or writes the digest of the frozen state to the
     /// log. Returns `false` if there was nothing to do.
     ///

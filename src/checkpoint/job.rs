@@ -27,12 +27,16 @@ use crate::format::snapshot::SnapshotHeader;
 use crate::ids::Lsn;
 use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::io::threads::contained;
 use crate::machine::StateMachine;
 use crate::options::{Background, Options};
 use crate::snapshot::{self, SnapshotThrottle};
 use crate::txn::{ActiveTransactions, StateCore, guarded};
 use crate::wal::{Level, Log, Need};
 use std::time::Duration;
+
+/// What a panic in a stage becomes.
+const PANICKED: Error = Error::Internal { what: "it took a checkpoint" };
 
 enum Stage<M: StateMachine> {
     /// `point` is the point in the log that marks this state for a digest, if digests are enabled.
@@ -200,6 +204,16 @@ impl<M: StateMachine> Checkpointer<M> {
         })
     }
 
+    /// After how long a checkpoint is due if nothing is appended meanwhile.
+    pub(crate) fn due_in(&self) -> Option<Duration> {
+        self.monitor.due_in()
+    }
+
+    /// How far the log may grow before a checkpoint or a digest may be due.
+    pub(crate) fn quiet_bytes(&self) -> u64 {
+        self.monitor.quiet_bytes().min(self.digester.quiet_bytes())
+    }
+
     /// Runs the next stage of a checkpoint, or begins one that is due. Returns `false` if there was
     /// nothing to do.
     pub(crate) fn step(&self) -> Result<bool> {
@@ -231,7 +245,7 @@ impl<M: StateMachine> Checkpointer<M> {
     }
 
     fn freeze(&self, job: &mut Option<Job<M>>, ends: &mut CheckpointEnds) -> Result<()> {
-        let frozen = self.freeze_now();
+        let frozen = contained(|| self.freeze_now()).unwrap_or(Err(PANICKED));
         *job = Some(frozen.inspect_err(|error| self.note_failure(error, ends))?);
         Ok(())
     }
@@ -302,7 +316,8 @@ impl<M: StateMachine> Checkpointer<M> {
     fn run_stage(&self, job: &mut Option<Job<M>>, ends: &mut CheckpointEnds) -> Result<()> {
         let Some(current) = job.take() else { return Ok(()) };
         let began = current.began;
-        match self.stage(current) {
+        // the machine's code runs in it, and the drop of its values
+        match contained(|| self.stage(current)).unwrap_or(Err(PANICKED)) {
             Ok(Some(next)) => {
                 *job = Some(next);
                 Ok(())

@@ -122,11 +122,32 @@ impl Monitor {
 
     /// Whether a checkpoint is due.
     pub(super) fn is_due(&self) -> bool {
+        self.limits.is_due(&self.inputs())
+    }
+
+    /// After how long a checkpoint is due by time alone.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        self.limits.due_in(&self.inputs())
+    }
+
+    /// How far the log may grow before it must be looked at again.
+    pub(super) fn quiet_bytes(&self) -> u64 {
+        self.limits.quiet_bytes(self.log_since_snapshot().1)
+    }
+
+    /// Wakes the maintenance thread, if it waits for the log to grow.
+    pub(super) fn ring(&self) {
+        if let Some(log) = &self.log {
+            log.growth_alarm().ring();
+        }
+    }
+
+    fn inputs(&self) -> Inputs {
         let (records, log_bytes) = self.log_since_snapshot();
         let recovery = self.recovery_time();
         let now = self.storage.monotonic();
         let published = self.published.lock();
-        let inputs = Inputs {
+        Inputs {
             segment_bytes: self.segment_bytes(),
             records,
             log_bytes,
@@ -134,9 +155,7 @@ impl Monitor {
             took: published.took,
             failed: published.last_error.is_some(),
             recovery,
-        };
-        drop(published);
-        self.limits.is_due(&inputs)
+        }
     }
 
     /// Whether a bound is so near that commits must slow down.

@@ -8,6 +8,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// The least time between checkpoints that the recovery budget asks for. An empty checkpoint takes
 /// a few syncs, which is about this long on a slow disk.
 const LEAST_REST: Duration = Duration::from_millis(50);
+/// The most that the log may grow without being looked at. Redo of so much takes a few milliseconds.
+const MAX_QUIET_BYTES: u64 = 64 << 10;
 
 /// What the user has set.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +83,22 @@ impl Limits {
         let room = budget.saturating_sub(recovery.least);
         let left = budget.saturating_sub(recovery.now);
         !restless && (left < room / 2 || (recovery.least > budget && rested > took.saturating_mul(4)))
+    }
+
+    /// After how long a checkpoint is due if nothing but time passes. `None` if it is not due then either.
+    pub(super) fn due_in(&self, inputs: &Inputs) -> Option<Duration> {
+        let &Inputs { rested, took, .. } = inputs;
+        let later = [RETRY, took.max(LEAST_REST), took.saturating_mul(4).saturating_add(Duration::from_nanos(1))];
+        let times = later.into_iter().map(|time| time.max(rested)).chain([rested]);
+        let due = times.filter(|&rested| self.is_due(&Inputs { rested, ..*inputs })).min()?;
+        Some(due.saturating_sub(rested))
+    }
+
+    /// How far the log may grow before it is looked at again: to where a checkpoint is due, but at most
+    /// 1/64 of its bound, and no more than costs little of a recovery budget.
+    pub(super) fn quiet_bytes(&self, log_bytes: u64) -> u64 {
+        let to_checkpoint = self.checkpoint_log_bytes.saturating_sub(log_bytes);
+        MAX_QUIET_BYTES.min(self.max_log_bytes / 64).min(to_checkpoint).max(1)
     }
 
     /// Whether commits are throttled and checkpoints are written without pauses. True if the log
@@ -161,6 +179,29 @@ mod tests {
         for (case, limits, inputs, due) in table {
             assert_eq!(limits.is_due(&inputs), due, "{case}");
         }
+    }
+
+    #[test]
+    fn what_makes_a_checkpoint_due_by_time_alone_is_known_beforehand() {
+        let failed = Inputs { log_bytes: 16 * MIB, failed: true, rested: millis(400), ..quiet() };
+        assert_eq!(LIMITS.due_in(&failed), Some(millis(600)));
+        assert_eq!(LIMITS.due_in(&Inputs { records: 0, ..failed }), None);
+        assert_eq!(LIMITS.due_in(&Inputs { failed: false, ..failed }), Some(Duration::ZERO));
+        assert_eq!(LIMITS.due_in(&quiet()), None);
+        let budget = |time| Limits { recover_within: Some(millis(time)), ..LIMITS };
+        let recovery = RecoveryTime { least: millis(100), now: millis(199) };
+        let restless = Inputs { recovery, rested: millis(150), ..quiet() };
+        assert_eq!(budget(200).due_in(&restless), Some(millis(50)));
+        let missed = budget(50).due_in(&restless).unwrap();
+        assert!(missed <= millis(651) && budget(50).is_due(&Inputs { rested: restless.rested + missed, ..restless }));
+    }
+
+    #[test]
+    fn the_log_is_looked_at_where_a_checkpoint_is_due() {
+        assert_eq!(LIMITS.quiet_bytes(0), 64 << 10);
+        assert_eq!(LIMITS.quiet_bytes(16 * MIB - 100), 100);
+        assert_eq!(LIMITS.quiet_bytes(17 * MIB), 1);
+        assert_eq!(Limits { max_log_bytes: MIB, ..LIMITS }.quiet_bytes(0), 16 << 10);
     }
 
     #[test]

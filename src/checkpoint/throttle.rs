@@ -78,6 +78,7 @@ impl<M: StateMachine> CommitThrottle<M> {
             return Ok(());
         }
         if self.has_threads {
+            self.monitor.ring();
             self.await_end(THROTTLED);
         }
         self.refuse_over_bound()
@@ -138,10 +139,16 @@ impl<M: StateMachine> CopiedMemory<M> {
     /// Runs `write`, and counts duplicates meanwhile. Those of another frozen state, such as a
     /// backup's, do not count, because this checkpoint cannot free them.
     pub(super) fn counted<T>(&self, has_threads: bool, write: impl FnOnce() -> T) -> T {
+        /// Ends the counting, also where writing panics.
+        struct Counting<'a>(&'a AtomicBool);
+        impl Drop for Counting<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Relaxed);
+            }
+        }
         self.counts.store(has_threads && self.measure() <= 0.0, Ordering::Relaxed);
-        let written = write();
-        self.counts.store(false, Ordering::Relaxed);
-        written
+        let _counting = Counting(&self.counts);
+        write()
     }
 
     /// The duplicates that count, as a share of the state's memory.

@@ -16,6 +16,7 @@ mod encoded_command;
 mod execute_result;
 mod lifecycle;
 mod maintenance;
+mod maintenance_status;
 #[cfg(test)]
 mod memory_tests;
 mod open;
@@ -23,6 +24,8 @@ mod open_transactions;
 mod read;
 mod shared;
 mod stats;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod thread_tests;
 mod ticket;
 mod transaction;
 mod view;
@@ -271,7 +274,10 @@ impl<M: StateMachine> Engine<M> {
     pub fn checkpoint(&self) -> Result<()> {
         // a checkpoint that waits for this thread may hold the checkpoint job
         self.shared().core.check_not_held()?;
-        self.shared().checkpointer.checkpoint()
+        let result = self.shared().checkpointer.checkpoint();
+        // files that it unlinked are freed in the background, and a failure is tried again
+        maintenance::wake(self.shared());
+        result
     }
 
     /// Writes a consistent committed state as a new store into a directory, while this engine goes on. When it returns `Ok`, the new

@@ -78,6 +78,11 @@ impl OpenTransactions {
         self.0.lock().len()
     }
 
+    /// When the oldest began.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.0.lock().values().next().map(|open| open.began)
+    }
+
     /// Those that are open now, the oldest first.
     pub(super) fn all(&self) -> Vec<OpenTx> {
         self.0.lock().values().cloned().collect()

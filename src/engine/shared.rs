@@ -1,5 +1,6 @@
 //! What all handles, transactions and threads of an engine share.
 
+use super::maintenance_status::MaintenanceStatus;
 use super::open_transactions::OpenTransactions;
 use crate::checkpoint::{Checkpointer, RecoveredSizes, RecoveryCostModel};
 use crate::error::{Error, Result};
@@ -28,6 +29,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(super) close_result: Mutex<Option<Result<()>>>,
     pub(crate) checkpointer: Checkpointer<M>,
     pub(super) cost_model: Arc<RecoveryCostModel>,
+    pub(super) maintenance: MaintenanceStatus,
     pub(crate) report: RecoveryReport,
 }
 
@@ -70,6 +72,7 @@ impl<M: StateMachine> Shared<M> {
             open: OpenTransactions::default(),
             close_result: Mutex::new(None),
             cost_model,
+            maintenance: MaintenanceStatus::new(),
             report,
         }
     }

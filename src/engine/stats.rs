@@ -31,6 +31,9 @@ pub struct Stats {
     pub longest_freeze: Duration,
     /// Why the last checkpoint failed, if it did.
     pub checkpoint_error: Option<Error>,
+    /// Why other background work of the engine failed, such as a panic in the machine's code, until
+    /// that work succeeds. It is tried again. Failures of the log's threads are in [`LogStats`].
+    pub background_error: Option<Error>,
     /// Digests of the state that were put into the log since the store was opened.
     pub digests: u64,
     /// How long opening the store would take now.
@@ -53,6 +56,7 @@ pub(super) fn collect<M: StateMachine>(shared: &Shared<M>) -> Stats {
         checkpoints: shared.checkpointer.taken(),
         longest_freeze: shared.checkpointer.longest_freeze(),
         checkpoint_error: monitor.last_error(),
+        background_error: shared.maintenance.error(),
         digests: shared.checkpointer.digester().taken(),
         estimated_recovery: monitor.estimated_recovery(),
         recovery_budget_cannot_be_met: monitor.budget_cannot_be_met(),

@@ -3,6 +3,7 @@
 use super::answer::{AnswerBarrier, level_of, wait_for};
 use super::commit::{apply_and_append, lock_core};
 use super::execute_result::ExecuteResult;
+use super::maintenance;
 use super::open_transactions::{OpenTx, Tx};
 use super::shared::Shared;
 use super::ticket::Ticket;
@@ -65,6 +66,9 @@ impl<M: StateMachine> Transaction<M> {
         let tx = Arc::new(Mutex::new(Tx::new(owner)));
         let began = shared.storage.monotonic();
         shared.open.insert(OpenTx { owner, began, tx: tx.clone() });
+        if shared.maintenance.sleeps_beyond(began.saturating_add(shared.options.max_txn_age)) {
+            maintenance::wake(&shared);
+        }
         let transaction = Transaction { shared, tx };
         // it may have been closed in between; then dropping the transaction takes it out of the list again
         transaction.shared.core.check()?;

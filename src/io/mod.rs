@@ -11,6 +11,7 @@
 //!   has returned `Ok`.
 //! - An error of a sync is reported once. A later sync that succeeds does not take it back.
 
+pub(crate) mod background_errors;
 mod buffer;
 pub(crate) mod deadline;
 pub(crate) mod deferred_unlinks;
@@ -24,6 +25,7 @@ mod probe;
 pub(crate) mod read_ahead;
 pub(crate) mod sync;
 mod sync_plausibility;
+pub(crate) mod threads;
 
 pub use buffer::AlignedBuf;
 #[cfg(test)]

@@ -1,16 +1,9 @@
 //! Parallel maps on scoped threads, and the one bound on their number.
 
 use crate::io::sync::{Mutex, mpsc, thread};
+use crate::io::threads::spawn_scoped;
 use std::collections::VecDeque;
 use std::io;
-
-#[cfg(not(any(loom, shuttle)))]
-use crate::io::sync::thread as scoped;
-#[cfg(shuttle)]
-use shuttle::thread as scoped;
-// loom has no scoped threads, and no model of it gets here
-#[cfg(loom)]
-use std::thread as scoped;
 
 /// Bounds the threads of one call, and with them the memory of their buffers. It was measured with
 /// two processors only.
@@ -50,7 +43,7 @@ pub(crate) fn parallel_map<T: Send, R: Send>(items: Vec<T>, threads: usize, f: i
     };
     let work = &work;
     thread::scope(|scope| {
-        let helpers: Vec<_> = (1..=helpers).map_while(|own| spawn(scope, move || work(own)).ok()).collect();
+        let helpers: Vec<_> = (1..=helpers).map_while(|own| spawn_scoped(scope, move || work(own)).ok()).collect();
         results.extend(work(0));
         for helper in helpers {
             match helper.join() {
@@ -69,9 +62,10 @@ pub(crate) fn parallel_map<T: Send, R: Send>(items: Vec<T>, threads: usize, f: i
 /// At most [`ITEMS_AHEAD`] items per thread are taken from the stream before their results are
 /// consumed, which bounds the memory.
 ///
+/// If the system refuses threads, those that there are do the work, or the caller does.
+///
 /// # Errors
-/// The error of `consume`, or that a thread could not be started or has panicked. In the last case
-/// the panic then propagates to the caller.
+/// The error of `consume`, or that a thread has panicked. The panic then propagates to the caller.
 pub(crate) fn parallel_stream<T: Send, R: Send>(
     items: impl Iterator<Item = T>,
     threads: usize,
@@ -86,8 +80,14 @@ pub(crate) fn parallel_stream<T: Send, R: Send>(
             let (results_out, results) = mpsc::channel::<R>();
             // it ends when the caller drops either channel
             let work = move || _ = items_in.into_iter().map(f).try_for_each(|result| results_out.send(result));
-            spawn(scope, work)?;
+            if spawn_scoped(scope, work).is_err() {
+                break;
+            }
             helpers.push((items, results));
+        }
+        let threads = helpers.len();
+        if threads == 0 {
+            return items.map(f).try_for_each(consume);
         }
         // the helpers take turns, so their results are in order
         let mut waiting = VecDeque::new();
@@ -108,18 +108,6 @@ pub(crate) fn parallel_stream<T: Send, R: Send>(
         }
         Ok(())
     })
-}
-
-/// Starts a helper thread, unless the system refuses it.
-fn spawn<'scope, R: Send + 'scope>(
-    scope: &'scope scoped::Scope<'scope, '_>,
-    work: impl FnOnce() -> R + Send + 'scope,
-) -> io::Result<scoped::ScopedJoinHandle<'scope, R>> {
-    #[cfg(not(any(loom, shuttle)))]
-    return scoped::Builder::new().spawn_scoped(scope, work);
-    // a model checker refuses none
-    #[cfg(any(loom, shuttle))]
-    Ok(scope.spawn(work))
 }
 
 /// The items of one thread, with their indices.
@@ -196,6 +184,22 @@ mod tests {
             };
             parallel_stream(0..100, threads, |n: usize| n, consume).unwrap();
             assert_eq!(count.get(), 100);
+        }
+    }
+
+    /// S4: a helper that was refused failed the whole stream.
+    #[test]
+    fn refused_threads_leave_their_work_to_the_others() {
+        for allowed in 0..3 {
+            crate::io::threads::refusal::after(allowed, || {
+                let mut sum = 0;
+                let consume = |n: usize| {
+                    sum += n;
+                    Ok(())
+                };
+                parallel_stream(0..100, 3, |n: usize| n, consume).unwrap();
+                assert_eq!((sum, parallel_map((0..9).collect(), 3, |n: usize| n)), (4950, (0..9).collect()));
+            });
         }
     }
 

@@ -5,9 +5,11 @@
 
 use crate::error::{Error, Result};
 use crate::io::sync::{Arc, Mutex, mpsc, thread};
+use crate::io::threads::spawn_scoped;
 use crate::io::{AlignedBuf, File, read_device_full};
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 
 /// Free space that a prefetched buffer has in front of its bytes, for the end of the window before.
 /// It bounds the frames and chunks that profit from read-ahead: 4 MiB holds the largest chunk.
@@ -106,28 +108,34 @@ impl SequentialReader {
 /// Most allocators hand the arena of the thread that exited last to the next new thread. Threads that
 /// `work` starts should inherit the arenas of other workers, and not those of the readers.
 ///
+/// Without a thread for `fetcher`, nothing is prefetched.
+///
 /// # Errors
-/// [`Error::Internal`] where one of the two threads panicked.
-pub(crate) fn hold_readers<R>(fetcher: Fetcher, read: impl FnOnce() + Send, work: impl FnOnce() -> R) -> Result<R> {
+/// [`Error::Io`] where the system refuses the thread of `read`, with this path. [`Error::Internal`]
+/// where one of the two threads panicked.
+pub(crate) fn hold_readers<R>(
+    path: &Path,
+    fetcher: Fetcher,
+    read: impl FnOnce() + Send,
+    work: impl FnOnce() -> R,
+) -> Result<R> {
     let held = &Mutex::new(());
     thread::scope(|scope| {
         let until_done = held.lock();
-        let fetcher = scope.spawn(move || {
+        // the fetcher is dropped where its thread is refused, and the reader then reads by itself
+        let fetcher = spawn_scoped(scope, move || {
             fetcher.run();
             drop(held.lock());
         });
-        let reader = scope.spawn(move || {
+        let reader = spawn_scoped(scope, move || {
             read();
             drop(held.lock());
         });
+        let reader = reader.map_err(|e| Error::io("start a thread for", path.to_owned(), e))?;
         let worked = work();
         drop(until_done);
-        let ended = [reader.join(), fetcher.join()];
-        if ended.iter().all(|ended| ended.is_ok()) {
-            Ok(worked)
-        } else {
-            Err(Error::Internal { what: "it read ahead" })
-        }
+        let ended = [reader.join().is_ok(), fetcher.ok().is_none_or(|fetcher| fetcher.join().is_ok())];
+        if ended == [true; 2] { Ok(worked) } else { Err(Error::Internal { what: "it read ahead" }) }
     })
 }
 

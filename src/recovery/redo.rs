@@ -46,6 +46,7 @@ impl<M: StateMachine> Redo<'_, M> {
     /// One thread reads, one checks what was read, and the caller decodes and applies a group while the
     /// next one is read.
     fn run_with_threads(self, mut scanner: Scanner) -> Result<ScanEnd> {
+        let path = scanner.storage().path("");
         let mut groups = BatchSizes::new(&scanner, self);
         let (groups_out, groups_in) = mpsc::sync_channel::<Vec<Chunk>>(1);
         let (used_out, used_in) = mpsc::channel::<Chunk>();
@@ -68,7 +69,7 @@ impl<M: StateMachine> Redo<'_, M> {
             let end = ends_in.recv().unwrap_or(Err(Error::Internal { what: "it read the log" }));
             result.and(end).and_then(|end| groups.redo.replay.finish().map(|()| end))
         };
-        hold_readers(fetcher, read, work)?
+        hold_readers(&path, fetcher, read, work)?
     }
 }
 

@@ -15,6 +15,7 @@ use crate::snapshot::help::Help;
 use crate::store::layout as names;
 use crate::txn::{ActiveTransactions, UndoEntry, UndoList, guarded};
 use std::io::{self, BufRead, Read};
+use std::path::Path;
 
 /// The number of checked chunks that may wait for the machine. It bounds them to 8 MiB as written.
 const CHUNKS_AHEAD: usize = 8;
@@ -83,13 +84,17 @@ pub(crate) fn load<M: StateMachine>(
     };
     let (state, table) = match help {
         Help::None => decode(Pull::Here(&mut chunks), 1)?,
-        Help::Threads => read_ahead(chunks, |pieces| decode(Pull::Ahead(pieces), max_threads()))?,
+        Help::Threads => read_ahead(&storage.path(&name), chunks, |pieces| decode(Pull::Ahead(pieces), max_threads()))?,
     };
     Ok(Loaded { header, state, table, file_bytes })
 }
 
 /// Runs `decode` while one thread reads the chunks and one checks them.
-fn read_ahead<R>(mut chunks: Chunks, decode: impl FnOnce(mpsc::Receiver<Result<Piece>>) -> Result<R>) -> Result<R> {
+fn read_ahead<R>(
+    path: &Path,
+    mut chunks: Chunks,
+    decode: impl FnOnce(mpsc::Receiver<Result<Piece>>) -> Result<R>,
+) -> Result<R> {
     let fetcher = chunks.start_ahead();
     let (out, pieces) = mpsc::sync_channel(CHUNKS_AHEAD);
     let read = move || {
@@ -101,7 +106,7 @@ fn read_ahead<R>(mut chunks: Chunks, decode: impl FnOnce(mpsc::Receiver<Result<P
             }
         }
     };
-    hold_readers(fetcher, read, || decode(pieces))?
+    hold_readers(path, fetcher, read, || decode(pieces))?
 }
 
 /// The errors for a place of a snapshot: the file is damaged, or the machine cannot decode what is

@@ -13,6 +13,7 @@ use crate::format::snapshot::{
 };
 use crate::ids::{Lsn, StoreId};
 use crate::io::sync::{mpsc, thread};
+use crate::io::threads::spawn_scoped;
 use crate::io::{AlignedBuf, NamedFile, Storage};
 use crate::machine::{PartWriter, StateMachine, bulk};
 use crate::snapshot::chunk_reader::{Source, Written};
@@ -111,8 +112,33 @@ fn write_temp<M: StateMachine>(
     let paced = pace.is_paced();
     let pacing = if paced { IoPacing::PACED } else { IoPacing::UNPACED };
     let header = content.header;
-    let file_bytes = match help {
-        Help::None => {
+    // gives the content back where the system refuses a thread
+    let mut with_threads = |content| {
+        thread::scope(|scope| {
+            let (pieces_out, pieces_in) = mpsc::channel::<AlignedBuf>();
+            let (spares_out, spares_in) = mpsc::channel::<AlignedBuf>();
+            let (ends_out, ends_in) = mpsc::channel::<u64>();
+            let target = &target;
+            // a thread that is refused drops its ends of the channels, and the other thread then ends
+            let verifier = spawn_scoped(scope, move || verify(storage, temp, header, Written::so_far(ends_in, pacing)));
+            let Ok(verifier) = verifier else { return Err(content) };
+            let writer = spawn_scoped(scope, move || write_all(target, pacing, &pieces_in, &spares_out, &ends_out));
+            let Ok(writer) = writer else { return Err(content) };
+            let out = Out::Ahead { pieces: pieces_out, spares: spares_in };
+            let encoded = Pieces::new(out, paced, target).and_then(|mut pieces| encode(&mut pieces, content, pace));
+            let written = writer.join().unwrap_or(Err(Error::Internal { what: "it wrote a snapshot" }));
+            let verified = verifier.join().unwrap_or(Err(Error::Internal { what: "it verified a snapshot" }));
+            // the error of an earlier step is the cause of those after it
+            Ok(written.and(encoded).and_then(|file_bytes| verified.map(|()| file_bytes)))
+        })
+    };
+    let written = match help {
+        Help::None => Err(content),
+        Help::Threads => with_threads(content),
+    };
+    let file_bytes = match written {
+        Ok(file_bytes) => file_bytes?,
+        Err(content) => {
             let mut write = |bytes: &[u8], offset| target.write(bytes, offset);
             let mut pieces = Pieces::new(Out::Here(&mut write), paced, &target)?;
             let file_bytes = encode(&mut pieces, content, pace)?;
@@ -120,23 +146,6 @@ fn write_temp<M: StateMachine>(
             verify(storage, temp, header, Written::whole(file_bytes))?;
             file_bytes
         }
-        Help::Threads => thread::scope(|scope| {
-            let (pieces_out, pieces_in) = mpsc::channel::<AlignedBuf>();
-            let (spares_out, spares_in) = mpsc::channel::<AlignedBuf>();
-            let (ends_out, ends_in) = mpsc::channel::<u64>();
-            let target = &target;
-            let writer = scope.spawn(move || write_all(target, pacing, &pieces_in, &spares_out, &ends_out));
-            let verifier = scope.spawn(move || verify(storage, temp, header, Written::so_far(ends_in, pacing)));
-            let out = Out::Ahead { pieces: pieces_out, spares: spares_in };
-            let encoded = Pieces::new(out, paced, target).and_then(|mut pieces| encode(&mut pieces, content, pace));
-            let written = writer.join().map_err(|_| Error::Internal { what: "it wrote a snapshot" })?;
-            let verified = verifier.join().map_err(|_| Error::Internal { what: "it verified a snapshot" })?;
-            // the error of an earlier step is the cause of those after it
-            written?;
-            let file_bytes = encoded?;
-            verified?;
-            Ok::<u64, Error>(file_bytes)
-        })?,
     };
     Ok(SnapshotEntry { lsn: header.lsn, file_bytes })
 }

@@ -17,11 +17,11 @@ pub(crate) use state_core::{Core, CoreWrite, StateCore};
 pub(crate) use undo_list::{UndoEntry, UndoList};
 
 use crate::error::{Error, Result};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::io::threads::contained;
 
 /// Runs the machine's code. A panic in it becomes [`Error::Poisoned`]: what it left behind must not be used.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| Error::Poisoned)
+    contained(run).ok_or(Error::Poisoned)
 }
 
 /// Spreads keys over the slots of a table. Many keys in one slot cost waits and nothing else.

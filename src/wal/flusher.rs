@@ -1,16 +1,21 @@
 //! The log's background work, as small steps: two threads run them, or the caller does.
 
 use crate::error::Result;
-use crate::io::sync::{Arc, Ordering, thread};
+use crate::io::sync::{Ordering, thread};
+use crate::io::threads::contained;
 use crate::wal::Level;
 use crate::wal::queue::Watermark;
+use crate::wal::room::Shortage;
 use crate::wal::shared::Shared;
 use std::time::Duration;
 
 /// How long the log is idle before a watermark follows the last frame. It bounds how long a commit stays unproven.
 const IDLE: Duration = Duration::from_millis(10);
-/// How long the preallocator waits before it looks again, also after a failure. It bounds retries on a full disk.
+/// How long the preallocator waits after a failure. It bounds retries on a full disk.
 const RETRY: Duration = Duration::from_millis(250);
+/// The places of the threads in the list of their failures, and what they do.
+const FLUSHER: (usize, &str) = (0, "it flushed the log");
+const PREALLOCATOR: (usize, &str) = (1, "it preallocated a segment");
 
 /// One kind of background work, run by [`Log::step`](crate::wal::Log::step).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,50 +79,83 @@ impl Shared {
     }
 
     /// Flushes tickets and due commits, and writes a watermark when the log has rested.
-    pub(super) fn run_flusher(self: &Arc<Self>) {
+    pub(super) fn run_flusher(&self) {
         let mut frames_before = 0;
+        let mut pause = None;
         while !self.stop.load(Ordering::Acquire) {
-            let failed = self.step(LogStep::Flush).is_err() || self.sync_due().is_err();
-            if failed {
-                self.commit.report_failure();
+            let done = self.run_background(FLUSHER, || {
+                let (done, wait) = self.flush_once(&mut frames_before)?;
+                pause = wait;
+                Ok(done)
+            });
+            match done {
+                Ok(true) => {}
+                Ok(false) => self.commit.park_flusher(pause),
                 // A failed write or sync has latched the log, and nothing is left to do. A failure before that, such as
                 // a lack of memory, is tried again soon: tickets and interval commits still wait for the flush.
-                let pause = if self.commit.is_latched() { Duration::from_secs(1) } else { IDLE };
-                self.commit.park_flusher(Some(pause));
-                continue;
+                Err(_) => {
+                    let _ = contained(|| self.commit.report_failure());
+                    self.commit.park_flusher(if self.commit.is_latched() { None } else { Some(IDLE) });
+                }
             }
-            let (frames, needed, due) = {
-                let queue = self.commit.queue.lock();
-                (queue.frames_taken, queue.needs_watermark() || queue.is_busy(), queue.due.map(|(time, _)| time))
-            };
-            if needed && frames == frames_before && matches!(self.write_watermark(), Ok(true)) {
-                continue;
-            }
-            frames_before = frames;
-            let until_due = due.map(|time| time.saturating_sub(self.storage.monotonic()));
-            let limit = match (needed, until_due) {
-                (true, Some(due)) => Some(due.min(IDLE)),
-                (true, None) => Some(IDLE),
-                (false, due) => due,
-            };
-            self.commit.park_flusher(limit);
         }
-        self.commit.report_failure();
+        let _ = contained(|| self.commit.report_failure());
     }
 
-    /// Keeps segments ready ahead of need.
-    pub(super) fn run_preallocator(self: &Arc<Self>) {
+    /// Does what is due. Returns whether more may be due at once, and how long to wait otherwise: `None` is until there is work.
+    fn flush_once(&self, frames_before: &mut u64) -> Result<(bool, Option<Duration>)> {
+        self.step(LogStep::Flush)?;
+        self.sync_due()?;
+        let (frames, needed, due) = {
+            let queue = self.commit.queue.lock();
+            (queue.frames_taken, queue.needs_watermark() || queue.is_busy(), queue.due.map(|(time, _)| time))
+        };
+        if needed && frames == *frames_before && matches!(self.write_watermark(), Ok(true)) {
+            return Ok((true, None));
+        }
+        *frames_before = frames;
+        let until_due = due.map(|time| time.saturating_sub(self.storage.monotonic()));
+        let limit = match (needed, until_due) {
+            (true, Some(due)) => Some(due.min(IDLE)),
+            (true, None) => Some(IDLE),
+            (false, due) => due,
+        };
+        Ok((false, limit))
+    }
+
+    /// Keeps segments ready ahead of need. It sleeps until a segment is taken, unless something failed.
+    pub(super) fn run_preallocator(&self) {
         self.commit.set_preallocator(thread::current());
         let stopping = || self.stop.load(Ordering::Acquire);
         while !stopping() {
-            // also where nothing is ever appended: what was recovered is to be proven
-            let owed = self.publish_pending_epoch();
-            match owed.and_then(|_| self.segment_pool.prepare_ahead(&self.commit, &stopping)) {
+            let prepared = self.run_background(PREALLOCATOR, || {
+                // also where nothing is ever appended: what was recovered is to be proven
+                self.publish_pending_epoch()?;
+                self.segment_pool.prepare_ahead(&self.commit, &stopping)
+            });
+            let epoch_pending = || self.commit.queue.lock().has_room(0) == Err(Shortage::Manifest);
+            match prepared {
                 Ok(true) => {}
-                Ok(false) => thread::park_timeout(RETRY),
-                // a full disk: those who need room try themselves, and are told
-                Err(_) => thread::park_timeout(RETRY),
+                // the latch is for good
+                _ if self.commit.is_latched() => thread::park(),
+                Ok(false) if !epoch_pending() => thread::park(),
+                // a full disk: callers that need room try themselves, and get the error
+                _ => thread::park_timeout(RETRY),
             }
         }
+    }
+
+    /// Runs one piece of a thread's work. What it meets is kept for the stats and reported as an event; the thread goes on.
+    fn run_background(&self, (kind, what): (usize, &'static str), work: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        let done = self.background_errors.run(kind, what, work, |_error| {
+            // a failure that stops the log has an event of its own, and a close is no failure
+            if !self.commit.is_latched() && !self.stop.load(Ordering::Acquire) {
+                crate::events::event!(warn, error = %_error, "background work of the log failed; it is tried again");
+            }
+        });
+        if done.is_ok() {
+            self.background_errors.clear(kind);
+        }
+        done
     }
 }

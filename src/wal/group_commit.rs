@@ -31,6 +31,7 @@ use crate::io::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, OnceLock, Orde
 use crate::wal::Level;
 use crate::wal::device_latency::DeviceLatency;
 use crate::wal::frame_builder::Forming;
+use crate::wal::growth_alarm::GrowthAlarm;
 use crate::wal::in_flight::{FrameState, Progress};
 use crate::wal::queue::{Queue, Work};
 use crate::wal::reader_holds::ReaderHolds;
@@ -64,6 +65,7 @@ pub(super) struct GroupCommit {
     preallocator: OnceLock<thread::Thread>,
     pub(super) syncs: AtomicU64,
     pub(super) direct_writes: AtomicU64,
+    pub(super) growth_alarm: GrowthAlarm,
     latency: DeviceLatency,
     /// How often a spinning waiter was chosen to lead. It saves the other spinners the queue lock.
     successions: AtomicU64,
@@ -92,6 +94,7 @@ impl GroupCommit {
             preallocator: OnceLock::new(),
             syncs: AtomicU64::new(0),
             direct_writes: AtomicU64::new(0),
+            growth_alarm: GrowthAlarm::new(),
             latency,
             successions: AtomicU64::new(0),
         }

@@ -6,6 +6,7 @@ use crate::format::manifest::Manifest;
 use crate::ids::{Epoch, Lsn};
 use crate::io::deferred_unlinks::DeferredUnlinks;
 use crate::io::sync::{Arc, Mutex, Ordering, thread};
+use crate::io::threads::spawn;
 use crate::io::{Create, DiskStorage, Storage, WritePath};
 use crate::options::{Background, LogOptions};
 #[cfg(doc)]
@@ -14,6 +15,7 @@ use crate::store::open_dir::StoreDir;
 use crate::wal::Level;
 use crate::wal::batch_sizes::BatchSizes;
 use crate::wal::flusher::LogStep;
+use crate::wal::growth_alarm::GrowthAlarm;
 use crate::wal::open::{LogReport, OpenLog, open_alone};
 use crate::wal::scan::{Records, Scanner};
 use crate::wal::segment_writer::Identity;
@@ -52,6 +54,9 @@ pub struct LogStats {
     pub write_path: Option<WritePath>,
     /// The block size that durable frames are padded to, in bytes.
     pub block_bytes: u32,
+    /// Why background work of the log failed, until that work succeeds. It is tried again while there
+    /// is a need; a failure that stopped the log is [`Error::Latched`] for every caller besides.
+    pub background_error: Option<Error>,
 }
 
 /// An append-only log of opaque records, in segments, with group commit.
@@ -109,16 +114,16 @@ impl Log {
     fn with_threads(shared: Arc<Shared>, report: LogReport) -> Result<Log> {
         let log = Log { shared, threads: Mutex::new(Vec::new()), report };
         if log.shared.options.background == Background::Threads {
-            let spawn = |name: &str, run: fn(&Arc<Shared>)| {
+            let start = |name: &str, run: fn(&Shared)| {
                 let shared = log.shared.clone();
-                thread::Builder::new()
-                    .name(name.into())
-                    .spawn(move || run(&shared))
-                    .map_err(|e| Error::io("start a thread for", log.shared.storage.path(""), e))
+                let started = spawn(name, move || run(&shared));
+                let started = started.map_err(|e| Error::io("start a thread for", log.shared.storage.path(""), e))?;
+                // where the next thread is refused, dropping the log ends this one
+                log.threads.lock().push(started);
+                Ok::<_, Error>(())
             };
-            let threads =
-                vec![spawn("seawal-flush", Shared::run_flusher)?, spawn("seawal-prealloc", Shared::run_preallocator)?];
-            *log.threads.lock() = threads;
+            start("seawal-flush", Shared::run_flusher)?;
+            start("seawal-prealloc", Shared::run_preallocator)?;
         }
         Ok(log)
     }
@@ -231,6 +236,7 @@ impl Log {
             syncs: commit.syncs.load(Ordering::Relaxed),
             write_path,
             block_bytes: self.shared.identity.block_bytes,
+            background_error: self.shared.background_errors.first(),
         }
     }
 
@@ -372,6 +378,11 @@ impl Log {
     /// Files of the store that were unlinked and whose space is not free yet.
     pub(crate) fn deferred_unlinks(&self) -> &DeferredUnlinks {
         &self.shared.deferred_unlinks
+    }
+
+    /// Wakes the engine's maintenance thread.
+    pub(crate) fn growth_alarm(&self) -> &GrowthAlarm {
+        &self.shared.commit.growth_alarm
     }
 
     /// Lets the flusher see to what was appended.

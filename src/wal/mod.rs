@@ -27,6 +27,7 @@ mod device_latency;
 mod flusher;
 mod frame_builder;
 mod group_commit;
+mod growth_alarm;
 mod in_flight;
 mod log;
 #[cfg(all(test, loom))]

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
 use crate::ids::{Epoch, Lsn, MachineTag, SegmentId};
+use crate::io::background_errors::BackgroundErrors;
 use crate::io::deferred_unlinks::DeferredUnlinks;
 use crate::io::sync::{Arc, AtomicBool, Mutex};
 use crate::io::{OpenMode, Storage};
@@ -111,6 +112,7 @@ impl OpenLog {
             closed: AtomicBool::new(false),
             deferred_unlinks: DeferredUnlinks::default(),
             outcome: Mutex::new(None),
+            background_errors: BackgroundErrors::new(),
             start: base,
             recovered: end.end,
         });

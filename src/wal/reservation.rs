@@ -135,6 +135,7 @@ impl Drop for RollbackRoom {
 impl Shared {
     fn append(&self, body: &[u8], wanted: Option<Level>, head: impl FnOnce(Lsn) -> Head) -> Result<Position> {
         let (lsn, end) = self.commit.append(body, wanted, head)?;
+        self.commit.growth_alarm.note_end(end);
         Ok(Position { lsn, end })
     }
 

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::format::manifest::Manifest;
 use crate::ids::Lsn;
 use crate::io::Storage;
+use crate::io::background_errors::BackgroundErrors;
 use crate::io::deferred_unlinks::DeferredUnlinks;
 use crate::io::sync::{Arc, AtomicBool, Mutex};
 use crate::options::LogOptions;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(super) deferred_unlinks: DeferredUnlinks,
     /// The outcome of the first close. The lock is held while that close is under way.
     pub(super) outcome: Mutex<Option<Result<()>>>,
+    /// Of the flusher and the preallocator.
+    pub(super) background_errors: BackgroundErrors<2>,
     /// Where this open began to write.
     pub(super) start: Lsn,
     /// Where what was recovered ends.

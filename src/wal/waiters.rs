@@ -12,6 +12,7 @@
 use super::Level;
 use crate::ids::Lsn;
 use crate::io::sync::thread;
+use crate::io::threads::contained;
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
 
@@ -31,7 +32,7 @@ impl Wake {
             Wake::Thread(thread) => thread.unpark(),
             Wake::Spinning => {}
             // a waker is foreign code: its panic must not keep the others asleep
-            Wake::Task(waker) => drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()))),
+            Wake::Task(waker) => _ = contained(|| waker.wake()),
         }
     }
 }

@@ -13,6 +13,7 @@ mod common;
 mod child;
 mod device;
 mod full;
+mod idle;
 mod inject;
 mod kills;
 mod mounts;

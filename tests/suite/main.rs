@@ -31,6 +31,7 @@ mod salvage_gaps;
 mod serde_machine;
 mod serializability;
 mod simulator;
+mod threads;
 mod transactions;
 mod users_code;
 mod views;

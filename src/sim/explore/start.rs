@@ -8,6 +8,7 @@ use super::limits::Limits;
 use super::settings::Explore;
 use super::{faults, invariant, law};
 use crate::io::sync::{AtomicU64, Ordering, thread};
+use crate::io::threads::spawn_scoped;
 use crate::sim::SimDisk;
 
 impl<M: Explorable> Explore<M> {
@@ -103,7 +104,7 @@ impl<M: Explorable> Explore<M> {
             Ok(all)
         };
         thread::scope(|scope| {
-            let threads: Vec<_> = (1..self.threads).map(|_| scope.spawn(one_thread)).collect();
+            let threads: Vec<_> = (1..self.threads).map_while(|_| spawn_scoped(scope, one_thread).ok()).collect();
             let mut all = one_thread();
             for thread in threads {
                 // a panic in a machine is caught where it happens: this one is ours

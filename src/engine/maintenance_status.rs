@@ -1,0 +1,45 @@
+//! What the maintenance thread and its callers tell each other.
+
+use crate::error::Error;
+use crate::io::background_errors::BackgroundErrors;
+use crate::io::sync::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The kinds of work whose failures are kept.
+pub(super) const KINDS: usize = 4;
+
+pub(super) struct MaintenanceStatus {
+    /// When the thread wakes up by itself, in nanoseconds of the storage's clock; zero while it is awake,
+    /// and `u64::MAX` if it does not.
+    wakes_at_nanos: AtomicU64,
+    pub(super) errors: BackgroundErrors<KINDS>,
+}
+
+impl MaintenanceStatus {
+    pub(super) fn new() -> Self {
+        MaintenanceStatus { wakes_at_nanos: AtomicU64::new(0), errors: BackgroundErrors::new() }
+    }
+
+    /// Notes that the thread is awake: it is not woken for what it will see before it sleeps.
+    pub(super) fn note_awake(&self) {
+        self.wakes_at_nanos.store(0, Ordering::Release);
+    }
+
+    /// Notes when the thread wakes up by itself, before it looks for what came up last.
+    pub(super) fn note_sleep(&self, time: Option<Duration>) {
+        self.wakes_at_nanos.store(time.map_or(u64::MAX, nanos), Ordering::Release);
+    }
+
+    /// Whether the thread would sleep through this time.
+    pub(super) fn sleeps_beyond(&self, time: Duration) -> bool {
+        nanos(time) < self.wakes_at_nanos.load(Ordering::Acquire)
+    }
+
+    pub(super) fn error(&self) -> Option<Error> {
+        self.errors.first()
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,41 @@
+//! Threads that the system refuses.
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::io::threads::refusal;
+use crate::kv::{Kv, KvCommand};
+
+/// S4: `open` panicked at the first thread that was refused, and a checkpoint did too.
+#[test]
+fn a_refused_thread_is_an_error_of_the_open_or_one_helper_less() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = 0;
+    for allowed in 0..12u8 {
+        if let Ok(engine) = Engine::<Kv>::open(dir.path()) {
+            engine.execute(KvCommand::put("", [allowed], vec![allowed; 3000])).unwrap();
+            // without a checkpoint, so that the next open replays
+            if allowed % 2 == 0 {
+                engine.checkpoint().unwrap();
+            }
+            let more = KvCommand::put("", [allowed, 1], "more");
+            engine.execute(more).unwrap();
+        }
+        match refusal::after(allowed.into(), || Engine::<Kv>::open(dir.path())) {
+            Ok(engine) => {
+                opened += 1;
+                assert!(engine.get([allowed]).unwrap().is_some(), "{allowed}");
+                engine.execute(KvCommand::put("", "new", [allowed])).unwrap();
+                refusal::after(0, || engine.checkpoint()).unwrap();
+                refusal::after(1, || engine.checkpoint()).unwrap();
+                engine.execute(KvCommand::put("", "newer", [allowed])).unwrap();
+                refusal::after(1, || engine.checkpoint()).unwrap();
+                refusal::after(0, || engine.close()).unwrap();
+            }
+            Err(Error::Io { operation: "start a thread for", .. }) => {}
+            Err(error) => panic!("{allowed}: {error:?}"),
+        }
+    }
+    assert!((1..12).contains(&opened), "{opened}");
+    let engine = Engine::<Kv>::open(dir.path()).unwrap();
+    assert!((0..12).all(|n| engine.get([n]).unwrap().is_some()));
+}

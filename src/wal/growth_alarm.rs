@@ -1,0 +1,51 @@
+//! Wakes the thread that looks after the log's size once the log has grown far enough.
+//!
+//! The thread sleeps without a time-out, so an append must wake it. An append reads one atomic for that.
+
+use crate::ids::Lsn;
+use crate::io::sync::{AtomicU64, OnceLock, Ordering, thread};
+
+/// Wakes one thread, which names itself.
+pub(crate) struct GrowthAlarm {
+    thread: OnceLock<thread::Thread>,
+    /// The position that an append must reach to wake the thread; `u64::MAX` while the thread looks by itself.
+    at: AtomicU64,
+}
+
+impl GrowthAlarm {
+    pub(super) fn new() -> GrowthAlarm {
+        GrowthAlarm { thread: OnceLock::new(), at: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Names the calling thread as the one to be woken.
+    pub(crate) fn wake_this_thread(&self) {
+        let _ = self.thread.set(thread::current());
+    }
+
+    /// Sets the position. The caller compares it with the log's end afterwards: an append that came
+    /// before wakes nobody.
+    pub(crate) fn set(&self, at: Lsn) {
+        self.at.store(at.get(), Ordering::Release);
+    }
+
+    /// Wakes the thread if an append has reached the position.
+    pub(super) fn note_end(&self, end: Lsn) {
+        if end.get() >= self.at.load(Ordering::Acquire) {
+            self.ring();
+        }
+    }
+
+    /// Wakes the thread if it waits for the log to grow.
+    pub(crate) fn ring(&self) {
+        if self.at.swap(u64::MAX, Ordering::AcqRel) != u64::MAX {
+            self.wake();
+        }
+    }
+
+    /// Wakes the thread, whatever it waits for.
+    pub(crate) fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
