@@ -26,14 +26,20 @@ use crate::format::record::Record;
 use crate::format::snapshot::SnapshotHeader;
 use crate::ids::Lsn;
 use crate::io::Storage;
-use crate::io::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::io::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, thread_local};
 use crate::io::threads::contained;
 use crate::machine::StateMachine;
 use crate::options::{Background, Options};
 use crate::snapshot::{self, SnapshotThrottle};
 use crate::txn::{ActiveTransactions, StateCore, guarded};
-use crate::wal::{Level, Log, Need};
+use crate::wal::{DeferredWakes, Level, Log, Need};
+use std::cell::Cell;
 use std::time::Duration;
+
+thread_local! {
+    /// The address of the checkpointer whose job this thread holds, or zero.
+    static IN_STAGE: Cell<usize> = const { Cell::new(0) };
+}
 
 /// What a panic in a stage becomes.
 const PANICKED: Error = Error::Internal { what: "it took a checkpoint" };
@@ -149,6 +155,15 @@ impl<M: StateMachine> Checkpointer<M> {
         self.stopping.store(true, Ordering::Release);
     }
 
+    /// Whether the calling thread runs a stage, so that it must not wait for the job.
+    pub(crate) fn is_in_stage(&self) -> bool {
+        IN_STAGE.try_with(Cell::get).is_ok_and(|job| job == self.address())
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// Blocks all stages of checkpoints until the result is dropped.
     pub(crate) fn between_stages(&self) -> impl Sized + '_ {
         self.job.lock()
@@ -239,8 +254,18 @@ impl<M: StateMachine> Checkpointer<M> {
         &self,
         run: impl FnOnce(&mut Option<Job<M>>, &mut CheckpointEnds) -> Result<T>,
     ) -> (Result<T>, CheckpointEnds) {
+        /// Names the job that the thread had before, if any.
+        struct InStage(usize);
+        impl Drop for InStage {
+            fn drop(&mut self) {
+                let _ = IN_STAGE.try_with(|job| job.set(self.0));
+            }
+        }
         let mut ends = CheckpointEnds::default();
-        let result = run(&mut self.job.lock(), &mut ends);
+        let _wakes = DeferredWakes::begin();
+        let mut job = self.job.lock();
+        let _in_stage = InStage(IN_STAGE.with(|own| own.replace(self.address())));
+        let result = run(&mut job, &mut ends);
         (result, ends)
     }
 

@@ -1,11 +1,12 @@
 //! The engine's background work, as small steps: the maintenance thread runs them, or a caller does.
 
+use crate::engine::lifecycle;
 use crate::engine::maintenance_status::KINDS;
 use crate::engine::shared::Shared;
 use crate::error::{Error, Result};
 use crate::ids::Lsn;
 use crate::io::sync::{Arc, AtomicBool, Mutex, Ordering, thread};
-use crate::io::threads::spawn;
+use crate::io::threads::{is_own, spawn};
 use crate::machine::StateMachine;
 use crate::wal::{Log, LogStep};
 use std::time::Duration;
@@ -121,6 +122,8 @@ fn run_thread<M: StateMachine>(shared: &Shared<M>, stop: &AtomicBool) {
                 );
                 failed |= done.is_err();
                 again = repeats && matches!(done, Ok(true));
+                // code of users asked for it within a stage
+                lifecycle::close_if_asked(shared);
             }
         }
         let retry = Some(RETRY).filter(|_| failed);
@@ -136,6 +139,9 @@ fn run_thread<M: StateMachine>(shared: &Shared<M>, stop: &AtomicBool) {
             Some(wait) => thread::park_timeout(wait),
             None => thread::park(),
         }
+    }
+    if shared.maintenance.takes_over_end() {
+        let _ = log.abandon();
     }
 }
 
@@ -193,14 +199,18 @@ impl Threads {
     /// Stops the thread and waits for its end. The caller must hold no lock: the thread may be
     /// within a subscriber of its event, and the subscriber may call this too.
     pub(super) fn stop<M: StateMachine>(&self, shared: &Arc<Shared<M>>) {
-        let maintenance = self.maintenance.lock().take();
-        if let Some((stop, handle)) = maintenance {
-            stop.store(true, Ordering::Release);
-            handle.thread().unpark();
-            if handle.thread().id() != thread::current().id() {
-                // a panic of the machine in that thread has poisoned nothing that is durable
-                let _ = handle.join();
+        let maintenance = {
+            let mut maintenance = self.maintenance.lock();
+            if let Some((stop, handle)) = &*maintenance {
+                stop.store(true, Ordering::Release);
+                handle.thread().unpark();
             }
+            // a thread of a store joins none; the handle stays for another caller
+            if is_own() { None } else { maintenance.take() }
+        };
+        if let Some((_, handle)) = maintenance {
+            // a panic of the machine in that thread has poisoned nothing that is durable
+            let _ = handle.join();
         }
         reclaim(shared);
     }

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::io::background_errors::BackgroundErrors;
-use crate::io::sync::{AtomicU64, Ordering};
+use crate::io::sync::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The kinds of work whose failures are kept.
@@ -13,11 +13,37 @@ pub(super) struct MaintenanceStatus {
     /// and `u64::MAX` if it does not.
     wakes_at_nanos: AtomicU64,
     pub(super) errors: BackgroundErrors<KINDS>,
+    /// A close was called within a stage of a checkpoint: it follows the stage.
+    close_asked: AtomicBool,
+    /// The last handle was dropped within a stage: the thread ends the log.
+    end_left: AtomicBool,
 }
 
 impl MaintenanceStatus {
     pub(super) fn new() -> Self {
-        MaintenanceStatus { wakes_at_nanos: AtomicU64::new(0), errors: BackgroundErrors::new() }
+        MaintenanceStatus {
+            wakes_at_nanos: AtomicU64::new(0),
+            errors: BackgroundErrors::new(),
+            close_asked: AtomicBool::new(false),
+            end_left: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn ask_for_close(&self) {
+        self.close_asked.store(true, Ordering::Release);
+    }
+
+    /// Whether a close was asked for, once.
+    pub(super) fn takes_over_close(&self) -> bool {
+        self.close_asked.load(Ordering::Acquire) && self.close_asked.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) fn leave_end(&self) {
+        self.end_left.store(true, Ordering::Release);
+    }
+
+    pub(super) fn takes_over_end(&self) -> bool {
+        self.end_left.swap(false, Ordering::AcqRel)
     }
 
     /// Notes that the thread is awake: it is not woken for what it will see before it sleeps.

@@ -275,6 +275,7 @@ impl<M: StateMachine> Engine<M> {
         // a checkpoint that waits for this thread may hold the checkpoint job
         self.shared().core.check_not_held()?;
         let result = self.shared().checkpointer.checkpoint();
+        lifecycle::close_if_asked(self.shared());
         // files that it unlinked are freed in the background, and a failure is tried again
         maintenance::wake(self.shared());
         result
@@ -320,7 +321,9 @@ impl<M: StateMachine> Engine<M> {
     /// # Errors
     /// Those of the step.
     pub fn step(&self, step: Step) -> Result<bool> {
-        maintenance::run(self.shared(), step)
+        let done = maintenance::run(self.shared(), step);
+        lifecycle::close_if_asked(self.shared());
+        done
     }
 
     /// Ends the engine as a kill of the process would: nothing more is written, nothing is rolled back on disk.
@@ -335,10 +338,12 @@ impl<M: StateMachine> Engine<M> {
 
     /// Closes the store, for all clones: rolls open transactions back, takes a checkpoint, and marks the store clean.
     ///
-    /// When it returns `Ok`, opening the store needs neither redo nor undo.
+    /// When it returns `Ok`, opening the store needs neither redo nor undo. It may be called in a waker or by a thread of the store,
+    /// which may outlive the call for a moment.
     ///
     /// # Errors
-    /// What went wrong; what was acknowledged is safe all the same.
+    /// What went wrong; what was acknowledged is safe all the same. [`Error::InvalidArgument`] if code of the machine, such as a
+    /// `Drop`, calls it within a checkpoint: the store is then closed once that stage of the checkpoint has ended.
     pub fn close(&self) -> Result<()> {
         self.shared().core.check_not_held()?;
         let result = lifecycle::close(self.shared());
@@ -355,10 +360,8 @@ impl<M: StateMachine> Drop for Handle<M> {
         let is_held = shared.core.is_held();
         let end = move || {
             threads.stop(&shared);
-            if let Some(log) = &shared.log
-                && !is_panicking
-            {
-                let _ = log.abandon();
+            if !is_panicking {
+                lifecycle::abandon(&shared);
             }
         };
         // within the closure of a transaction's read, the maintenance thread may wait for this thread

@@ -16,7 +16,7 @@ use crate::ids::{Lsn, TxnId};
 use crate::io::sync::{Arc, Mutex, defer};
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::txn::{Core, Locks, Owner, Scope, UndoEntry, guarded, roll_back};
-use crate::wal::{Log, Need, RollbackRoom};
+use crate::wal::{DeferredWakes, Log, Need, RollbackRoom};
 use std::fmt;
 use std::ops::DerefMut;
 
@@ -92,6 +92,8 @@ impl<M: StateMachine> Transaction<M> {
     /// The machine's rejection, after which the transaction goes on; [`Error::Conflict`], after which it has been rolled back;
     /// [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]: the command did nothing, and the transaction goes on.
     pub fn execute(&mut self, command: M::Command) -> ExecuteResult<M, M::Reply> {
+        // the log may have to be flushed for want of room
+        let _wakes = DeferredWakes::begin();
         self.lock()?.execute(&self.shared, &command)
     }
 

@@ -1,6 +1,7 @@
 //! Starts threads and contains panics: a refused thread is an error, and a panic ends no thread.
 
-use crate::io::sync::thread;
+use crate::io::sync::{thread, thread_local};
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -24,6 +25,17 @@ fn stack_bytes() -> usize {
     asked.unwrap_or(0).max(STACK_BYTES)
 }
 
+thread_local! {
+    /// Whether a store has started this thread.
+    static IS_OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a store, be it another one, has started the calling thread. Such a thread joins no other: two
+/// that close their stores would wait for each other.
+pub(crate) fn is_own() -> bool {
+    IS_OWN.try_with(Cell::get).unwrap_or(false)
+}
+
 /// Starts a named thread, unless the system refuses it.
 pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
     let builder = thread::Builder::new().name(name.into());
@@ -31,7 +43,10 @@ pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Resu
     let builder = builder.stack_size(stack_bytes());
     #[cfg(all(test, not(any(loom, shuttle))))]
     refusal::check()?;
-    builder.spawn(run)
+    builder.spawn(|| {
+        IS_OWN.with(|is_own| is_own.set(true));
+        run();
+    })
 }
 
 /// Starts a thread in a scope, unless the system refuses it.

@@ -20,8 +20,9 @@
 //! An error before anything was taken off the queue fails only the commit that met it.
 //!
 //! Lock order: writer, then queue. No I/O happens under the queue lock. Wakers are foreign code:
-//! they run under none of these locks. Event subscribers are foreign code too: the flusher calls
-//! them, a step that the caller runs, or the end of a close, all of which hold no lock.
+//! they run under none of these locks, and under none of the engine's ([`super::DeferredWakes`]).
+//! Event subscribers are foreign code too: the flusher calls them, a step that the caller runs, or
+//! the end of a close, all of which hold no lock.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::Head;

@@ -6,7 +6,7 @@ use crate::format::manifest::Manifest;
 use crate::ids::{Epoch, Lsn};
 use crate::io::deferred_unlinks::DeferredUnlinks;
 use crate::io::sync::{Arc, Mutex, Ordering, thread};
-use crate::io::threads::spawn;
+use crate::io::threads::{is_own, spawn};
 use crate::io::{Create, DiskStorage, Storage, WritePath};
 use crate::options::{Background, LogOptions};
 #[cfg(doc)]
@@ -14,6 +14,7 @@ use crate::store::manifest_file::ManifestFile;
 use crate::store::open_dir::StoreDir;
 use crate::wal::Level;
 use crate::wal::batch_sizes::BatchSizes;
+use crate::wal::deferred_wakes::DeferredWakes;
 use crate::wal::flusher::LogStep;
 use crate::wal::growth_alarm::GrowthAlarm;
 use crate::wal::open::{LogReport, OpenLog, open_alone};
@@ -274,6 +275,8 @@ impl Log {
     /// When it returns, no thread touches the store's files any more.
     fn end_once(&self, finish: impl FnOnce() -> Result<()>) -> Result<()> {
         self.shared.closed.store(true, Ordering::Release);
+        // a waker may close the log again
+        let _wakes = DeferredWakes::begin();
         let mut outcome = self.shared.outcome.lock();
         if let Some(outcome) = &*outcome {
             return outcome.clone();
@@ -342,14 +345,16 @@ impl Log {
     /// The caller must hold no lock. One of these threads may be within a subscriber of its event,
     /// and the subscriber may wait for a lock that the caller holds.
     pub(crate) fn end_threads(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock());
+        let threads = {
+            let mut threads = self.threads.lock();
+            threads.iter().for_each(|thread| thread.thread().unpark());
+            // A subscriber or a waker may close the log on a thread of a store, which joins none. The
+            // handles stay for another caller.
+            if is_own() { Vec::new() } else { std::mem::take(&mut *threads) }
+        };
         for thread in threads {
-            thread.thread().unpark();
-            // a subscriber may close the log, on the thread that reports the event
-            if thread.thread().id() != thread::current().id() {
-                // a thread that panicked has latched the log, so its waiters have got an error
-                let _ = thread.join();
-            }
+            // a thread that panicked has latched the log, so its waiters have got an error
+            let _ = thread.join();
         }
         self.shared.commit.report_failure();
     }

@@ -23,6 +23,7 @@
 )]
 
 mod batch_sizes;
+mod deferred_wakes;
 mod device_latency;
 mod flusher;
 mod frame_builder;
@@ -48,6 +49,7 @@ mod waiters;
 
 pub use crate::options::{Background, LogOptions};
 pub use batch_sizes::BatchSizes;
+pub(crate) use deferred_wakes::DeferredWakes;
 pub use flusher::LogStep;
 pub use log::{Log, LogStats};
 pub use open::LogReport;

@@ -12,7 +12,7 @@
 use super::Level;
 use crate::ids::Lsn;
 use crate::io::sync::thread;
-use crate::io::threads::contained;
+use crate::wal::deferred_wakes;
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
 
@@ -31,8 +31,7 @@ impl Wake {
         match self {
             Wake::Thread(thread) => thread.unpark(),
             Wake::Spinning => {}
-            // a waker is foreign code: its panic must not keep the others asleep
-            Wake::Task(waker) => _ = contained(|| waker.wake()),
+            Wake::Task(waker) => deferred_wakes::wake(waker),
         }
     }
 }

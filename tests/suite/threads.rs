@@ -1,9 +1,15 @@
 //! The store's own threads: whatever one of them meets, it goes on, and says so.
 
-use seawal::Options;
+use crate::common::{Cmd, Stacks, state};
 use seawal::machine::{DecodeError, StateMachine};
+use seawal::sim::SimDisk;
+use seawal::wal::{Log, LogOptions, LogStep};
+use seawal::{Background, Engine, Options, Step};
 use std::io::{self, BufRead, Write};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
 /// Waits until something holds.
@@ -93,4 +99,170 @@ fn a_panic_in_a_drop_on_the_maintenance_thread_is_shown_and_the_thread_goes_on()
     });
     until("it is over", || engine.stats().background_error.is_none() && engine.stats().checkpoint_error.is_none());
     engine.close().unwrap();
+}
+
+/// Runs a call on a thread of its own, so that a deadlock fails the test.
+fn ends<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::spawn(move || drop(sender.send(call())));
+    match receiver.recv_timeout(Duration::from_secs(30)) {
+        Ok(value) => value,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("the call waits for itself"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(thread.join().unwrap_err()),
+    }
+}
+
+/// Calls once when it is woken.
+struct Once(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for Once {
+    fn wake(self: Arc<Self>) {
+        let call = self.0.lock().unwrap().take();
+        if let Some(call) = call {
+            call();
+        }
+    }
+}
+
+/// Polls a future, which is pending, with a waker that makes this call.
+fn on_wake<F: Future + Unpin>(mut future: F, call: impl FnOnce() + Send + 'static) -> F {
+    let waker = Arc::new(Once(Mutex::new(Some(Box::new(call))))).into();
+    assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
+    future
+}
+
+fn open_stacks(disk: &SimDisk, background: Background) -> Engine<Stacks> {
+    Options::new().background(background).open_on(Arc::new(disk.clone())).unwrap()
+}
+
+/// H3: a thread that closed the store or took a checkpoint ran wakers under its locks, and a waker that
+/// closed the store waited for itself.
+#[test]
+fn a_waker_may_close_the_store_whoever_runs_it() {
+    let runners: [fn(&Engine<Stacks>); 4] = [
+        |engine| engine.close().unwrap(),
+        |engine| drop(engine.checkpoint()),
+        |engine| drop(engine.step(Step::Log(LogStep::Flush))),
+        |engine| _ = engine.execute(Cmd::push(1, 2)),
+    ];
+    for run in runners {
+        ends(move || {
+            let disk = SimDisk::new(1);
+            let engine = open_stacks(&disk, Background::Manual);
+            let (clone, (sender, closed)) = (engine.clone(), mpsc::channel());
+            let ticket = on_wake(engine.submit(Cmd::push(1, 1)).unwrap(), move || sender.send(clone.close()).unwrap());
+            run(&engine);
+            assert!(closed.recv().unwrap().is_ok());
+            drop((ticket, engine));
+            assert_eq!(state(&open_stacks(&disk, Background::Manual)).at(1)[0], 1);
+        });
+    }
+}
+
+/// H3: the same for a log of its own.
+#[test]
+fn a_waker_may_close_the_log_that_is_being_closed() {
+    ends(|| {
+        let disk = SimDisk::new(1);
+        let mut options = LogOptions::default();
+        options.background = Background::Manual;
+        let log = Arc::new(Log::open_on(Arc::new(disk.clone()), options).unwrap());
+        let (clone, (sender, closed)) = (log.clone(), mpsc::channel());
+        let ticket = on_wake(log.append(b"one").unwrap(), move || sender.send(clone.close()).unwrap());
+        log.close().unwrap();
+        assert!(closed.recv().unwrap().is_ok());
+        drop(ticket);
+    });
+}
+
+/// U5: the thread that ran the waker joined itself, and the store stayed locked.
+#[test]
+fn the_last_handle_may_go_in_a_waker_on_a_thread_of_the_store() {
+    for _ in 0..20 {
+        let disk = SimDisk::new(1);
+        let engine = open_stacks(&disk, Background::Threads);
+        let clone = Arc::new(Mutex::new(Some(engine.clone())));
+        let last = clone.clone();
+        let waker = Arc::new(Once(Mutex::new(Some(Box::new(move || drop(last.lock().unwrap().take())))))).into();
+        let mut ticket = engine.submit(Cmd::push(1, 1)).unwrap();
+        // it may be done before it is polled
+        let is_pending = Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)).is_pending();
+        drop(engine);
+        if is_pending {
+            until("the waker runs", || clone.lock().unwrap().is_none());
+        }
+        drop(clone);
+        let reopen = || Options::new().background(Background::Manual).open_on::<Stacks>(Arc::new(disk.clone()));
+        until("the lock is released", || reopen().is_ok());
+        assert_eq!(state(&reopen().unwrap()).at(1), [1]);
+    }
+}
+
+/// A unit whose copies make a call when they are dropped by a checkpoint.
+#[derive(Clone, Default)]
+struct Caller;
+
+static DROP_CALL: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        if is_own_thread() {
+            let call = DROP_CALL.lock().unwrap().take();
+            if let Some(call) = call {
+                call();
+            }
+        }
+    }
+}
+
+impl StateMachine for Caller {
+    const NAME: &'static str = "caller";
+    const VERSION: u32 = 1;
+    type Command = ();
+    type Reply = ();
+    type Rejection = std::convert::Infallible;
+
+    fn apply(&mut self, _command: &()) -> Result<((), ()), Self::Rejection> {
+        Ok(((), ()))
+    }
+
+    fn encode(_command: &(), _out: &mut Vec<u8>) {}
+
+    fn decode(_bytes: &[u8], _version: u32) -> Result<(), DecodeError> {
+        Ok(())
+    }
+
+    fn save(&self, _out: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn load(_input: &mut dyn BufRead, _version: u32) -> Result<Self, DecodeError> {
+        Ok(Caller)
+    }
+}
+
+/// H3: the maintenance thread waited for the checkpoint that it was taking itself.
+#[test]
+fn a_drop_within_a_checkpoint_may_close_the_store_or_drop_its_last_handle() {
+    for closes in [true, false] {
+        ends(move || {
+            let dir = tempfile::tempdir().unwrap();
+            let engine = Options::new().checkpoint_log_bytes(4096).open::<Caller>(dir.path()).unwrap();
+            let (last, (sender, called)) = (engine.clone(), mpsc::channel());
+            let (go, may_go) = mpsc::channel::<()>();
+            *DROP_CALL.lock().unwrap() = Some(Box::new(move || {
+                may_go.recv().unwrap();
+                let closed = if closes { Some(last.close()) } else { None };
+                drop(last);
+                sender.send(closed).unwrap();
+            }));
+            while DROP_CALL.lock().unwrap().is_some() {
+                engine.execute(()).unwrap();
+            }
+            drop(engine);
+            go.send(()).unwrap();
+            assert!(!matches!(called.recv().unwrap(), Some(Ok(()))), "the close follows the stage");
+            until("the lock is released", || Engine::<Caller>::open(dir.path()).is_ok());
+        });
+    }
 }

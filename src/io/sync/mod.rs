@@ -11,6 +11,8 @@ mod model;
 mod spin_mutex;
 
 pub(crate) use held::{HoldMark, defer, is_held};
+#[cfg(loom)]
+pub(crate) use loom::thread_local;
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Mutex as SpinMutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -18,6 +20,8 @@ pub(crate) use model::{
 };
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(all(shuttle, not(loom)))]
+pub(crate) use shuttle::thread_local;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use spin_mutex::{SpinMutex, write_spinning};
 #[cfg(not(any(loom, shuttle)))]
@@ -25,7 +29,7 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::mpsc;
 #[cfg(not(any(loom, shuttle)))]
-pub(crate) use std::thread;
+pub(crate) use std::{thread, thread_local};
 
 pub(crate) use std::sync::Arc;
 // no checker has one; a value that is set once is read only after an atomic flag
