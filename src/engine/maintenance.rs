@@ -41,15 +41,8 @@ pub(super) fn run<M: StateMachine>(shared: &Shared<M>, step: Step) -> Result<boo
         Step::Digest => shared.checkpointer.digester().step(),
         Step::Expire => Ok(expire(shared)),
     };
-    wake(shared);
+    shared.wake_maintenance();
     done
-}
-
-/// Wakes the maintenance thread, which looks for work.
-pub(super) fn wake<M: StateMachine>(shared: &Shared<M>) {
-    if let Some(log) = &shared.log {
-        log.growth_alarm().wake();
-    }
 }
 
 /// Frees the space of files that were unlinked. Returns whether there were any.

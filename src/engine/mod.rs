@@ -113,6 +113,9 @@ impl<M: StateMachine> Engine<M> {
     pub(crate) fn open_with(storage: Arc<dyn Storage>, options: Options) -> Result<Engine<M>> {
         let recovered = recovery::recover::<M>(storage.clone(), &options)?;
         crate::events::event!(info, machine = M::NAME, report = %recovered.report, "a store was opened");
+        for _warning in &recovered.report.warnings {
+            crate::events::event!(warn, machine = M::NAME, warning = %_warning, "a store was opened with a warning");
+        }
         let background = options.log.background;
         let shared = Arc::new(Shared::new(storage, options, recovered));
         let threads = Threads::default();
@@ -277,7 +280,7 @@ impl<M: StateMachine> Engine<M> {
         let result = self.shared().checkpointer.checkpoint();
         lifecycle::close_if_asked(self.shared());
         // files that it unlinked are freed in the background, and a failure is tried again
-        maintenance::wake(self.shared());
+        self.shared().wake_maintenance();
         result
     }
 

@@ -89,6 +89,13 @@ impl<M: StateMachine> Shared<M> {
         self.log.as_deref().ok_or(Error::ReadOnly)
     }
 
+    /// Wakes the maintenance thread, which looks for work.
+    pub(super) fn wake_maintenance(&self) {
+        if let Some(log) = &self.log {
+            log.growth_alarm().wake();
+        }
+    }
+
     /// Waits for the locks of a single command or read.
     pub(super) fn wait_for_locks(&self, footprint: &Footprint) -> Result<HeldLocks<'_>> {
         let id = self.next_owner_id();

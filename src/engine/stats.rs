@@ -31,6 +31,9 @@ pub struct Stats {
     pub longest_freeze: Duration,
     /// Why the last checkpoint failed, if it did.
     pub checkpoint_error: Option<Error>,
+    /// What stands in for a damaged or missing part since the store was opened: an older snapshot, the
+    /// other copy of the manifest. Empty once a checkpoint has made the store whole again.
+    pub degraded: Vec<String>,
     /// Why other background work of the engine failed, such as a panic in the machine's code, until
     /// that work succeeds. It is tried again. Failures of the log's threads are in [`LogStats`].
     pub background_error: Option<Error>,
@@ -56,6 +59,7 @@ pub(super) fn collect<M: StateMachine>(shared: &Shared<M>) -> Stats {
         checkpoints: shared.checkpointer.taken(),
         longest_freeze: shared.checkpointer.longest_freeze(),
         checkpoint_error: monitor.last_error(),
+        degraded: if shared.checkpointer.taken() == 0 { shared.report.stand_ins.clone() } else { Vec::new() },
         background_error: shared.maintenance.error(),
         digests: shared.checkpointer.digester().taken(),
         estimated_recovery: monitor.estimated_recovery(),

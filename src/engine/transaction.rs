@@ -3,7 +3,6 @@
 use super::answer::{AnswerBarrier, level_of, wait_for};
 use super::commit::{apply_and_append, lock_core};
 use super::execute_result::ExecuteResult;
-use super::maintenance;
 use super::open_transactions::{OpenTx, Tx};
 use super::shared::Shared;
 use super::ticket::Ticket;
@@ -67,7 +66,7 @@ impl<M: StateMachine> Transaction<M> {
         let began = shared.storage.monotonic();
         shared.open.insert(OpenTx { owner, began, tx: tx.clone() });
         if shared.maintenance.sleeps_beyond(began.saturating_add(shared.options.max_txn_age)) {
-            maintenance::wake(&shared);
+            shared.wake_maintenance();
         }
         let transaction = Transaction { shared, tx };
         // it may have been closed in between; then dropping the transaction takes it out of the list again

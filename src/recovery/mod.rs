@@ -200,7 +200,7 @@ fn load_base<M: StateMachine>(
                 return Ok(Base { replay, start: entry.lsn, snapshots: whole, origin: None });
             }
             Err(error) if error.is_corrupt() || error.is_unreadable() => {
-                report.warnings.push(format!("{}; an older state is used", error.finding()));
+                report.warn_of_stand_in(format!("{}; an older state is used", error.finding()));
                 first_fault.get_or_insert(error);
             }
             Err(error) => return Err(error),

@@ -1,6 +1,7 @@
 //! What recovery found and did, for people and for programs.
 
 use crate::count::Count;
+use crate::error::Error;
 use crate::ids::{Epoch, Lsn};
 use crate::options::{Phase, Progress, ProgressFn};
 use crate::store::open_dir::StoreDir;
@@ -57,7 +58,7 @@ impl Phases {
 
 /// What recovery found and did.
 ///
-/// Its `Display` is a summary in one line.
+/// Its `Display` is a summary in one line, followed by a line for each warning.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RecoveryReport {
@@ -90,6 +91,9 @@ pub struct RecoveryReport {
     /// Problems that cost no data, a sentence each: a damaged copy that another one replaced, a foreign
     /// file, a file system without the needed promises.
     pub warnings: Vec<String>,
+    /// The warnings about a snapshot or a copy of the manifest that is damaged or missing, and that
+    /// another one stands in for. The store has no such reserve until its next checkpoint.
+    pub stand_ins: Vec<String>,
     /// The time that each phase took.
     pub phases: Phases,
 }
@@ -104,18 +108,29 @@ impl fmt::Display for RecoveryReport {
         write!(f, "; {records} in {bytes} of log")?;
         let redone = Count(self.redone, "transaction", "transactions");
         write!(f, "; {redone} redone, {} undone in {}", self.undone, Count(self.undo_steps, "step", "steps"))?;
-        write!(f, "; {:.3} s", self.phases.total().as_secs_f64())
+        write!(f, "; {:.3} s", self.phases.total().as_secs_f64())?;
+        self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
+    }
+}
+
+impl RecoveryReport {
+    /// Notes that another part stands in for one that is damaged or missing.
+    pub(super) fn warn_of_stand_in(&mut self, warning: String) {
+        self.stand_ins.push(warning.clone());
+        self.warnings.push(warning);
     }
 }
 
 /// The report of a recovery that begins with this directory.
 pub(crate) fn new_report(store_dir: &StoreDir) -> RecoveryReport {
-    let mut warnings = store_dir.storage.warnings();
     let other = if store_dir.manifest.is_some() { "; the other copy is used" } else { "" };
-    warnings.extend(store_dir.manifest_faults.iter().map(|fault| format!("{}{other}", fault.finding())));
+    let stand_in = |fault: &Error| format!("{}{other}", fault.finding());
+    let mut stand_ins: Vec<_> = store_dir.manifest_faults.iter().map(stand_in).collect();
     if store_dir.manifest.is_none() && !store_dir.is_new() {
-        warnings.push("no copy of the manifest is left; the segments and snapshots are used instead".into());
+        stand_ins.push("no copy of the manifest is left; the segments and snapshots are used instead".into());
     }
+    let mut warnings = store_dir.storage.warnings();
+    warnings.extend(stand_ins.iter().cloned());
     warnings.extend(store_dir.foreign.iter().map(|name| format!("{name} is not a file of this store")));
     RecoveryReport {
         verdict: if store_dir.is_new() { Verdict::New } else { Verdict::Interrupted },
@@ -132,6 +147,7 @@ pub(crate) fn new_report(store_dir: &StoreDir) -> RecoveryReport {
         digests: 0,
         tail: None,
         warnings,
+        stand_ins,
         phases: Phases::default(),
     }
 }

@@ -47,3 +47,34 @@ fn a_store_on_a_disk_is_not_warned_of() {
     println!("{:?}", report.warnings);
     engine.close().unwrap();
 }
+
+/// N2: everything worked by the stand-in, and neither the stats nor the report's text said so.
+#[test]
+fn a_degraded_store_says_so_until_a_checkpoint() {
+    for damaged in [".snap", "MANIFEST-0", "MANIFEST-1"] {
+        let disk = SimDisk::new(1);
+        let (engine, _) = open(&disk);
+        for n in 0..2 {
+            engine.execute(Cmd::push(1, n)).unwrap();
+            engine.checkpoint().unwrap();
+        }
+        assert!(engine.stats().degraded.is_empty());
+        drop(engine);
+        let name = crate::common::names(&disk, damaged).pop().unwrap();
+        let len = disk.read_file(&name).unwrap().len() as u64;
+        let offset = if damaged == ".snap" { len - 1 } else { 0 };
+        disk.flip_bit(&name, offset, 1).unwrap();
+        let (engine, report) = open(&disk);
+        assert!(!report.stand_ins.is_empty(), "{damaged}: {report:?}");
+        assert_eq!(engine.stats().degraded, report.stand_ins);
+        assert!(report.stand_ins.iter().all(|stand_in| report.to_string().contains(stand_in)), "{report}");
+        engine.execute(Cmd::push(1, 2)).unwrap();
+        assert!(!engine.stats().degraded.is_empty());
+        engine.checkpoint().unwrap();
+        assert!(engine.stats().degraded.is_empty());
+        drop(engine);
+        let (engine, report) = open(&disk);
+        assert!(report.stand_ins.is_empty(), "{damaged}: {report:?}");
+        assert_eq!(crate::common::state(&engine).at(1), [0, 1, 2]);
+    }
+}

@@ -100,12 +100,23 @@ impl Dir {
     /// Opens the store read-only. Nothing is written.
     fn open_to_read(&self) -> StoreResult<(Engine<Kv>, RecoveryReport)> {
         let store: Engine<Kv> = self.options().recovery(RecoveryPolicy::ReadOnly).open(&self.path)?;
+        warn_of(&store);
         let report = store.recovery_report().clone();
         Ok((store, report))
     }
 
     fn open_to_write(&self, create: Create) -> StoreResult<Engine<Kv>> {
-        self.options().create(create).open(&self.path)
+        let store = self.options().create(create).open(&self.path)?;
+        warn_of(&store);
+        Ok(store)
+    }
+}
+
+/// Prints what recovery warned of to stderr, where it does not disturb the output.
+fn warn_of(store: &Engine<Kv>) {
+    for warning in &store.recovery_report().warnings {
+        // without a stderr nobody can be warned
+        let _ = writeln!(io::stderr(), "seawal: warning: {warning}");
     }
 }
 

@@ -66,6 +66,7 @@ impl Load {
         let input = Input::open(&self.file)?;
         let bar = input.bar.clone();
         let store: Engine<Kv> = self.dir.options().durability(self.durability).open(self.dir.path())?;
+        crate::warn_of(&store);
         let began = Instant::now();
         let mut loader = Loader { store: &store, name: &input.name, bar: &bar, progress: Progress::default() };
         let mut pending = VecDeque::new();
