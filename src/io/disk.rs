@@ -10,6 +10,8 @@
 //! This module knows nothing of what the files hold. The only name it knows is its own `LOCK`.
 
 use crate::io::deadline::pauses;
+use crate::io::descriptor;
+use crate::io::descriptor::open_dir;
 use crate::io::disk_file::{DiskFile, Paths, is_sync_missing, sync_result};
 use crate::io::inherit::inherit;
 use crate::io::lock::{LOCK_FILE, Locks};
@@ -18,7 +20,7 @@ use crate::io::probe::Probe;
 use crate::io::sync::{Arc, AtomicBool, Ordering};
 use crate::io::sync_plausibility::SyncPlausibility;
 use crate::io::{Clock, Create, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 use std::fs;
 use std::io;
@@ -179,20 +181,50 @@ impl DiskStorage {
         if self.paths.direct_writes.load(Ordering::Relaxed) { WritePath::Direct } else { WritePath::BufferedSync }
     }
 
+    /// The entries of the directory and their kinds, by name. A link to a directory is a directory, and
+    /// one that leads nowhere is a link.
+    fn entries(&self) -> io::Result<Vec<(String, FileType)>> {
+        let mut entries = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.dir)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if [".", "..", LOCK_FILE].contains(&name) {
+                continue;
+            }
+            let kind = |flags| rustix::fs::statat(&self.dir, name, flags).map(|s| FileType::from_raw_mode(s.st_mode));
+            let found = match entry.file_type() {
+                FileType::Unknown => kind(AtFlags::SYMLINK_NOFOLLOW),
+                known => Ok(known),
+            };
+            let found = match found {
+                Ok(FileType::Symlink) => kind(AtFlags::empty()).or(Ok(FileType::Symlink)),
+                other => other,
+            };
+            match found {
+                Ok(kind) => entries.push((name.to_owned(), kind)),
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(entries)
+    }
+
     /// Opens the same file again, for direct I/O. `None` if the file system refuses.
     fn open_direct(&self, name: &str, buffered: &fs::File, access: OFlags) -> io::Result<Option<fs::File>> {
         if !self.probe.direct_io {
             return Ok(None);
         }
-        let flags = access | OFlags::DIRECT | DATA_SYNC | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
-            Ok(fd) => {
-                let (a, b) = (rustix::fs::fstat(&fd)?, rustix::fs::fstat(buffered)?);
+        match descriptor::open_file(&self.dir, name, access | OFlags::DIRECT | DATA_SYNC) {
+            Ok(direct) => {
+                let (a, b) = (rustix::fs::fstat(&direct)?, rustix::fs::fstat(buffered)?);
                 // another file may have got the name in between
-                Ok((a.st_dev == b.st_dev && a.st_ino == b.st_ino).then(|| fs::File::from(fd)))
+                Ok((a.st_dev == b.st_dev && a.st_ino == b.st_ino).then_some(direct))
             }
-            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT) => Ok(None),
-            Err(e) => Err(e.into()),
+            Err(e) => match Errno::from_io_error(&e) {
+                Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT) => Ok(None),
+                _ => Err(e),
+            },
         }
     }
 }
@@ -205,8 +237,7 @@ impl Directory for DiskStorage {
             OpenMode::ReadWrite => (OFlags::RDWR, OFlags::empty()),
             OpenMode::CreateNew => (OFlags::RDWR, OFlags::CREATE | OFlags::EXCL),
         };
-        let file = rustix::fs::openat(&self.dir, name, access | create | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
-        let file = fs::File::from(file);
+        let file = descriptor::open_file(&self.dir, name, access | create)?;
         if mode == OpenMode::CreateNew {
             inherit(&self.dir, &file).inspect_err(|_| {
                 let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
@@ -216,26 +247,16 @@ impl Directory for DiskStorage {
         Ok(Arc::new(DiskFile::new(file, direct, access == OFlags::RDWR, &self.probe, Arc::clone(&self.paths))))
     }
 
-    /// Lists the regular files whose names are UTF-8, except the lock file.
+    /// Lists everything but directories whose name is UTF-8, except the lock file. Opening one that is
+    /// neither a regular file nor a link to one is an error that says so.
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.dir)? {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().to_str() else { continue };
-            let kind = match entry.file_type() {
-                FileType::Unknown => match rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    Err(Errno::NOENT) => continue,
-                    Err(e) => return Err(e.into()),
-                },
-                known => known,
-            };
-            if kind == FileType::RegularFile && name != LOCK_FILE {
-                names.push(name.to_owned());
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+        let entries = self.entries()?.into_iter();
+        Ok(entries.filter_map(|(name, kind)| (kind != FileType::Directory).then_some(name)).collect())
+    }
+
+    fn list_directories(&self) -> io::Result<Vec<String>> {
+        let entries = self.entries()?.into_iter();
+        Ok(entries.filter_map(|(name, kind)| (kind == FileType::Directory).then_some(name)).collect())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -252,11 +273,10 @@ impl Directory for DiskStorage {
     fn remove_gradually(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
         // if the file cannot be opened, it is deleted in one step, which is slower for commits only
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty());
+        let file = descriptor::open_file(&self.dir, name, OFlags::WRONLY | OFlags::NOFOLLOW);
         rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())?;
         if let Ok(file) = file {
-            truncate_gradually(&fs::File::from(file));
+            truncate_gradually(&file);
         }
         Ok(())
     }
@@ -333,11 +353,6 @@ fn sync_dir(dir: &fs::File) -> io::Result<DirSync> {
         Err(e) if is_sync_missing(e) => Ok(DirSync::Missing),
         other => sync_result(other).map(|()| DirSync::Done),
     }
-}
-
-fn open_dir(path: &Path) -> io::Result<fs::File> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 /// The permissions of a store's directory, and of missing directories above it. The umask applies.

@@ -190,15 +190,29 @@ fn a_handle_survives_rename_and_removal() {
 }
 
 #[test]
-fn list_names_regular_files_in_order_and_not_the_lock() {
+fn list_names_files_and_links_in_order_and_neither_directories_nor_the_lock() {
     let (_dir, disk) = store(WritePath::Direct);
     for name in ["b", "a", "ß"] {
         Directory::open(&disk, name, OpenMode::CreateNew).unwrap();
     }
     std::fs::create_dir(disk.path("dir")).unwrap();
     std::os::unix::fs::symlink("a", disk.path("link")).unwrap();
+    std::os::unix::fs::symlink("dir", disk.path("link to dir")).unwrap();
+    std::os::unix::fs::symlink("gone", disk.path("link to nothing")).unwrap();
+    std::os::unix::net::UnixListener::bind(disk.path("socket")).unwrap();
     let _lock = disk.lock(LockMode::Exclusive).unwrap();
-    assert_eq!(disk.list().unwrap(), ["a", "b", "ß"]);
+    assert_eq!(disk.list().unwrap(), ["a", "b", "link", "link to nothing", "socket", "ß"]);
+    assert_eq!(disk.list_directories().unwrap(), ["dir", "link to dir"]);
+    Directory::open(&disk, "link", OpenMode::ReadWrite).unwrap();
+    for (name, mode, kind) in [
+        ("socket", OpenMode::Read, io::ErrorKind::InvalidInput),
+        ("socket", OpenMode::ReadWrite, io::ErrorKind::InvalidInput),
+        ("dir", OpenMode::Read, io::ErrorKind::InvalidInput),
+        ("dir", OpenMode::ReadWrite, io::ErrorKind::IsADirectory),
+        ("link to nothing", OpenMode::ReadWrite, io::ErrorKind::NotFound),
+    ] {
+        assert_eq!(Directory::open(&disk, name, mode).err().unwrap().kind(), kind, "{name} {mode:?}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! A reader holds the directory, and the file only for a moment. An owner that waits for readers
 //! holds the file, so that it is not overtaken by new ones.
 
+use crate::io::descriptor::above_standard_streams;
 use crate::io::inherit::inherit;
 use crate::io::sync::{Arc, Mutex};
 use crate::io::{DirectoryLock, LockMode};
@@ -264,7 +265,10 @@ fn lock_file(dir: &File, dir_is_locked: bool) -> io::Result<Flock> {
 /// ours to write to.
 fn open_to_lock(dir: &File, dir_is_locked: bool) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let open = || rustix::fs::openat(dir, LOCK_FILE, flags, Mode::empty()).map(File::from);
+    let open = || {
+        let opened = rustix::fs::openat(dir, LOCK_FILE, flags, Mode::empty())?;
+        above_standard_streams(opened).map(File::from)
+    };
     let is_file = |file: &File| rustix::fs::fstat(file).is_ok_and(|stat| is_regular(&stat));
     let mut found = open();
     if matches!(found, Err(Errno::NOENT)) {
@@ -289,7 +293,7 @@ fn open_to_lock(dir: &File, dir_is_locked: bool) -> io::Result<File> {
 fn create(dir: &File, flags: OFlags) -> io::Result<Option<File>> {
     let mode = Mode::RUSR | Mode::WUSR;
     let new = match rustix::fs::openat(dir, LOCK_FILE, flags | OFlags::CREATE | OFlags::EXCL, mode) {
-        Ok(new) => File::from(new),
+        Ok(new) => File::from(above_standard_streams(new)?),
         Err(Errno::EXIST) => return Ok(None),
         Err(e) => return Err(explained(dir, e)),
     };
@@ -318,7 +322,8 @@ fn explained(dir: &File, error: Errno) -> io::Error {
 /// The lock file, if there is one that may be read. For an owner's process id and a shared lock.
 fn open_to_read(dir: &File) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::openat(dir, LOCK_FILE, flags, Mode::empty()).ok()?);
+    let opened = rustix::fs::openat(dir, LOCK_FILE, flags, Mode::empty()).ok()?;
+    let file = File::from(above_standard_streams(opened).ok()?);
     rustix::fs::fstat(&file).is_ok_and(|stat| is_regular(&stat)).then_some(file)
 }
 
@@ -330,7 +335,7 @@ fn is_regular(stat: &Stat) -> bool {
 /// holds the lock.
 fn lock_dir(dir: &File, mode: LockMode) -> io::Result<Result<Dir, File>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let own = File::from(rustix::fs::openat(dir, c".", flags, Mode::empty())?);
+    let own = File::from(above_standard_streams(rustix::fs::openat(dir, c".", flags, Mode::empty())?)?);
     let operation = match mode {
         LockMode::Shared => FlockOperation::NonBlockingLockShared,
         LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,

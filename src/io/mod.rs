@@ -15,6 +15,7 @@ pub(crate) mod background_errors;
 mod buffer;
 pub(crate) mod deadline;
 pub(crate) mod deferred_unlinks;
+mod descriptor;
 mod disk;
 mod disk_file;
 mod inherit;
@@ -98,6 +99,12 @@ pub trait Directory: Send + Sync + 'static {
 
     /// The names of all files in the directory, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
+
+    /// The names of all sub-directories, sorted. A store has none: one that bears the name of a file of
+    /// the store must not pass for a file that is not there.
+    fn list_directories(&self) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
 
     /// Renames a file, replacing the target. Durable after [`Directory::sync_dir`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;

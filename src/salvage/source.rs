@@ -52,6 +52,10 @@ impl Directory for Source {
         self.store.list()
     }
 
+    fn list_directories(&self) -> io::Result<Vec<String>> {
+        self.store.list_directories()
+    }
+
     fn rename(&self, _: &str, _: &str) -> io::Result<()> {
         refuse()
     }

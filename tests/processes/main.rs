@@ -11,6 +11,7 @@
 mod common;
 
 mod child;
+mod descriptors;
 mod device;
 mod full;
 mod idle;

@@ -1,0 +1,55 @@
+//! Opens files so that neither their descriptor nor their kind does harm.
+//!
+//! - A descriptor is never 0, 1 or 2. In a process that was started with its standard streams closed,
+//!   `println!` would otherwise write into the store.
+//! - Opening never blocks, as it would on a FIFO that nobody writes to.
+//! - What is not a regular file is refused by name. A symbolic link is followed.
+
+use rustix::fs::{FileType, Mode, OFlags};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+/// The lowest descriptor that is none of the standard streams.
+const FIRST: i32 = 3;
+
+/// Opens a regular file below a directory. A file that it creates can be read and written by its
+/// owner only.
+pub(super) fn open_file(dir: impl AsFd, name: &str, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = match rustix::fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR) {
+        // a socket, or a device that is not there
+        Err(rustix::io::Errno::NXIO) => return Err(refusal("a socket or a device")),
+        other => above_standard_streams(other?)?,
+    };
+    match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+        FileType::RegularFile => Ok(fd.into()),
+        other => Err(refusal(describe(other))),
+    }
+}
+
+/// Opens a directory by its path.
+pub(super) fn open_dir(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(above_standard_streams(rustix::fs::open(path, flags, Mode::empty())?)?.into())
+}
+
+/// Duplicates a descriptor that has the number of a standard stream, and closes the original.
+pub(super) fn above_standard_streams(fd: OwnedFd) -> rustix::io::Result<OwnedFd> {
+    if fd.as_raw_fd() >= FIRST { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, FIRST) }
+}
+
+fn refusal(kind: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}, not a regular file"))
+}
+
+fn describe(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "of an unknown kind",
+    }
+}
