@@ -8,7 +8,7 @@ use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::ids::{Epoch, Lsn, MAX_MACHINE_NAME_BYTES, MachineTag, SegmentId, StoreId};
 use crate::io::deadline::pauses;
 use crate::io::sync::Arc;
-use crate::io::{DirectoryLock, LockMode, NamedFile, OpenMode, Storage};
+use crate::io::{DirectoryLock, File, LockMode, NamedFile, OpenMode, Storage};
 use crate::store::layout as names;
 use crate::store::layout::FileName;
 use crate::store::manifest_file::{Copies, ManifestFile, read_copies};
@@ -32,11 +32,14 @@ pub(crate) struct SegmentFile {
 }
 
 /// A preallocated segment file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct PreallocatedSegment {
     pub(crate) name: String,
     pub(crate) number: u64,
     pub(crate) file_bytes: u64,
+    /// The file, open for writing, so that a log without descriptors can still rotate. `None` if that
+    /// was not possible; it is opened when it is needed then.
+    pub(crate) file: Option<Arc<dyn File>>,
 }
 
 /// What a new manifest is made of where no whole copy of the old one is left.
@@ -107,7 +110,9 @@ impl StoreDir {
     /// and its segments.
     fn read(storage: Arc<dyn Storage>, access: Access, lock_wait: Duration) -> Result<(StoreDir, Option<Error>)> {
         let lock = take_lock(&*storage, access, lock_wait)?;
-        let names = storage.list_files()?;
+        let mut names = storage.list_files()?;
+        names.extend(storage.list_misnamed_directories()?);
+        names.sort_unstable();
         if access == Access::ReadWrite {
             make_durable(&*storage, &names)?;
         }
@@ -233,13 +238,23 @@ impl StoreDir {
             FileName::Segment { id, base } => self.segments.push(SegmentFile { name, id, base }),
             FileName::Preallocated { number } => {
                 let file_bytes = NamedFile::open(&*self.storage, &name, OpenMode::Read)?.len()?;
-                self.preallocated.push(PreallocatedSegment { name, number, file_bytes });
+                self.preallocated.push(PreallocatedSegment { name, number, file_bytes, file: None });
             }
             FileName::Snapshot { lsn } => self.snapshots.push(lsn),
             FileName::Temp => self.unfinished.push(name),
             FileName::Foreign => self.foreign.push(name),
         }
         Ok(())
+    }
+}
+
+impl dyn Storage {
+    /// The names of sub-directories that are names of this store's files. Opening one is an error that
+    /// names it; a directory must not pass for a file that is missing.
+    fn list_misnamed_directories(&self) -> Result<Vec<String>> {
+        let mut names = self.list_directories().map_err(|e| Error::io("list", self.path(""), e))?;
+        names.retain(|name| names::parse(name) != FileName::Foreign);
+        Ok(names)
     }
 }
 

@@ -293,6 +293,24 @@ impl FrameBuilder {
         self.sealed.front().map_or(self.forming.start, |frame| frame.start)
     }
 
+    /// The frame that is taken off next.
+    fn front(&self) -> Option<&Forming> {
+        self.sealed.front().or_else(|| Some(&self.forming).filter(|forming| forming.holds_something()))
+    }
+
+    /// The preallocated segment that the next frame goes into, if that is another than the current one, and the frame's start.
+    pub(super) fn next_to_enter(&self) -> Option<(PreallocatedSegment, Lsn)> {
+        let front = self.front()?;
+        Some((front.enters.clone()?, front.start))
+    }
+
+    /// Notes that the segment of the next frame was entered.
+    pub(super) fn note_entered(&mut self) {
+        let front = self.sealed.front_mut().unwrap_or(&mut self.forming);
+        debug_assert!(front.enters.is_some(), "a segment was entered that no frame is for");
+        front.enters = None;
+    }
+
     /// Takes off the next frame, and says how durable it is to be written by what `level_from` answers for its start. `None` where
     /// there is none.
     pub(super) fn take(&mut self, level_from: impl Fn(Lsn) -> Level) -> Result<Option<(Forming, Level)>> {

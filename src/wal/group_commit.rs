@@ -37,7 +37,7 @@ use crate::wal::in_flight::{FrameState, Progress};
 use crate::wal::queue::{Queue, Work};
 use crate::wal::reader_holds::ReaderHolds;
 use crate::wal::room::Shortage;
-use crate::wal::segment_writer::{Active, SegmentInfo, SegmentWriter};
+use crate::wal::segment_writer::{Active, EnterError, SegmentInfo, SegmentWriter};
 use crate::wal::waiters::{WaitKey, Wake};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -371,6 +371,7 @@ impl GroupCommit {
         writer.check_ownership_if_due().map_err(|error| self.latch_silently(error))?;
         // an error here comes before anything was taken or written: it fails this commit, and the
         // log goes on
+        self.enter_next(&mut writer)?;
         let work = self.queue.lock().take_work(&self.progress)?;
         let direct = match work {
             None => Ok(None),
@@ -390,6 +391,26 @@ impl GroupCommit {
         Ok(landed)
     }
 
+    /// Enters the segment that the next frame goes into, if that is another than the current one.
+    ///
+    /// # Errors
+    /// Without descriptors, or in a directory that is not writable, nothing has changed: the frame stays in the queue, and the
+    /// next leader tries again. Every other error latches the log.
+    fn enter_next(&self, writer: &mut SegmentWriter) -> Result<()> {
+        let next = self.queue.lock().next_to_enter(&self.progress);
+        let Some((spare, start)) = next else { return Ok(()) };
+        self.settle(writer, start).map_err(|error| self.latch_silently(error))?;
+        let segment = writer.enter(&spare, start).map_err(|error| match error {
+            EnterError::Refused(error) => error,
+            EnterError::Failed(error) => self.latch_silently(error),
+        })?;
+        self.queue.lock().frames.note_entered();
+        self.active.lock().clone_from(&writer.active);
+        self.progress.durable.fetch_max(start.get(), Ordering::AcqRel);
+        self.add_segment(segment);
+        Ok(())
+    }
+
     /// Seals a frame and writes it; one that goes directly to the device is handed back, to be
     /// written without the lock.
     fn write_frame(
@@ -400,14 +421,7 @@ impl GroupCommit {
         follows: bool,
     ) -> Result<Option<Direct>> {
         let end = frame.end();
-        let Forming { kind, mut buf, start, records, enters, .. } = frame;
-        if let Some(spare) = enters {
-            self.settle(writer, start)?;
-            let segment = writer.enter(&spare, start)?;
-            self.active.lock().clone_from(&writer.active);
-            self.progress.durable.fetch_max(start.get(), Ordering::AcqRel);
-            self.add_segment(segment);
-        }
+        let Forming { kind, mut buf, start, records, .. } = frame;
         let watermark = self.durable();
         writer.seal(&mut buf, kind, (start, end), records, watermark)?;
         let active = self.active(writer)?;
@@ -485,7 +499,7 @@ impl GroupCommit {
         let Some(spare) = self.queue.lock().take_first_preallocated(base) else {
             return Err(Error::Full { what: "the first segment", source: None });
         };
-        let segment = writer.enter(&spare, base)?;
+        let segment = writer.enter(&spare, base).map_err(EnterError::into_error)?;
         self.active.lock().clone_from(&writer.active);
         self.progress.durable.fetch_max(base.get(), Ordering::AcqRel);
         self.progress.written.fetch_max(base.get(), Ordering::AcqRel);

@@ -242,7 +242,7 @@ fn pipeline(paper: &Paper, max_in_flight: usize) -> Arc<GroupCommit> {
         max_pending_bytes: 1 << 20,
         max_in_flight: Some(max_in_flight),
     };
-    let spare = PreallocatedSegment { name: "1.spare".into(), number: 1, file_bytes: 1 << 20 };
+    let spare = PreallocatedSegment { name: "1.spare".into(), number: 1, file_bytes: 1 << 20, file: None };
     let queue = Queue::new(bounds, BASE, BASE, vec![spare]).unwrap();
     let ownership = Arc::new(Ownership::new(storage.clone(), None));
     let writer = SegmentWriter::new((storage, ownership), identity, root, BASE, 0, SegmentId::new(0));

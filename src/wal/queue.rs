@@ -245,6 +245,11 @@ impl Queue {
         self.waiters.len().saturating_add(self.leaders)
     }
 
+    /// The preallocated segment that the next frame goes into, and the frame's start, if a leader would take that frame now.
+    pub(super) fn next_to_enter(&self, progress: &Progress) -> Option<(PreallocatedSegment, Lsn)> {
+        if self.has_work(progress) { self.frames.next_to_enter() } else { None }
+    }
+
     /// Takes the next thing to do off the queue.
     pub(super) fn take_work(&mut self, progress: &Progress) -> Result<Option<Work>> {
         if !self.has_work(progress) {

@@ -1,7 +1,7 @@
 //! The segment pool: segments that are preallocated, and segments that are recycled.
 //!
 //! A preallocated segment was filled with zeros and synced before it got its name, so that a frame written into it later changes
-//! no metadata. It has no base LSN until the log enters it. Preallocation is slow and holds no lock that a commit or recycling
+//! no metadata. It has no base LSN until the log enters it, and stays open until then. Preallocation is slow and holds no lock that a commit or recycling
 //! needs. Ahead of need it proceeds in pieces with pauses between them, so that commits find the device free. The zeros are
 //! written around the page cache where the device takes direct writes.
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result, out_of_space};
 use crate::format::bytes::round_up;
 use crate::ids::Lsn;
 use crate::io::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, thread};
-use crate::io::{AlignedBuf, Storage, WritePath, create_anew, write_all_at};
+use crate::io::{AlignedBuf, OpenMode, Storage, WritePath, create_anew, write_all_at};
 use crate::store::layout as names;
 use crate::store::open_dir::PreallocatedSegment;
 use crate::wal::group_commit::GroupCommit;
@@ -167,12 +167,17 @@ impl SegmentPool {
         let name = names::preallocated(number);
         let temp = names::temp(&name);
         let made = self.write_through(&temp, &name, file_bytes, pace);
-        if let Err(error) = made {
-            // best effort: a left-over is removed at the next open
-            let _ = self.storage.remove(&temp);
-            return Err(error);
+        match made {
+            Ok(()) => {
+                let file = self.storage.open(&name, OpenMode::ReadWrite).ok();
+                Ok(PreallocatedSegment { name, number, file_bytes, file })
+            }
+            Err(error) => {
+                // best effort: a left-over is removed at the next open
+                let _ = self.storage.remove(&temp);
+                Err(error)
+            }
         }
-        Ok(PreallocatedSegment { name, number, file_bytes })
     }
 
     fn write_through(&self, temp: &str, name: &str, file_bytes: u64, pace: &FillMode<'_>) -> Result<()> {
@@ -289,10 +294,12 @@ impl SegmentPool {
         if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
             let number = self.next_number();
             let name = names::preallocated(number);
+            // without a descriptor now, rotation opens it
+            let file = self.storage.open(&segment.name, OpenMode::ReadWrite).ok();
             if !is_there("rename", self.storage.rename(&segment.name, &name))? {
                 return Ok(None);
             }
-            return Ok(Some(PreallocatedSegment { name, number, file_bytes: segment.file_bytes }));
+            return Ok(Some(PreallocatedSegment { name, number, file_bytes: segment.file_bytes, file }));
         }
         is_there("remove", self.storage.remove(&segment.name)).map(|_| None)
     }

@@ -27,6 +27,37 @@ pub(crate) struct Identity {
     pub(crate) machine: MachineTag,
 }
 
+/// Why a preallocated segment did not become the next segment.
+pub(super) enum EnterError {
+    /// Opening or renaming it was refused. It still has its name and holds nothing.
+    Refused(Error),
+    /// A write or a sync failed, or the file is gone.
+    Failed(Error),
+}
+
+impl EnterError {
+    /// A file that has vanished does not come back, so entering it must not be tried for ever.
+    fn refused_unless_gone(e: std::io::Error, error: impl Fn(std::io::Error) -> Error) -> EnterError {
+        if e.kind() == std::io::ErrorKind::NotFound {
+            EnterError::Failed(error(e))
+        } else {
+            EnterError::Refused(error(e))
+        }
+    }
+
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            EnterError::Refused(error) | EnterError::Failed(error) => error,
+        }
+    }
+}
+
+impl From<Error> for EnterError {
+    fn from(error: Error) -> EnterError {
+        EnterError::Failed(error)
+    }
+}
+
 /// The segment that is written to.
 pub(super) struct Active {
     pub(super) file: Arc<dyn File>,
@@ -140,11 +171,20 @@ impl SegmentWriter {
     /// 3. the manifest names it, so that its loss would be noticed.
     ///
     /// When it returns, the new segment survives power loss, and where its predecessor ends is recorded.
-    pub(super) fn enter(&mut self, spare: &PreallocatedSegment, base: Lsn) -> Result<SegmentInfo> {
+    ///
+    /// # Errors
+    /// [`EnterError::Refused`] if the spare is as it was: it can be entered again, and nothing that was promised depends on it.
+    pub(super) fn enter(&mut self, spare: &PreallocatedSegment, base: Lsn) -> Result<SegmentInfo, EnterError> {
         self.ownership.check()?;
         let id = SegmentId::new(self.last_id.get().saturating_add(1));
         let io = |operation, e| Error::io(operation, self.storage.path(&spare.name), e);
-        let file = self.storage.open(&spare.name, OpenMode::ReadWrite).map_err(|e| io("open", e))?;
+        let file = match &spare.file {
+            Some(file) => file.clone(),
+            None => self
+                .storage
+                .open(&spare.name, OpenMode::ReadWrite)
+                .map_err(|e| EnterError::refused_unless_gone(e, |e| io("open", e)))?,
+        };
         let header = SegmentHeader {
             block_bytes: self.identity.block_bytes,
             previous_checksum: self.last_checksum,
@@ -157,14 +197,14 @@ impl SegmentWriter {
             file_bytes: spare.file_bytes,
             machine: self.identity.machine.clone(),
         };
-        let mut block =
-            AlignedBuf::zeroed(self.identity.block_bytes as usize).map_err(|e| io("write the header of", e))?;
+        let mut block = AlignedBuf::zeroed(self.identity.block_bytes as usize)
+            .map_err(|e| EnterError::Refused(io("write the header of", e)))?;
         let checksum = header
             .encode(&mut block)
             .ok_or_else(|| Error::invalid("the machine's name does not fit a segment header"))?;
         file.write_durable_at(&block, 0).map_err(|e| io("write the header of", e))?;
         let name = names::segment(id, base);
-        self.storage.rename(&spare.name, &name).map_err(|e| io("rename", e))?;
+        self.storage.rename(&spare.name, &name).map_err(|e| EnterError::refused_unless_gone(e, |e| io("rename", e)))?;
         self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
         self.root.lock().publish(|m| {
             m.segment = id;

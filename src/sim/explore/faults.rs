@@ -45,7 +45,7 @@ enum Outcome {
 
 impl Outcome {
     fn of(fault: Fault, kind: OpKind, name: &str) -> Outcome {
-        use OpKind::{Open, ReadAt, ReadDeviceAt, Rename, SyncAll, SyncData, SyncDir, WriteAt, WriteDurableAt};
+        use OpKind::{ReadAt, ReadDeviceAt, SyncAll, SyncData, SyncDir, WriteAt, WriteDurableAt};
         match (fault, kind, parse(name)) {
             (Fault::ShortWrite, ..) | (Fault::Interrupted, WriteAt | ReadAt | ReadDeviceAt, _) => Outcome::Unnoticed,
             // an open file keeps the name that it was opened under, and so most segments are spares here
@@ -54,7 +54,6 @@ impl Outcome {
                 WriteAt | WriteDurableAt | SyncData | SyncAll,
                 FileName::Preallocated { .. } | FileName::Segment { .. },
             ) => Outcome::Latches,
-            (_, Open | Rename, FileName::Preallocated { .. }) => Outcome::Latches,
             (_, _, FileName::Manifest) | (_, SyncDir, _) => Outcome::Either,
             _ => Outcome::GoesOn,
         }
