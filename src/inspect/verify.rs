@@ -276,6 +276,7 @@ fn examine<M: StateMachine>(storage: Arc<dyn Storage>, replays: impl Fn(&Machine
     check_strays(&store_dir, &mut report);
     let whole = check_snapshots(&store_dir, &mut report)?;
     let candidates = match candidates::list(&store_dir) {
+        Ok(candidates) if candidates.is_empty() && !replays => Vec::from_iter(start_of_bare_log(&store_dir)),
         Ok(candidates) => candidates,
         Err(error) => {
             report.refuse(error)?;
@@ -291,6 +292,14 @@ fn examine<M: StateMachine>(storage: Arc<dyn Storage>, replays: impl Fn(&Machine
         foretell(&store_dir, usable.first(), &mut report)?;
     }
     Ok(report)
+}
+
+/// Where the records of a log begin that stands alone and was truncated. It has no snapshots, and an
+/// engine truncates its log only below a snapshot.
+fn start_of_bare_log(store_dir: &StoreDir) -> Option<Candidate> {
+    let manifest = store_dir.manifest.as_ref()?;
+    let is_bare = manifest.snapshots.is_empty() && store_dir.snapshots.is_empty() && manifest.origin != Lsn::ZERO;
+    is_bare.then_some(Candidate::Origin(manifest.log_start))
 }
 
 fn check_manifests(store_dir: &StoreDir, report: &mut VerifyReport) -> Result<()> {
