@@ -25,6 +25,8 @@ pub(crate) struct RecoveredSizes {
     pub(crate) records: u64,
     pub(crate) log_bytes: u64,
     pub(crate) snapshot_bytes: u64,
+    /// How many opens wrote the log that was read.
+    pub(crate) opens: usize,
 }
 
 /// The outcome of the checkpoints so far.
@@ -93,6 +95,16 @@ impl Monitor {
         self.log_since_snapshot().0 > 0 || self.published.lock().snapshots.is_empty()
     }
 
+    /// How many opens before this one wrote the log that recovery would have to read now.
+    fn opens_since_snapshot(&self) -> usize {
+        if self.published.lock().mark.is_some() { 0 } else { self.recovered.opens }
+    }
+
+    /// Whether earlier opens left so many segments that this open must take a checkpoint.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.limits.is_overdue(self.opens_since_snapshot(), self.segment_bytes())
+    }
+
     fn snapshot_bytes(&self) -> u64 {
         let published = self.published.lock();
         match (published.mark, published.snapshots.first()) {
@@ -144,7 +156,7 @@ impl Monitor {
 
     fn inputs(&self) -> Inputs {
         let (records, log_bytes) = self.log_since_snapshot();
-        let recovery = self.recovery_time();
+        let (recovery, opens) = (self.recovery_time(), self.opens_since_snapshot());
         let now = self.storage.monotonic();
         let published = self.published.lock();
         Inputs {
@@ -154,6 +166,7 @@ impl Monitor {
             rested: now.saturating_sub(published.ended_at),
             took: published.took,
             failed: published.last_error.is_some(),
+            opens,
             recovery,
         }
     }

@@ -11,6 +11,14 @@ const LEAST_REST: Duration = Duration::from_millis(50);
 /// The most that the log may grow without being looked at. Redo of so much takes a few milliseconds.
 const MAX_QUIET_BYTES: u64 = 64 << 10;
 
+/// From so many earlier opens on whose segments recovery has to read, a checkpoint is due. Each open
+/// that writes something leaves a segment, most of it unused.
+const OPENS_PER_CHECKPOINT: usize = 16;
+/// From so many on, the open itself takes the checkpoint: no open before lived long enough to take it.
+const OPENS_OVERDUE: usize = 2 * OPENS_PER_CHECKPOINT;
+/// The same for a log near its bound.
+const OPENS_OVERDUE_NEAR_BOUND: usize = OPENS_PER_CHECKPOINT / 2;
+
 /// What the user has set.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -42,6 +50,8 @@ pub(super) struct Inputs {
     /// How long the last checkpoint took.
     pub(super) took: Duration,
     pub(super) failed: bool,
+    /// How many opens wrote the log that recovery would have to read, without this one.
+    pub(super) opens: usize,
     pub(super) recovery: RecoveryTime,
 }
 
@@ -60,14 +70,14 @@ impl Limits {
 
     /// Whether a checkpoint is due.
     pub(super) fn is_due(&self, inputs: &Inputs) -> bool {
-        let &Inputs { segment_bytes, records, log_bytes, rested, took, failed, recovery } = inputs;
+        let &Inputs { segment_bytes, records, log_bytes, rested, took, failed, opens, recovery } = inputs;
         // a crowded log counts even without records: a program that restarts repeatedly leaves a
         // segment each time
         let crowded = self.is_crowded(segment_bytes);
         if (records == 0 && !crowded) || (failed && rested < RETRY) {
             return false;
         }
-        if log_bytes >= self.checkpoint_log_bytes {
+        if log_bytes >= self.checkpoint_log_bytes || opens >= OPENS_PER_CHECKPOINT {
             return true;
         }
         // A crowded log with few new records is kept by the older snapshot, and the next
@@ -99,6 +109,12 @@ impl Limits {
     pub(super) fn quiet_bytes(&self, log_bytes: u64) -> u64 {
         let to_checkpoint = self.checkpoint_log_bytes.saturating_sub(log_bytes);
         MAX_QUIET_BYTES.min(self.max_log_bytes / 64).min(to_checkpoint).max(1)
+    }
+
+    /// Whether so many opens wrote the log that this one must not leave it as it is.
+    pub(super) fn is_overdue(&self, opens: usize, segment_bytes: u64) -> bool {
+        let limit = if self.is_near_bound(segment_bytes) { OPENS_OVERDUE_NEAR_BOUND } else { OPENS_OVERDUE };
+        opens >= limit
     }
 
     /// Whether commits are throttled and checkpoints are written without pauses. True if the log
@@ -135,6 +151,7 @@ mod tests {
             rested: Duration::from_secs(100),
             took: millis(200),
             failed: false,
+            opens: 0,
             recovery: RecoveryTime { least: millis(100), now: millis(110) },
         }
     }
@@ -161,6 +178,8 @@ mod tests {
                 Inputs { log_bytes: 16 * MIB, failed: true, rested: RETRY, ..quiet() },
                 true,
             ),
+            ("many opens", LIMITS, Inputs { opens: OPENS_PER_CHECKPOINT, ..quiet() }, true),
+            ("not so many", LIMITS, Inputs { opens: OPENS_PER_CHECKPOINT - 1, ..quiet() }, false),
             ("crowded, little new", LIMITS, crowded, false),
             ("crowded, an eighth new", LIMITS, Inputs { log_bytes: 8 * MIB + 1, ..crowded }, true),
             ("near the bound, nothing new", LIMITS, near, true),

@@ -118,6 +118,7 @@ impl<M: StateMachine> Engine<M> {
         }
         let background = options.log.background;
         let shared = Arc::new(Shared::new(storage, options, recovered));
+        shared.checkpointer.tidy_after_many_opens();
         let threads = Threads::default();
         if background == Background::Threads && shared.log.is_some() {
             threads.start(&shared)?;
@@ -141,7 +142,8 @@ impl<M: StateMachine> Engine<M> {
     ///
     /// # Errors
     /// The machine's rejection; [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]: nothing happened;
-    /// [`Error::Latched`]: whether it survived is known after the store is reopened.
+    /// [`Error::Latched`]: whether it survived is known after the store is reopened. [`Error::Io`]: the log could not go on in
+    /// another segment; the command has taken effect, and becomes durable with the next commit that does.
     pub fn execute(&self, command: M::Command) -> ExecuteResult<M, M::Reply> {
         self.execute_with(command, self.shared().options.durability)
     }

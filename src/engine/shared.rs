@@ -47,7 +47,7 @@ impl Drop for HeldLocks<'_> {
 
 impl<M: StateMachine> Shared<M> {
     pub(crate) fn new(storage: Arc<dyn Storage>, options: Options, recovered: Recovered<M>) -> Self {
-        let Recovered { state, pending_undo, log, report, snapshots } = recovered;
+        let Recovered { state, pending_undo, log, report, snapshots, opens } = recovered;
         let core = Arc::new(StateCore::new(state, pending_undo));
         let log = log.map(Arc::new);
         let cost_model = Arc::new(RecoveryCostModel::new(
@@ -58,6 +58,7 @@ impl<M: StateMachine> Shared<M> {
             records: report.records,
             log_bytes: report.log_bytes,
             snapshot_bytes: report.snapshot_bytes,
+            opens,
         };
         let recovered = (sizes, snapshots);
         Shared {

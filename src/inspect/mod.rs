@@ -40,7 +40,7 @@ use crate::ids::MachineTag;
 use crate::io::sync::Arc;
 use crate::io::{Create, DiskStorage, Storage};
 use crate::store::open_dir::{Access, StoreDir};
-use crate::wal::scan::OpenSegment;
+use crate::wal::scan::Segment;
 use std::path::Path;
 use std::time::Duration;
 
@@ -82,6 +82,6 @@ fn machine_of(store_dir: &StoreDir) -> Option<MachineTag> {
     if let Some(manifest) = &store_dir.manifest {
         return Some(manifest.machine.clone());
     }
-    let mut headers = store_dir.segments.iter().map(|file| OpenSegment::open(&*store_dir.storage, file));
+    let mut headers = store_dir.segments.iter().map(|file| Segment::read(&*store_dir.storage, file));
     headers.find_map(|segment| segment.ok().map(|segment| segment.header.machine))
 }

@@ -6,7 +6,7 @@ use crate::ids::{Epoch, Lsn, MachineTag, SegmentId, StoreId};
 use crate::io::sync::Arc;
 use crate::io::{OpenMode, Storage};
 use crate::store::layout as names;
-use crate::wal::scan::OpenSegment;
+use crate::wal::scan::Segment;
 
 /// The files of a store and the content of its manifest.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ pub fn survey(storage: Arc<dyn Storage>) -> Result<Survey> {
         let io = |operation, e| Error::io(operation, storage.path(&file.name), e);
         let handle = storage.open(&file.name, OpenMode::Read).map_err(|e| io("open", e))?;
         let file_bytes = handle.len().map_err(|e| io("measure", e))?;
-        let epoch = OpenSegment::open(storage, file).ok().map(|segment| segment.header.epoch);
+        let epoch = Segment::read(storage, file).ok().map(|segment| segment.header.epoch);
         segments.push(SegmentFigures { name: file.name.clone(), id: file.id, base: file.base, file_bytes, epoch });
     }
     let manifest = store_dir.manifest.as_ref();

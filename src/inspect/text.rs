@@ -17,7 +17,7 @@ use crate::recovery::torn_tail;
 use crate::store::layout as names;
 use crate::store::manifest_file::read_each;
 use crate::store::open_dir::StoreDir;
-use crate::wal::scan::{Chunk, OpenSegment, Scanner, records_of};
+use crate::wal::scan::{Chunk, Scanner, Segment, records_of};
 use std::io::{self, Write};
 
 /// The level of detail.
@@ -159,7 +159,7 @@ impl Text<'_> {
     /// `reached` is set to the LSN that it reached.
     fn walk(&mut self, store_dir: &StoreDir, start: Lsn, first: usize, reached: &mut usize) -> Result<()> {
         if let Some(file) = store_dir.segments.get(first) {
-            self.segment(&OpenSegment::open(&*store_dir.storage, file)?)?;
+            self.segment(&Segment::read(&*store_dir.storage, file)?)?;
         }
         // if the next segment's header is damaged, the end of this segment is unknown
         let mut scanner = Scanner::new(store_dir, start)?;
@@ -168,7 +168,7 @@ impl Text<'_> {
             while store_dir.segments.get(shown).is_some_and(|file| file.id < chunk.segment().id) {
                 shown = shown.saturating_add(1);
                 if let Some(file) = store_dir.segments.get(shown) {
-                    self.segment(&OpenSegment::open(&*store_dir.storage, file)?)?;
+                    self.segment(&Segment::read(&*store_dir.storage, file)?)?;
                 }
             }
             *reached = shown;
@@ -177,7 +177,7 @@ impl Text<'_> {
         }
         for at in shown.saturating_add(1)..store_dir.segments.len() {
             if let Some(file) = store_dir.segments.get(at) {
-                self.segment(&OpenSegment::open(&*store_dir.storage, file)?)?;
+                self.segment(&Segment::read(&*store_dir.storage, file)?)?;
             }
         }
         let end = scanner.take_end()?;
@@ -194,7 +194,7 @@ impl Text<'_> {
         }
     }
 
-    fn segment(&mut self, segment: &OpenSegment) -> Result<()> {
+    fn segment(&mut self, segment: &Segment) -> Result<()> {
         let header = &segment.header;
         self.line(format_args!(
             "{}: segment {}, epoch {}, base {}, {} bytes, predecessor ends at {}, watermark {}",

@@ -7,7 +7,7 @@ use crate::ids::{Epoch, Lsn};
 use crate::io::{NamedFile, OpenMode};
 use crate::store::layout as names;
 use crate::store::open_dir::StoreDir;
-use crate::wal::scan::{OpenSegment, Scanner, oldest_usable, origin};
+use crate::wal::scan::{Scanner, Segment, oldest_usable, origin};
 
 /// Where replay may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ fn passed(store_dir: &StoreDir, start: Lsn) -> Result<Vec<Lsn>> {
     }
     scanner.take_end()?;
     for file in store_dir.segments.iter().filter(|file| file.base >= start) {
-        let header = OpenSegment::open(&*store_dir.storage, file)?.header;
+        let header = Segment::read(&*store_dir.storage, file)?.header;
         // where nothing was cut before the first segment, its base is also the end of the log before it
         let uncut = file.base == start && header.previous_end == start;
         pass(file.base, if uncut { Epoch::default() } else { header.epoch });

@@ -49,6 +49,8 @@ pub(crate) struct Recovered<M: StateMachine> {
     pub(crate) report: RecoveryReport,
     /// The verified snapshots, newest first.
     pub(crate) snapshots: Vec<SnapshotEntry>,
+    /// How many opens wrote the log that was read.
+    pub(crate) opens: usize,
 }
 
 /// The time since the last call.
@@ -89,6 +91,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     let end = Redo { replay: &mut replay, report: &mut report, reporter: &reporter }.run(scanner, help)?;
     note_end(&store_dir, &end, &mut report);
     report.phases.redo = watch.lap();
+    let opens = end.opens;
 
     let Replay { mut state, mut table, .. } = replay;
     if access == Access::ReadOnly {
@@ -96,7 +99,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
         report.undo_steps = undo_in_memory(&mut state, &mut table)?;
         report.undone = losers;
         report.phases.undo = watch.lap();
-        return Ok(Recovered { state, pending_undo: None, log: None, report, snapshots });
+        return Ok(Recovered { state, pending_undo: None, log: None, report, snapshots, opens });
     }
     let root = open_manifest(&store_dir, &machine, &snapshots, origin)?;
     let log = Log::continue_from(OpenLog { store_dir, root, end, machine, options: options.log.clone() })?;
@@ -108,7 +111,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     // only now does the storage know how fast its durable writes are
     let late: Vec<_> = storage.warnings().into_iter().filter(|warning| !report.warnings.contains(warning)).collect();
     report.warnings.extend(late);
-    Ok(Recovered { state, pending_undo, log: Some(log), report, snapshots })
+    Ok(Recovered { state, pending_undo, log: Some(log), report, snapshots, opens })
 }
 
 /// Opens the manifest. Without a whole copy, the segments and the verified snapshots make a new one.

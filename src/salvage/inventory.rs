@@ -10,7 +10,7 @@ use crate::machine::StateMachine;
 use crate::store::layout as names;
 use crate::store::manifest_file::read_each;
 use crate::store::open_dir::StoreDir;
-use crate::wal::scan::OpenSegment;
+use crate::wal::scan::Segment;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The usable files of a damaged store.
@@ -18,7 +18,7 @@ pub(super) struct Inventory {
     pub(super) store_dir: StoreDir,
     pub(super) store: StoreId,
     /// Segments with an intact header, each id once, oldest first.
-    pub(super) segments: Vec<OpenSegment>,
+    pub(super) segments: Vec<Segment>,
     /// Segments whose header was reconstructed from their frames. The end of the segment before each of
     /// them is unknown.
     pub(super) rebuilt: BTreeSet<SegmentId>,
@@ -128,7 +128,7 @@ fn rebuild(
     store_dir: &StoreDir,
     store: StoreId,
     machine: &MachineTag,
-    segments: &mut Vec<OpenSegment>,
+    segments: &mut Vec<Segment>,
     bad: &[(SegmentId, Error)],
 ) -> Result<BTreeSet<SegmentId>> {
     let mut rebuilt = BTreeSet::new();
@@ -138,7 +138,7 @@ fn rebuild(
     let block_bytes = block_bytes.unwrap_or_else(|| store_dir.storage.block_bytes());
     for file in store_dir.segments.iter().filter(|file| bad.iter().any(|(id, _)| *id == file.id)) {
         let there = segments.iter().any(|segment| segment.file.id == file.id);
-        let Some(mut segment) = OpenSegment::from_first_frame(&*store_dir.storage, file, store, block_bytes)? else {
+        let Some(mut segment) = Segment::from_first_frame(&*store_dir.storage, file, store, block_bytes)? else {
             continue;
         };
         // one program wrote an epoch; if it is unknown, all segments must have the same version
@@ -154,12 +154,12 @@ fn rebuild(
     Ok(rebuilt)
 }
 
-type Segments = (Vec<OpenSegment>, Vec<(SegmentId, Error)>);
+type Segments = (Vec<Segment>, Vec<(SegmentId, Error)>);
 
 fn segments(store_dir: &StoreDir, report: &mut SalvageReport) -> Result<Segments> {
     let (mut whole, mut bad) = (Vec::new(), Vec::new());
     for file in &store_dir.segments {
-        match OpenSegment::open_what_is_left(&*store_dir.storage, file) {
+        match Segment::read_what_is_left(&*store_dir.storage, file) {
             Ok((mut segment, found_bytes)) => {
                 let stated = segment.header.file_bytes;
                 if stated > found_bytes {
@@ -180,7 +180,7 @@ fn segments(store_dir: &StoreDir, report: &mut SalvageReport) -> Result<Segments
 
 /// The machine and identifier of the store: from the manifest, else from the majority of segments,
 /// else from the newest snapshot.
-fn owner<M: StateMachine>(store_dir: &StoreDir, segments: &[OpenSegment]) -> Result<(StoreId, MachineTag)> {
+fn owner<M: StateMachine>(store_dir: &StoreDir, segments: &[Segment]) -> Result<(StoreId, MachineTag)> {
     let path = || store_dir.storage.path("");
     let (store, machine) = if let Some(manifest) = &store_dir.manifest {
         (manifest.store, manifest.machine.clone())
@@ -215,7 +215,7 @@ fn owner<M: StateMachine>(store_dir: &StoreDir, segments: &[OpenSegment]) -> Res
 }
 
 /// Removes segments whose id two files claim, because nothing proves which file is the right one.
-fn drop_twins(storage: &dyn Storage, segments: &mut Vec<OpenSegment>, bad: &mut Vec<(SegmentId, Error)>) {
+fn drop_twins(storage: &dyn Storage, segments: &mut Vec<Segment>, bad: &mut Vec<(SegmentId, Error)>) {
     let mut count: BTreeMap<SegmentId, u32> = BTreeMap::new();
     for segment in segments.iter() {
         let seen = count.entry(segment.file.id).or_default();

@@ -6,7 +6,7 @@
 use super::inventory::Inventory;
 use crate::error::{Error, Result};
 use crate::ids::{Lsn, SegmentId};
-use crate::wal::scan::{Chunk, Known, OpenSegment, Scanner, check_sequence};
+use crate::wal::scan::{Chunk, Known, Scanner, Segment, check_sequence};
 use std::collections::VecDeque;
 
 /// One step of a walk.
@@ -21,7 +21,7 @@ pub(super) enum Step {
 
 /// Consecutive segments, and the reason why they do not continue the run before.
 struct Run {
-    segments: Vec<OpenSegment>,
+    segments: Vec<Segment>,
     why: Option<Error>,
 }
 
@@ -128,7 +128,7 @@ fn scan(inventory: &Inventory, run: Run, start: Lsn) -> Scanner {
     Scanner::over(inventory.storage().clone(), run.segments, start, known)
 }
 
-fn runs(inventory: &Inventory, segments: &[OpenSegment]) -> VecDeque<Run> {
+fn runs(inventory: &Inventory, segments: &[Segment]) -> VecDeque<Run> {
     let mut runs: VecDeque<Run> = VecDeque::new();
     for segment in segments {
         let Some(run) = runs.back_mut() else {

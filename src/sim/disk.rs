@@ -136,6 +136,18 @@ impl SimDisk {
         self.state.lock().image.down
     }
 
+    /// The number of files that are open now. A file that is open twice counts twice.
+    pub fn open_files(&self) -> usize {
+        self.state.lock().image.handles.values().sum()
+    }
+
+    /// The largest number of files that were open at once since the last call.
+    pub fn take_most_open_files(&self) -> usize {
+        let image = &mut self.state.lock().image;
+        let open = image.handles.values().sum();
+        std::mem::replace(&mut image.most_open, open).max(open)
+    }
+
     /// Limits the free space, in bytes; `None` lifts the limit. Space is counted in pages of 4096 bytes,
     /// and removing or truncating a file frees its pages.
     pub fn set_free_bytes(&self, free: Option<u64>) {
@@ -313,6 +325,7 @@ impl Directory for SimDisk {
                 OpenMode::Read | OpenMode::ReadWrite => image.lookup(name)?,
             };
             *image.handles.entry(ino).or_default() += 1;
+            image.most_open = image.most_open.max(image.handles.values().sum());
             Ok(ino)
         })?;
         let (state, name) = (Arc::clone(&self.state), Arc::from(name));

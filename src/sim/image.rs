@@ -67,6 +67,8 @@ pub(super) struct Image {
     pub(super) pending_dir: Vec<(u64, EntryChange)>,
     /// The number of open handles, which keep a removed file alive.
     pub(super) handles: BTreeMap<Ino, usize>,
+    /// The largest number of open handles since that was last asked for.
+    pub(super) most_open: usize,
     /// The sequence number that orders all pending changes, of files and of names.
     pub(super) seq: u64,
     /// The size of the disk, in bytes; `None` for unlimited space.
@@ -94,6 +96,7 @@ impl Image {
             durable_dir: Arc::default(),
             pending_dir: Vec::new(),
             handles: BTreeMap::new(),
+            most_open: 0,
             seq: 0,
             capacity: None,
             rng: Rng::new(seed).fork(1),

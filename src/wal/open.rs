@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
+use crate::format::segment::SegmentHeader;
 use crate::ids::{Epoch, Lsn, MachineTag, SegmentId};
 use crate::io::background_errors::BackgroundErrors;
 use crate::io::deferred_unlinks::DeferredUnlinks;
@@ -14,7 +15,7 @@ use crate::store::ownership::Ownership;
 use crate::wal::device_latency::DeviceLatency;
 use crate::wal::group_commit::GroupCommit;
 use crate::wal::queue::{Bounds, Queue};
-use crate::wal::scan::{OpenSegment, ScanEnd, Scanner, Tail, manifest_stand_in, oldest_usable};
+use crate::wal::scan::{ScanEnd, Scanner, Segment, Tail, manifest_stand_in, oldest_usable};
 use crate::wal::segment_pool::{PoolBounds, SegmentPool};
 use crate::wal::segment_writer::{Identity, SegmentInfo, SegmentWriter};
 use crate::wal::shared::Shared;
@@ -64,11 +65,10 @@ impl OpenLog {
         options.first_segment_bytes = options.first_segment_bytes.max(least_bytes);
         let identity = Identity { store: manifest.store, epoch, block_bytes, machine };
         let root = Arc::new(Mutex::new(root));
+        let origin = Origin::of(&store_dir, &end, block_bytes);
+        let base = origin.base;
         let tail = end.tail.filter(|tail| tail.torn);
         let report = LogReport { start: manifest.log_start, end: end.end, epoch, tail, warnings: Vec::new() };
-        // behind everything that the old segments could hold, so that no LSN of theirs is used again, and where a block begins
-        let block = u64::from(block_bytes);
-        let base = Lsn::new(round_up(end.beyond.get().max(block), block));
         let bounds = PoolBounds {
             block_bytes,
             first_segment_bytes: options.first_segment_bytes.min(options.segment_bytes),
@@ -77,8 +77,11 @@ impl OpenLog {
             most: options.max_preallocated_segments,
         };
         let segment_pool = SegmentPool::new(storage.clone(), bounds, &store_dir.preallocated);
-        let (usable, useless): (Vec<_>, Vec<_>) =
+        let (mut usable, useless): (Vec<_>, Vec<_>) =
             store_dir.preallocated.iter().cloned().partition(|s| segment_pool.is_usable(s.file_bytes));
+        for spare in usable.iter_mut().take(bounds.most) {
+            spare.file = storage.open(&spare.name, OpenMode::ReadWrite).ok();
+        }
         let queue_bounds = Bounds {
             block_bytes,
             max_frame_bytes: options.max_frame_bytes,
@@ -86,15 +89,15 @@ impl OpenLog {
             max_in_flight: options.max_frames_in_flight.map(|most| most.max(1)),
         };
         let queue = Queue::new(queue_bounds, base, base, usable)?;
-        let last_id = store_dir.segments.last().map_or(SegmentId::new(0), |s| s.id);
-        let segments = known_segments(&*storage, &store_dir)?;
+        let segments = known_segments(&*storage, &store_dir, base)?;
+        let last_id = segments.last().map_or(SegmentId::new(0), |s| s.id);
         let ownership = Arc::new(Ownership::new(storage.clone(), store_dir.lock));
         let writer = SegmentWriter::new(
             (storage.clone(), ownership.clone()),
             identity.clone(),
             root.clone(),
-            end.end,
-            end.last_checksum,
+            origin.previous_end,
+            origin.previous_checksum,
             last_id,
         );
         // between the end of what was recovered and the base there is nothing that could be lost
@@ -128,7 +131,46 @@ impl OpenLog {
     }
 }
 
-fn known_segments(storage: &dyn Storage, store_dir: &StoreDir) -> Result<Vec<SegmentInfo>> {
+/// Where an open begins to write, and what its first segment's header says of the log before it.
+struct Origin {
+    base: Lsn,
+    previous_end: Lsn,
+    previous_checksum: u32,
+}
+
+impl Origin {
+    /// The first segment of an open follows all others, or replaces the newest one if an earlier open
+    /// wrote nothing into that. So opens that write nothing leave nothing behind, however many they are.
+    fn of(store_dir: &StoreDir, end: &ScanEnd, block_bytes: u32) -> Origin {
+        let replaced = end.unused.as_ref().filter(|unused| may_be_replaced(store_dir, unused, block_bytes));
+        if let Some(Segment { header, .. }) = replaced.map(|unused| &**unused) {
+            let &SegmentHeader { base, previous_end, previous_checksum, .. } = header;
+            return Origin { base, previous_end, previous_checksum };
+        }
+        // past everything that the old segments could hold, so that no LSN of theirs is used again, and where a block begins
+        let block = u64::from(block_bytes);
+        let base = Lsn::new(round_up(end.beyond.get().max(block), block));
+        Origin { base, previous_end: end.end, previous_checksum: end.last_checksum }
+    }
+}
+
+/// Whether the newest segment, which holds no frame, may be replaced by a segment with the same number and base.
+///
+/// A rename does that, so at every moment there is one such segment, and its header records where the log before it ends. The new
+/// header's epoch is higher. So nothing may refer to a position in the old segment: a snapshot that was taken there counts in its own
+/// epoch, and without a manifest nothing says what the segment followed.
+fn may_be_replaced(store_dir: &StoreDir, unused: &Segment, block_bytes: u32) -> bool {
+    let base = unused.header.base;
+    let is_newest = store_dir.segments.last().is_some_and(|newest| *newest == unused.file);
+    let has_manifest = store_dir.manifest.as_ref().is_some_and(|manifest| {
+        manifest.watermark <= base && manifest.snapshots.iter().all(|snapshot| snapshot.lsn < base)
+    });
+    let is_referred_to = store_dir.snapshots.iter().any(|lsn| *lsn >= base);
+    is_newest && has_manifest && !is_referred_to && unused.header.block_bytes == block_bytes
+}
+
+/// The segments that stay, below `base`.
+fn known_segments(storage: &dyn Storage, store_dir: &StoreDir, base: Lsn) -> Result<Vec<SegmentInfo>> {
     let measure = |name: &str| -> Result<u64> {
         let io = |operation, e| Error::io(operation, storage.path(name), e);
         let file = storage.open(name, OpenMode::Read).map_err(|e| io("open", e))?;
@@ -137,7 +179,7 @@ fn known_segments(storage: &dyn Storage, store_dir: &StoreDir) -> Result<Vec<Seg
     let info = |s: &crate::store::open_dir::SegmentFile| {
         Ok(SegmentInfo { name: s.name.clone(), id: s.id, base: s.base, file_bytes: measure(&s.name)? })
     };
-    store_dir.segments.iter().map(info).collect()
+    store_dir.segments.iter().filter(|segment| segment.base < base).map(info).collect()
 }
 
 /// Opens a log that stands alone: all its records are verified.
@@ -169,7 +211,7 @@ fn start_alone(store_dir: &StoreDir, machine: &MachineTag) -> Result<Lsn> {
         check_machine(store_dir, &manifest.machine, machine)?;
         return Ok(manifest.log_start);
     }
-    let Some(OpenSegment { header, .. }) = oldest_usable(store_dir)? else {
+    let Some(Segment { header, .. }) = oldest_usable(store_dir)? else {
         return Ok(Lsn::new(u64::from(store_dir.storage.block_bytes())));
     };
     check_machine(store_dir, &header.machine, machine)?;

@@ -25,6 +25,7 @@ mod promises;
 mod recovery;
 mod regressions;
 mod rejects;
+mod restarts;
 mod salvage;
 mod salvage_gaps;
 #[cfg(feature = "serde")]

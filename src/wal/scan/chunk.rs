@@ -5,7 +5,7 @@ use crate::ids::Lsn;
 use crate::io::AlignedBuf;
 use crate::io::sync::Arc;
 use crate::store::open_dir::SegmentFile;
-use crate::wal::scan::segment_set::OpenSegment;
+use crate::wal::scan::segment_set::Segment;
 
 /// A chunk is packed if its frames hold less than this fraction of its bytes. It bounds what the
 /// waiting chunks of a group hold in padding to three times their payload.
@@ -15,7 +15,7 @@ const PACKED_BELOW: u64 = 4;
 pub(crate) struct Chunk {
     bytes: Bytes,
     frames: Vec<FrameAt>,
-    segment: Arc<OpenSegment>,
+    segment: Arc<Segment>,
     /// The version of the machine that wrote the segment.
     pub(crate) machine_version: u32,
     #[cfg_attr(not(any(test, feature = "inspect")), expect(dead_code, reason = "only `inspect` shows it"))]
@@ -41,7 +41,7 @@ pub(super) struct FrameAt {
 }
 
 impl Chunk {
-    pub(super) fn new(buf: AlignedBuf, frames: Vec<FrameAt>, segment: Arc<OpenSegment>) -> Chunk {
+    pub(super) fn new(buf: AlignedBuf, frames: Vec<FrameAt>, segment: Arc<Segment>) -> Chunk {
         debug_assert!(!frames.is_empty(), "a chunk holds at least one frame");
         let follows = |pair: &[FrameAt]| matches!(pair, [a, b] if a.header.lsn.plus(a.total_bytes) == b.header.lsn);
         debug_assert!(frames.windows(2).all(follows), "the frames of a chunk follow one another");

@@ -1,6 +1,6 @@
 //! Reading a log: its segments, the frames in them, and the decision where it ends.
 //!
-//! `segment_set` opens the segments, `scanner` reads their frames in order into `chunk`s, `tail_scan`
+//! `segment_set` checks the segments, `scanner` reads their frames in order into `chunk`s, `tail_scan`
 //! searches what lies past an invalid frame, and `evidence` decides whether that is a torn tail or
 //! damage. Other layers use only what is named here.
 
@@ -19,4 +19,4 @@ pub use scanner::Tail;
 pub(crate) use scanner::{ScanEnd, Scanner};
 #[cfg(any(test, feature = "salvage"))]
 pub(crate) use segment_set::check_sequence;
-pub(crate) use segment_set::{OpenSegment, manifest_stand_in, oldest_usable, origin};
+pub(crate) use segment_set::{Segment, manifest_stand_in, oldest_usable, origin};

@@ -17,7 +17,7 @@ use crate::io::{AlignedBuf, Storage, read_device_full};
 use crate::store::open_dir::StoreDir;
 use crate::wal::scan::chunk::{Chunk, FrameAt};
 use crate::wal::scan::evidence::{Evidence, Finding};
-use crate::wal::scan::segment_set::{OpenSegment, check_sequence, needed_segments};
+use crate::wal::scan::segment_set::{OpenSegment, Segment, check_sequence, needed_segments};
 use crate::wal::scan::tail_scan::{self, CHUNK_BYTES, TailFindings};
 
 /// A larger buffer is freed after use. It bounds what a few very large frames can make the scan hold.
@@ -48,7 +48,11 @@ pub(crate) struct ScanEnd {
     /// An LSN above any that the segments on disk could hold.
     pub(crate) beyond: Lsn,
     pub(crate) highest_epoch: Epoch,
+    /// How many opens wrote the segments that were read.
+    pub(crate) opens: usize,
     pub(crate) tail: Option<Tail>,
+    /// The newest segment, if it holds no frame, nor anything that looks like a part of one.
+    pub(crate) unused: Option<Arc<Segment>>,
 }
 
 /// What is known about the log from outside its segments.
@@ -73,7 +77,10 @@ struct Carry {
 /// A walk over the log.
 pub(crate) struct Scanner {
     storage: Arc<dyn Storage>,
-    segments: Vec<Arc<OpenSegment>>,
+    segments: Vec<Arc<Segment>>,
+    /// The segments whose files are open, by index: the current one, and the next one once it is
+    /// prefetched. Descriptors are scarce, and a log may have any number of segments.
+    open: Vec<(usize, OpenSegment)>,
     /// The index of the current segment.
     at: usize,
     /// Where the next frame begins.
@@ -99,8 +106,8 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// Prepares to read from `start`, which is a frame boundary. Opens all segments from there on and
-    /// checks their headers.
+    /// Prepares to read from `start`, which is a frame boundary. Reads the headers of all segments
+    /// from there on and checks them.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::UnsupportedVersion`], I/O errors.
@@ -108,8 +115,7 @@ impl Scanner {
         let storage = store_dir.storage.clone();
         let manifest = store_dir.manifest.as_ref();
         let needed = needed_segments(store_dir, start)?;
-        let segments: Vec<OpenSegment> =
-            needed.iter().map(|file| OpenSegment::open(&*storage, file)).collect::<Result<_>>()?;
+        let segments: Vec<Segment> = needed.iter().map(|file| Segment::read(&*storage, file)).collect::<Result<_>>()?;
         check_sequence(&*storage, &segments, manifest)?;
         if let Some(first) = segments.first()
             && start > first.capacity_end()
@@ -124,11 +130,12 @@ impl Scanner {
     }
 
     /// Prepares to read segments that [`check_sequence`] has accepted.
-    pub(crate) fn over(storage: Arc<dyn Storage>, segments: Vec<OpenSegment>, start: Lsn, known: Known) -> Scanner {
+    pub(crate) fn over(storage: Arc<dyn Storage>, segments: Vec<Segment>, start: Lsn, known: Known) -> Scanner {
         let mut scanner = Scanner {
             storage,
             watermark: segments.iter().map(|s| s.header.watermark).fold(known.watermark, Lsn::max),
             segments: segments.into_iter().map(Arc::new).collect(),
+            open: Vec::new(),
             at: 0,
             lsn: start,
             previous_checksum: None,
@@ -163,12 +170,18 @@ impl Scanner {
     fn finish(&mut self, tail: Option<Tail>) {
         debug_assert!(self.end.is_none(), "the log ends once");
         let last = self.segments.last();
+        let is_torn = tail.as_ref().is_some_and(|tail| tail.torn);
+        let unused = last.filter(|segment| !is_torn && self.lsn == segment.header.base).cloned();
+        let mut epochs: Vec<_> = self.segments.iter().map(|segment| segment.header.epoch).collect();
+        epochs.dedup();
         self.end = Some(ScanEnd {
             end: self.lsn,
             last_checksum: self.previous_checksum.unwrap_or(segment::UNKNOWN_CHECKSUM),
             beyond: last.map_or(self.lsn, |segment| segment.capacity_end()).max(self.lsn),
             highest_epoch: last.map_or(Epoch::default(), |s| s.header.epoch),
+            opens: epochs.len(),
             tail,
+            unused,
         });
     }
 
@@ -204,7 +217,7 @@ impl Scanner {
     /// reports what lies between.
     #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn skip_damage(&mut self) -> Result<bool> {
-        let Some(segment) = self.segments.get(self.at).cloned() else { return Ok(false) };
+        let Some(segment) = self.open_at(self.at)? else { return Ok(false) };
         let recorded_end = self.recorded_end(self.at);
         let limit = recorded_end.unwrap_or_else(|| segment.capacity_end());
         if let Some(lsn) = tail_scan::next_whole(&segment, self.lsn, limit)? {
@@ -281,16 +294,16 @@ impl Scanner {
         let mut buf = buf.map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })?;
         let mut want = self.want;
         while self.end.is_none() {
-            let Some(segment) = self.segments.get(self.at).cloned() else { break };
             if self.recorded_end(self.at) == Some(self.lsn) {
-                self.cross(&segment)?;
+                self.cross()?;
                 continue;
             }
-            let offset = segment.offset_of(self.lsn);
             if self.upto.is_some_and(|upto| self.lsn >= upto) {
                 self.finish(None);
                 break;
             }
+            let Some(segment) = self.open_at(self.at)? else { break };
+            let offset = segment.offset_of(self.lsn);
             // whole blocks are read, and nothing past the limit is looked at
             let from = segment.block_of(offset);
             let left = self.limit(self.at, &segment).saturating_sub(from);
@@ -301,7 +314,7 @@ impl Scanner {
             self.at_fault = fault != FrameFault::Length;
             if !frames.is_empty() {
                 self.carry = self.carry_of(&segment, &buf, Window { base, offset: from });
-                return Ok(Some(Chunk::new(buf, frames, segment)));
+                return Ok(Some(Chunk::new(buf, frames, segment.segment().clone())));
             }
             let into = usize::try_from(offset.saturating_sub(from)).unwrap_or(usize::MAX);
             let first = buf.get(base.saturating_add(into)..).unwrap_or_default();
@@ -317,8 +330,21 @@ impl Scanner {
         Ok(None)
     }
 
+    /// The segment with this index, with its file open. Files of earlier segments are closed.
+    fn open_at(&mut self, at: usize) -> Result<Option<OpenSegment>> {
+        let current = self.at;
+        self.open.retain(|(open, _)| *open >= current);
+        if let Some((_, segment)) = self.open.iter().find(|(open, _)| *open == at) {
+            return Ok(Some(segment.clone()));
+        }
+        let Some(segment) = self.segments.get(at) else { return Ok(None) };
+        let segment = OpenSegment::open(&*self.storage, segment)?;
+        self.open.push((at, segment.clone()));
+        Ok(Some(segment))
+    }
+
     /// What `buf` holds past the last frame. It begins with a block, like every window.
-    fn carry_of(&self, segment: &OpenSegment, buf: &[u8], window: Window) -> Carry {
+    fn carry_of(&self, segment: &Segment, buf: &[u8], window: Window) -> Carry {
         let next = segment.block_of(segment.offset_of(self.lsn));
         let skipped = usize::try_from(next.saturating_sub(window.offset)).unwrap_or(usize::MAX);
         let bytes = buf.get(skipped.saturating_add(window.base)..).unwrap_or_default();
@@ -347,7 +373,7 @@ impl Scanner {
     }
 
     /// The offset in a segment's file past which nothing is read.
-    fn limit(&self, at: usize, segment: &OpenSegment) -> u64 {
+    fn limit(&self, at: usize, segment: &Segment) -> u64 {
         match (self.recorded_end(at), self.upto) {
             (Some(end), _) => segment.offset_of(end),
             (None, Some(upto)) => segment.offset_of(upto).min(segment.header.file_bytes),
@@ -355,7 +381,7 @@ impl Scanner {
         }
     }
 
-    /// Prefetches what follows `offset` in the current segment.
+    /// Prefetches what follows `offset` in the current segment and the next one.
     fn prefetch(&mut self, offset: u64) {
         if !self.reader.is_ahead() {
             return;
@@ -363,11 +389,18 @@ impl Scanner {
         let first = self.next_read(self.at, offset);
         let reads =
             std::iter::successors(first, |&(at, offset, bytes)| self.next_read(at, offset.saturating_add(bytes)));
-        let wanted: Vec<_> = reads
-            .take(READS_AHEAD)
-            .filter_map(|(number, offset, bytes)| {
-                let file = self.segments.get(number)?.handle.file();
-                Some(Wanted { number, file, offset, bytes: usize::try_from(bytes).ok()? })
+        let last = self.at.saturating_add(1);
+        let reads: Vec<_> = reads.take(READS_AHEAD).take_while(|(at, ..)| *at <= last).collect();
+        let open: Vec<_> = reads
+            .into_iter()
+            // a file that cannot be opened now is opened again when it is its turn, which reports it
+            .filter_map(|(at, offset, bytes)| Some((at, self.open_at(at).ok()??, offset, bytes)))
+            .collect();
+        let wanted: Vec<_> = open
+            .iter()
+            .filter_map(|(number, segment, offset, bytes)| {
+                let (number, offset, bytes) = (*number, *offset, usize::try_from(*bytes).ok()?);
+                Some(Wanted { number, file: segment.handle.file(), offset, bytes })
             })
             .collect();
         self.reader.prefetch(&wanted);
@@ -394,7 +427,7 @@ impl Scanner {
     }
 
     /// All valid frames in the window from the current LSN on, and why the next bytes are not one.
-    fn parse(&mut self, segment: &OpenSegment, buf: &mut [u8], window: Window) -> (Vec<FrameAt>, FrameFault) {
+    fn parse(&mut self, segment: &Segment, buf: &mut [u8], window: Window) -> (Vec<FrameAt>, FrameFault) {
         let mut frames = Vec::new();
         let into = segment.offset_of(self.lsn).saturating_sub(window.offset);
         let mut start = usize::try_from(into).unwrap_or(usize::MAX).saturating_add(window.base);
@@ -424,14 +457,15 @@ impl Scanner {
     }
 
     /// Goes on in the next segment, at the recorded end of this one.
-    fn cross(&mut self, segment: &OpenSegment) -> Result<()> {
+    fn cross(&mut self) -> Result<()> {
+        let here = self.segments.get(self.at);
         let next = self.at.saturating_add(1);
-        if let (Some(next), Some(ours)) = (self.segments.get(next), self.previous_checksum)
+        if let (Some(segment), Some(next), Some(ours)) = (here, self.segments.get(next), self.previous_checksum)
             && ![ours, segment::UNKNOWN_CHECKSUM].contains(&next.header.previous_checksum)
         {
             let reason = "the segment's last frame is not the one that its successor follows";
             let offset = segment.offset_of(self.lsn);
-            return Err(Error::corrupt(segment.handle.path().to_owned(), offset, Some(self.lsn), reason));
+            return Err(Error::corrupt(self.storage.path(&segment.file.name), offset, Some(self.lsn), reason));
         }
         self.enter(next);
         Ok(())
@@ -457,9 +491,11 @@ impl Scanner {
         };
         let (rule, finding) = evidence.decide();
         match finding {
-            Finding::EndOfSegment => self.cross(segment),
+            Finding::EndOfSegment => self.cross(),
             Finding::EndOfLog => {
-                let torn = offset < segment.header.file_bytes && later.is_torn(fault);
+                // what lies past a clean end is what the file held before it was recycled
+                let closed = self.clean_end == Some(self.lsn);
+                let torn = !closed && offset < segment.header.file_bytes && later.is_torn(fault);
                 let tail = Tail { path, offset, reason: fault.reason(), rule, later_frames: later.frames, torn };
                 self.finish(Some(tail));
                 Ok(())

@@ -1,4 +1,7 @@
-//! The segments of a log: each opened and checked by its header, and all of them checked in order.
+//! The segments of a log: each checked by its header, and all of them checked in order.
+//!
+//! A [`Segment`] holds no file open: a log may have any number of segments, and a process has few
+//! descriptors. Frames are read through an [`OpenSegment`], of which a scan holds two at most.
 //!
 //! It knows what a header says and where in a file an LSN lies. What the frames hold is not its concern.
 
@@ -18,24 +21,32 @@ use crate::io::sync::Arc;
 use crate::io::{AlignedBuf, NamedFile, OpenMode, Storage};
 use crate::store::manifest_file::header_error;
 use crate::store::open_dir::{ManifestStandIn, SegmentFile, StoreDir};
+use std::ops::Deref;
 
-/// A segment whose header was read and checked.
+/// A segment whose header was read and checked. Its file is not open.
 #[derive(Clone)]
-pub(crate) struct OpenSegment {
+pub(crate) struct Segment {
     pub(crate) file: SegmentFile,
     pub(crate) header: SegmentHeader,
     pub(crate) header_checksum: u32,
     pub(crate) machine_name: Arc<str>,
+}
+
+/// A segment whose file is open for reading.
+#[derive(Clone)]
+pub(super) struct OpenSegment {
+    segment: Arc<Segment>,
     pub(super) handle: NamedFile,
 }
 
-impl OpenSegment {
-    /// Opens a segment. Checks that its header belongs to its name, and that the file is complete.
+impl Segment {
+    /// Reads a segment's header. Checks that it belongs to the file's name, and that the file is
+    /// complete.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::UnsupportedVersion`], I/O errors.
-    pub(crate) fn open(storage: &dyn Storage, file: &SegmentFile) -> Result<OpenSegment> {
-        let (segment, found_bytes) = Self::open_what_is_left(storage, file)?;
+    pub(crate) fn read(storage: &dyn Storage, file: &SegmentFile) -> Result<Segment> {
+        let (segment, found_bytes) = Self::read_what_is_left(storage, file)?;
         let stated = segment.header.file_bytes;
         if stated > found_bytes {
             let reason = format!("the segment was {stated} bytes long and is {found_bytes} now");
@@ -44,8 +55,9 @@ impl OpenSegment {
         Ok(segment)
     }
 
-    /// Opens a segment that may have lost its end. Also returns the length of the file in bytes.
-    pub(crate) fn open_what_is_left(storage: &dyn Storage, file: &SegmentFile) -> Result<(OpenSegment, u64)> {
+    /// Reads the header of a segment that may have lost its end. Also returns the length of the file
+    /// in bytes.
+    pub(crate) fn read_what_is_left(storage: &dyn Storage, file: &SegmentFile) -> Result<(Segment, u64)> {
         let handle = NamedFile::open(storage, &file.name, OpenMode::Read)?;
         let found_bytes = handle.len()?;
         let decode = |header_bytes: u64| -> Result<_> {
@@ -67,18 +79,18 @@ impl OpenSegment {
             return Err(Error::corrupt(storage.path(&file.name), 0, Some(file.base), reason));
         }
         let machine_name = header.machine.name.as_str().into();
-        Ok((OpenSegment { file: file.clone(), header, header_checksum, machine_name, handle }, found_bytes))
+        Ok((Segment { file: file.clone(), header, header_checksum, machine_name }, found_bytes))
     }
 
-    /// For salvage: opens a segment that has lost its header, and derives a header from its first
-    /// frame if that is whole. Where its predecessor ended and which machine wrote it stays unknown.
+    /// For salvage: derives a header from the first frame of a segment that has lost its header, if
+    /// that frame is whole. Where its predecessor ended and which machine wrote it stays unknown.
     #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn from_first_frame(
         storage: &dyn Storage,
         file: &SegmentFile,
         store: StoreId,
         block_bytes: u32,
-    ) -> Result<Option<OpenSegment>> {
+    ) -> Result<Option<Segment>> {
         let handle = NamedFile::open(storage, &file.name, OpenMode::Read)?;
         let block = u64::from(block_bytes);
         let found_bytes = handle.len()?;
@@ -112,7 +124,7 @@ impl OpenSegment {
             machine,
         };
         let header_checksum = frame.header.previous_checksum;
-        Ok(Some(OpenSegment { file: file.clone(), header, header_checksum, machine_name: "".into(), handle }))
+        Ok(Some(Segment { file: file.clone(), header, header_checksum, machine_name: "".into() }))
     }
 
     /// The offset of an LSN in the file.
@@ -144,6 +156,27 @@ impl OpenSegment {
     pub(super) fn place(&self, lsn: Lsn) -> Place {
         let SegmentHeader { store, epoch, block_bytes, .. } = self.header;
         Place { store, epoch, lsn, block_bytes }
+    }
+}
+
+impl Deref for OpenSegment {
+    type Target = Segment;
+
+    fn deref(&self) -> &Segment {
+        &self.segment
+    }
+}
+
+impl OpenSegment {
+    /// Opens a segment's file for reading.
+    pub(super) fn open(storage: &dyn Storage, segment: &Arc<Segment>) -> Result<OpenSegment> {
+        let handle = NamedFile::open(storage, &segment.file.name, OpenMode::Read)?;
+        Ok(OpenSegment { segment: segment.clone(), handle })
+    }
+
+    /// The segment without its file.
+    pub(super) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
     }
 
     /// Reads `bytes` bytes from `offset` into `buf`, around the page cache. Both are multiples of the
@@ -212,13 +245,9 @@ fn twin(store_dir: &StoreDir, file: &SegmentFile) -> Error {
 }
 
 /// Checks that the headers of consecutive segments agree with each other and with the manifest.
-pub(crate) fn check_sequence(
-    storage: &dyn Storage,
-    segments: &[OpenSegment],
-    manifest: Option<&Manifest>,
-) -> Result<()> {
+pub(crate) fn check_sequence(storage: &dyn Storage, segments: &[Segment], manifest: Option<&Manifest>) -> Result<()> {
     let store = manifest.map(|m| m.store).or(segments.first().map(|s| s.header.store));
-    let mut before: Option<&OpenSegment> = None;
+    let mut before: Option<&Segment> = None;
     for segment in segments {
         let header = &segment.header;
         let damage = |reason| Err(Error::corrupt(storage.path(&segment.file.name), 0, Some(header.base), reason));
@@ -245,8 +274,8 @@ pub(crate) fn check_sequence(
 /// # Errors
 /// [`Error::Corrupt`] where the newest segment's header is damaged, or two files claim to be one
 /// segment; I/O errors.
-pub(crate) fn oldest_usable(store_dir: &StoreDir) -> Result<Option<OpenSegment>> {
-    let mut oldest: Option<OpenSegment> = None;
+pub(crate) fn oldest_usable(store_dir: &StoreDir) -> Result<Option<Segment>> {
+    let mut oldest: Option<Segment> = None;
     for file in store_dir.segments.iter().rev() {
         if let Some(next) = &oldest {
             if file.id == next.file.id {
@@ -256,7 +285,7 @@ pub(crate) fn oldest_usable(store_dir: &StoreDir) -> Result<Option<OpenSegment>>
                 break;
             }
         }
-        match OpenSegment::open(&*store_dir.storage, file) {
+        match Segment::read(&*store_dir.storage, file) {
             Ok(segment) => oldest = Some(segment),
             Err(error) if error.is_corrupt() && oldest.is_some() => break,
             Err(error) => return Err(error),
@@ -268,7 +297,7 @@ pub(crate) fn oldest_usable(store_dir: &StoreDir) -> Result<Option<OpenSegment>>
 /// The LSN of the empty state, if the log of a store without a manifest goes back to it. That is the
 /// base of the first segment of all, which follows the room for one header.
 pub(crate) fn origin(store_dir: &StoreDir) -> Result<Option<Lsn>> {
-    let Some(OpenSegment { header, .. }) = oldest_usable(store_dir)? else {
+    let Some(Segment { header, .. }) = oldest_usable(store_dir)? else {
         return Ok(store_dir.is_new().then(|| Lsn::new(u64::from(store_dir.storage.block_bytes()))));
     };
     let begins = header.id == SegmentId::new(1) && header.base == Lsn::new(u64::from(header.block_bytes));
@@ -280,7 +309,7 @@ pub(crate) fn manifest_stand_in(store_dir: &StoreDir) -> Result<Option<ManifestS
     if store_dir.manifest.is_some() {
         return Ok(None);
     }
-    let Some(OpenSegment { header, .. }) = oldest_usable(store_dir)? else { return Ok(None) };
+    let Some(Segment { header, .. }) = oldest_usable(store_dir)? else { return Ok(None) };
     Ok(Some(ManifestStandIn {
         store: header.store,
         block_bytes: header.block_bytes,

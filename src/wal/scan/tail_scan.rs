@@ -187,6 +187,7 @@ mod tests {
     use crate::store::layout::FileName;
     use crate::store::open_dir::SegmentFile;
     use crate::wal::Log;
+    use crate::wal::scan::segment_set::Segment;
 
     /// A log with so many frames, each in a block of its own, and its segment.
     fn with_frames(count: u8) -> (SimDisk, OpenSegment) {
@@ -196,7 +197,8 @@ mod tests {
         (0..count).for_each(|n| log.append(&[n; 100]).unwrap().wait().unwrap());
         let name = disk.file_names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
         let FileName::Segment { id, base } = names::parse(&name) else { unreachable!("{name}") };
-        let segment = OpenSegment::open(&disk, &SegmentFile { name, id, base }).unwrap();
+        let segment = Segment::read(&disk, &SegmentFile { name, id, base }).unwrap();
+        let segment = OpenSegment::open(&disk, &Arc::new(segment)).unwrap();
         (disk, segment)
     }
 
