@@ -22,7 +22,7 @@ fn mode(disk: &DiskStorage, name: &str) -> u32 {
 
 fn is_direct_io_possible(disk: &DiskStorage) -> bool {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::DIRECT;
-    rustix::fs::openat(&disk.dir, "direct-probe", flags, Mode::RUSR | Mode::WUSR).is_ok()
+    rustix::fs::openat(&disk.dir, "direct-probe", flags, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).is_ok()
 }
 
 #[test]

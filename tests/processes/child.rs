@@ -15,7 +15,7 @@ const ARGUMENTS: &str = "SEAWAL_TEST_CHILD_ARGUMENTS";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the children do. The tests start them by these names.
-const CHILDREN: [(&str, fn()); 14] = [
+const CHILDREN: [(&str, fn()); 15] = [
     ("full", crate::full::child_full),
     ("losing", crate::full::child_losing),
     ("committers", crate::kills::child_committers),
@@ -28,6 +28,7 @@ const CHILDREN: [(&str, fn()); 14] = [
     ("that_is_killed", crate::surroundings::child_that_is_killed),
     ("without_directory_sync", crate::surroundings::child_without_directory_sync),
     ("of_another_user", crate::surroundings::child_of_another_user),
+    ("restarts", crate::descriptors::child_restarts),
     ("without_streams", crate::descriptors::child_without_streams),
     ("idle", crate::idle::child_idle),
 ];

@@ -837,7 +837,7 @@ fn torture_replays_a_seed_or_steps_of_it_and_refuses_what_is_no_replay() {
 /// N2: `get`, `put` and `stat` printed no warning.
 #[test]
 fn every_command_that_opens_a_degraded_store_says_so_on_stderr() {
-    let place = Place::with_store("put key value\n");
+    let place = Place::with_store("put\tkey\tvalue\ncommit\n");
     std::fs::remove_file(place.store().join("MANIFEST-0")).unwrap();
     for (command, args) in [("get", &["key"][..]), ("stat", &[]), ("scan", &[]), ("put", &["key", "other"])] {
         let ran = run(command, &place.store(), args).exits(0);
