@@ -31,6 +31,7 @@ pub(super) struct Applied<M: StateMachine> {
 }
 
 /// Applies a command in place and appends its record. On any failure the state is as before.
+#[inline]
 pub(super) fn apply_and_append<M: StateMachine>(
     shared: &Shared<M>,
     core: &mut Core<M>,

@@ -64,6 +64,7 @@ pub(crate) fn spawn_scoped<'scope, R: Send + 'scope>(
 }
 
 /// Runs code that may panic. Returns `None` if it did.
+#[inline]
 pub(crate) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(value) => Some(value),

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::io::threads::contained;
 
 /// Runs the machine's code. A panic in it becomes [`Error::Poisoned`]: what it left behind must not be used.
+#[inline]
 pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T> {
     contained(run).ok_or(Error::Poisoned)
 }

@@ -39,6 +39,7 @@ pub(crate) struct CoreWrite<'a, M: StateMachine> {
 
 impl<M: StateMachine> Deref for CoreRead<'_, M> {
     type Target = Core<M>;
+    #[inline]
     fn deref(&self) -> &Core<M> {
         &self.guard
     }
@@ -46,12 +47,14 @@ impl<M: StateMachine> Deref for CoreRead<'_, M> {
 
 impl<M: StateMachine> Deref for CoreWrite<'_, M> {
     type Target = Core<M>;
+    #[inline]
     fn deref(&self) -> &Core<M> {
         &self.guard
     }
 }
 
 impl<M: StateMachine> DerefMut for CoreWrite<'_, M> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut Core<M> {
         &mut self.guard
     }
@@ -71,6 +74,7 @@ impl<M: StateMachine> StateCore<M> {
     /// # Errors
     /// [`Error::Reentrant`] if this thread holds the lock already, also for reading: the two might wait
     /// for each other, with a writer between them.
+    #[inline]
     pub(crate) fn read(&self) -> Result<CoreRead<'_, M>> {
         self.check_not_held()?;
         Ok(CoreRead { guard: self.core.read(), _mark: HoldMark::new(self.address()) })
@@ -89,6 +93,7 @@ impl<M: StateMachine> StateCore<M> {
     ///
     /// # Errors
     /// As [`StateCore::write`].
+    #[inline]
     pub(crate) fn write_spinning(&self) -> Result<CoreWrite<'_, M>> {
         self.check_not_held()?;
         Ok(self.marked(write_spinning(&self.core)))
@@ -103,17 +108,20 @@ impl<M: StateMachine> StateCore<M> {
         self.check_not_poisoned().map(|()| core)
     }
 
+    #[inline]
     fn marked<'a>(&self, guard: RwLockWriteGuard<'a, Core<M>>) -> CoreWrite<'a, M> {
         CoreWrite { guard, _mark: HoldMark::new(self.address()) }
     }
 
     /// Names the lock among those that a thread holds.
+    #[inline]
     fn address(&self) -> usize {
         std::ptr::from_ref(&self.core).addr()
     }
 
     /// Whether this thread holds the lock, for reading or writing: it runs a closure of a read, or the
     /// machine's own code.
+    #[inline]
     pub(crate) fn is_held(&self) -> bool {
         is_held(self.address())
     }
@@ -122,6 +130,7 @@ impl<M: StateMachine> StateCore<M> {
     ///
     /// # Errors
     /// [`Error::Reentrant`] if it holds the lock itself.
+    #[inline]
     pub(crate) fn check_not_held(&self) -> Result<()> {
         if self.is_held() { Err(Error::Reentrant) } else { Ok(()) }
     }

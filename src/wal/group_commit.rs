@@ -29,6 +29,7 @@ use crate::format::bytes::Head;
 use crate::ids::Lsn;
 use crate::io::AlignedBuf;
 use crate::io::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, OnceLock, Ordering, SpinMutex, thread};
+use crate::store::open_dir::PreallocatedSegment;
 use crate::wal::Level;
 use crate::wal::device_latency::DeviceLatency;
 use crate::wal::frame_builder::Forming;
@@ -371,8 +372,15 @@ impl GroupCommit {
         writer.check_ownership_if_due().map_err(|error| self.latch_silently(error))?;
         // an error here comes before anything was taken or written: it fails this commit, and the
         // log goes on
-        self.enter_next(&mut writer)?;
-        let work = self.queue.lock().take_work(&self.progress)?;
+        let work = {
+            let mut queue = self.queue.lock();
+            if let Some((spare, start)) = queue.next_to_enter(&self.progress) {
+                drop(queue);
+                self.enter(&mut writer, &spare, start)?;
+                queue = self.queue.lock();
+            }
+            queue.take_work(&self.progress)?
+        };
         let direct = match work {
             None => Ok(None),
             Some(Work::Sync) => self.sync_written(&mut writer).map(|()| None),
@@ -391,16 +399,15 @@ impl GroupCommit {
         Ok(landed)
     }
 
-    /// Enters the segment that the next frame goes into, if that is another than the current one.
+    /// Makes a preallocated segment the current one. The next frame, at `start`, goes into it.
     ///
     /// # Errors
-    /// Without descriptors, or in a directory that is not writable, nothing has changed: the frame stays in the queue, and the
-    /// next leader tries again. Every other error latches the log.
-    fn enter_next(&self, writer: &mut SegmentWriter) -> Result<()> {
-        let next = self.queue.lock().next_to_enter(&self.progress);
-        let Some((spare, start)) = next else { return Ok(()) };
+    /// Without descriptors, or in a directory that is not writable, nothing has changed: the frame
+    /// stays in the queue, and the next leader tries again. Every other error latches the log.
+    #[cold]
+    fn enter(&self, writer: &mut SegmentWriter, spare: &PreallocatedSegment, start: Lsn) -> Result<()> {
         self.settle(writer, start).map_err(|error| self.latch_silently(error))?;
-        let segment = writer.enter(&spare, start).map_err(|error| match error {
+        let segment = writer.enter(spare, start).map_err(|error| match error {
             EnterError::Refused(error) => error,
             EnterError::Failed(error) => self.latch_silently(error),
         })?;

@@ -247,7 +247,7 @@ impl Queue {
 
     /// The preallocated segment that the next frame goes into, and the frame's start, if a leader would take that frame now.
     pub(super) fn next_to_enter(&self, progress: &Progress) -> Option<(PreallocatedSegment, Lsn)> {
-        if self.has_work(progress) { self.frames.next_to_enter() } else { None }
+        self.frames.next_to_enter().filter(|_| self.has_work(progress))
     }
 
     /// Takes the next thing to do off the queue.
