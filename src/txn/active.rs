@@ -1,15 +1,17 @@
-//! The active transaction table, and the one piece of code that undoes.
+//! The active transaction table, and the only code that undoes effects.
 //!
-//! Rollback, savepoints, recovery and views all go through [`roll_back`]. It undoes in descending LSN order, across
-//! transactions too, and tells of each step, which where it matters is logged as a compensation record. (Mohan et al.,
-//! "ARIES", TODS 17(1), 1992: repeating history, CLRs with `undo_next`.)
+//! Rollback, savepoints, recovery and views all use [`roll_back`]. It undoes effects in descending
+//! LSN order, also across transactions. It reports each step to its caller, which logs a
+//! compensation record where the undo must be redone after a crash. (Mohan et al., "ARIES", TODS
+//! 17(1), 1992: repeating history, CLRs with `undo_next`.)
 
 use crate::ids::{Lsn, TxnId};
 use crate::machine::StateMachine;
 use crate::txn::undo_list::{UndoEntry, UndoList};
 use std::collections::{BTreeMap, BinaryHeap};
 
-/// The transactions that have logged something and have not ended, with their inverses.
+/// The transactions that have logged a command and have not ended, with the inverses of their
+/// commands.
 #[derive(Debug)]
 pub(crate) struct ActiveTransactions<C> {
     open: BTreeMap<TxnId, UndoList<C>>,
@@ -27,10 +29,11 @@ impl<C> Default for ActiveTransactions<C> {
     }
 }
 
-/// What must never happen: the machine broke its law, or the log does not fit the state.
+/// Why an undo failed. It cannot fail unless the machine broke its law or the log does not
+/// match the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UndoFault {
-    /// There is nothing to undo.
+    /// The transaction has no effect that could be undone.
     NothingLeft,
     /// The machine rejected the inverse of one of its own commands.
     Rejected,
@@ -48,9 +51,9 @@ impl UndoFault {
 /// Which effects to undo.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scope {
-    /// Those of every open transaction.
+    /// The effects of every open transaction.
     All,
-    /// Those of one transaction, from the newest down to this length of its list.
+    /// The effects of one transaction, the newest first, until its list has this length.
     One(TxnId, usize),
 }
 
@@ -75,22 +78,23 @@ impl<C: Clone> ActiveTransactions<C> {
         self.open.get(&id)
     }
 
-    /// Notes an effect of a transaction, which begins with its first.
+    /// Adds an effect of a transaction. The first effect adds the transaction to the table.
     pub(crate) fn push(&mut self, id: TxnId, entry: UndoEntry<C>) {
         self.open.entry(id).or_default().push(entry);
     }
 
-    /// Puts a transaction in whole, as a snapshot holds it.
+    /// Inserts a whole transaction, as it was read from a snapshot.
     pub(crate) fn insert(&mut self, id: TxnId, undo: UndoList<C>) {
         self.open.insert(id, undo);
     }
 
-    /// Ends a transaction. Returns what it had not undone; `None` if there is no such transaction.
+    /// Removes a transaction that has ended. Returns the effects that it had not undone, or `None`
+    /// if there is no such transaction.
     pub(crate) fn end(&mut self, id: TxnId) -> Option<UndoList<C>> {
         self.open.remove(&id)
     }
 
-    /// The newest effect of a transaction that is in scope, if one is left.
+    /// The LSN of the transaction's newest effect that is in scope, if one is left.
     fn newest(&self, id: TxnId, scope: Scope) -> Option<Lsn> {
         let kept = match scope {
             Scope::All => 0,
@@ -112,10 +116,10 @@ pub(crate) fn undo_last<M: StateMachine>(
     Ok(undo.last_lsn())
 }
 
-/// Undoes everything in scope, the newest effect first. It calls `ready` before each effect, and `step` after it, with the
-/// transaction, its `undo_next`, and what `ready` returned: the room for the compensation record. Where `ready` fails nothing
-/// more is undone; another call goes on from there. Returns how many effects were undone. The transactions stay in the table:
-/// the caller ends them.
+/// Undoes everything in scope, the newest effect first. Before each effect, `ready` reserves the
+/// room for a compensation record. After each effect, `step` gets the transaction, its `undo_next`
+/// and that room. If `ready` fails, the undo stops, and another call continues there. Returns the
+/// number of effects undone. The transactions stay in the table: the caller ends them.
 pub(crate) fn roll_back<M: StateMachine, E: From<UndoFault>, R>(
     state: &mut M,
     table: &mut ActiveTransactions<M::Command>,

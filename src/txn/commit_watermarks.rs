@@ -1,9 +1,10 @@
-//! What a read must wait for: the highest LSN committed at each key with a durability to wait for.
+//! Commit watermarks: how far the log must be durable before an answer about a key may be returned.
 //!
-//! Locks go when a commit record is appended, not when it is durable, so a reader may see state that power loss would
-//! take back. It waits until what it saw has hardened. A fixed table of atomics, indexed by the hash of the key, holds
-//! the LSN behind the last such commit; values only grow and nothing is ever removed. A collision costs a
-//! short wait, nothing else. It knows nothing of who waits, or how.
+//! A commit releases its locks when its record is appended, not when the record is durable. So a
+//! reader may see state that a power loss would take back. It must wait until the commits that it
+//! saw are durable. A fixed table of atomics, indexed by the hash of the key, holds the LSN past
+//! the last commit at that key. The values only grow, and no entry is ever removed. Two keys with
+//! the same slot cost at most an unnecessary wait. The waiting itself is done elsewhere.
 
 use crate::durability::Durability;
 use crate::ids::Lsn;
@@ -11,36 +12,38 @@ use crate::io::sync::{AtomicU64, Ordering};
 use crate::machine::{Access, Extent, Footprint};
 use crate::txn::hash;
 
-// few in a model, whose checker keeps a history of each
+// a model has few, because its checker keeps a history of each atomic
 const SLOTS: usize = if cfg!(loom) { 2 } else { 4096 };
 
-/// What must have happened to the log before an answer may leave.
+/// How far the log must be durable and written before an answer may be returned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DurabilityBarrier {
-    /// Everything below it survives power loss.
+    /// The durable LSN must reach this: then everything below it survives power loss.
     pub(crate) durable: Lsn,
-    /// Everything below it survives a kill of the process: commits there asked for no more.
+    /// The written LSN must reach this: then everything below it survives a kill of the process.
+    /// The commits concerned asked for no more than that.
     pub(crate) written: Lsn,
 }
 
 impl DurabilityBarrier {
-    /// What both need.
+    /// The barrier that satisfies both.
     pub(crate) fn and(self, other: DurabilityBarrier) -> DurabilityBarrier {
         DurabilityBarrier { durable: self.durable.max(other.durable), written: self.written.max(other.written) }
     }
 }
 
-/// What a transaction has written, by slot: it takes bounded memory, whatever the transaction writes.
+/// The slots of the keys that a transaction has written. Its memory is bounded, however many keys
+/// the transaction writes.
 #[derive(Debug, Default)]
 pub(crate) struct WrittenSlots {
-    /// Slots of keys, in ascending order.
+    /// The slots, in ascending order.
     keys: Vec<u16>,
-    /// A range or everything was written.
+    /// Whether a range or the whole state was written.
     wide: bool,
 }
 
 impl WrittenSlots {
-    /// Adds what a footprint writes.
+    /// Adds the claims of a footprint that write.
     pub(crate) fn add(&mut self, footprint: &Footprint) {
         for claim in footprint.claims().iter().filter(|c| c.access == Access::Exclusive) {
             match &claim.extent {
@@ -59,9 +62,9 @@ impl WrittenSlots {
 /// The highest LSN committed at each key.
 struct Slots {
     slots: Box<[AtomicU64]>,
-    /// Of commits that wrote a range or everything: they bear on every key.
+    /// The highest LSN of commits that wrote a range or the whole state. It counts for every key.
     wide: AtomicU64,
-    /// The highest of all.
+    /// The highest LSN of all commits.
     highest: AtomicU64,
 }
 
@@ -92,7 +95,7 @@ impl Slots {
         }
     }
 
-    /// The same for what a transaction has written.
+    /// [`note`](Self::note) for the slots that a transaction has written.
     fn note_slots(&self, written: &WrittenSlots, end: Lsn) {
         let keys = written.keys.iter().filter_map(|slot| self.slot(usize::from(*slot)));
         for slot in keys.chain(written.wide.then_some(&self.wide)) {
@@ -103,7 +106,7 @@ impl Slots {
         }
     }
 
-    /// The same for keys alone, by their hashes.
+    /// [`note`](Self::note) for single keys, by their hashes.
     fn note_keys(&self, hashes: &[usize], end: Lsn) {
         for slot in hashes.iter().filter_map(|hash| self.slot(*hash)) {
             slot.fetch_max(end.get(), Ordering::AcqRel);
@@ -123,7 +126,8 @@ impl Slots {
     }
 }
 
-/// The tables: of commits that are waited for, and of those that only had to be handed to the operating system.
+/// Two tables: one for commits that had to be durable, and one for commits that only had to be
+/// handed to the operating system.
 pub(crate) struct CommitWatermarks {
     durable: Slots,
     written: Slots,
@@ -134,7 +138,8 @@ impl CommitWatermarks {
         CommitWatermarks { durable: Slots::new(), written: Slots::new() }
     }
 
-    /// Notes that what the footprint writes hangs on everything below `end` being so durable. Under the lock that orders commits.
+    /// Records a commit: an answer about what the footprint writes needs everything below `end`,
+    /// with this durability. The caller holds the lock that orders commits.
     pub(crate) fn note(&self, footprint: &Footprint, end: Lsn, durability: Durability) {
         match durability {
             Durability::Sync => self.durable.note(footprint, end),
@@ -142,7 +147,7 @@ impl CommitWatermarks {
         }
     }
 
-    /// [`note`](Self::note) for what a transaction has written.
+    /// [`note`](Self::note) for the slots that a transaction has written.
     pub(crate) fn note_slots(&self, written: &WrittenSlots, end: Lsn, durability: Durability) {
         match durability {
             Durability::Sync => self.durable.note_slots(written, end),
@@ -150,7 +155,7 @@ impl CommitWatermarks {
         }
     }
 
-    /// [`note`](Self::note) for keys that are written, by their [`hash`]es.
+    /// [`note`](Self::note) for written keys, by their [`hash`]es.
     pub(crate) fn note_keys(&self, hashes: &[usize], end: Lsn, durability: Durability) {
         match durability {
             Durability::Sync => self.durable.note_keys(hashes, end),
@@ -158,12 +163,12 @@ impl CommitWatermarks {
         }
     }
 
-    /// What an answer about keys needs, by their [`hash`]es.
+    /// The barrier for an answer about keys, by their [`hash`]es.
     pub(crate) fn needed_for_keys(&self, hashes: &[usize]) -> DurabilityBarrier {
         hashes.iter().map(|hash| self.needed_for_hash(*hash)).fold(DurabilityBarrier::default(), DurabilityBarrier::and)
     }
 
-    /// What an answer about this one key needs.
+    /// The barrier for an answer about one key.
     pub(crate) fn needed_for_key(&self, key: &[u8]) -> DurabilityBarrier {
         self.needed_for_hash(hash(key))
     }
@@ -172,7 +177,7 @@ impl CommitWatermarks {
         DurabilityBarrier { durable: self.durable.at_key(hash), written: self.written.at_key(hash) }
     }
 
-    /// What an answer about this footprint needs.
+    /// The barrier for an answer about a footprint.
     pub(crate) fn needed_for(&self, footprint: &Footprint) -> DurabilityBarrier {
         let needed = footprint.claims().iter().map(|claim| match &claim.extent {
             Extent::Key(key) => self.needed_for_key(key),
@@ -181,7 +186,7 @@ impl CommitWatermarks {
         needed.fold(DurabilityBarrier::default(), DurabilityBarrier::and)
     }
 
-    /// What an answer about the whole state needs.
+    /// The barrier for an answer about the whole state.
     pub(crate) fn needed_for_all(&self) -> DurabilityBarrier {
         DurabilityBarrier { durable: self.durable.anywhere(), written: self.written.anywhere() }
     }

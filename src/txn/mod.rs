@@ -1,6 +1,6 @@
-//! Transactions: who may touch what, what undoes it, and what an answer must wait for.
+//! Transactions: footprint locks, undo lists, the active transaction table, and commit watermarks.
 //!
-//! It knows nothing of segments, files or fsync.
+//! This layer does not depend on segments, files or fsync.
 
 mod active;
 mod commit_watermarks;
@@ -19,15 +19,17 @@ pub(crate) use undo_list::{UndoEntry, UndoList};
 use crate::error::{Error, Result};
 use crate::io::threads::contained;
 
-/// Runs the machine's code. A panic in it becomes [`Error::Poisoned`]: what it left behind must not be used.
+/// Runs code of the machine. A panic in it becomes [`Error::Poisoned`], because the state may be
+/// half-changed and must not be used.
 #[inline]
 pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T> {
     contained(run).ok_or(Error::Poisoned)
 }
 
-/// Spreads keys over the slots of a table. Many keys in one slot cost waits and nothing else.
+/// The hash of a key, which selects its slot in a table. Keys that share a slot cost unnecessary
+/// waits and nothing else.
 pub(crate) fn hash(key: &[u8]) -> usize {
-    // odd, and without a pattern: wyhash's first
+    // the first secret constant of wyhash: odd, and without a pattern in its bits
     const MIX: u64 = 0xa076_1d64_78bd_642f;
     let mix = |hash: u64, word: u64| {
         let product = u128::from(hash ^ word) * u128::from(MIX);

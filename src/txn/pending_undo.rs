@@ -1,4 +1,4 @@
-//! Undoing the transactions that recovery found open: in memory only, or step by step into the log.
+//! Undo of the transactions that recovery found open: in memory only, or logged step by step.
 
 use crate::error::{Error, Result};
 use crate::format::record::Record;
@@ -11,7 +11,8 @@ impl From<UndoFault> for Error {
     }
 }
 
-/// Undoes all transactions that have not ended, on a state that nothing is logged for. Returns the number of effects undone.
+/// Undoes all transactions that have not ended, on a state whose changes are not logged. Returns
+/// the number of effects undone.
 ///
 /// # Errors
 /// [`Error::Poisoned`] if the machine panicked or broke its law.
@@ -24,18 +25,21 @@ pub(crate) fn undo_in_memory<M: StateMachine>(
     Ok(undone)
 }
 
-/// The state as the log tells it, with the effects of transactions whose undo is not logged yet.
+/// The state that the log describes. It contains the effects of transactions whose undo is not
+/// logged yet.
 pub(crate) struct PendingUndo<M: StateMachine> {
     pub(crate) state: M,
     pub(crate) table: ActiveTransactions<M::Command>,
 }
 
 impl<M: StateMachine> PendingUndo<M> {
-    /// Undoes, and logs each step through `append`, as far as `room` finds room for one more record. Called again, it goes on
-    /// from there. When it returns `Ok`, all of the undo is in the log, and not yet durable.
+    /// Undoes all open transactions and logs each step through `append`. Before each record, `room`
+    /// reserves space for it; if that fails, the undo stops, and another call continues there. When
+    /// it returns `Ok`, the whole undo is appended to the log, but it is not durable yet.
     ///
     /// # Errors
-    /// Those of `room` and `append`; [`Error::Poisoned`] if the machine panicked or broke its law.
+    /// Those of `room` and `append`; [`Error::Poisoned`] if the machine panicked or broke its
+    /// law.
     pub(crate) fn log_undo<R>(
         &mut self,
         mut room: impl FnMut() -> Result<R>,

@@ -8,30 +8,33 @@ use crate::machine::StateMachine;
 use crate::txn::{ActiveTransactions, PendingUndo};
 use std::ops::{Deref, DerefMut};
 
-/// What the core lock guards.
+/// The data that the core lock guards.
 pub(crate) struct Core<M: StateMachine> {
     pub(crate) state: M,
     pub(crate) table: ActiveTransactions<M::Command>,
-    /// The part of recovery's undo that a full disk kept out of the log. It is logged before anything else.
+    /// The part of recovery's undo that could not be logged because the disk was full. It is logged
+    /// before any other record.
     pub(crate) pending_undo: Option<PendingUndo<M>>,
 }
 
-/// The core behind its lock. Lock order: a transaction's own lock, the footprint locks, this one, then the log's.
+/// The core and its lock. Lock order: a transaction's own lock, the footprint locks, this lock,
+/// then the log's locks.
 pub(crate) struct StateCore<M: StateMachine> {
     core: RwLock<Core<M>>,
-    /// The machine panicked or broke its law: the state is not to be trusted.
+    /// Whether the machine panicked or broke its law. The state must not be used then.
     poisoned: AtomicBool,
     closed: AtomicBool,
 }
 
-/// The core, locked for reading. User code may run under it, and this thread is marked as holding it.
+/// The core, locked for reading. User code may run under the lock, so the thread is marked as its
+/// holder.
 pub(crate) struct CoreRead<'a, M: StateMachine> {
-    // released before the mark is dropped, which may run deferred work
+    // the guard is dropped before the mark, because dropping the mark may run deferred work
     guard: RwLockReadGuard<'a, Core<M>>,
     _mark: HoldMark,
 }
 
-/// The same for writing.
+/// The core, locked for writing. The thread is marked as the holder of the lock.
 pub(crate) struct CoreWrite<'a, M: StateMachine> {
     guard: RwLockWriteGuard<'a, Core<M>>,
     _mark: HoldMark,
@@ -69,18 +72,18 @@ impl<M: StateMachine> StateCore<M> {
         }
     }
 
-    /// Locks for reading.
+    /// Locks the core for reading.
     ///
     /// # Errors
-    /// [`Error::Reentrant`] if this thread holds the lock already, also for reading: the two might wait
-    /// for each other, with a writer between them.
+    /// [`Error::Reentrant`] if this thread holds the lock already, also for reading. A writer that
+    /// waits between the two read locks would make the thread wait for itself.
     #[inline]
     pub(crate) fn read(&self) -> Result<CoreRead<'_, M>> {
         self.check_not_held()?;
         Ok(CoreRead { guard: self.core.read(), _mark: HoldMark::new(self.address()) })
     }
 
-    /// Locks for writing.
+    /// Locks the core for writing.
     ///
     /// # Errors
     /// [`Error::Reentrant`] if this thread holds the lock already.
@@ -89,7 +92,8 @@ impl<M: StateMachine> StateCore<M> {
         Ok(self.marked(self.core.write()))
     }
 
-    /// Locks for a single command: it spins before it sleeps, as the lock is held for a short time only.
+    /// Locks the core for a single command. It spins before it parks, because commands hold the
+    /// lock only for a short time.
     ///
     /// # Errors
     /// As [`StateCore::write`].
@@ -99,10 +103,10 @@ impl<M: StateMachine> StateCore<M> {
         Ok(self.marked(write_spinning(&self.core)))
     }
 
-    /// Locks a state that may be trusted.
+    /// Locks the core for writing, unless the state is poisoned.
     ///
     /// # Errors
-    /// [`Error::Poisoned`]; as [`StateCore::write`].
+    /// [`Error::Poisoned`], and those of [`StateCore::write`].
     pub(crate) fn write_trusted(&self) -> Result<CoreWrite<'_, M>> {
         let core = self.write()?;
         self.check_not_poisoned().map(|()| core)
@@ -113,14 +117,14 @@ impl<M: StateMachine> StateCore<M> {
         CoreWrite { guard, _mark: HoldMark::new(self.address()) }
     }
 
-    /// Names the lock among those that a thread holds.
+    /// Identifies this lock among the locks that a thread holds.
     #[inline]
     fn address(&self) -> usize {
         std::ptr::from_ref(&self.core).addr()
     }
 
-    /// Whether this thread holds the lock, for reading or writing: it runs a closure of a read, or the
-    /// machine's own code.
+    /// Whether this thread holds the lock, for reading or writing. If so, it runs the closure of a
+    /// read, or code of the machine.
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
         is_held(self.address())
@@ -129,24 +133,24 @@ impl<M: StateMachine> StateCore<M> {
     /// Whether this thread may wait for the lock, or for a thread that may wait for it.
     ///
     /// # Errors
-    /// [`Error::Reentrant`] if it holds the lock itself.
+    /// [`Error::Reentrant`] if this thread holds the lock itself.
     #[inline]
     pub(crate) fn check_not_held(&self) -> Result<()> {
         if self.is_held() { Err(Error::Reentrant) } else { Ok(()) }
     }
 
-    /// Marks the state as not to be trusted.
+    /// Marks the state as unusable, and returns the error for the caller.
     pub(crate) fn poison(&self) -> Error {
         self.poisoned.store(true, Ordering::Release);
         Error::Poisoned
     }
 
-    /// Lets nothing begin any more.
+    /// Refuses every later operation.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Whether the state still answers.
+    /// Fails if the engine is closed or its state is poisoned.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Closed`].
@@ -155,7 +159,7 @@ impl<M: StateMachine> StateCore<M> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Whether the state may be trusted.
+    /// Fails if the state is poisoned.
     ///
     /// # Errors
     /// [`Error::Poisoned`].

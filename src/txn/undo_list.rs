@@ -1,29 +1,30 @@
-//! A transaction's inverses, the newest on top.
+//! The inverses of a transaction's commands, the newest on top.
 //!
-//! A list of shared chunks: a checkpoint or a view takes a copy in constant time, and goes on undoing it privately while the
-//! transaction goes on itself. It knows nothing of the log or of locks.
+//! It is a list of shared chunks. A checkpoint or a view copies it in constant time and undoes its
+//! own copy while the transaction continues. The list depends on neither the log nor the locks.
 
 use crate::ids::Lsn;
 use crate::io::sync::Arc;
 
-/// Entries a chunk holds: a pop from a shared chunk copies at most so many.
+/// The maximum number of entries in a chunk. It bounds what a pop from a shared chunk copies.
 const CHUNK_ENTRIES: usize = 64;
 
-/// Allocations of an inverse beyond its encoding, in bytes: the allocator rounds each one up.
+/// The memory of an inverse beyond its encoding, in bytes, because the allocator rounds each
+/// allocation up.
 const HEAP_OVERHEAD_BYTES: u64 = 32;
 
-/// The inverse of one effect that still stands.
+/// The inverse of one effect that was not undone yet.
 #[derive(Clone, Debug)]
 pub(crate) struct UndoEntry<C> {
-    /// Of the record that made the effect.
+    /// The LSN of the record whose command had the effect.
     pub(crate) lsn: Lsn,
     pub(crate) inverse: C,
-    /// Of the inverse's encoding.
+    /// The length of the encoded inverse, in bytes.
     pub(crate) bytes: u64,
 }
 
 impl<C> UndoEntry<C> {
-    /// The memory that an entry takes, in bytes, if its inverse is encoded in so many. It is an
+    /// The memory of an entry whose inverse has an encoding of `encoded_bytes` bytes. It is an
     /// estimate, because only the machine knows what an inverse holds in memory.
     pub(crate) fn memory_bytes(encoded_bytes: u64) -> u64 {
         (size_of::<Self>() as u64).saturating_add(HEAP_OVERHEAD_BYTES).saturating_add(encoded_bytes)
@@ -67,7 +68,7 @@ impl<C: Clone> UndoList<C> {
         UndoEntry::<C>::memory_bytes(0).saturating_mul(self.len as u64).saturating_add(self.bytes)
     }
 
-    /// The LSN of the newest effect that still stands.
+    /// The LSN of the newest effect that was not undone yet.
     pub(crate) fn last_lsn(&self) -> Option<Lsn> {
         self.top.as_ref().and_then(|chunk| chunk.entries.last()).map(|entry| entry.lsn)
     }
@@ -123,7 +124,7 @@ impl<C: Clone> UndoList<C> {
 }
 
 impl<C> Drop for UndoList<C> {
-    /// Link by link: a long chain must not recurse.
+    /// Drops the chunks in a loop: recursion over a long list would overflow the stack.
     fn drop(&mut self) {
         let mut at = self.top.take();
         while let Some(chunk) = at {

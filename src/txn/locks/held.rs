@@ -1,8 +1,8 @@
 //! The held claims, by key and by owner.
 //!
-//! Invariants: no two owners hold claims that conflict. Each owner has at most one entry per key and
-//! per wide extent, with the stronger access. The counters count exactly these entries. Waiters are
-//! unknown here.
+//! Invariants: no two owners hold claims that conflict. Each owner has at most one entry per key
+//! and per wide extent, with the stronger access. The counters count exactly these entries. This
+//! module has no waiters.
 
 use super::counters::LockCounters;
 use crate::io::sync::Arc;
@@ -14,8 +14,8 @@ use std::ops::{Bound, ControlFlow, RangeBounds};
 #[derive(Debug)]
 pub(super) struct Held {
     keys: BTreeMap<Arc<[u8]>, Vec<KeyHold>>,
-    /// Wide claims: those on ranges and on everything. They are searched one by one, because there
-    /// are few as a rule.
+    /// Wide claims: those on ranges and on everything. A linear search suffices, because there are
+    /// usually few.
     wide: Vec<WideHold>,
     owners: BTreeMap<u64, OwnerHolds>,
     counters: Arc<LockCounters>,
@@ -34,7 +34,7 @@ struct WideHold {
     extent: Extent,
 }
 
-/// What one owner holds: at least one claim.
+/// The claims that one owner holds; there is at least one.
 #[derive(Debug, Default)]
 struct OwnerHolds {
     keys: Vec<Arc<[u8]>>,
@@ -81,7 +81,8 @@ impl Held {
         match &claim.extent {
             Extent::Key(key) => return self.each_key_conflict(access, key, &mut visit),
             Extent::Range(start, end) => {
-                // only the start goes to the map, which panics if a start lies behind its end
+                // only the start is passed to the map, because `range` panics if the start lies
+                // past the end
                 let from = (start.as_ref().map(|s| &**s), Bound::Unbounded);
                 let until = (Bound::Unbounded, end.as_ref().map(|e| &**e));
                 for (_, holds) in self.keys.range::<[u8], _>(from).take_while(|(key, _)| until.contains(&***key)) {
@@ -91,8 +92,8 @@ impl Held {
                 }
             }
             Extent::Everything => {
-                for (owner, share) in &self.owners {
-                    if access == Access::Exclusive || share.exclusive > 0 {
+                for (owner, owned) in &self.owners {
+                    if access == Access::Exclusive || owned.exclusive > 0 {
                         visit(*owner)?;
                     }
                 }
@@ -141,7 +142,7 @@ impl Held {
 
     /// The memory that the owner's claims would take if it held these too, in bytes.
     pub(super) fn memory_bytes_with(&self, owner: u64, claims: &[Claim]) -> u64 {
-        let held = self.owners.get(&owner).map_or(0, |share| share.memory_bytes);
+        let held = self.owners.get(&owner).map_or(0, |owned| owned.memory_bytes);
         let more = claims.iter().filter(|claim| !self.covers(owner, claim)).map(memory_bytes);
         more.fold(held, u64::saturating_add)
     }
@@ -152,15 +153,15 @@ impl Held {
         if self.covers(owner, claim) {
             return;
         }
-        let share = self.owners.entry(owner).or_default();
-        share.exclusive += usize::from(claim.access == Access::Exclusive);
-        share.memory_bytes = share.memory_bytes.saturating_add(memory_bytes(claim));
+        let owned = self.owners.entry(owner).or_default();
+        owned.exclusive += usize::from(claim.access == Access::Exclusive);
+        owned.memory_bytes = owned.memory_bytes.saturating_add(memory_bytes(claim));
         let Some(key) = claim.key() else { return self.take_wide(owner, claim) };
         // a claim that is not covered is new, or is held shared and now wanted exclusively
         match self.keys.get_mut(key) {
             None => {
                 let key: Arc<[u8]> = Arc::from(key);
-                share.keys.push(Arc::clone(&key));
+                owned.keys.push(Arc::clone(&key));
                 self.counters.add_key(claim.access, &key);
                 self.keys.insert(key, vec![KeyHold { owner, access: claim.access }]);
             }
@@ -173,7 +174,7 @@ impl Held {
                     holds.push(KeyHold { owner, access: claim.access });
                     self.counters.add_key(claim.access, key);
                     if let Some((key, _)) = self.keys.get_key_value(key) {
-                        share.keys.push(Arc::clone(key));
+                        owned.keys.push(Arc::clone(key));
                     }
                 }
             },
@@ -195,8 +196,8 @@ impl Held {
 
     /// Removes all that the owner holds.
     pub(super) fn release(&mut self, owner: u64) {
-        let Some(share) = self.owners.remove(&owner) else { return };
-        for key in share.keys {
+        let Some(owned) = self.owners.remove(&owner) else { return };
+        for key in owned.keys {
             let Some(holds) = self.keys.get_mut(&key) else { continue };
             if let Some(at) = holds.iter().position(|hold| hold.owner == owner) {
                 let hold = holds.remove(at);
@@ -262,8 +263,8 @@ impl Held {
             recount.add_wide(hold.access);
             held.entry(hold.owner).or_default().1 += usize::from(hold.access == Access::Exclusive);
         }
-        let shares = self.owners.iter().map(|(id, share)| (*id, (share.keys.len(), share.exclusive)));
-        assert!(shares.eq(held), "an owner's share is not what it holds");
+        let counts = self.owners.iter().map(|(id, owned)| (*id, (owned.keys.len(), owned.exclusive)));
+        assert!(counts.eq(held), "the counts of an owner do not match its claims");
         assert_eq!(format!("{recount:?}"), format!("{:?}", self.counters));
     }
 }

@@ -1,4 +1,4 @@
-//! The lock table: the held claims, the queue of waiters, and the graph of which waits for which.
+//! The lock table: the held claims, the queue of waiters, and the wait-for graph.
 //!
 //! Invariants, between any two calls:
 //!
@@ -28,10 +28,10 @@ pub(super) struct LockTable {
     held: Held,
     /// The waiters, by owner.
     waits: BTreeMap<u64, Wait>,
-    /// From each owner to the waiters that have it among their blockers. No set is empty.
+    /// Maps each owner to the waiters that it blocks. No set is empty.
     blocks: BTreeMap<u64, BTreeSet<u64>>,
     next_ticket: u64,
-    /// No owner waits any more.
+    /// Whether the locks are closed: no owner may wait any more.
     closed: bool,
 }
 
@@ -236,8 +236,8 @@ impl LockTable {
         for claim in wait.request.claims() {
             self.held.take(id, claim);
         }
-        // every waiter with a conflicting request waits for it from now on, also those that it was let
-        // past and those that were let past it
+        // Every waiter with a conflicting request waits for this owner from now on. That includes
+        // waiters that this one was let past, and those that were let past it.
         let conflicting = |other: &&Wait| other.owner.id != id && other.request.conflicts_with(&wait.request);
         let behind: Vec<u64> = self.waits.values().filter(conflicting).map(|other| other.owner.id).collect();
         for waiter in behind {
@@ -284,7 +284,7 @@ impl LockTable {
 
     /// A shortest cycle through a waiter: each member waits for the next, and the last for the first.
     fn cycle_through(&self, start: u64) -> Option<Vec<u64>> {
-        // no owner waits for most waiters, which hold nothing
+        // most waiters hold nothing, so no owner waits for them
         if !self.waits.contains_key(&start) || !self.blocks.contains_key(&start) {
             return None;
         }
