@@ -10,16 +10,16 @@ use std::marker::PhantomData;
 use std::task::Waker;
 
 thread_local! {
-    /// What this thread has yet to wake; `None` while it may wake at once.
+    /// The wakers that this thread has yet to run; `None` while it may run them at once.
     static DEFERRED: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
 }
 
-/// While it lives, this thread runs no wakers. Dropping it runs them: the caller makes it before it takes
-/// its locks, so that it outlives them.
+/// While it lives, this thread runs no wakers. Dropping it runs them. The caller creates it before
+/// it takes its locks, so that the guard outlives them.
 #[must_use = "it defers wakers while it lives"]
 pub(crate) struct DeferredWakes {
     is_outermost: bool,
-    /// It belongs to one thread.
+    /// Makes the guard `!Send`: it belongs to one thread.
     _thread: PhantomData<*const ()>,
 }
 
@@ -31,7 +31,7 @@ impl DeferredWakes {
             deferred.get_or_insert_default();
             is_outermost
         };
-        // a thread that ends has no list any more, and wakes at once
+        // a thread that is ending has no list any more, so it runs wakers at once
         DeferredWakes { is_outermost: DEFERRED.try_with(begin).unwrap_or(false), _thread: PhantomData }
     }
 }
@@ -58,7 +58,7 @@ pub(super) fn wake(waker: Waker) {
     }
 }
 
-/// The panic of a waker must not keep other waiters asleep.
+/// Runs a waker. A panic in it must not prevent other waiters from being woken.
 fn wake_now(waker: Waker) {
     let _ = contained(|| waker.wake());
 }

@@ -1,8 +1,8 @@
 //! The recent latency of durable writes, which decides whether waiting committers spin or park.
 //!
-//! Waking a parked thread costs a system call and a context switch, and more if the processor has gone idle. Where many threads
-//! wait for a fast device, spinning with yields until the frame has landed is cheaper. This module knows nothing of frames or
-//! positions.
+//! Waking a parked thread costs a system call and a context switch, and more if the processor has
+//! gone idle. Where many threads wait for a fast device, spinning with yields until the frame has
+//! landed is cheaper. This module does not depend on frames or positions.
 
 use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicU64, Ordering, thread};
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 /// Upper bound on yields, in case the storage clock does not advance. Under a model checker it never does.
 const MAX_YIELDS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 10_000 };
-/// Bounds how long a leader waits for others to join: threads woken by the previous frame run by then.
+/// Bounds how long a leader waits for others to join. By then, threads that the previous frame woke
+/// are running.
 const MAX_GATHER: Duration = Duration::from_millis(1);
 /// From this many concurrent committers on, waiters spin. (Measured on two cores: two threads lose a fifth of their throughput by
 /// spinning, eight gain two fifths.)

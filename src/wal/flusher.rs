@@ -1,4 +1,4 @@
-//! The log's background work, as small steps: two threads run them, or the caller does.
+//! The log's background work, in small steps. Two threads run the steps, or the caller does.
 
 use crate::error::Result;
 use crate::io::sync::{Ordering, thread};
@@ -9,11 +9,12 @@ use crate::wal::room::Shortage;
 use crate::wal::shared::Shared;
 use std::time::Duration;
 
-/// How long the log is idle before a watermark follows the last frame. It bounds how long a commit stays unproven.
+/// How long the log must be idle before a watermark is written behind the last frame. It bounds how
+/// long a commit stays without a watermark that proves it.
 const IDLE: Duration = Duration::from_millis(10);
 /// How long the preallocator waits after a failure. It bounds retries on a full disk.
 const RETRY: Duration = Duration::from_millis(250);
-/// The places of the threads in the list of their failures, and what they do.
+/// Each thread's index in the list of background errors, and what it was doing when it failed.
 const FLUSHER: (usize, &str) = (0, "it flushed the log");
 const PREALLOCATOR: (usize, &str) = (1, "it preallocated a segment");
 
@@ -51,7 +52,8 @@ impl Shared {
     fn sync_due(&self) -> Result<bool> {
         let now = self.storage.monotonic();
         let upto = {
-            // what others have made durable meanwhile is not due any more
+            // a deadline is dropped once its position is durable, so a deadline that is still set
+            // is due
             match self.commit.queue.lock().due {
                 Some((time, upto)) if time <= now => upto,
                 _ => return Ok(false),
@@ -78,7 +80,7 @@ impl Shared {
         }
     }
 
-    /// Flushes tickets and due commits, and writes a watermark when the log has rested.
+    /// Flushes tickets and due commits, and writes a watermark when the log is idle.
     pub(super) fn run_flusher(&self) {
         let mut frames_before = 0;
         let mut pause = None;
@@ -102,7 +104,8 @@ impl Shared {
         let _ = contained(|| self.commit.report_failure());
     }
 
-    /// Does what is due. Returns whether more may be due at once, and how long to wait otherwise: `None` is until there is work.
+    /// Does the work that is due. Returns whether more may be due at once, and otherwise how long
+    /// to wait; `None` waits until there is work.
     fn flush_once(&self, frames_before: &mut u64) -> Result<(bool, Option<Duration>)> {
         self.step(LogStep::Flush)?;
         self.sync_due()?;
@@ -129,26 +132,28 @@ impl Shared {
         let stopping = || self.stop.load(Ordering::Acquire);
         while !stopping() {
             let prepared = self.run_background(PREALLOCATOR, || {
-                // also where nothing is ever appended: what was recovered is to be proven
+                // Even if no record is ever appended, the manifest must prove what was recovered.
                 self.publish_pending_epoch()?;
                 self.segment_pool.prepare_ahead(&self.commit, &stopping)
             });
             let epoch_pending = || self.commit.queue.lock().has_room(0) == Err(Shortage::Manifest);
             match prepared {
                 Ok(true) => {}
-                // the latch is for good
+                // a latched log never needs another segment
                 _ if self.commit.is_latched() => thread::park(),
                 Ok(false) if !epoch_pending() => thread::park(),
-                // a full disk: callers that need room try themselves, and get the error
+                // The disk is full. A caller that needs room tries to preallocate itself, and gets
+                // the error.
                 _ => thread::park_timeout(RETRY),
             }
         }
     }
 
-    /// Runs one piece of a thread's work. What it meets is kept for the stats and reported as an event; the thread goes on.
+    /// Runs one piece of a thread's work. An error is kept for the stats and reported as an event,
+    /// and the thread continues.
     fn run_background(&self, (kind, what): (usize, &'static str), work: impl FnOnce() -> Result<bool>) -> Result<bool> {
         let done = self.background_errors.run(kind, what, work, |_error| {
-            // a failure that stops the log has an event of its own, and a close is no failure
+            // a failure that stops the log has its own event, and a close is no failure
             if !self.commit.is_latched() && !self.stop.load(Ordering::Acquire) {
                 crate::events::event!(warn, error = %_error, "background work of the log failed; it is tried again");
             }

@@ -1,9 +1,11 @@
 //! The frame that records are appended to, and the sealed frames that wait for a leader.
 //!
-//! LSNs are handed out here: in order and contiguous within an open, across segments too. A frame that is or may be made durable
-//! ends on a block boundary. One that is only written ends where its payload does, and the next frame goes on in the same block.
+//! LSNs are assigned here: in order and contiguous within an open, also across segments. A frame
+//! that may be made durable ends on a block boundary. A frame that is only written ends where its
+//! payload ends, and the next frame continues in the same block.
 //!
-//! While the forming frame holds a record, the memory of the next frame is in the pool: taking a frame off cannot fail.
+//! While the forming frame holds a record, the memory of the next frame is in the pool. So taking a
+//! frame off cannot fail for lack of memory.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::{Head, round_up};
@@ -18,18 +20,21 @@ use std::collections::VecDeque;
 /// Number of buffers kept for reuse, and the capacity above which one is freed instead. Together they bound the pool to 16 MiB.
 const POOLED_BUFFERS: usize = 4;
 const POOLED_BUFFER_BYTES: usize = 4 << 20;
-/// Initial capacity of a buffer: the largest that comes from the heap and not from a map of its own.
+/// Initial capacity of a buffer. It stays below the size at which allocators map memory for each
+/// allocation.
 const NEW_BUFFER_BYTES: usize = 64 << 10;
 
-/// A frame that records are still added to, or that waits for its leader.
+/// A frame that records are still added to, or a sealed one that waits for a leader.
 pub(super) struct Forming {
     pub(super) kind: FrameKind,
     pub(super) buf: AlignedBuf,
     pub(super) start: Lsn,
     pub(super) records: u32,
-    /// The frame is the first of a new segment, which this preallocated segment becomes.
+    /// Set if the frame is the first of a new segment: this preallocated segment becomes that
+    /// segment.
     pub(super) enters: Option<PreallocatedSegment>,
-    /// Its end is padded to a multiple of this: a block, unless the frame is only written.
+    /// The end of the frame is padded to a multiple of this: a block, unless the frame is only
+    /// written.
     align: u32,
 }
 
@@ -38,7 +43,7 @@ impl Forming {
         (self.buf.len() as u64).saturating_sub(HEADER_BYTES as u64)
     }
 
-    /// The position behind it.
+    /// The LSN past the frame.
     pub(super) fn end(&self) -> Lsn {
         frame::end_of(self.start, self.payload_bytes(), self.align)
     }
@@ -63,27 +68,29 @@ fn fresh_buffer(pool: &mut Vec<AlignedBuf>) -> Result<AlignedBuf> {
     Ok(buf)
 }
 
-/// Builds frames out of records.
+/// Builds frames from records.
 pub(super) struct FrameBuilder {
     block_bytes: u32,
     max_frame_bytes: u64,
     forming: Forming,
     sealed: VecDeque<Forming>,
-    /// Payload of the sealed frames.
+    /// Total payload of the sealed frames, in bytes.
     sealed_bytes: u64,
-    /// Where the segment of the forming frame starts, and the LSN behind what it can hold.
+    /// The start of the forming frame's segment, and the LSN past everything that it can hold.
     segment_start: Lsn,
     segment_end: Lsn,
-    /// Size of the segment that rotation went to last, so that the next is at least as large.
+    /// File size of the last segment that rotation took, in bytes. The next segment is at least as
+    /// large.
     segment_bytes: u64,
-    /// Records appended.
+    /// The number of records appended.
     records: u64,
     /// Buffers for the next frames.
     pool: Vec<AlignedBuf>,
 }
 
 impl FrameBuilder {
-    /// The next frame starts at `start`, in a segment that holds everything below `segment_end`.
+    /// A builder whose next frame starts at `start`, in a segment that holds everything below
+    /// `segment_end`.
     pub(super) fn new(block_bytes: u32, max_frame_bytes: u64, start: Lsn, segment_end: Lsn) -> Result<FrameBuilder> {
         let mut pool = Vec::new();
         let buf = fresh_buffer(&mut pool)?;
@@ -120,24 +127,26 @@ impl FrameBuilder {
         self.records
     }
 
-    /// Size of the segment that rotation went to last, in bytes.
+    /// File size of the last segment that rotation took, in bytes.
     pub(super) fn segment_bytes(&self) -> u64 {
         self.segment_bytes
     }
 
-    /// Goes on in the first segment of this open, which starts at `base` and holds so many bytes.
+    /// Continues in the first segment of this open, which starts at `base` and holds `capacity`
+    /// bytes.
     pub(super) fn enter_first(&mut self, base: Lsn, capacity: u64) {
         debug_assert!(!self.holds_something(), "records were placed before the first segment was there");
         self.segment_start = base;
         self.segment_end = base.plus(capacity);
     }
 
-    /// How many bytes of the current segment are taken, and how many it has.
+    /// The number of bytes used in the current segment, and its capacity in bytes.
     pub(super) fn filled(&self) -> (u64, u64) {
         (self.forming.start.since(self.segment_start), self.segment_end.since(self.segment_start))
     }
 
-    /// The place behind everything appended, if no more is: a frame boundary only if nothing is forming.
+    /// Where the next frame would start if the forming frame were sealed now. Until it is sealed,
+    /// this is no frame boundary.
     pub(super) fn next_frame_start(&self) -> Lsn {
         if self.forming.holds_something() { self.forming.end() } else { self.forming.start }
     }
@@ -147,18 +156,19 @@ impl FrameBuilder {
         self.sealed_bytes.saturating_add(self.forming.payload_bytes())
     }
 
-    /// Whether a frame goes into the current segment, even if a watermark slips in before it, or one that fills up a block.
+    /// Whether a frame fits the current segment, even if a watermark frame or a frame that fills a
+    /// block is placed before it.
     pub(super) fn fits_segment(&self, frame: u64) -> bool {
         let block = u64::from(self.block_bytes);
         self.block_boundary(self.next_frame_start()).plus(frame).plus(block) <= self.segment_end
     }
 
-    /// The first block boundary that is not before a position.
+    /// The position rounded up to a block boundary.
     fn block_boundary(&self, lsn: Lsn) -> Lsn {
         Lsn::new(round_up(lsn.get(), u64::from(self.block_bytes)))
     }
 
-    /// The position behind everything appended, within a frame.
+    /// The LSN past the last record appended. It may lie inside a frame.
     pub(super) fn appended_end(&self) -> Lsn {
         if self.forming.holds_something() {
             self.forming.start.plus(self.forming.buf.len() as u64)
@@ -167,9 +177,11 @@ impl FrameBuilder {
         }
     }
 
-    /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the LSN behind it.
+    /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the
+    /// LSN past it.
     ///
-    /// Room was ensured by [`Room::check`] or a reservation; without it this takes what there is.
+    /// The caller has ensured room by [`Room::check`] or a reservation. Otherwise the record may
+    /// take space from the reserve.
     #[inline]
     pub(super) fn append(
         &mut self,
@@ -185,7 +197,8 @@ impl FrameBuilder {
         let mut prefix = Head::default();
         prefix.varint(len as u64);
         let prefix = prefix.as_slice();
-        // the next frame gets its memory before this one holds a record, so that taking this one off cannot fail
+        // allocate the next frame before this one holds a record, so that taking this one off
+        // cannot fail
         if self.pool.is_empty() {
             self.pool.push(new_buffer()?);
         }
@@ -206,7 +219,8 @@ impl FrameBuilder {
         Ok((lsn, end))
     }
 
-    /// Makes the forming frame one that a record of so many bytes fits in.
+    /// Seals the forming frame and enters another segment, as far as a record of `entry_bytes`
+    /// needs that.
     fn place(&mut self, room: &mut Room, entry_bytes: u64) -> Result<()> {
         let block = self.block_bytes;
         if self.forming.holds_something() {
@@ -232,8 +246,8 @@ impl FrameBuilder {
         Ok(())
     }
 
-    /// Ends the forming frame; the next record starts another, on a block boundary. Does nothing if there is nothing to end and that is
-    /// so already.
+    /// Seals the forming frame, so that the next record starts another one on a block boundary.
+    /// Does nothing if no record is forming and the next frame starts on a block boundary already.
     pub(super) fn seal(&mut self) -> Result<()> {
         if !self.forming.holds_something() {
             return self.fill_block();
@@ -241,7 +255,7 @@ impl FrameBuilder {
         self.seal_as(self.forming.kind).map(|_| ())
     }
 
-    /// Seals the forming frame as one of this kind. Returns its end.
+    /// Seals the forming frame with this kind. Returns its end.
     fn seal_as(&mut self, kind: FrameKind) -> Result<Lsn> {
         let frame = self.replace_forming(kind, self.block_bytes)?;
         let end = frame.end();
@@ -250,8 +264,8 @@ impl FrameBuilder {
         Ok(end)
     }
 
-    /// Seals a frame that carries a watermark: the forming one, or one without records. Returns its end; `None` where the segment
-    /// has no room for it.
+    /// Seals a frame to carry a watermark: the forming frame, or one without records. Returns its
+    /// end, or `None` if the segment has no room for it.
     pub(super) fn seal_watermark(&mut self) -> Result<Option<Lsn>> {
         if self.forming.holds_something() {
             return self.seal_as(self.forming.kind).map(Some);
@@ -262,7 +276,8 @@ impl FrameBuilder {
         self.seal_as(FrameKind::Watermark).map(Some)
     }
 
-    /// Ends a block that the last frame has left open, by a frame without records. Nothing is forming.
+    /// If the last frame ended inside a block, fills the block with a frame without records. The
+    /// forming frame must be empty.
     fn fill_block(&mut self) -> Result<()> {
         if self.in_block() {
             self.seal_as(FrameKind::Watermark)?;
@@ -275,14 +290,15 @@ impl FrameBuilder {
         self.block_boundary(self.forming.start) != self.forming.start
     }
 
-    /// Takes the forming frame off, as a frame of this kind, padded to `align`. On an error nothing has changed.
+    /// Replaces the forming frame by an empty one and returns it, with this kind and padded to
+    /// `align`. After an error nothing has changed.
     fn replace_forming(&mut self, kind: FrameKind, align: u32) -> Result<Forming> {
         let buf = fresh_buffer(&mut self.pool)?;
         self.forming.kind = kind;
         self.forming.align = align;
         let start = self.forming.end();
-        debug_assert!(start > self.forming.start, "a frame takes no room");
-        debug_assert!(start <= self.segment_end, "a frame ends at {start}, behind its segment");
+        debug_assert!(start > self.forming.start, "a frame has no length");
+        debug_assert!(start <= self.segment_end, "a frame ends at {start}, past its segment");
         let align = self.block_bytes;
         let next = Forming { kind: FrameKind::Records, buf, start, records: 0, enters: None, align };
         Ok(std::mem::replace(&mut self.forming, next))
@@ -298,21 +314,22 @@ impl FrameBuilder {
         self.sealed.front().or_else(|| Some(&self.forming).filter(|forming| forming.holds_something()))
     }
 
-    /// The preallocated segment that the next frame goes into, if that is another than the current one, and the frame's start.
+    /// The preallocated segment that the next frame needs, and the frame's start. `None` if that
+    /// frame goes into the current segment.
     pub(super) fn next_to_enter(&self) -> Option<(PreallocatedSegment, Lsn)> {
         let front = self.front()?;
         Some((front.enters.clone()?, front.start))
     }
 
-    /// Notes that the segment of the next frame was entered.
+    /// Records that the segment of the next frame was entered.
     pub(super) fn note_entered(&mut self) {
         let front = self.sealed.front_mut().unwrap_or(&mut self.forming);
-        debug_assert!(front.enters.is_some(), "a segment was entered that no frame is for");
+        debug_assert!(front.enters.is_some(), "a segment was entered without a frame for it");
         front.enters = None;
     }
 
-    /// Takes off the next frame, and says how durable it is to be written by what `level_from` answers for its start. `None` where
-    /// there is none.
+    /// Takes off the next frame, with the level that `level_from` returns for its start. `None` if
+    /// there is no frame.
     pub(super) fn take(&mut self, level_from: impl Fn(Lsn) -> Level) -> Result<Option<(Forming, Level)>> {
         if let Some(frame) = self.sealed.pop_front() {
             debug_assert!(
@@ -331,7 +348,8 @@ impl FrameBuilder {
             };
             return Ok(Some((self.replace_forming(self.forming.kind, align)?, level)));
         }
-        // what was written last ends inside a block, and no later write may share that with what is durable
+        // the last written frame ends inside a block: once it is synced, no later write may touch
+        // that block
         if self.in_block() {
             return Ok(Some((self.replace_forming(FrameKind::Watermark, self.block_bytes)?, Level::Durable)));
         }

@@ -3,17 +3,17 @@
 //! Records of all threads are appended to one forming frame. A thread that waits for a position becomes
 //! the leader if none is active:
 //!
-//! 1. it counts itself a leader under the queue lock, and may yield for a while so that more records
-//!    join (`gather`);
+//! 1. it counts itself as a leader under the queue lock, and may yield for a while so that more
+//!    records join the frame (`gather`);
 //! 2. it takes the writer lock, takes the frame off the queue and seals it, which fixes its place in the
 //!    chain of frames;
 //! 3. it releases the writer lock and writes the frame directly to the device; where the device takes
 //!    no direct writes, it writes through the page cache and syncs, under the writer lock;
-//! 4. it notes the frame as landed, advances the durable LSN, and steps down: it wakes the next leader
-//!    first, then every follower whose position was reached.
+//! 4. it marks the frame as landed, advances the durable LSN, and steps down: it wakes the next
+//!    leader first, then every follower whose position was reached.
 //!
-//! A follower spins or parks until its position is durable, or until it is chosen to lead. Without
-//! concurrency a committer leads its own frame and switches to no other thread.
+//! A follower spins or parks until its position is durable, or until it is chosen to lead. A
+//! committer without concurrent committers leads its own frame, without a switch to another thread.
 //!
 //! The first failed write or sync latches the log: every waiter and every later append gets that error,
 //! and nothing is retried. (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
@@ -47,7 +47,8 @@ use std::time::Duration;
 pub(super) struct GroupCommit {
     pub(super) queue: SpinMutex<Queue>,
     writer: Mutex<SegmentWriter>,
-    /// The segment being written, for readers of figures: this lock is never held over I/O.
+    /// The segment that is being written, for callers that ask for statistics. This lock is never
+    /// held over I/O.
     active: Mutex<Option<Arc<Active>>>,
     pub(super) progress: Progress,
     /// Signaled when a frame has landed, when a leader steps down, and when the log has failed. A
@@ -61,7 +62,7 @@ pub(super) struct GroupCommit {
     pub(super) segments: Mutex<Vec<SegmentInfo>>,
     /// Total size of the segments, in bytes. It changes with `segments` and is read without that lock.
     pub(super) segment_bytes: AtomicU64,
-    /// Positions from which readers have yet to read: the segments from there on are not recycled.
+    /// The positions that readers have reached. Segments from the lowest one on are not recycled.
     pub(super) readers: Arc<ReaderHolds>,
     /// The preallocator thread, if there is one.
     preallocator: OnceLock<thread::Thread>,
@@ -113,7 +114,7 @@ impl GroupCommit {
         Lsn::new(self.progress.durable.load(Ordering::Acquire))
     }
 
-    /// The failure that stopped the log, if one did.
+    /// Fails with the error that latched the log, if there is one.
     pub(super) fn check_latch(&self) -> Result<()> {
         if !self.latched.load(Ordering::Acquire) {
             return Ok(());
@@ -128,8 +129,9 @@ impl GroupCommit {
         self.latched.load(Ordering::Acquire)
     }
 
-    /// Stops the log for good and wakes every waiter with the error, and the flusher, which reports
-    /// it. The caller must hold none of the log's locks, for wakers are foreign code.
+    /// Stops the log for good. Every waiter wakes up and gets the error, and the flusher wakes up
+    /// and reports it. The caller must hold none of the log's locks, because wakers are foreign
+    /// code.
     pub(super) fn latch(&self, error: Error) -> Error {
         let stored = self.latch_silently(error);
         let (waiters, flusher) = {
@@ -148,8 +150,8 @@ impl GroupCommit {
     /// all, not even one of the engine: event subscribers are foreign code, and may call whatever
     /// the store offers.
     ///
-    /// So the thread that meets the failure does not report it: it may wait for the log under locks
-    /// that the log does not know.
+    /// So the thread that meets the failure does not report it: it may hold locks of the engine
+    /// while it waits for the log.
     pub(super) fn report_failure(&self) {
         if let Err(error) = self.check_latch()
             && error.is_latched()
@@ -171,9 +173,9 @@ impl GroupCommit {
         stored.clone()
     }
 
-    /// Ends all writing. When it returns, no thread writes any more, and waiters for what was not
-    /// written get [`Error::Closed`]. Tickets and transactions may outlive the log, and the store may
-    /// then have another owner.
+    /// Ends all writing. When it returns, no thread writes any more. Waiters whose position was not
+    /// reached get [`Error::Closed`]. This must hold even for tickets and transactions that outlive
+    /// the log, because the store may have another owner by then.
     pub(super) fn stop(&self) {
         self.latch(Error::Closed);
         let mut queue = self.queue.lock();
@@ -182,7 +184,7 @@ impl GroupCommit {
         }
     }
 
-    /// Appends a record and says how durable it is wanted, if at all. See [`Queue::append`].
+    /// Appends a record and requests this level for it, if one is given. See [`Queue::append`].
     pub(super) fn append(
         &self,
         body: &[u8],
@@ -197,7 +199,7 @@ impl GroupCommit {
         Ok((lsn, end))
     }
 
-    /// Appends a record if there is room for it, both under one lock.
+    /// Appends a record if there is room for it. The check and the append happen under one lock.
     pub(super) fn append_if_room(&self, body: &[u8], entry_bytes: u64) -> Result<Result<(Lsn, Lsn), Shortage>> {
         let mut queue = self.queue.lock();
         if let Err(lack) = queue.has_room(entry_bytes) {
@@ -208,8 +210,8 @@ impl GroupCommit {
         Ok(Ok((lsn, end)))
     }
 
-    /// Writes out everything that is wanted, by now or by a time to come. When it returns, no leader
-    /// is at work on it.
+    /// Writes everything that was requested, now or for a later time. It returns once no leader is
+    /// active and no requested work is left.
     pub(super) fn flush_wanted(&self) -> Result<()> {
         loop {
             self.check_latch()?;
@@ -230,7 +232,7 @@ impl GroupCommit {
         }
     }
 
-    /// Wakes the flusher if it sleeps and there is something that nobody leads.
+    /// Wakes the flusher if it is parked and there is work without a leader.
     pub(super) fn nudge(&self) {
         let flusher = {
             let mut queue = self.queue.lock();
@@ -241,7 +243,8 @@ impl GroupCommit {
         }
     }
 
-    /// Blocks until everything below `lsn` is so durable. The caller leads if nobody else does.
+    /// Blocks until everything below `lsn` has reached this level. The caller becomes the leader if
+    /// a leader is needed.
     pub(super) fn wait(&self, lsn: Lsn, level: Level) -> Result<()> {
         loop {
             if self.progress.reached(lsn, level) {
@@ -263,10 +266,10 @@ impl GroupCommit {
             let spin = self.latency.spin_limit(queue.committers);
             let wake = if spin.is_zero() { Wake::Thread(thread::current()) } else { Wake::Spinning };
             let key = queue.waiters.add_thread(lsn, level, wake);
-            // before anybody can choose this one
+            // read before another thread can choose this waiter to lead
             let successions = self.successions.load(Ordering::Acquire);
             drop(queue);
-            // a failure between the check above and the registration would wake nobody
+            // a failure between the check above and the registration would not wake this waiter
             self.check_latch()?;
             if spin.is_zero() || !self.commit_spin(key, successions, (lsn, level), spin) {
                 thread::park();
@@ -274,8 +277,8 @@ impl GroupCommit {
         }
     }
 
-    /// Spins as a registered waiter. Returns whether the position was reached, the log failed, or
-    /// the waiter was taken out of the list; otherwise the waiter is now registered as parked.
+    /// Spins as a registered waiter. Returns `true` if the position was reached, the log failed, or
+    /// the waiter was removed from the list. Otherwise the waiter is now registered as parked.
     fn commit_spin(&self, key: WaitKey, mut successions: u64, (lsn, level): (Lsn, Level), limit: Duration) -> bool {
         let done = || {
             if self.progress.reached(lsn, level) || self.is_latched() {
@@ -287,15 +290,15 @@ impl GroupCommit {
         self.latency.yield_until(limit, done) || !self.queue.lock().waiters.park_thread(key, thread::current())
     }
 
-    /// Yields for a while so that threads woken by the previous frame can join the forming one.
+    /// Yields for a while so that threads that the previous frame woke can join the forming frame.
     fn gather(&self) {
         if !self.latency.yield_until(self.latency.gather_limit(), || !self.queue.lock().is_forming()) {
             self.queue.lock().expect_no_more();
         }
     }
 
-    /// The same without blocking and without I/O, for a future.
-    /// `registration` names the waker that an earlier poll left, if one did.
+    /// [`wait`](Self::wait) for a future: it neither blocks nor does I/O. `registration` is the key
+    /// of the waker that an earlier poll registered, if there is one.
     pub(super) fn poll(
         &self,
         lsn: Lsn,
@@ -306,7 +309,7 @@ impl GroupCommit {
         if self.progress.reached(lsn, level) {
             return Poll::Ready(Ok(()));
         }
-        // wakers are foreign code, also when they are cloned or dropped: that happens without the lock
+        // wakers are foreign code, so they are cloned and dropped without the lock
         let waker = cx.waker().clone();
         let (successor, _before) = {
             let mut queue = self.queue.lock();
@@ -337,7 +340,7 @@ impl GroupCommit {
         }
     }
 
-    /// Leads once if there is work that nobody leads. Returns whether there was.
+    /// Leads once if there is work without a leader. Returns whether there was such work.
     pub(super) fn lead_if_needed(&self) -> Result<bool> {
         self.check_latch()?;
         {
@@ -351,8 +354,8 @@ impl GroupCommit {
         Ok(true)
     }
 
-    /// Does one piece of work, once others have joined where that is to be waited for. The caller
-    /// has counted itself among the leaders.
+    /// Does one piece of work and steps down. If `is_forming`, it first waits for other committers
+    /// to join the frame. The caller has already counted itself as a leader.
     fn lead(&self, is_forming: bool) -> Result<()> {
         let leader = Leader { commit: self, done: false };
         if is_forming {
@@ -362,25 +365,19 @@ impl GroupCommit {
         leader.finish(result)
     }
 
-    /// Returns what went straight to the device, for whoever steps down to tell.
+    /// Takes the next work off the queue and does it. A frame written directly to the device is
+    /// returned, so that the leader reports it when it steps down.
     fn lead_inner(&self) -> Result<Option<Landed>> {
         let mut writer = self.writer.lock();
-        // dropped before the writer's lock is: no other leader may touch the file once a write or
-        // sync of it has failed, for a second sync would report success
+        // The fuse is dropped before the writer lock is released. Once a write or sync has failed,
+        // no other leader may touch the file: a second sync would report success, although data was
+        // lost.
         let fuse = Fuse { commit: self };
         self.check_latch()?;
         writer.check_ownership_if_due().map_err(|error| self.latch_silently(error))?;
-        // an error here comes before anything was taken or written: it fails this commit, and the
-        // log goes on
-        let work = {
-            let mut queue = self.queue.lock();
-            if let Some((spare, start)) = queue.next_to_enter(&self.progress) {
-                drop(queue);
-                self.enter(&mut writer, &spare, start)?;
-                queue = self.queue.lock();
-            }
-            queue.take_work(&self.progress)?
-        };
+        // an error here comes before anything was taken or written, so it fails only this commit
+        self.enter_next(&mut writer)?;
+        let work = self.queue.lock().take_work(&self.progress)?;
         let direct = match work {
             None => Ok(None),
             Some(Work::Sync) => self.sync_written(&mut writer).map(|()| None),
@@ -399,13 +396,16 @@ impl GroupCommit {
         Ok(landed)
     }
 
-    /// Makes a preallocated segment the current one. The next frame, at `start`, goes into it.
+    /// Enters the segment of the next frame, if it is not the current one.
     ///
     /// # Errors
-    /// Without descriptors, or in a directory that is not writable, nothing has changed: the frame
-    /// stays in the queue, and the next leader tries again. Every other error latches the log.
+    /// If the process is out of descriptors or the directory is not writable, nothing has changed:
+    /// the frame stays in the queue, and the next leader tries again. Every other error latches the
+    /// log.
+    fn enter_next(&self, writer: &mut SegmentWriter) -> Result<()> {
+        let next = self.queue.lock().next_to_enter(&self.progress);
+        let Some((spare, start)) = next else { return Ok(()) };
     #[cold]
-    fn enter(&self, writer: &mut SegmentWriter, spare: &PreallocatedSegment, start: Lsn) -> Result<()> {
         self.settle(writer, start).map_err(|error| self.latch_silently(error))?;
         let segment = writer.enter(spare, start).map_err(|error| match error {
             EnterError::Refused(error) => error,
@@ -418,8 +418,8 @@ impl GroupCommit {
         Ok(())
     }
 
-    /// Seals a frame and writes it; one that goes directly to the device is handed back, to be
-    /// written without the lock.
+    /// Seals a frame and writes it. A frame for the direct path is returned instead: the caller
+    /// writes it to the device after it has released the writer lock.
     fn write_frame(
         &self,
         writer: &mut SegmentWriter,
@@ -454,7 +454,8 @@ impl GroupCommit {
         writer.active.clone().ok_or(Error::Full { what: "the first segment", source: None })
     }
 
-    /// Makes all that was merely written survive power loss.
+    /// Syncs the active segment if it has unsynced bytes. Everything written so far then survives
+    /// power loss.
     fn sync_written(&self, writer: &mut SegmentWriter) -> Result<()> {
         if !writer.unsynced {
             return Ok(());
@@ -467,7 +468,7 @@ impl GroupCommit {
         Ok(())
     }
 
-    /// Waits until all before `start` has landed, and makes it survive power loss.
+    /// Waits until every frame before `start` has landed, and syncs those that were only written.
     fn settle(&self, writer: &mut SegmentWriter, start: Lsn) -> Result<()> {
         self.wait_for_earlier(start);
         self.check_latch()?;
@@ -489,18 +490,18 @@ impl GroupCommit {
         }
     }
 
-    /// Notes what became of a frame. Returns the flusher if that is to be woken.
+    /// Records that a frame has landed. Returns the flusher if the caller must wake it.
     fn note_landed(&self, queue: &mut Queue, landed: Landed) -> Option<thread::Thread> {
         let Landed { end, state, watermark, buf } = landed;
         queue.frames.recycle(buf);
         queue.landed(end, state, watermark, &self.progress);
-        // the first frame after a rest: someone must see to its watermark
+        // this is the first frame after an idle time, and the flusher must write a watermark for it
         let idle = std::mem::take(&mut queue.flusher_is_idle);
         if idle { queue.flusher.take() } else { None }
     }
 
-    /// Enters the first segment of this open, in a spare, so that the end of what was recovered is
-    /// recorded for good.
+    /// Enters the first segment of this open. Its header records durably where the recovered log
+    /// ends.
     pub(super) fn enter_first(&self, base: Lsn) -> Result<()> {
         let mut writer = self.writer.lock();
         let Some(spare) = self.queue.lock().take_first_preallocated(base) else {
@@ -521,24 +522,24 @@ impl GroupCommit {
         self.wake_preallocator();
     }
 
-    /// Wakes the preallocator, also from a pause between two pieces.
+    /// Wakes the preallocator, even from a pause between two pieces.
     pub(super) fn wake_preallocator(&self) {
         if let Some(preallocator) = self.preallocator.get() {
             preallocator.unpark();
         }
     }
 
-    /// Names the preallocator thread, which is woken when a preallocated segment was taken.
+    /// Sets the preallocator thread, which is woken whenever a preallocated segment is taken.
     pub(super) fn set_preallocator(&self, preallocator: thread::Thread) {
         let _ = self.preallocator.set(preallocator);
     }
 
-    /// Whether a segment of this open exists.
+    /// Whether this open has entered a segment.
     pub(super) fn has_entered(&self) -> bool {
         self.active.lock().is_some()
     }
 
-    /// The path that durable writes take now.
+    /// How durable writes reach the device now.
     pub(super) fn write_path(&self) -> Option<crate::io::WritePath> {
         self.active.lock().as_ref().map(|active| active.file.write_path())
     }
@@ -548,7 +549,7 @@ impl GroupCommit {
     pub(super) fn park_flusher(&self, limit: Option<Duration>) {
         {
             let mut queue = self.queue.lock();
-            // what has come up since the caller looked would wake nobody any more
+            // work that came up after the caller's last check has woken no thread, so check again
             let busy = limit.is_none() && queue.needs_flusher();
             if (busy || queue.may_lead(&self.progress)) && self.check_latch().is_ok() {
                 return;
@@ -566,7 +567,7 @@ impl GroupCommit {
     }
 }
 
-/// A sealed frame that goes directly to the device.
+/// A sealed frame that must be written directly to the device.
 struct Direct {
     active: Arc<Active>,
     buf: AlignedBuf,
@@ -574,7 +575,7 @@ struct Direct {
     watermark: Lsn,
 }
 
-/// A frame that was written, what became of it, and the watermark that it carries.
+/// A frame whose write has returned, its new state, and the watermark that it carries.
 struct Landed {
     end: Lsn,
     state: FrameState,
@@ -582,8 +583,8 @@ struct Landed {
     buf: AlignedBuf,
 }
 
-/// Latches the log if it is dropped in a panic, before the writer's lock is let go; the leader
-/// tells the waiters.
+/// Latches the log if a panic drops it, before the writer lock is released. The [`Leader`] then
+/// wakes the waiters.
 struct Fuse<'a> {
     commit: &'a GroupCommit,
 }
@@ -617,7 +618,8 @@ impl Leader<'_> {
         }
     }
 
-    /// Wakes the next leader, and the followers whose position was reached.
+    /// Records the frame that has landed, if there is one. Wakes the next leader, then the
+    /// followers whose position was reached.
     fn step_down(&self, landed: Option<Landed>) {
         let commit = self.commit;
         let (flusher, successor, reached) = {

@@ -1,14 +1,16 @@
-//! Wakes the thread that looks after the log's size once the log has grown far enough.
+//! Wakes the maintenance thread once the log has grown far enough.
 //!
-//! The thread sleeps without a time-out, so an append must wake it. An append reads one atomic for that.
+//! The thread parks without a timeout, so an append must wake it. An append reads one atomic for
+//! that.
 
 use crate::ids::Lsn;
 use crate::io::sync::{AtomicU64, OnceLock, Ordering, thread};
 
-/// Wakes one thread, which names itself.
+/// Wakes one thread, which registers itself.
 pub(crate) struct GrowthAlarm {
     thread: OnceLock<thread::Thread>,
-    /// The position that an append must reach to wake the thread; `u64::MAX` while the thread looks by itself.
+    /// The position that an append must reach to wake the thread; `u64::MAX` while the thread
+    /// checks by itself.
     at: AtomicU64,
 }
 
@@ -17,13 +19,13 @@ impl GrowthAlarm {
         GrowthAlarm { thread: OnceLock::new(), at: AtomicU64::new(u64::MAX) }
     }
 
-    /// Names the calling thread as the one to be woken.
+    /// Registers the calling thread as the one to wake.
     pub(crate) fn wake_this_thread(&self) {
         let _ = self.thread.set(thread::current());
     }
 
-    /// Sets the position. The caller compares it with the log's end afterwards: an append that came
-    /// before wakes nobody.
+    /// Sets the position. The caller must compare it with the log's end afterwards, because an
+    /// earlier append did not wake the thread.
     pub(crate) fn set(&self, at: Lsn) {
         self.at.store(at.get(), Ordering::Release);
     }

@@ -1,22 +1,24 @@
-//! The frames that were taken off to be written, in order, and how far the log has got by them.
+//! The frames that were taken off to be written, in order, and the durable and written LSNs that
+//! follow from them.
 //!
-//! A frame is pending until its write has returned. One that went directly to the device is completed then; one that went
-//! through the page cache is written, and completed by the next sync. The durable LSN is the end of the contiguous prefix of
-//! completed frames, so it never passes a frame that is still on its way.
+//! A frame is pending until its write has returned. A frame that was written directly to the device
+//! is completed then. A frame that was written through the page cache is written then, and
+//! completed by the next sync. The durable LSN is the end of the contiguous prefix of completed
+//! frames, so it never passes a frame that is still on its way.
 
 use super::Level;
 use crate::ids::Lsn;
 use crate::io::sync::{AtomicU64, Ordering};
 use std::collections::VecDeque;
 
-/// What has become of a frame.
+/// The state of a frame that was taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameState {
-    /// Being written.
+    /// The frame is being written.
     Pending,
-    /// In the page cache: survives a kill of the process, not power loss.
+    /// The frame is in the page cache: it survives a kill of the process, but not power loss.
     Written,
-    /// On stable storage: survives power loss.
+    /// The frame is on stable storage: it survives power loss.
     Completed,
 }
 
@@ -25,11 +27,12 @@ struct Frame {
     watermark: Lsn,
     end: Lsn,
     state: FrameState,
-    /// The end of its last frame with records; zero without any.
+    /// The end of the last frame with records among those merged into this one; zero if none has
+    /// records.
     records_end: Lsn,
 }
 
-/// How far the log is, readable without the lock.
+/// The durable and the written LSN, readable without the append lock.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) durable: AtomicU64,
@@ -49,7 +52,7 @@ impl Progress {
 /// The frames on their way to the device.
 pub(super) struct InFlight {
     frames: VecDeque<Frame>,
-    /// Behind the last frame that was taken off.
+    /// The end of the last frame that was taken off.
     taken_end: Lsn,
     /// The end of the last completed frame with records.
     records_end: Lsn,
@@ -62,7 +65,7 @@ impl InFlight {
         InFlight { frames: VecDeque::new(), taken_end: start, records_end: start, written_watermark: start }
     }
 
-    /// Notes that the frame that ends at `end` was taken off to be written.
+    /// Adds the frame that ends at `end`, which was taken off to be written.
     pub(super) fn take_off(&mut self, end: Lsn, holds_records: bool) {
         debug_assert!(end > self.taken_end, "the frame that ends at {end} does not follow {}", self.taken_end);
         debug_assert!(self.frames.back().is_none_or(|last| last.end < end), "frames are taken off in order");
@@ -86,23 +89,23 @@ impl InFlight {
         self.frames.iter().any(|f| f.state == FrameState::Written)
     }
 
-    /// Where the last completed records end.
+    /// The end of the last completed frame with records.
     pub(super) fn records_end(&self) -> Lsn {
         self.records_end
     }
 
-    /// Whether completed records have nothing behind them yet that proves them.
+    /// Whether no durable watermark proves the last completed records yet.
     pub(super) fn needs_watermark(&self) -> bool {
         self.written_watermark < self.records_end
     }
 
-    /// Notes that a watermark is on stable storage.
+    /// Records that a watermark is on stable storage.
     pub(super) fn note_watermark(&mut self, watermark: Lsn) {
-        debug_assert!(watermark <= self.taken_end, "the watermark {watermark} proves frames that nobody has written");
+        debug_assert!(watermark <= self.taken_end, "the watermark {watermark} proves frames that were never written");
         self.written_watermark = self.written_watermark.max(watermark);
     }
 
-    /// Notes what became of the frame that ends at `end`, and the watermark in it.
+    /// Records the new state of the frame that ends at `end`, and the watermark in it.
     #[inline]
     pub(super) fn land(&mut self, end: Lsn, state: FrameState, watermark: Lsn, progress: &Progress) {
         debug_assert!(state != FrameState::Pending, "a frame that has landed is pending");
@@ -119,7 +122,8 @@ impl InFlight {
         self.advance(progress);
     }
 
-    /// Merges the last two frames if both are written, for there may be any number before a sync.
+    /// Merges the last two frames if both are written. It bounds the list, because any number of
+    /// frames may be written before a sync.
     fn merge_written(&mut self) {
         let mut last_two = self.frames.iter_mut().rev().take(2);
         if let (Some(last), Some(before)) = (last_two.next(), last_two.next())
@@ -132,7 +136,7 @@ impl InFlight {
         }
     }
 
-    /// Notes that everything that had been written is now on stable storage.
+    /// Records that every written frame is now on stable storage.
     pub(super) fn note_synced(&mut self, progress: &Progress) {
         for frame in self.frames.iter_mut().filter(|f| f.state == FrameState::Written) {
             frame.state = FrameState::Completed;
@@ -142,8 +146,8 @@ impl InFlight {
 
     fn advance(&mut self, progress: &Progress) {
         while let Some(frame) = self.frames.pop_front_if(|f| f.state == FrameState::Completed) {
-            debug_assert!(frame.watermark <= frame.end, "a frame proves more than lies before it");
-            debug_assert!(frame.records_end <= frame.end, "the records of a frame end behind it");
+            debug_assert!(frame.watermark <= frame.end, "the watermark of a frame lies past the frame");
+            debug_assert!(frame.records_end <= frame.end, "the records of a frame end past the frame");
             self.written_watermark = self.written_watermark.max(frame.watermark);
             self.records_end = self.records_end.max(frame.records_end);
             progress.durable.fetch_max(frame.end.get(), Ordering::AcqRel);

@@ -1,4 +1,4 @@
-//! The log as its users see it.
+//! The public face of the log.
 
 use super::ticket::LogTicket;
 use crate::error::{Error, Result};
@@ -51,12 +51,13 @@ pub struct LogStats {
     pub direct_writes: u64,
     /// Syncs of frames that were written through the page cache.
     pub syncs: u64,
-    /// The path that durable writes take. `None` until the first segment is entered.
+    /// How durable writes reach the device. `None` until the first segment is entered.
     pub write_path: Option<WritePath>,
     /// The block size that durable frames are padded to, in bytes.
     pub block_bytes: u32,
-    /// Why background work of the log failed, until that work succeeds. It is tried again while there
-    /// is a need; a failure that stopped the log is [`Error::Latched`] for every caller besides.
+    /// Why background work of the log failed, until that work succeeds. It is tried again while it
+    /// is needed. A failure that stopped the log is also returned to every caller, as
+    /// [`Error::Latched`].
     pub background_error: Option<Error>,
 }
 
@@ -105,13 +106,13 @@ impl Log {
         Self::with_threads(shared, report)
     }
 
-    /// Opens a log whose records the caller has read.
+    /// Opens a log for appending after the caller has read its records.
     pub(crate) fn continue_from(read: OpenLog) -> Result<Log> {
         let (shared, report) = read.start()?;
         Self::with_threads(shared, report)
     }
 
-    /// Starts the log's threads, where it is to have some.
+    /// Starts the log's threads, unless the caller runs its steps.
     fn with_threads(shared: Arc<Shared>, report: LogReport) -> Result<Log> {
         let log = Log { shared, threads: Mutex::new(Vec::new()), report };
         if log.shared.options.background == Background::Threads {
@@ -119,7 +120,7 @@ impl Log {
                 let shared = log.shared.clone();
                 let started = spawn(name, move || run(&shared));
                 let started = started.map_err(|e| Error::io("start a thread for", log.shared.storage.path(""), e))?;
-                // where the next thread is refused, dropping the log ends this one
+                // if the next thread cannot be started, dropping the log ends this one
                 log.threads.lock().push(started);
                 Ok::<_, Error>(())
             };
@@ -150,11 +151,12 @@ impl Log {
     /// # Errors
     /// [`Error::Latched`].
     pub fn sync(&self) -> Result<()> {
-        // a log that stopped for another reason than a write refuses this too, though all may be durable
+        // a log that was stopped for another reason than a failed write refuses this too, even if
+        // everything is durable
         self.check_latch()?;
         let end = self.shared.commit.queue.lock().frames.appended_end();
-        // on a full disk there may be no segment yet that could hold this position; what was
-        // recovered survives
+        // if nothing was appended, there is nothing to sync; on a full disk this open may not even
+        // have a segment yet
         if self.appended().0 == 0 {
             return Ok(());
         }
@@ -163,14 +165,15 @@ impl Log {
 
     /// Reads the durable records from an LSN up to what is durable now.
     ///
-    /// While the reader lives, no segment that it has yet to read is recycled. A reader that is kept for
-    /// long therefore keeps [`truncate_before`](Log::truncate_before) from freeing space. A reader must not
-    /// be used once the log is closed, for another process may then recycle its segments.
+    /// While the reader lives, no segment that it has yet to read is recycled. A reader that is
+    /// kept for long therefore keeps [`truncate_before`](Log::truncate_before) from freeing space.
+    /// A reader must not be used once the log is closed, because another process may then recycle
+    /// its segments.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if segments that should be there are not, and I/O errors.
     pub fn read_from(&self, lsn: Lsn) -> Result<Records> {
-        // holds everything back until it is known where the reading starts
+        // hold every segment until the position where the reading starts is known
         let hold = self.shared.commit.readers.hold(Lsn::ZERO);
         let upto = self.durable_lsn();
         let listed = self.shared.commit.segments.lock().clone();
@@ -179,26 +182,26 @@ impl Log {
             .map(|s| crate::store::open_dir::SegmentFile { name: s.name, id: s.id, base: s.base })
             .collect::<Vec<_>>();
         let mut manifest = self.manifest();
-        // a scan starts at a frame, and the nearest one known is the start of the segment; what
-        // lies below the log's start may be there still, but is garbage
+        // A scan must start at a frame boundary, and the nearest known one is the start of the
+        // segment. Bytes below the log's start may still exist, but they are garbage.
         let from = lsn.max(manifest.log_start);
         let start = segments.iter().rev().map(|s| s.base).find(|base| *base <= from);
         let start = start.unwrap_or_else(|| segments.first().map_or(from, |s| s.base));
-        // a segment that was entered since is none of those listed, and holds nothing that is read here
+        // a segment that was entered since is not listed, and holds no record that is read here
         manifest.segment = segments.last().map_or(manifest.segment, |last| manifest.segment.min(last.id));
         hold.advance(start);
         let view = StoreDir::listed(self.shared.storage.clone(), segments, manifest);
         Ok(Records::new(Scanner::new(&view, start)?.stop_at(upto), lsn, upto, hold))
     }
 
-    /// Gives up all records below an LSN. Their space is recycled, in whole segments.
+    /// Discards all records below an LSN. Their space is recycled, in whole segments.
     ///
     /// When it returns, the new start of the log survives power loss. Segments that a
     /// [reader](Log::read_from) has yet to read are kept; a later call recycles them once the reader has
     /// passed them or was dropped.
     ///
     /// # Errors
-    /// I/O errors; the log goes on.
+    /// I/O errors; the log stays usable.
     pub fn truncate_before(&self, lsn: Lsn) -> Result<()> {
         let lsn = lsn.min(self.durable_lsn());
         let base = {
@@ -271,8 +274,8 @@ impl Log {
         self.end_once(|| self.finish())
     }
 
-    /// Ends the log by `finish`, unless that was done; all callers get the first one's outcome.
-    /// When it returns, no thread touches the store's files any more.
+    /// Ends the log by `finish`, unless it has ended already. All callers get the outcome of the
+    /// first call. When it returns, no thread touches the store's files any more.
     fn end_once(&self, finish: impl FnOnce() -> Result<()>) -> Result<()> {
         self.shared.closed.store(true, Ordering::Release);
         // a waker may close the log again
@@ -288,7 +291,7 @@ impl Log {
     }
 
     fn finish(&self) -> Result<()> {
-        // no record comes after this, so what is durable then is all there is
+        // no record is accepted after this, so the following sync covers every record
         self.shared.commit.queue.lock().close();
         self.shared.check_ownership()?;
         self.shared.commit.flush_wanted()?;
@@ -305,7 +308,8 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the log without a clean mark: what was appended is handed on, and errors are told to tickets.
+    /// Ends the log without a clean mark. Records whose durability was requested are still written,
+    /// and tickets get any error.
     pub(crate) fn abandon(&self) -> Result<()> {
         let result = self.abandon_but_threads();
         self.end_threads();
@@ -334,8 +338,8 @@ impl Log {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.commit.stop();
         self.shared.segment_pool.settle();
-        // a publication that is under way ends before the store can have another owner; later ones
-        // see the latch
+        // wait for a manifest write that is under way, because the store may have another owner
+        // afterwards; later ones see the latch
         drop(self.shared.root.lock());
         self.shared.ownership.release();
     }
@@ -360,7 +364,7 @@ impl Log {
     }
 }
 
-/// What the engine needs beyond the public interface.
+/// Functions that the engine needs beyond the public interface.
 impl Log {
     pub(crate) fn epoch(&self) -> Epoch {
         self.shared.identity.epoch
@@ -374,13 +378,13 @@ impl Log {
         self.shared.commit.check_latch()
     }
 
-    /// Like [`Log::check_latch`], and latches the log if its directory is not its own any more. The
-    /// caller must hold no lock of the log.
+    /// Like [`Log::check_latch`], and also latches the log if its directory no longer belongs to
+    /// it. The caller must hold no lock of the log.
     pub(crate) fn check_ownership(&self) -> Result<()> {
         self.shared.check_ownership()
     }
 
-    /// Files of the store that were unlinked and whose space is not free yet.
+    /// Files of the store that were unlinked and whose space was not reclaimed yet.
     pub(crate) fn deferred_unlinks(&self) -> &DeferredUnlinks {
         &self.shared.deferred_unlinks
     }
@@ -390,12 +394,12 @@ impl Log {
         &self.shared.commit.growth_alarm
     }
 
-    /// Lets the flusher see to what was appended.
+    /// Wakes the flusher if appended records wait for a leader.
     pub(crate) fn nudge(&self) {
         self.shared.commit.nudge();
     }
 
-    /// Asks for everything below `end` to be durable after no more than `within`.
+    /// Requests that everything below `end` is durable within this time.
     pub(crate) fn sync_within(&self, end: Lsn, within: Duration) {
         let time = self.shared.storage.monotonic().saturating_add(within);
         let flusher = {
@@ -408,7 +412,7 @@ impl Log {
         }
     }
 
-    /// Blocks until everything below `lsn` is so durable.
+    /// Blocks until everything below `lsn` has reached this level.
     pub(crate) fn wait(&self, lsn: Lsn, level: Level) -> Result<()> {
         self.shared.commit.wait(lsn, level)
     }
@@ -417,7 +421,7 @@ impl Log {
         LogTicket::new(self.shared.clone(), end, level)
     }
 
-    /// How many records were appended since the log was opened, and the position behind them.
+    /// The number of records appended since the log was opened, and the LSN past the last one.
     pub(crate) fn appended(&self) -> (u64, Lsn) {
         let queue = self.shared.commit.queue.lock();
         (queue.frames.records(), queue.frames.next_frame_start())
@@ -428,19 +432,20 @@ impl Log {
         self.shared.start
     }
 
-    /// The size of all segment files, in bytes, spares not counted.
+    /// The size of all segment files, in bytes. Preallocated segments are not counted.
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.shared.commit.segment_bytes.load(Ordering::Relaxed)
     }
 
-    /// Ends the forming frame. Returns the frame boundary behind everything appended so far.
+    /// Seals the forming frame. Returns the frame boundary behind everything appended so far.
     pub(crate) fn seal(&self) -> Result<Lsn> {
         let mut queue = self.shared.commit.queue.lock();
         queue.frames.seal()?;
         Ok(queue.frames.next_frame_start())
     }
 
-    /// Whether this open has a segment; without one, no position of it stands on disk.
+    /// Whether this open has entered a segment. Until then, the disk holds no position of this
+    /// open.
     pub(crate) fn has_entered(&self) -> bool {
         self.shared.commit.has_entered()
     }
@@ -460,8 +465,8 @@ impl Log {
 }
 
 impl Drop for Log {
-    /// Does the least that is safe: what was appended is handed on, nothing is marked clean. Errors
-    /// are told to tickets.
+    /// Does the least that is safe. Records whose durability was requested are still written, but
+    /// the log is not marked as closed cleanly. Tickets get any error.
     fn drop(&mut self) {
         let _ = self.abandon();
     }

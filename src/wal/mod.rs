@@ -1,6 +1,6 @@
 //! The log: append, group commit, segments. Public on its own as [`Log`].
 //!
-//! Records are opaque bytes here; the module knows nothing of transactions or machines.
+//! Records are opaque bytes here. The module does not depend on transactions or machines.
 //!
 //! ```text
 //!   append ──▶ queue ──▶ group commit ──▶ segment writer ──▶ segment files ◀── segment pool
@@ -9,8 +9,8 @@
 //!   open: store directory ──▶ segments ──▶ scan ──▶ tail scan ──▶ evidence ──▶ a new epoch
 //! ```
 //!
-//! `log` is the public face. It stands on `open`, `ticket` and `flusher`, and all of them work on what is `shared`.
-//! `reservation` adds to it how records find room.
+//! `log` is the public face. It uses `open`, `ticket` and `flusher`, and all of them work on the
+//! state in `shared`. `reservation` adds the reservation of room for records.
 #![cfg_attr(
     not(test),
     deny(
@@ -58,11 +58,11 @@ pub(crate) use reservation::{Need, Position, Reservation, RollbackRoom};
 pub use scan::{Records, Tail};
 pub use ticket::LogTicket;
 
-/// What a record survives once it has reached this level.
+/// How durable a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Written to the page cache: survives a kill of the process, not power loss.
+    /// The record is in the page cache: it survives a kill of the process, but not power loss.
     Written,
-    /// On stable storage: survives power loss.
+    /// The record is on stable storage: it survives power loss.
     Durable,
 }

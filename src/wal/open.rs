@@ -1,4 +1,5 @@
-//! From a scanned directory to an open log: a new epoch, a new segment, and so the cut behind what was recovered.
+//! From a scanned directory to an open log: a new epoch and a new segment. The new segment's header
+//! cuts the log at the end of the recovered records.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
@@ -20,7 +21,7 @@ use crate::wal::segment_pool::{PoolBounds, SegmentPool};
 use crate::wal::segment_writer::{Identity, SegmentInfo, SegmentWriter};
 use crate::wal::shared::Shared;
 
-/// A segment holds at least so many blocks, its header's included.
+/// The minimum size of a segment in blocks, including the block of its header.
 const SEGMENT_BLOCKS: u64 = 4;
 
 /// What opening a log found, returned by [`Log::recovery_report`](crate::wal::Log::recovery_report).
@@ -39,7 +40,7 @@ pub struct LogReport {
     pub warnings: Vec<String>,
 }
 
-/// A log whose records have been read, about to be opened for more.
+/// A log whose records have been read and that can now be opened for appending.
 pub(crate) struct OpenLog {
     pub(crate) store_dir: StoreDir,
     pub(crate) root: ManifestFile,
@@ -49,10 +50,11 @@ pub(crate) struct OpenLog {
 }
 
 impl OpenLog {
-    /// Starts a new epoch in a new segment. When it returns, the end of what was recovered is recorded for good.
+    /// Starts a new epoch in a new segment. When it returns, the end of the recovered log is
+    /// durably recorded.
     ///
-    /// Where the disk is so full that not even the reserve is there, or that a copy of the manifest cannot be made anew, the log opens
-    /// all the same; it enters its segment with the first record that finds room.
+    /// The log opens even on a disk that has no space for the reserve or for a new copy of the
+    /// manifest. It then enters its segment with the first record that finds room.
     pub(super) fn start(self) -> Result<(Arc<Shared>, LogReport)> {
         let OpenLog { store_dir, root, end, machine, mut options } = self;
         let storage = store_dir.storage.clone();
@@ -100,7 +102,8 @@ impl OpenLog {
             origin.previous_checksum,
             last_id,
         );
-        // between the end of what was recovered and the base there is nothing that could be lost
+        // no record lies between the end of the recovered log and the base, so everything below the
+        // base counts as durable
         let latency = DeviceLatency::new(storage.clone(), options.commit_spin);
         let commit = GroupCommit::new(queue, writer, segments, base, latency);
         let shared = Arc::new(Shared {
@@ -131,7 +134,8 @@ impl OpenLog {
     }
 }
 
-/// Where an open begins to write, and what its first segment's header says of the log before it.
+/// Where an open begins to write, and what the header of its first segment records of the log
+/// before it.
 struct Origin {
     base: Lsn,
     previous_end: Lsn,
@@ -139,15 +143,17 @@ struct Origin {
 }
 
 impl Origin {
-    /// The first segment of an open follows all others, or replaces the newest one if an earlier open
-    /// wrote nothing into that. So opens that write nothing leave nothing behind, however many they are.
+    /// The first segment of an open follows all others. If an earlier open left the newest segment
+    /// without a frame, the new one replaces it. It keeps repeated opens without a write from
+    /// accumulating empty segments.
     fn of(store_dir: &StoreDir, end: &ScanEnd, block_bytes: u32) -> Origin {
         let replaced = end.unused.as_ref().filter(|unused| may_be_replaced(store_dir, unused, block_bytes));
         if let Some(Segment { header, .. }) = replaced.map(|unused| &**unused) {
             let &SegmentHeader { base, previous_end, previous_checksum, .. } = header;
             return Origin { base, previous_end, previous_checksum };
         }
-        // past everything that the old segments could hold, so that no LSN of theirs is used again, and where a block begins
+        // a block boundary past everything that the old segments could hold, so that no LSN is used
+        // twice
         let block = u64::from(block_bytes);
         let base = Lsn::new(round_up(end.beyond.get().max(block), block));
         Origin { base, previous_end: end.end, previous_checksum: end.last_checksum }
@@ -156,9 +162,10 @@ impl Origin {
 
 /// Whether the newest segment, which holds no frame, may be replaced by a segment with the same number and base.
 ///
-/// A rename does that, so at every moment there is one such segment, and its header records where the log before it ends. The new
-/// header's epoch is higher. So nothing may refer to a position in the old segment: a snapshot that was taken there counts in its own
-/// epoch, and without a manifest nothing says what the segment followed.
+/// The replacement is a rename, so at every moment there is one such segment, and its header
+/// records where the log before it ends. The epoch of the new header is higher. So the old segment
+/// must not be replaced if anything may refer to a position in it. A snapshot taken there belongs
+/// to its epoch, and without a manifest nothing records what the segment followed.
 fn may_be_replaced(store_dir: &StoreDir, unused: &Segment, block_bytes: u32) -> bool {
     let base = unused.header.base;
     let is_newest = store_dir.segments.last().is_some_and(|newest| *newest == unused.file);
@@ -169,7 +176,7 @@ fn may_be_replaced(store_dir: &StoreDir, unused: &Segment, block_bytes: u32) -> 
     is_newest && has_manifest && !is_referred_to && unused.header.block_bytes == block_bytes
 }
 
-/// The segments that stay, below `base`.
+/// The segments below `base`, which are kept.
 fn known_segments(storage: &dyn Storage, store_dir: &StoreDir, base: Lsn) -> Result<Vec<SegmentInfo>> {
     let measure = |name: &str| -> Result<u64> {
         let io = |operation, e| Error::io(operation, storage.path(name), e);
@@ -182,12 +189,12 @@ fn known_segments(storage: &dyn Storage, store_dir: &StoreDir, base: Lsn) -> Res
     store_dir.segments.iter().filter(|segment| segment.base < base).map(info).collect()
 }
 
-/// Opens a log that stands alone: all its records are verified.
+/// Opens a log without an engine. All its records are verified.
 pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<(Arc<Shared>, LogReport)> {
     let store_dir = StoreDir::new(storage, Access::ReadWrite, options.lock_wait)?;
     let machine = MachineTag { name: options.name.clone(), version: options.version };
     let start = start_alone(&store_dir, &machine)?;
-    // nothing on disk changes before all of it was verified
+    // no file is changed before all records are verified
     let mut scanner = Scanner::new(&store_dir, start)?;
     while let Some(chunk) = scanner.next_chunk()? {
         scanner.reuse(chunk);
@@ -204,8 +211,8 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     Ok((shared, report))
 }
 
-/// Where the records of a log that stands alone begin. Checks whose they are: as the manifest says or, without any, the oldest
-/// segment that is of use.
+/// The LSN at which the records of a log without an engine begin. Checks that the log has this
+/// machine's tag, by the manifest or, without one, by the oldest usable segment.
 fn start_alone(store_dir: &StoreDir, machine: &MachineTag) -> Result<Lsn> {
     if let Some(manifest) = &store_dir.manifest {
         check_machine(store_dir, &manifest.machine, machine)?;

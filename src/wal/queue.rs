@@ -1,13 +1,15 @@
 //! The state under the append lock.
 //!
-//! It composes four parts: [`super::frame_builder`] places records in frames, [`super::room`] counts the
-//! space for them, [`super::in_flight`] follows the frames to the device, and [`super::waiters`] holds the
-//! threads and tasks that wait. Callers use a part directly where it alone has the answer. The queue itself
-//! keeps what is to be made durable or written, by when, and how many leaders do so.
+//! It has four parts. [`super::frame_builder`] places records in frames, and [`super::room`] counts
+//! the space for them. [`super::in_flight`] tracks the frames on their way to the device, and
+//! [`super::waiters`] holds the threads and tasks that wait. Callers use a part directly where it
+//! alone has the answer. The queue itself keeps what must be made durable or written, by which
+//! time, and how many leaders are active.
 //!
-//! Nothing is synced while what was written last ends inside a block: a frame that fills the block comes first.
+//! No sync happens while the last written frame ends inside a block: a frame that fills the block
+//! is written first.
 //!
-//! Nothing here blocks, does I/O or runs foreign code.
+//! No function here blocks, does I/O or runs foreign code.
 
 use super::Level;
 use super::waiters::{Waiters, Wake};
@@ -26,19 +28,20 @@ use std::time::Duration;
 /// How a watermark reaches the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watermark {
-    /// There is nothing to prove, or not the time for it.
+    /// No watermark is needed, or frames are still on their way.
     Nothing,
-    /// In the frame that ends there, once it has been written.
+    /// The frame that ends at `end` carries it, once that frame is written.
     InFrame { end: Lsn },
-    /// There is no room for a frame: the manifest is to carry it.
+    /// The segment has no room for another frame, so the caller must publish it in the manifest.
     InManifest { upto: Lsn },
 }
 
-/// What a leader is to do.
+/// The work of a leader.
 pub(super) enum Work {
-    /// Write this frame, so durably. `follows` another that is still being written.
+    /// Write this frame, and make it reach `level`. `follows` is set if an earlier frame is still
+    /// being written.
     Frame { frame: Forming, level: Level, follows: bool },
-    /// Sync what was written before.
+    /// Sync the frames that were only written.
     Sync,
 }
 
@@ -48,7 +51,8 @@ pub(super) struct Bounds {
     pub(super) block_bytes: u32,
     pub(super) max_frame_bytes: u64,
     pub(super) max_pending_bytes: u64,
-    /// Frames that may be on their way at once; one, which all join, where nothing is said.
+    /// The maximum number of frames on their way at once. `None` allows one, and its leader waits
+    /// for other committers to join.
     pub(super) max_in_flight: Option<usize>,
 }
 
@@ -58,22 +62,25 @@ pub(super) struct Queue {
     pub(super) room: Room,
     want_durable: Lsn,
     want_written: Lsn,
-    /// Positions to make durable by a time, for `Interval` commits.
+    /// For `Interval` commits: everything below this LSN must be durable by this time.
     pub(super) due: Option<(Duration, Lsn)>,
     pub(super) in_flight: InFlight,
     pub(super) leaders: usize,
-    /// Recent number of concurrent waiters: it rises at once and decays by an eighth with each frame.
+    /// The recent number of concurrent waiters. It rises at once and decays by an eighth with each
+    /// frame.
     pub(super) committers: usize,
     pub(super) waiters: Waiters,
-    /// The log is closed: no record is taken any more.
+    /// Whether the log is closed: it accepts no more records.
     closed: bool,
-    /// No record is taken yet: the epoch that it would carry is not durable.
+    /// Whether this open's epoch is not durable yet. No record is accepted until it is, because its
+    /// frame would carry the epoch.
     epoch_pending: bool,
-    /// The flusher sleeps and wants to be woken when there is work that nobody leads.
+    /// The flusher while it is parked. It must be woken when there is work without a leader.
     pub(super) flusher: Option<thread::Thread>,
-    /// It sleeps with nothing to look after, not even a watermark: the next frame that lands must wake it.
+    /// Whether the flusher is parked without any work to come, not even a watermark. The next frame
+    /// that lands must wake it.
     pub(super) flusher_is_idle: bool,
-    /// Frames taken off to be written.
+    /// The number of frames taken off to be written.
     pub(super) frames_taken: u64,
     pub(super) groups: BatchSizes,
 }
@@ -101,26 +108,28 @@ impl Queue {
         })
     }
 
-    /// Takes the preallocated segment for the first segment of an open, which starts at `base`: the smallest, so that a program
-    /// that is restarted again and again does not fill the disk with segments hardly used.
+    /// Takes the smallest preallocated segment as the first segment of an open, which starts at
+    /// `base`. A program that is restarted often would otherwise fill the disk with nearly empty
+    /// large segments.
     pub(super) fn take_first_preallocated(&mut self, base: Lsn) -> Option<PreallocatedSegment> {
         let spare = self.room.take(0)?;
         self.frames.enter_first(base, self.room.capacity_of(&spare));
         Some(spare)
     }
 
-    /// Takes no record until the epoch is durable, or takes them from now on.
+    /// Sets whether the epoch is still to be made durable. While it is, records find no room.
     pub(super) fn set_epoch_pending(&mut self, epoch_pending: bool) {
         self.epoch_pending = epoch_pending;
     }
 
-    /// Whether a record of `entry_bytes` can be placed at all, be it in the reserve.
+    /// Whether a record of `entry_bytes` can be placed at all, even in the reserve.
     pub(super) fn has_last_room(&self, entry_bytes: u64) -> bool {
         let frame = frame::frame_bytes(entry_bytes, self.bounds.block_bytes);
         !self.epoch_pending && (self.frames.fits_segment(frame) || self.room.holds(frame))
     }
 
-    /// Whether an ordinary record of `entry_bytes` with its length can be placed, whatever a leader takes away meanwhile.
+    /// Whether an ordinary record can be placed. `entry_bytes` includes the length field. The
+    /// answer stays true if a leader takes frames off meanwhile.
     pub(super) fn has_room(&self, entry_bytes: u64) -> Result<(), Shortage> {
         if self.epoch_pending {
             return Err(Shortage::Manifest);
@@ -137,9 +146,11 @@ impl Queue {
         self.closed = true;
     }
 
-    /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the LSN behind it.
+    /// Appends a record: `head`, which may depend on the LSN, then `body`. Returns its LSN and the
+    /// LSN past it.
     ///
-    /// Room was ensured by [`Queue::has_room`] or a reservation; without it this takes what there is.
+    /// The caller has ensured room by [`Queue::has_room`] or a reservation. Otherwise the record
+    /// may take space from the reserve.
     pub(super) fn append(&mut self, body: &[u8], head: impl FnOnce(Lsn) -> Head) -> Result<(Lsn, Lsn)> {
         if self.closed {
             return Err(Error::Closed);
@@ -147,14 +158,14 @@ impl Queue {
         self.frames.append(&mut self.room, body, head)
     }
 
-    /// Sees to it that a watermark follows the last completed records, now that the log has rested: in the frame that is forming, or
-    /// in one of its own.
+    /// Called when the log is idle. Queues a watermark behind the last completed records: in the
+    /// forming frame, or in a frame of its own.
     pub(super) fn add_watermark(&mut self) -> Result<Watermark> {
         if self.in_flight.is_pending() || self.frames.has_sealed() || !self.needs_watermark() {
             return Ok(Watermark::Nothing);
         }
         let Some(end) = self.frames.seal_watermark()? else {
-            // worth no rotation: the manifest can carry it too
+            // a watermark does not justify a new segment: the manifest can carry it too
             return Ok(Watermark::InManifest { upto: self.in_flight.records_end() });
         };
         self.want(end, Level::Durable);
@@ -166,17 +177,17 @@ impl Queue {
         self.leaders > 0 || self.in_flight.is_pending()
     }
 
-    /// Whether there is, or will soon be, something for the flusher to look after.
+    /// Whether the flusher has work now or will have some soon.
     pub(super) fn needs_flusher(&self) -> bool {
         self.is_busy() || self.needs_watermark() || self.due.is_some()
     }
 
-    /// Whether completed records have nothing behind them yet that proves it.
+    /// Whether no durable watermark proves the last completed records yet.
     pub(super) fn needs_watermark(&self) -> bool {
         self.in_flight.needs_watermark()
     }
 
-    /// Notes that everything below `lsn` is wanted at this level.
+    /// Requests this level for everything below `lsn`.
     pub(super) fn want(&mut self, lsn: Lsn, level: Level) {
         match level {
             Level::Durable => self.want_durable = self.want_durable.max(lsn),
@@ -184,14 +195,14 @@ impl Queue {
         }
     }
 
-    /// Wants at once what is wanted by a time to come.
+    /// Requests now what was requested for a later time.
     pub(super) fn want_due(&mut self) {
         if let Some((_, upto)) = self.due.take() {
             self.want(upto, Level::Durable);
         }
     }
 
-    /// Notes that everything below `lsn` is to be durable by `time`.
+    /// Requests that everything below `lsn` is durable by `time`.
     pub(super) fn want_by(&mut self, lsn: Lsn, time: Duration, progress: &Progress) {
         if progress.reached(lsn, Level::Durable) {
             return;
@@ -202,7 +213,7 @@ impl Queue {
         });
     }
 
-    /// Whether a leader would find something to do.
+    /// Whether there is work for a leader.
     pub(super) fn has_work(&self, progress: &Progress) -> bool {
         let wanted = self.want_durable.max(self.want_written);
         if self.frames.holds_something()
@@ -210,18 +221,18 @@ impl Queue {
         {
             return true;
         }
-        // nothing pending, something only written, and someone wants it durable
+        // no write is pending, and frames that were only written were requested to be durable
         self.in_flight.holds_written()
             && !self.in_flight.is_pending()
             && !progress.reached(self.want_durable.min(self.frames.untaken_start()), Level::Durable)
     }
 
-    /// Whether one more leader may begin now.
+    /// Whether there is work for one more leader, and the limit allows one.
     pub(super) fn may_lead(&self, progress: &Progress) -> bool {
         self.leaders < self.bounds.max_in_flight.unwrap_or(1) && self.has_work(progress)
     }
 
-    /// Whether the next frame is to be durable and nothing before it waits for a sync.
+    /// Whether the next frame was requested to be durable and no earlier frame waits for a sync.
     fn goes_directly(&self) -> bool {
         self.want_durable > self.frames.untaken_start() && !self.in_flight.holds_written()
     }
@@ -236,7 +247,7 @@ impl Queue {
         self.bounds.max_in_flight.is_none() && self.goes_directly() && !self.has_gathered()
     }
 
-    /// Notes that the threads a leader waited for have not come.
+    /// Lowers the expected number of committers: those that a leader waited for did not come.
     pub(super) fn expect_no_more(&mut self) {
         self.committers = self.waiting();
     }
@@ -245,17 +256,19 @@ impl Queue {
         self.waiters.len().saturating_add(self.leaders)
     }
 
-    /// The preallocated segment that the next frame goes into, and the frame's start, if a leader would take that frame now.
+    /// The preallocated segment that the next frame needs, and the frame's start. `None` if a
+    /// leader would find no such frame now.
     pub(super) fn next_to_enter(&self, progress: &Progress) -> Option<(PreallocatedSegment, Lsn)> {
         self.frames.next_to_enter().filter(|_| self.has_work(progress))
     }
 
-    /// Takes the next thing to do off the queue.
+    /// Takes the next work off the queue.
     pub(super) fn take_work(&mut self, progress: &Progress) -> Result<Option<Work>> {
         if !self.has_work(progress) {
             return Ok(None);
         }
-        // bytes that were only written, and are wanted durable, are synced with the next frame, whatever it holds itself
+        // frames that were only written and were requested to be durable are synced with the next
+        // frame, so that frame must be durable as well
         let overdue = self.in_flight.holds_written() && !progress.reached(self.want_durable, Level::Durable);
         let want_durable = self.want_durable;
         let level_from = |start: Lsn| {
@@ -270,13 +283,13 @@ impl Queue {
         Ok(Some(Work::Frame { frame, level, follows }))
     }
 
-    /// Notes what became of the frame that ends at `end`, and the watermark in it.
+    /// Records the new state of the frame that ends at `end`, and the watermark in it.
     pub(super) fn landed(&mut self, end: Lsn, state: FrameState, watermark: Lsn, progress: &Progress) {
         self.in_flight.land(end, state, watermark, progress);
         self.forget_reached_deadline(progress);
     }
 
-    /// Notes that everything that had been written is now on stable storage.
+    /// Records that every written frame is now on stable storage.
     pub(super) fn synced(&mut self, progress: &Progress) {
         self.in_flight.note_synced(progress);
         self.forget_reached_deadline(progress);

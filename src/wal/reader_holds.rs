@@ -1,13 +1,13 @@
-//! What keeps segments from being recycled while a reader has yet to read them.
+//! Holds that keep segments from being recycled before a reader has read them.
 
 use crate::ids::Lsn;
 use crate::io::sync::{Arc, Mutex};
 use std::collections::BTreeMap;
 
-/// The positions from which live readers go on. Segments from the lowest one on are not recycled.
+/// The positions that live readers have reached. Segments from the lowest one on are not recycled.
 ///
-/// Recycling asks for the lowest position under the lock of the list of segments. A reader holds everything before it looks at
-/// that list, so it never lists a segment that is given up afterwards.
+/// Recycling asks for the lowest position under the lock of the list of segments. A reader holds
+/// everything before it reads that list, so it never lists a segment that is recycled afterwards.
 #[derive(Default)]
 pub(super) struct ReaderHolds {
     // never held over I/O
@@ -31,7 +31,7 @@ impl ReaderHolds {
         ReaderHold { holds: self.clone(), id }
     }
 
-    /// The lowest position that a reader goes on from; `None` without readers.
+    /// The lowest position that a reader has reached; `None` without readers.
     pub(super) fn lowest(&self) -> Option<Lsn> {
         self.positions.lock().by_id.values().copied().min()
     }
@@ -44,7 +44,7 @@ pub(in crate::wal) struct ReaderHold {
 }
 
 impl ReaderHold {
-    /// Lets go of everything below a position.
+    /// Releases everything below a position.
     pub(super) fn advance(&self, to: Lsn) {
         if let Some(from) = self.holds.positions.lock().by_id.get_mut(&self.id) {
             debug_assert!(*from <= to, "a reader goes back from {from} to {to}");

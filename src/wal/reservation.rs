@@ -1,12 +1,15 @@
-//! Room in the log: it is reserved before a command is applied, so that appending its record cannot fail for lack of it.
+//! Reservations of room in the log. Room is reserved before a command is applied, so that appending
+//! its record cannot fail for lack of room.
 //!
-//! Two kinds of room exist. Room for one record holds for as long as nothing else is appended: the caller keeps the lock that
-//! orders its appends from the claim to the append. Room for a rollback is set aside in preallocated segments and holds until its
-//! guard is dropped, whatever else is appended.
+//! There are two kinds of reservation. Room for one record is valid as long as no other record is
+//! appended. So the caller keeps the lock that orders its appends until it has appended. Room for a
+//! rollback is reserved in preallocated segments and stays valid until its guard is dropped,
+//! whatever is appended meanwhile.
 //!
-//! Where there is no room, [`Log::with_room`] makes some and tries again. It is the only such loop. It preallocates a segment,
-//! waits until pending frames are written, or writes the manifest that the opening could not write. On a full disk it first waits
-//! for the space of files that were unlinked, before it answers [`Error::Full`].
+//! If there is no room, [`Log::with_room`] makes some and tries again. It is the only such loop. It
+//! preallocates a segment, waits until pending frames are written, or writes the manifest if
+//! opening the log could not. On a full disk it waits until the space of unlinked files is
+//! reclaimed before it returns [`Error::Full`].
 
 use super::Level;
 use super::log::Log;
@@ -27,7 +30,7 @@ pub(crate) struct Position {
     pub(crate) end: Lsn,
 }
 
-/// What is to be reserved.
+/// The room to reserve.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Need {
     /// The length of a record's body, in bytes; `None` reserves a rollback alone.
@@ -37,7 +40,7 @@ pub(crate) struct Need {
 }
 
 impl Need {
-    /// Room for a record whose body has so many bytes.
+    /// Room for a record whose body has `record_bytes` bytes.
     pub(crate) fn record(record_bytes: usize) -> Need {
         Need { record_bytes: Some(record_bytes), rollback_bytes: 0 }
     }
@@ -47,14 +50,15 @@ impl Need {
         Need { record_bytes: None, rollback_bytes }
     }
 
-    /// The same, and room for the records of a rollback.
+    /// This room, and room for the records of a rollback.
     pub(crate) fn and_rollback(self, rollback_bytes: u64) -> Need {
         Need { rollback_bytes, ..self }
     }
 
-    /// Claims the room, or says what is short. Nothing is claimed then.
+    /// Claims the room. If there is not enough, claims nothing and returns what is short.
     fn claim(self, queue: &mut Queue) -> Result<(), Shortage> {
-        // the rollback's room first: the record must not take the segment that holds it
+        // the rollback's room comes first, so that the record does not take the segment that holds
+        // it
         if self.rollback_bytes > 0 {
             queue.room.reserve(self.rollback_bytes)?;
         }
@@ -84,11 +88,12 @@ pub(crate) struct Reservation<'a> {
 }
 
 impl Reservation<'_> {
-    /// Appends the record. `wanted` says how durable it is to become without anybody asking again; `head` may depend on its LSN.
-    /// Returns where the record was placed, and the room for the rollback, if that was reserved.
+    /// Appends the record. `wanted` is the level that the log brings it to without a further
+    /// request. `head` may depend on its LSN. Returns the position of the record, and the room for
+    /// the rollback if it was reserved.
     ///
     /// # Errors
-    /// [`Error::Closed`] and lack of memory; the room is given back then.
+    /// [`Error::Closed`], and [`Error::Full`] without memory. The room is released then.
     pub(crate) fn append(
         self,
         body: &[u8],
@@ -118,7 +123,7 @@ impl RollbackRoom {
     /// Appends a record without a body, which this room covers: a compensation record, or the end of the transaction.
     ///
     /// # Errors
-    /// [`Error::Closed`] and lack of memory.
+    /// [`Error::Closed`], and [`Error::Full`] without memory.
     pub(crate) fn append(&self, wanted: Option<Level>, head: impl FnOnce(Lsn) -> Head) -> Result<Position> {
         self.shared.append(&[], wanted, head)
     }
@@ -139,7 +144,7 @@ impl Shared {
         Ok(Position { lsn, end })
     }
 
-    /// Ends a shortage, or says why that is impossible. Blocks; no lock may be held.
+    /// Ends a shortage, or returns why it cannot. It blocks, so the caller must hold no lock.
     fn relieve(&self, shortage: Shortage, need: Need) -> Result<()> {
         self.commit.check_latch()?;
         let is_short = |queue: &mut Queue| {
@@ -173,7 +178,8 @@ impl Shared {
 }
 
 impl Log {
-    /// Appends a record that is to become durable, once there is room for it. Returns the position behind it.
+    /// Appends a record once there is room for it, and requests that it becomes durable. Returns
+    /// the LSN past it.
     pub(super) fn append_alone(&self, record: &[u8]) -> Result<Lsn> {
         let (_, end) = self.with_room(Need::record(record.len()), || {
             self.check_record(record.len())?;
@@ -182,7 +188,7 @@ impl Log {
         Ok(end)
     }
 
-    /// Whether a record of so many bytes can ever be placed, and whether the log still takes any.
+    /// Fails if a record of `len` bytes can never be placed, or if the log accepts no more records.
     pub(crate) fn check_record(&self, len: usize) -> Result<()> {
         self.shared.commit.check_latch()?;
         if self.shared.closed.load(Ordering::Acquire) {
@@ -193,7 +199,7 @@ impl Log {
         let frame = frame::frame_bytes(entry_bytes(len), self.shared.identity.block_bytes);
         let limit = self.shared.options.segment_bytes.saturating_sub(block).min(u64::from(u32::MAX / 2));
         if frame > limit {
-            // what a record itself may take of that, without what stands around it
+            // the limit for the record itself, without the bytes that its frame adds
             let around = entry_bytes(len).saturating_sub(size).saturating_add(frame::HEADER_BYTES as u64);
             let limit = limit.saturating_sub(limit.checked_rem(block).unwrap_or(0)).saturating_sub(around);
             return Err(Error::TooLarge { what: "a record", size, limit });
@@ -201,12 +207,12 @@ impl Log {
         Ok(())
     }
 
-    /// Runs `attempt` until it finds room. Between two attempts it makes room, and waits for it. `attempt` answers with what was
-    /// short, and has let go of its locks by then.
+    /// Runs `attempt` until it finds room. Between two attempts it makes room and waits for it.
+    /// `attempt` returns what was short, after it has released its locks.
     ///
     /// # Errors
-    /// [`Error::Full`] where the disk has no space, also after that of unlinked files was reclaimed; [`Error::Latched`]; those of
-    /// `attempt`.
+    /// [`Error::Full`] if the disk has no space even after the space of unlinked files was
+    /// reclaimed; [`Error::Latched`]; those of `attempt`.
     fn with_room<T>(&self, need: Need, mut attempt: impl FnMut() -> Result<Result<T, Shortage>>) -> Result<T> {
         loop {
             match attempt()? {
@@ -216,8 +222,9 @@ impl Log {
         }
     }
 
-    /// Takes the lock that orders the caller's appends, and reserves room under it. Blocks without the lock until there is room.
-    /// `lock` may be called several times; what it returned is dropped before anything is waited for.
+    /// Takes the lock that orders the caller's appends, and reserves room under it. It blocks
+    /// without the lock until there is room. `lock` may be called several times: its guard is
+    /// dropped before each wait.
     ///
     /// # Errors
     /// As [`Log::with_room`].
@@ -233,7 +240,8 @@ impl Log {
         })
     }
 
-    /// Reserves room for a rollback alone. Blocks until there is room; no lock may be held.
+    /// Reserves room for a rollback alone. It blocks until there is room, so the caller must hold
+    /// no lock.
     ///
     /// # Errors
     /// As [`Log::with_room`].
@@ -243,7 +251,7 @@ impl Log {
         Ok(RollbackRoom { shared: self.shared.clone(), bytes })
     }
 
-    /// Reserves room if there is some already. The caller holds the lock that orders its appends.
+    /// Reserves room if there is enough already. The caller holds the lock that orders its appends.
     ///
     /// # Errors
     /// [`Error::Latched`].
@@ -264,14 +272,14 @@ impl Log {
         Reservation { log: self, record_bytes: need.record_bytes.unwrap_or(0), rollback }
     }
 
-    /// Room for records without a body while nobody else appends, one after the other: in the reserve that is kept for the undo
-    /// of recovery, where the disk is full.
+    /// Room for records without a body, one after the other, while no other caller appends. On a
+    /// full disk, the records go into the reserve that is kept for recovery's undo.
     pub(crate) fn last_room(&self) -> LastRoom<'_> {
         LastRoom { log: self, full: false }
     }
 }
 
-/// A bound on what a record of so many bytes takes in a frame.
+/// An upper bound on the bytes that a record of `len` bytes takes in a frame.
 fn entry_bytes(len: usize) -> u64 {
     frame::record_bytes((len as u64).saturating_add(Head::CAPACITY as u64))
 }
@@ -279,7 +287,7 @@ fn entry_bytes(len: usize) -> u64 {
 /// See [`Log::last_room`].
 pub(crate) struct LastRoom<'a> {
     log: &'a Log,
-    /// The disk has proved full, and is not asked again for each record.
+    /// Whether the disk was found full, so that not every record tries to preallocate again.
     full: bool,
 }
 
@@ -287,7 +295,7 @@ impl<'a> LastRoom<'a> {
     /// Reserves room for one more record.
     ///
     /// # Errors
-    /// [`Error::Full`] where the reserve is used up as well; [`Error::Latched`].
+    /// [`Error::Full`] if the reserve is used up too; [`Error::Latched`].
     pub(crate) fn reserve(&mut self) -> Result<Reservation<'a>> {
         let need = Need::record(0);
         if self.full && self.is_left() {

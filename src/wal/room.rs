@@ -1,25 +1,28 @@
-//! The room for records beyond the current segment: preallocated segments, what transactions have reserved of them, and what is kept for the next open.
+//! The room for records beyond the current segment: the preallocated segments, the bytes that
+//! transactions have reserved in them, and the reserve for the next open.
 //!
-//! An ordinary record never takes the last preallocated segments: together they hold what open transactions have reserved for
-//! their rollback, and one is left for the next open.
+//! An ordinary record never takes the last preallocated segments. They hold the bytes that open
+//! transactions have reserved for their rollback, and the reserve that the next open needs.
 
 use crate::store::open_dir::PreallocatedSegment;
 
-/// Room that must be left in preallocated segments beyond what is reserved, in bytes: it lets a full disk be opened again.
+/// The reserve: room in preallocated segments beyond the reserved bytes, in bytes. It allows a
+/// store on a full disk to be opened again.
 const RESERVE_BYTES: u64 = 64 << 10;
 
 /// Why a record cannot be placed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shortage {
-    /// A spare of so many bytes behind its header is needed.
+    /// A preallocated segment with room for `bytes` behind its header is needed.
     PreallocatedSegment { bytes: u64 },
-    /// Too much waits to be written.
+    /// Too many bytes wait to be written.
     Pending,
-    /// The manifest could not be written when the log was opened: without it nothing may be.
+    /// The manifest could not be written when the log was opened, and no record may be written
+    /// before it.
     Manifest,
 }
 
-/// Preallocated segments, and how many bytes of them are reserved.
+/// The preallocated segments, and the number of reserved bytes in them.
 pub(super) struct Room {
     block_bytes: u32,
     segments: Vec<PreallocatedSegment>,
@@ -36,7 +39,7 @@ impl Room {
         &self.segments
     }
 
-    /// What a preallocated segment holds behind its header, in bytes.
+    /// The capacity of a preallocated segment behind its header, in bytes.
     pub(super) fn capacity_of(&self, segment: &PreallocatedSegment) -> u64 {
         segment.file_bytes.saturating_sub(u64::from(self.block_bytes))
     }
@@ -57,18 +60,19 @@ impl Room {
 
     /// Takes a preallocated segment that holds at least `bytes` behind its header.
     pub(super) fn take(&mut self, bytes: u64) -> Option<PreallocatedSegment> {
-        // the smallest that serves: the others may hold what was reserved
+        // the smallest that is large enough: the larger ones may be needed for the reserved bytes
         let serving = self.segments.iter().enumerate().filter(|(_, s)| self.capacity_of(s) >= bytes);
         let (at, _) = serving.min_by_key(|(_, s)| s.file_bytes)?;
         Some(self.segments.remove(at))
     }
 
-    /// Whether a preallocated segment holds a frame of so many bytes, be it in the reserve.
+    /// Whether any preallocated segment, the reserve included, can hold a frame of `frame_bytes`.
     pub(super) fn holds(&self, frame_bytes: u64) -> bool {
         self.segments.iter().any(|s| self.capacity_of(s) >= frame_bytes)
     }
 
-    /// Whether an ordinary frame may be placed: in the current segment, where it fits that, or in a preallocated one.
+    /// Whether an ordinary frame may be placed, in the current segment if it fits there, or else in
+    /// a preallocated one.
     pub(super) fn check(&self, frame_bytes: u64, fits_current: bool) -> Result<(), Shortage> {
         let floor = self.reserved.saturating_add(RESERVE_BYTES);
         let capacity = self.capacity();
@@ -82,7 +86,8 @@ impl Room {
         Err(Shortage::PreallocatedSegment { bytes: floor.max(frame_bytes) })
     }
 
-    /// Sets room aside for records that must not fail for lack of it: the rollback of an open transaction.
+    /// Reserves room for the rollback of an open transaction, whose records must not fail for lack
+    /// of room.
     pub(super) fn reserve(&mut self, bytes: u64) -> Result<(), Shortage> {
         let total = self.reserved.saturating_add(bytes);
         let floor = total.saturating_add(RESERVE_BYTES);
@@ -94,9 +99,9 @@ impl Room {
         Ok(())
     }
 
-    /// Gives reserved room back.
+    /// Releases reserved room.
     pub(super) fn release(&mut self, bytes: u64) {
-        debug_assert!(bytes <= self.reserved, "{bytes} bytes are given back of {} that are reserved", self.reserved);
+        debug_assert!(bytes <= self.reserved, "{bytes} bytes are released of {} that are reserved", self.reserved);
         self.reserved = self.reserved.saturating_sub(bytes);
     }
 }

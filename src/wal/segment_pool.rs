@@ -17,8 +17,8 @@ use crate::wal::queue::Queue;
 use crate::wal::segment_writer::SegmentInfo;
 use std::time::Duration;
 
-/// Bytes written at once where a commit waits for the segment, and ahead of need. The smaller piece bounds how long a commit
-/// waits behind it.
+/// Bytes written at once while a commit waits for the segment, and ahead of need. The smaller piece
+/// bounds how long a commit waits behind it.
 const PIECE_BYTES: u64 = 1 << 20;
 const PIECE_BYTES_AHEAD: u64 = 256 << 10;
 /// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum. So preallocation takes at most
@@ -57,7 +57,8 @@ pub(super) struct SegmentPool {
 enum FillMode<'a> {
     /// As fast as possible.
     Full,
-    /// With pauses, unless the log fills its segment too fast for that. It gives up when `stopping` says so.
+    /// With pauses, unless the log fills its segment too fast for that. It gives up when `stopping`
+    /// returns true.
     Ahead { commit: &'a GroupCommit, stopping: &'a dyn Fn() -> bool },
 }
 
@@ -97,11 +98,12 @@ impl SegmentPool {
         round_up(grown.max(at_least.saturating_add(block)), block)
     }
 
-    /// Preallocates one segment that holds at least `bytes` behind its header, if `needed` still says so once no other thread is
-    /// preallocating. When it returns `true`, the preallocated segment survives power loss.
+    /// Preallocates one segment that holds at least `bytes` behind its header, if `needed` still
+    /// returns true once no other thread is preallocating. When it returns `true`, the preallocated
+    /// segment survives power loss.
     ///
     /// # Errors
-    /// [`Error::Full`] where the file system has no space; what was begun is removed again.
+    /// [`Error::Full`] if the file system has no space. The incomplete file is removed again.
     pub(super) fn prepare(
         &self,
         commit: &GroupCommit,
@@ -115,7 +117,8 @@ impl SegmentPool {
         self.prepare_at(commit, bytes, needed, &FillMode::Full)
     }
 
-    /// Preallocates one ahead of need, if few are ready, and gives up when `stopping` says so. See [`SegmentPool::prepare`].
+    /// Preallocates one ahead of need if too few are ready, and gives up when `stopping` returns
+    /// true. See [`SegmentPool::prepare`].
     ///
     /// # Errors
     /// As [`SegmentPool::prepare`]; [`Error::Closed`] if it was given up.
@@ -258,7 +261,7 @@ impl SegmentPool {
             }
             done = done.saturating_add(1);
         }
-        // what could not be recycled still takes its space, and is tried again with the next call
+        // segments that could not be recycled still take space, and the next call tries them again
         let (given_up, left) = gone.split_at(done.min(gone.len()));
         commit.segments.lock().splice(..0, left.iter().cloned());
         let gone_bytes = given_up.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add);
@@ -294,7 +297,7 @@ impl SegmentPool {
         if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
             let number = self.next_number();
             let name = names::preallocated(number);
-            // without a descriptor now, rotation opens it
+            // if no descriptor is free now, rotation opens the file later
             let file = self.storage.open(&segment.name, OpenMode::ReadWrite).ok();
             if !is_there("rename", self.storage.rename(&segment.name, &name))? {
                 return Ok(None);

@@ -1,8 +1,14 @@
 //! The current segment: entering a new one, and writing frames into it.
 //!
-//! Invariants: no frame goes into a segment before all of its predecessor is durable and its own header
-//! and name are; a direct write is only made while nothing that was merely written lies before it; a frame that goes on
-//! in a block that an earlier one has begun is written without a byte of that one. It knows nothing of who waits.
+//! Invariants:
+//!
+//! - No frame goes into a segment before its whole predecessor is durable, and its own header and
+//!   name are.
+//! - A frame is written directly only if no earlier frame waits for a sync.
+//! - A frame that continues in a block that an earlier frame has begun is written without any byte
+//!   of that earlier frame.
+//!
+//! This module does not depend on waiters.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
@@ -18,7 +24,7 @@ use crate::store::ownership::{CHECK_INTERVAL, Ownership};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What every frame and segment of one open carries.
+/// The identity that every frame and segment of one open carries.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) store: StoreId,
@@ -29,14 +35,15 @@ pub(crate) struct Identity {
 
 /// Why a preallocated segment did not become the next segment.
 pub(super) enum EnterError {
-    /// Opening or renaming it was refused. It still has its name and holds nothing.
+    /// Opening or renaming it was refused. It still has its name and holds no frame.
     Refused(Error),
     /// A write or a sync failed, or the file is gone.
     Failed(Error),
 }
 
 impl EnterError {
-    /// A file that has vanished does not come back, so entering it must not be tried for ever.
+    /// A vanished file does not come back, so its absence is a failure: a refusal would be retried
+    /// for ever.
     fn refused_unless_gone(e: std::io::Error, error: impl Fn(std::io::Error) -> Error) -> EnterError {
         if e.kind() == std::io::ErrorKind::NotFound {
             EnterError::Failed(error(e))
@@ -58,7 +65,7 @@ impl From<Error> for EnterError {
     }
 }
 
-/// The segment that is written to.
+/// The segment that frames are written to.
 pub(super) struct Active {
     pub(super) file: Arc<dyn File>,
     pub(super) path: PathBuf,
@@ -71,13 +78,14 @@ impl Active {
         lsn.since(self.base).saturating_add(u64::from(self.block_bytes))
     }
 
-    /// Writes a frame so that it survives power loss when this returns `Ok`.
+    /// Writes a frame. When this returns `Ok`, the frame survives power loss.
     pub(super) fn write_durable(&self, frame: &[u8], lsn: Lsn) -> Result<()> {
         let offset = self.offset_of(lsn);
         self.file.write_durable_at(frame, offset).map_err(|e| Error::io_at("write", self.path.clone(), offset, e))
     }
 
-    /// Writes a frame so that it survives a kill of the process, not power loss.
+    /// Writes a frame to the page cache. When this returns `Ok`, the frame survives a kill of the
+    /// process, but not power loss.
     pub(super) fn write_cached(&self, frame: &[u8], lsn: Lsn) -> Result<()> {
         let offset = self.offset_of(lsn);
         write_all_at(&*self.file, frame, offset).map_err(|e| Error::io_at("write", self.path.clone(), offset, e))
@@ -98,7 +106,8 @@ pub(crate) struct SegmentInfo {
     pub(crate) file_bytes: u64,
 }
 
-/// The end of the chain of frames, and the segment it goes on in.
+/// Writes the chain of frames: it knows the end of the chain and the segment in which the chain
+/// continues.
 pub(super) struct SegmentWriter {
     storage: Arc<dyn Storage>,
     ownership: Arc<Ownership>,
@@ -108,21 +117,22 @@ pub(super) struct SegmentWriter {
     root: Arc<Mutex<ManifestFile>>,
     pub(super) active: Option<Arc<Active>>,
     last_checksum: u32,
-    /// Behind the last frame that was sealed.
+    /// The end of the last sealed frame.
     end: Lsn,
     last_id: SegmentId,
-    /// Bytes were written to the active segment that no sync has covered.
+    /// Whether the active segment has written bytes that no sync has covered.
     pub(super) unsynced: bool,
-    /// Up to where the storage was told of them.
+    /// The storage was told to write back everything below this.
     hinted: Lsn,
 }
 
-/// So much is written before the storage is told to begin handing it to the device: a sync that comes is short then, above all
-/// that of a segment's end.
+/// After this many bytes, the storage is told to start their write-back. It shortens the next sync,
+/// above all the sync at the end of a segment.
 const HINT_BYTES: u64 = 1 << 20;
 
 impl SegmentWriter {
-    /// A writer that goes on behind `end`, where the frame with `last_checksum` ends, in a segment yet to be entered.
+    /// A writer that continues the chain at `end`, where the frame with `last_checksum` ends. It
+    /// has yet to enter a segment.
     pub(super) fn new(
         (storage, ownership): (Arc<dyn Storage>, Arc<Ownership>),
         identity: Identity,
@@ -164,16 +174,20 @@ impl SegmentWriter {
         Err(Error::io("keep", active.path.clone(), std::io::Error::other(removed)))
     }
 
-    /// Makes a spare the next segment, starting at `base`. All frames before have been completed.
+    /// Turns a preallocated segment into the next segment, which starts at `base`. All earlier
+    /// frames have been completed.
     ///
-    /// 1. the header is written into the spare and synced, so that no segment name ever shows a half-made header;
-    /// 2. it is renamed and the directory synced;
-    /// 3. the manifest names it, so that its loss would be noticed.
+    /// 1. the header is written into it and synced, so that a file with a segment's name always has
+    ///    a complete header;
+    /// 2. it is renamed, and the directory is synced;
+    /// 3. the manifest records its id, so that recovery detects its loss.
     ///
-    /// When it returns, the new segment survives power loss, and where its predecessor ends is recorded.
+    /// When it returns, the new segment and its header survive power loss. The header records where
+    /// its predecessor ends.
     ///
     /// # Errors
-    /// [`EnterError::Refused`] if the spare is as it was: it can be entered again, and nothing that was promised depends on it.
+    /// [`EnterError::Refused`] if the preallocated segment is unchanged: entering it can be
+    /// retried, and no durable record depends on it.
     pub(super) fn enter(&mut self, spare: &PreallocatedSegment, base: Lsn) -> Result<SegmentInfo, EnterError> {
         self.ownership.check()?;
         let id = SegmentId::new(self.last_id.get().saturating_add(1));
@@ -220,12 +234,13 @@ impl SegmentWriter {
         Ok(SegmentInfo { name, id, base, file_bytes: spare.file_bytes })
     }
 
-    /// Whether a durable write may go to the device directly: nothing before it waits for a sync.
+    /// Whether a durable frame may be written directly to the device: no earlier frame waits for a
+    /// sync.
     pub(super) fn may_write_directly(&self) -> bool {
         !self.unsynced && self.active.as_ref().is_some_and(|a| a.file.write_path() == WritePath::Direct)
     }
 
-    /// Notes that all up to `end` was written through the page cache.
+    /// Records that everything below `end` was written through the page cache.
     pub(super) fn wrote(&mut self, end: Lsn) {
         let block = u64::from(self.identity.block_bytes);
         let upto = Lsn::new(end.get() & !block.wrapping_sub(1));
@@ -235,8 +250,9 @@ impl SegmentWriter {
         }
     }
 
-    /// Extends a frame that ends inside a block, where none has begun one, by zeros up to the block's end: what a file held that is used
-    /// again is not to stand behind the frame, nor to be read in before the block is written.
+    /// Extends a frame by zeros to the end of its last block, unless an earlier frame has begun
+    /// that block. Otherwise old bytes of a recycled file would follow the frame, and the kernel
+    /// would read the block before it writes it.
     pub(super) fn zero_rest(&self, buf: &mut AlignedBuf, start: Lsn, end: Lsn) -> Result<()> {
         let block = u64::from(self.identity.block_bytes);
         let (begins_at, ends_at) = (start.get() & !block.wrapping_sub(1), round_up(end.get(), block));

@@ -1,4 +1,5 @@
-//! What an open log shares with its tickets and threads, and how it publishes its epoch.
+//! The state that an open log shares with its tickets and threads, and the publication of its
+//! epoch.
 
 use crate::error::Result;
 use crate::format::manifest::Manifest;
@@ -15,7 +16,7 @@ use crate::wal::room::Shortage;
 use crate::wal::segment_pool::SegmentPool;
 use crate::wal::segment_writer::Identity;
 
-/// What an open log shares with its tickets and threads.
+/// The state that an open log shares with its tickets and threads.
 pub(crate) struct Shared {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) commit: GroupCommit,
@@ -29,17 +30,17 @@ pub(crate) struct Shared {
     pub(super) deferred_unlinks: DeferredUnlinks,
     /// The outcome of the first close. The lock is held while that close is under way.
     pub(super) outcome: Mutex<Option<Result<()>>>,
-    /// Of the flusher and the preallocator.
+    /// The last errors of the flusher and the preallocator.
     pub(super) background_errors: BackgroundErrors<2>,
     /// Where this open began to write.
     pub(super) start: Lsn,
-    /// Where what was recovered ends.
+    /// The end of the recovered log.
     pub(super) recovered: Lsn,
 }
 
 impl Shared {
     /// Enters the first segment of this open, and preallocates another as the reserve. A full disk
-    /// is no error here.
+    /// is not an error here.
     pub(super) fn enter_first(&self, base: Lsn) -> Result<()> {
         let full_is_fine = |result: Result<bool>| match result {
             Err(error) if error.is_full() => Ok(()),
@@ -55,15 +56,17 @@ impl Shared {
         full_is_fine(self.segment_pool.prepare(&self.commit, 0, |queue| queue.room.segments().is_empty()))
     }
 
-    /// Makes this open's epoch durable, before any frame carries it, and proves what was recovered.
+    /// Makes this open's epoch durable before any frame carries it, and raises the manifest's
+    /// watermark to the end of the recovered log.
     ///
-    /// On a full disk this may have to wait, if a copy of the manifest must be made anew. Nothing
-    /// is written until then.
+    /// On a full disk this may fail, if a copy of the manifest must be created again. No record is
+    /// written until it succeeds.
     pub(super) fn publish_epoch(&self) -> Result<()> {
         let Identity { epoch, block_bytes, machine, .. } = &self.identity;
         let mut root = self.root.lock();
         self.commit.check_latch()?;
-        // a close may have come between, and its mark stays
+        // the epoch may be published already, and a close may have added its mark since, which must
+        // stay
         if root.current().epoch == *epoch && root.current().watermark >= self.recovered {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Tickets: what a caller waits for to know that its records are durable.
+//! Tickets: a caller waits for one to know that its records are durable.
 
 use super::Level;
 use super::shared::Shared;
@@ -20,7 +20,7 @@ pub struct LogTicket {
     shared: Arc<Shared>,
     end: Lsn,
     level: Level,
-    /// The registration of the waker that an earlier poll left.
+    /// The registration of the waker of an earlier poll.
     registration: Option<WaitKey>,
 }
 

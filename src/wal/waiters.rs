@@ -1,13 +1,13 @@
 //! The list of threads and tasks that wait until the log has reached a position.
 //!
-//! It knows nothing of frames, and it wakes nobody: the caller takes waiters out under the append
-//! lock and wakes them once that lock is released.
+//! It does not depend on frames, and it wakes no waiter itself. The caller removes waiters under
+//! the append lock and wakes them after it has released that lock.
 //!
-//! Commits need that lock, so each operation takes logarithmic time however many wait. Waiters are
-//! kept in order of their position, by level. Threads are in a queue: most register with the highest
-//! position so far, and those that were reached are at the front. Its memory is reused, so a thread
-//! that waits allocates nothing. Tasks leave from the middle when their futures are dropped, so
-//! they are in a tree.
+//! Commits need that lock, so finding a waiter takes logarithmic time. For each level, waiters are
+//! sorted by position. Threads are in a queue, because most register with the highest position so
+//! far, and those whose position was reached are at the front. The memory of the queue is reused,
+//! so registering a thread rarely allocates. Tasks are in a tree, because a task leaves from the
+//! middle when its future is dropped.
 
 use super::Level;
 use crate::ids::Lsn;
@@ -20,7 +20,7 @@ use std::task::Waker;
 pub(super) enum Wake {
     /// A thread that is parked.
     Thread(thread::Thread),
-    /// A thread that spins: it looks at the progress, and whether it was taken out of the list.
+    /// A thread that spins. It polls the progress, and whether it was removed from the list.
     Spinning,
     /// A task, by its waker.
     Task(Waker),
@@ -36,7 +36,7 @@ impl Wake {
     }
 }
 
-/// Names a registration. Registrations are sorted by the position that they wait for.
+/// The key of a registration. Keys are sorted by the position that the waiter needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WaitKey {
     lsn: Lsn,
@@ -63,8 +63,8 @@ impl Threads {
         self.0.get_mut(at).map(|(_, wake)| wake)
     }
 
-    /// Takes out the first thread; where `above` is given, the first that waits for a position above
-    /// it.
+    /// Removes the first thread. If `above` is given, it is the first that waits for a position
+    /// above that.
     fn take(&mut self, above: Option<Lsn>) -> Option<Wake> {
         let at = above.map_or(0, |above| self.0.partition_point(|(key, _)| key.lsn <= above));
         self.0.remove(at).map(|(_, wake)| wake)
@@ -115,13 +115,13 @@ impl Waiters {
         key
     }
 
-    /// Makes a spinning thread one that is parked, unless it was taken out already. Returns whether
-    /// it still waits.
+    /// Changes a spinning thread to a parked one, unless it was already removed. Returns whether it
+    /// still waits.
     pub(super) fn park_thread(&mut self, key: WaitKey, thread: thread::Thread) -> bool {
         self.threads(key.level).get_mut(key).map(|wake| *wake = Wake::Thread(thread)).is_some()
     }
 
-    /// Whether a thread was not taken out yet.
+    /// Whether the thread is still registered.
     pub(super) fn contains_thread(&mut self, key: WaitKey) -> bool {
         self.threads(key.level).get_mut(key).is_some()
     }
@@ -134,8 +134,8 @@ impl Waiters {
         key
     }
 
-    /// Changes the waker of a task. Returns the waker from before, to be dropped without a lock, or the new one if the task was
-    /// taken out already.
+    /// Replaces the waker of a task. Returns the previous waker, or the new one as an error if the
+    /// task was already removed. The caller drops it without the lock.
     pub(super) fn replace_waker(&mut self, key: WaitKey, waker: Waker) -> Result<Waker, Waker> {
         match self.tasks(key.level).get_mut(&key) {
             Some(registered) => Ok(std::mem::replace(registered, waker)),
@@ -143,13 +143,13 @@ impl Waiters {
         }
     }
 
-    /// Forgets a task. Returns its waker, to be dropped without a lock.
+    /// Removes a task. Returns its waker, which the caller drops without the lock.
     #[must_use]
     pub(super) fn remove_task(&mut self, key: WaitKey) -> Option<Waker> {
         self.tasks(key.level).remove(&key)
     }
 
-    /// Takes out all whose position was reached.
+    /// Removes every waiter whose position was reached.
     pub(super) fn take_reached(&mut self, reached: impl Fn(Lsn, Level) -> bool) -> Vec<Wake> {
         let mut out = Vec::new();
         for threads in [&mut self.durable_threads, &mut self.written_threads] {
@@ -168,7 +168,7 @@ impl Waiters {
         out
     }
 
-    /// Takes out all: the log has failed or was closed.
+    /// Removes every waiter, because the log has failed or was closed.
     pub(super) fn take_all(&mut self) -> Vec<Wake> {
         let tasks = [std::mem::take(&mut self.durable_tasks), std::mem::take(&mut self.written_tasks)];
         let tasks = tasks.into_iter().flat_map(BTreeMap::into_values).map(Wake::Task);
@@ -176,8 +176,8 @@ impl Waiters {
         threads.into_iter().flat_map(|threads| threads.0.drain(..)).map(|(_, wake)| wake).chain(tasks).collect()
     }
 
-    /// Takes out a thread, which can lead; where `above` is given, one that waits for a position
-    /// above it.
+    /// Removes a thread, which can lead. If `above` is given, it is one that waits for a position
+    /// above that.
     pub(super) fn take_thread(&mut self, above: Option<Lsn>) -> Option<Wake> {
         self.durable_threads.take(above).or_else(|| self.written_threads.take(above))
     }

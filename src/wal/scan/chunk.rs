@@ -7,8 +7,8 @@ use crate::io::sync::Arc;
 use crate::store::open_dir::SegmentFile;
 use crate::wal::scan::segment_set::Segment;
 
-/// A chunk is packed if its frames hold less than this fraction of its bytes. It bounds what the
-/// waiting chunks of a group hold in padding to three times their payload.
+/// A chunk is packed if its frames hold less than this fraction of its bytes. So the padding in the
+/// waiting chunks of a group takes at most three times their payload.
 const PACKED_BELOW: u64 = 4;
 
 /// Verified frames of one segment that follow one another.
@@ -23,9 +23,9 @@ pub(crate) struct Chunk {
 }
 
 enum Bytes {
-    /// As they were read.
+    /// The bytes as they were read.
     Read(AlignedBuf),
-    /// Only the payloads, one after the other.
+    /// The payloads alone, one after the other.
     Packed(Vec<u8>),
 }
 
@@ -34,7 +34,7 @@ enum Bytes {
 pub(super) struct FrameAt {
     pub(super) header: FrameHeader,
     pub(super) checksum: u32,
-    /// Where its payload begins and ends in the bytes of the chunk.
+    /// The start and the end of its payload in the bytes of the chunk.
     pub(super) payload: (usize, usize),
     pub(super) total_bytes: u64,
     pub(super) file_offset: u64,
@@ -67,7 +67,7 @@ impl Chunk {
         })
     }
 
-    /// The file that holds them.
+    /// The file that holds the frames.
     pub(crate) fn segment(&self) -> &SegmentFile {
         &self.segment.file
     }
@@ -93,7 +93,7 @@ impl Chunk {
         let held = self.frames().map(|frame| frame.payload.len()).fold(0, usize::saturating_add);
         let limit = usize::try_from(self.bytes().checked_div(PACKED_BELOW)?).ok()?;
         let mut packed = Vec::new();
-        // without memory for the copy, the chunk stays as it is
+        // if there is no memory for the copy, the chunk stays unpacked
         packed.try_reserve_exact(Some(held).filter(|held| *held <= limit)?).ok()?;
         self.frames().for_each(|frame| packed.extend_from_slice(frame.payload));
         let mut end = 0usize;

@@ -14,18 +14,19 @@
 /// What is known about an LSN at which there is no valid frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Evidence {
-    /// A following segment's header records where this segment ends.
+    /// Whether a following segment's header records where this segment ends.
     pub(crate) end_is_recorded: bool,
-    /// The recorded end is this LSN.
+    /// Whether the recorded end is this LSN.
     pub(crate) at_recorded_end: bool,
-    /// A watermark above this LSN stands somewhere.
+    /// Whether a watermark above this LSN exists in any of the places above.
     pub(crate) proven_complete: bool,
 }
 
-/// What follows from the evidence.
+/// The conclusion from the evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// This segment ends here and the log goes on in the next one. The bytes past this LSN are not read.
+    /// This segment ends here, and the log continues in the next one. The bytes past this LSN are
+    /// not read.
     EndOfSegment,
     /// The log ends here. The bytes past this LSN were never acknowledged as durable; recovery cuts them.
     EndOfLog,

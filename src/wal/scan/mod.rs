@@ -1,8 +1,8 @@
 //! Reading a log: its segments, the frames in them, and the decision where it ends.
 //!
-//! `segment_set` checks the segments, `scanner` reads their frames in order into `chunk`s, `tail_scan`
-//! searches what lies past an invalid frame, and `evidence` decides whether that is a torn tail or
-//! damage. Other layers use only what is named here.
+//! `segment_set` checks the segments, and `scanner` reads their frames in order into `chunk`s.
+//! `tail_scan` searches the bytes past an invalid frame, and `evidence` decides whether they are a
+//! torn tail or damage. Other layers use only the items that are re-exported here.
 
 mod chunk;
 mod evidence;

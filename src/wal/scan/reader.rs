@@ -15,7 +15,7 @@ pub struct Records {
     scanner: Option<Scanner>,
     from: Lsn,
     upto: Lsn,
-    /// Keeps the segments that are still to be read.
+    /// Keeps the segments that are still to be read from being recycled.
     hold: ReaderHold,
     /// Records of the current chunk, in reverse.
     ready: Vec<(Lsn, Vec<u8>)>,

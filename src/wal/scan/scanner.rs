@@ -1,10 +1,10 @@
 //! Reads every frame of the log from an LSN on, verified, up to where the evidence says that it ends.
 //!
-//! A segment with a successor ends where the successor's header says. The newest segment ends at its
-//! first invalid frame, unless something proves that more of it had been durable
-//! ([`evidence`](crate::wal::scan::evidence)). Later frames count only for what their watermarks prove
-//! ([`tail_scan`](crate::wal::scan::tail_scan)). Reads bypass the page cache, in whole blocks. What the
-//! records mean is not known here.
+//! A segment with a successor ends where the successor's header says. The newest segment ends at
+//! its first invalid frame, unless something proves that more of it had been durable
+//! ([`evidence`](crate::wal::scan::evidence)). Later frames count only for what their watermarks
+//! prove ([`tail_scan`](crate::wal::scan::tail_scan)). Reads bypass the page cache, in whole
+//! blocks. The scanner does not interpret records.
 
 use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
@@ -36,7 +36,7 @@ pub struct Tail {
     pub rule: &'static str,
     /// The number of valid frames further on. Nothing proves that any of them was acknowledged.
     pub later_frames: u64,
-    /// Whether the bytes look like a write that power loss or a kill interrupted.
+    /// Whether the bytes look like a write that was interrupted by power loss or a kill.
     pub torn: bool,
 }
 
@@ -48,23 +48,23 @@ pub(crate) struct ScanEnd {
     /// An LSN above any that the segments on disk could hold.
     pub(crate) beyond: Lsn,
     pub(crate) highest_epoch: Epoch,
-    /// How many opens wrote the segments that were read.
+    /// The number of opens that wrote the segments that were read.
     pub(crate) opens: usize,
     pub(crate) tail: Option<Tail>,
-    /// The newest segment, if it holds no frame, nor anything that looks like a part of one.
+    /// The newest segment, if it holds neither a frame nor bytes that look like part of one.
     pub(crate) unused: Option<Arc<Segment>>,
 }
 
-/// What is known about the log from outside its segments.
+/// Facts about the log from outside its segments.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Known {
     /// Everything below it was on stable storage.
     pub(crate) watermark: Lsn,
-    /// Where the log ended when it was closed, if it was.
+    /// The end of the log when it was last closed, if it was.
     pub(crate) clean_end: Option<Lsn>,
 }
 
-/// What was read past the last frame of a chunk: the start of the next window.
+/// The bytes read past the last frame of a chunk. They are the start of the next window.
 #[derive(Default)]
 struct Carry {
     /// The index of the segment.
@@ -85,18 +85,18 @@ pub(crate) struct Scanner {
     at: usize,
     /// Where the next frame begins.
     lsn: Lsn,
-    /// The checksum of the frame before, where it is known.
+    /// The checksum of the previous frame, if it is known.
     previous_checksum: Option<u32>,
     /// The highest LSN that the manifest, the clean mark or a segment header proves.
     watermark: Lsn,
-    /// Where the log ended when it was closed, if it was.
+    /// The end of the log when it was last closed, if it was.
     clean_end: Option<Lsn>,
-    /// Where to stop, if the log may go on past it: a reader's log is open and grows.
+    /// Where to stop, for a reader: its log is open and grows while it reads.
     upto: Option<Lsn>,
     end: Option<ScanEnd>,
     carry: Carry,
-    /// The window's size in bytes. It grows to the largest frame so far, so that the next one of that
-    /// size comes whole.
+    /// The window's size in bytes. It grows to the largest frame so far, so that the next frame of
+    /// that size is read in one piece.
     want: u64,
     /// Buffers to read into.
     spare: Vec<AlignedBuf>,
@@ -212,9 +212,9 @@ impl Scanner {
         self.recorded_end(self.at).is_some()
     }
 
-    /// For salvage: goes on past damage, at the next whole frame in this segment, or else in the next
-    /// segment if the end of this one is recorded. Returns `false` where nothing is left. The caller
-    /// reports what lies between.
+    /// For salvage: continues past damage, at the next whole frame in this segment. If there is
+    /// none, it continues in the next segment, provided that the end of this one is recorded.
+    /// Returns `false` where nothing is left. The caller reports what lies between.
     #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn skip_damage(&mut self) -> Result<bool> {
         let Some(segment) = self.open_at(self.at)? else { return Ok(false) };
@@ -235,7 +235,7 @@ impl Scanner {
     /// Stops at `upto`, a frame boundary below which everything is known to be durable.
     pub(crate) fn stop_at(mut self, upto: Lsn) -> Scanner {
         self.upto = Some(upto);
-        // a missing frame below it is damage, and not the end of the log
+        // a missing frame below it is damage, not the end of the log
         self.watermark = self.watermark.max(upto);
         self
     }
@@ -245,7 +245,7 @@ impl Scanner {
         self.reader.start_ahead()
     }
 
-    /// Where the log ended. An error before everything was read.
+    /// Where the log ended. Fails if the log was not read to its end.
     pub(crate) fn take_end(self) -> Result<ScanEnd> {
         self.end.ok_or_else(|| Error::invalid("the log was not read to its end"))
     }
@@ -276,8 +276,8 @@ impl Scanner {
         }
     }
 
-    /// Makes a chunk smaller that is kept for a while, if most of it is padding. The same few buffers
-    /// are then read into in turn and stay in the processor's cache.
+    /// Shrinks a chunk that is kept for a while, if most of it is padding. The buffer that this
+    /// frees is read into again while it is still in the processor's cache.
     pub(crate) fn pack(&mut self, chunk: &mut Chunk) {
         if let Some(buf) = chunk.pack() {
             self.keep(buf);
@@ -304,7 +304,7 @@ impl Scanner {
             }
             let Some(segment) = self.open_at(self.at)? else { break };
             let offset = segment.offset_of(self.lsn);
-            // whole blocks are read, and nothing past the limit is looked at
+            // reads are whole blocks, but bytes past the limit are not parsed
             let from = segment.block_of(offset);
             let left = self.limit(self.at, &segment).saturating_sub(from);
             let block = u64::from(segment.header.block_bytes);
@@ -343,7 +343,7 @@ impl Scanner {
         Ok(Some(segment))
     }
 
-    /// What `buf` holds past the last frame. It begins with a block, like every window.
+    /// The bytes in `buf` past the last frame. It begins with a block, like every window.
     fn carry_of(&self, segment: &Segment, buf: &[u8], window: Window) -> Carry {
         let next = segment.block_of(segment.offset_of(self.lsn));
         let skipped = usize::try_from(next.saturating_sub(window.offset)).unwrap_or(usize::MAX);
@@ -406,8 +406,9 @@ impl Scanner {
         self.reader.prefetch(&wanted);
     }
 
-    /// The segment, the offset and the length of the read that follows `offset`. It moves to the next
-    /// segment where nothing of this one is left. Reads are whole blocks, wherever the last frame ends.
+    /// The segment, the offset and the length of the read that follows `offset`. It moves to the
+    /// next segment if nothing of this one is left. Reads are whole blocks, wherever the last frame
+    /// ends.
     fn next_read(&self, at: usize, offset: u64) -> Option<(usize, u64, u64)> {
         let here = self.segments.get(at).map(|segment| (at, segment, offset));
         let at = at.saturating_add(1);
@@ -440,7 +441,7 @@ impl Scanner {
             if self.previous_checksum.is_some_and(|previous| previous != frame.header.previous_checksum) {
                 return (frames, FrameFault::Chain);
             }
-            debug_assert_eq!(frame.header.lsn, self.lsn, "a valid frame is of its place");
+            debug_assert_eq!(frame.header.lsn, self.lsn, "a valid frame has another LSN than its place");
             debug_assert!(frame.end() > self.lsn, "the position moves on with each frame");
             let payload = start.saturating_add(frame::HEADER_BYTES);
             frames.push(FrameAt {
@@ -456,7 +457,7 @@ impl Scanner {
         }
     }
 
-    /// Goes on in the next segment, at the recorded end of this one.
+    /// Continues in the next segment, at the recorded end of this one.
     fn cross(&mut self) -> Result<()> {
         let here = self.segments.get(self.at);
         let next = self.at.saturating_add(1);
@@ -481,7 +482,7 @@ impl Scanner {
         }
         let later = match recorded_end {
             None if self.clean_end != Some(self.lsn) => tail_scan::search(segment, offset)?,
-            // the log that ends at a recorded or a clean end wrote nothing past it
+            // no frame was written past a recorded or a clean end
             _ => TailFindings::default(),
         };
         let evidence = Evidence {
@@ -493,7 +494,7 @@ impl Scanner {
         match finding {
             Finding::EndOfSegment => self.cross(),
             Finding::EndOfLog => {
-                // what lies past a clean end is what the file held before it was recycled
+                // bytes past a clean end are those that the file held before it was recycled
                 let closed = self.clean_end == Some(self.lsn);
                 let torn = !closed && offset < segment.header.file_bytes && later.is_torn(fault);
                 let tail = Tail { path, offset, reason: fault.reason(), rule, later_frames: later.frames, torn };

@@ -3,7 +3,7 @@
 //! A [`Segment`] holds no file open: a log may have any number of segments, and a process has few
 //! descriptors. Frames are read through an [`OpenSegment`], of which a scan holds two at most.
 //!
-//! It knows what a header says and where in a file an LSN lies. What the frames hold is not its concern.
+//! This module reads headers and maps an LSN to an offset in a file. It does not read frames.
 
 use crate::error::{Error, Result};
 use crate::format::MAX_BLOCK_BYTES;
@@ -83,7 +83,7 @@ impl Segment {
     }
 
     /// For salvage: derives a header from the first frame of a segment that has lost its header, if
-    /// that frame is whole. Where its predecessor ended and which machine wrote it stays unknown.
+    /// that frame is whole. Its predecessor's end and the machine that wrote it remain unknown.
     #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn from_first_frame(
         storage: &dyn Storage,
@@ -152,7 +152,7 @@ impl Segment {
         self.lsn_at(self.header.file_bytes)
     }
 
-    /// Where a frame with this LSN must belong.
+    /// The identity that a frame with this LSN must have.
     pub(super) fn place(&self, lsn: Lsn) -> Place {
         let SegmentHeader { store, epoch, block_bytes, .. } = self.header;
         Place { store, epoch, lsn, block_bytes }
@@ -210,7 +210,8 @@ fn buffer_for(handle: &NamedFile, bytes: u64) -> Result<AlignedBuf> {
     handle.buffer(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
-/// The segments from the one that holds `start` on. Older ones are garbage and may hold anything.
+/// The segments from the one that holds `start` on. Older segments are garbage, so they are not
+/// checked.
 pub(super) fn needed_segments(store_dir: &StoreDir, start: Lsn) -> Result<&[SegmentFile]> {
     let segments = &store_dir.segments;
     let newest = store_dir.manifest.as_ref().map_or(SegmentId::default(), |m| m.segment);
@@ -294,8 +295,8 @@ pub(crate) fn oldest_usable(store_dir: &StoreDir) -> Result<Option<Segment>> {
     Ok(oldest)
 }
 
-/// The LSN of the empty state, if the log of a store without a manifest goes back to it. That is the
-/// base of the first segment of all, which follows the room for one header.
+/// The LSN of the empty state, if the log of a store without a manifest reaches back to it. It is
+/// the base of the very first segment, which leaves room for one header below it.
 pub(crate) fn origin(store_dir: &StoreDir) -> Result<Option<Lsn>> {
     let Some(Segment { header, .. }) = oldest_usable(store_dir)? else {
         return Ok(store_dir.is_new().then(|| Lsn::new(u64::from(store_dir.storage.block_bytes()))));
@@ -304,7 +305,8 @@ pub(crate) fn origin(store_dir: &StoreDir) -> Result<Option<Lsn>> {
     Ok(begins.then_some(header.base))
 }
 
-/// What the segments say in place of a manifest. `None` where there is a manifest, or no segment.
+/// A stand-in for a missing manifest, derived from the segments. `None` if there is a manifest, or
+/// no segment.
 pub(crate) fn manifest_stand_in(store_dir: &StoreDir) -> Result<Option<ManifestStandIn>> {
     if store_dir.manifest.is_some() {
         return Ok(None);

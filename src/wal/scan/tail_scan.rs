@@ -1,8 +1,8 @@
 //! Scans the tail of a segment past an invalid frame for valid later frames.
 //!
 //! It searches the blocks that a frame can begin in and, from each frame that it finds, follows the
-//! chain. Recovery needs what the watermarks of later frames prove, and salvage needs the place to go
-//! on. The decision is made in [`evidence`](crate::wal::scan::evidence).
+//! chain. Recovery needs what the watermarks of later frames prove, and salvage needs the place
+//! where the log continues. The decision is made in [`evidence`](crate::wal::scan::evidence).
 
 use crate::error::Result;
 #[cfg(any(test, feature = "salvage"))]
@@ -16,7 +16,7 @@ use crate::wal::scan::segment_set::OpenSegment;
 /// large enough that a device reads at its sequential rate.
 pub(super) const CHUNK_BYTES: u64 = 2 << 20;
 
-/// What lies past an invalid frame.
+/// What a search past an invalid frame has found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TailFindings {
     /// The number of valid frames.
@@ -32,7 +32,8 @@ pub(super) struct TailFindings {
 }
 
 impl TailFindings {
-    /// Checks whether `bytes` starts with a valid frame. Returns its length in bytes, or why it is none.
+    /// Checks whether `bytes` starts with a valid frame. Returns its length in bytes, or why it is
+    /// invalid.
     ///
     /// Inside a block a frame counts only if it continues the chain of the frame before it: only at a
     /// block boundary do the first four bytes distinguish a frame from a record's content.
@@ -61,7 +62,7 @@ impl TailFindings {
 
     /// Whether the tail, after `fault`, looks like an interrupted write.
     ///
-    /// In a reused file the inside of an old frame cannot be told from that of a new frame whose first
+    /// In a recycled file, the inside of an old frame looks like that of a new frame whose first
     /// block was lost. It is taken for the old one.
     pub(super) fn is_torn(&self, fault: FrameFault) -> bool {
         self.frames > 0
@@ -77,9 +78,9 @@ impl TailFindings {
 /// Searches a segment for valid frames past `offset`: at the blocks that a frame can begin in, and
 /// right behind each frame that it finds.
 ///
-/// Every byte is read once, however many blocks claim to be frames. A claim is false if another frame
-/// can begin inside it. One that goes past what was read is read together with all that is to be
-/// searched in it.
+/// Every byte is read once, however many blocks claim to begin a frame. A claim is false if another
+/// frame can begin inside it. If a claimed frame ends past the bytes read so far, the rest of it is
+/// read together with the blocks that are searched next.
 pub(super) fn search(segment: &OpenSegment, offset: u64) -> Result<TailFindings> {
     let block = u64::from(segment.header.block_bytes);
     let file_bytes = segment.header.file_bytes;
@@ -91,7 +92,7 @@ pub(super) fn search(segment: &OpenSegment, offset: u64) -> Result<TailFindings>
         let from = segment.block_of(position);
         segment.fill(&mut buf, from, round_up(want, block).min(file_bytes.saturating_sub(from)))?;
         let end = from.saturating_add(buf.len() as u64);
-        // the file has become shorter since its length was read
+        // the file was shortened after its length was read
         if end <= position {
             break;
         }
@@ -117,7 +118,7 @@ pub(super) fn search(segment: &OpenSegment, offset: u64) -> Result<TailFindings>
                     None => segment.next_boundary(position),
                 },
             };
-            debug_assert!(position > before, "the search moves on");
+            debug_assert!(position > before, "the search does not move on");
             want = CHUNK_BYTES;
         }
     }
@@ -147,8 +148,8 @@ pub(super) fn next_whole(segment: &OpenSegment, at: Lsn, limit: Lsn) -> Result<O
     Ok(None)
 }
 
-/// Whether `bytes` begins a whole frame of that place. It reads the rest of a frame that is longer
-/// than `bytes`, unless another frame can begin inside it.
+/// Whether `bytes` begins with a whole frame for that place. It reads the rest of a frame that is
+/// longer than `bytes`, unless another frame can begin inside it.
 #[cfg(any(test, feature = "salvage"))]
 fn is_whole(segment: &OpenSegment, bytes: &[u8], position: u64, place: &Place) -> Result<bool> {
     if !frame::claims_place(bytes, place) {
