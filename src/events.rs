@@ -1,9 +1,10 @@
 //! Events for programs that collect them: only with the feature `tracing`, and never on a hot path.
 //!
-//! A subscriber is foreign code that may call the store, even [`Engine::close`](crate::Engine::close). So an event is
-//! told by a thread that holds no lock: what happens under a lock is noted there, and told after it.
+//! A subscriber is foreign code that may call the store, even
+//! [`Engine::close`](crate::Engine::close). So only a thread that holds no lock reports an event.
+//! What happens under a lock is recorded there and reported after its release.
 
-/// Tells of something through `tracing`, where the feature is on; nothing otherwise.
+/// Reports an event through `tracing` if the feature is enabled. Otherwise it does nothing.
 macro_rules! event {
     ($level:ident, $($arg:tt)+) => {
         #[cfg(feature = "tracing")]

@@ -57,8 +57,9 @@ pub struct LogOptions {
     /// The number of segments that are preallocated ahead of need. One of them is a reserve, which
     /// lets a log be opened on a full disk. Default: 2.
     pub preallocated_segments: usize,
-    /// How many preallocated segments recycling keeps at most; what is truncated beyond that is
-    /// removed. Default: 4. Reserving room for the rollback of open transactions may add more.
+    /// The maximum number of preallocated segments that recycling keeps; it removes further
+    /// truncated segments. Default: 4. Reserving room for the rollback of open transactions may add
+    /// more.
     pub max_preallocated_segments: usize,
     /// Which threads run background work. Default: [`Background::Threads`].
     pub background: Background,
@@ -114,9 +115,9 @@ pub enum Phase {
 pub struct Progress {
     /// The current phase.
     pub phase: Phase,
-    /// How much of the phase is done, in bytes; in [`Phase::Undo`], in steps.
+    /// The amount of the phase that is done, in bytes; in [`Phase::Undo`], in steps.
     pub done: u64,
-    /// An upper bound of how much the phase has to do, in the unit of `done`.
+    /// An upper bound of the phase's total work, in the unit of `done`.
     pub total: u64,
 }
 
@@ -216,8 +217,8 @@ impl Options {
 
     /// How long opening waits while another process or handle has the store open.
     ///
-    /// Default: zero, which answers [`Error::Locked`] at once. A service that is started while its
-    /// predecessor ends, or while a reader looks at the store, sets a few seconds. New readers are
+    /// Default: zero, which returns [`Error::Locked`] at once. A service sets a few seconds if it
+    /// may start while its predecessor ends, or while a reader has the store open. New readers are
     /// refused while it waits.
     ///
     /// ```
@@ -239,8 +240,8 @@ impl Options {
     }
 
     /// How long a command or a read waits for locks, and a commit for space in the log.
-    /// [`Duration::MAX`] is no limit, here and in the other options: then only a deadlock, a close or
-    /// the age of the transaction in the way ends a wait.
+    /// [`Duration::MAX`] is no limit, here and in the other options. Then a wait ends only by a
+    /// deadlock, by a close, or by the age limit of the transaction that holds the lock.
     ///
     /// Default: 5 seconds.
     #[must_use]
@@ -257,9 +258,9 @@ impl Options {
         self
     }
 
-    /// The maximum memory of a transaction, in bytes: the inverses that it keeps for its rollback, its
-    /// footprint locks and its savepoints. What passes it fails with [`Error::TooLarge`], and the
-    /// transaction goes on. Default: 256 MiB.
+    /// The maximum memory of a transaction, in bytes: the inverses that it keeps for its rollback,
+    /// its footprint locks and its savepoints. A call that would exceed it fails with
+    /// [`Error::TooLarge`], and the transaction continues. Default: 256 MiB.
     ///
     /// It is an estimate, within a factor of two. A small write counts some hundred bytes.
     #[must_use]
@@ -356,8 +357,8 @@ impl Options {
 
     /// The maximum number of frames that are being written at once.
     ///
-    /// Default: one frame at a time, which the committers that the frame before has woken can
-    /// still join.
+    /// Default: one frame at a time. Its leader waits briefly for the committers that the previous
+    /// frame woke, so that they can join.
     #[must_use]
     pub fn max_frames_in_flight(mut self, frames: usize) -> Self {
         self.log.max_frames_in_flight = Some(frames);

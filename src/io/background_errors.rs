@@ -1,10 +1,10 @@
-//! What background work has met, until that work succeeds.
+//! The errors of background work, each kept until that work succeeds.
 
 use crate::error::{Error, Result};
 use crate::io::sync::Mutex;
 use crate::io::threads::contained;
 
-/// The last failure of each kind of work. No kind may fail without a trace.
+/// The last failure of each kind of work, so that no failure goes unnoticed.
 pub(crate) struct BackgroundErrors<const KINDS: usize>(Mutex<[Option<Error>; KINDS]>);
 
 impl<const KINDS: usize> BackgroundErrors<KINDS> {
@@ -12,9 +12,9 @@ impl<const KINDS: usize> BackgroundErrors<KINDS> {
         BackgroundErrors(Mutex::new([const { None }; KINDS]))
     }
 
-    /// Runs one piece of a kind of work. A panic in it becomes [`Error::Internal`], which says what the
-    /// thread did. Work that did something clears the failure of its kind. `report` is called with a new
-    /// failure; the caller holds no lock.
+    /// Runs one piece of a kind of work. A panic in it becomes [`Error::Internal`], which says what
+    /// the thread did. A run that returns `true` clears the failure of its kind. `report` is called
+    /// with a new failure; the caller holds no lock.
     pub(crate) fn run(
         &self,
         kind: usize,
@@ -29,7 +29,7 @@ impl<const KINDS: usize> BackgroundErrors<KINDS> {
             Err(error) => {
                 let before = self.replace(kind, Some(error.clone()));
                 if before.is_none_or(|before| before.to_string() != error.to_string()) {
-                    // a subscriber is foreign code
+                    // `report` may run an event subscriber, which is foreign code and may panic
                     let _ = contained(|| report(error));
                 }
             }
@@ -41,12 +41,12 @@ impl<const KINDS: usize> BackgroundErrors<KINDS> {
         self.0.lock().get_mut(kind).and_then(|slot| std::mem::replace(slot, error))
     }
 
-    /// Notes that a kind of work has nothing left that could fail.
+    /// Clears the failure of a kind of work that has nothing left to do.
     pub(crate) fn clear(&self, kind: usize) {
         self.replace(kind, None);
     }
 
-    /// The first failure that is not over.
+    /// The first failure that was not cleared.
     pub(crate) fn first(&self) -> Option<Error> {
         self.0.lock().iter().flatten().next().cloned()
     }

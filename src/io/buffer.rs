@@ -70,7 +70,7 @@ fn map(bytes: usize) -> io::Result<MmapMut> {
     let map = MmapMut::map_anon(whole.ok_or(io::ErrorKind::OutOfMemory)?)?;
     #[cfg(target_os = "linux")]
     if large {
-        // an error only means small pages
+        // if this fails, the map has small pages
         let _ = map.advise(memmap2::Advice::HugePage);
     }
     Ok(map)

@@ -44,7 +44,7 @@ impl<'a> Deadline<'a> {
 }
 
 /// The first and the longest pause between two tries. The longest bounds how long a resource stays
-/// unused, and 20 tries per second take no processor time worth mentioning.
+/// unused; 20 tries per second take negligible processor time.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 

@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::io::File;
 use crate::io::sync::{Arc, Mutex};
 
-/// The files. The lock is held while they are closed, so that a caller that needs their space waits
-/// for it.
+/// The unlinked files. The lock is held while they are closed, so that a caller that needs their
+/// space waits for it.
 #[derive(Default)]
 pub(crate) struct DeferredUnlinks(Mutex<Vec<Arc<dyn File>>>);
 

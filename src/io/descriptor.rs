@@ -1,9 +1,10 @@
-//! Opens files so that neither their descriptor nor their kind does harm.
+//! Opens files safely, whatever descriptors are free and whatever kind of file has the name.
 //!
 //! - A descriptor is never 0, 1 or 2. In a process that was started with its standard streams closed,
 //!   `println!` would otherwise write into the store.
-//! - Opening never blocks, as it would on a FIFO that nobody writes to.
-//! - What is not a regular file is refused by name. A symbolic link is followed.
+//! - Opening never blocks, as it would on a FIFO without a writer.
+//! - Any file that is not a regular file is refused, with an error that names its kind. A symbolic
+//!   link is followed.
 
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
@@ -11,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-/// The lowest descriptor that is none of the standard streams.
+/// The lowest descriptor above the standard streams.
 const FIRST: i32 = 3;
 
 /// Opens a regular file below a directory. A file that it creates can be read and written by its
@@ -19,7 +20,7 @@ const FIRST: i32 = 3;
 pub(super) fn open_file(dir: impl AsFd, name: &str, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = match rustix::fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR) {
-        // a socket, or a device that is not there
+        // a socket, or a device that does not exist
         Err(rustix::io::Errno::NXIO) => return Err(refusal("a socket or a device")),
         other => above_standard_streams(other?)?,
     };

@@ -1,13 +1,14 @@
 //! The real storage: a directory of an operating system's file system.
 //!
 //! Invariants:
-//! - Every file is opened relative to one descriptor of the directory, so that neither a change of
-//!   the working directory nor a rename of the store's directory redirects a call.
+//! - Every file is opened relative to one descriptor of the directory. So neither a change of the
+//!   working directory nor a rename of the store's directory redirects a call.
 //! - A write that direct I/O refuses goes through the page cache and is synced. That is slower, and
 //!   as durable.
 //! - An error of a sync is returned once, and the sync is never retried.
 //!
-//! This module knows nothing of what the files hold. The only name it knows is its own `LOCK`.
+//! This module does not interpret the content of files. The only file name it knows is its own
+//! `LOCK`.
 
 use crate::io::deadline::pauses;
 use crate::io::descriptor;
@@ -48,7 +49,7 @@ const TRUNCATE_STEP_BYTES: u64 = 1 << 20;
 const MAX_TRUNCATE_STEPS: u64 = 256;
 /// A pause takes twice as long as the step before it, so that commits get two thirds of the device.
 const PAUSE_FACTOR: u32 = 2;
-/// Bounds a pause where one step was slow for another reason.
+/// The maximum length of a pause, in case a step was slow for another reason.
 const MAX_PAUSE: Duration = Duration::from_millis(5);
 
 /// Truncates an unlinked file in small steps, with pauses, because commits wait while the file
@@ -141,8 +142,8 @@ impl DiskStorage {
         })
     }
 
-    /// Chooses how durable writes reach the device. Where the file system refuses
-    /// [`WritePath::Direct`], writes are buffered and synced all the same.
+    /// Chooses how durable writes reach the device. If the file system refuses
+    /// [`WritePath::Direct`], writes are buffered and synced.
     ///
     /// ```
     /// use seawal::io::{Create, DiskStorage, WritePath};
@@ -181,8 +182,8 @@ impl DiskStorage {
         if self.paths.direct_writes.load(Ordering::Relaxed) { WritePath::Direct } else { WritePath::BufferedSync }
     }
 
-    /// The entries of the directory and their kinds, by name. A link to a directory is a directory, and
-    /// one that leads nowhere is a link.
+    /// The entries of the directory and their kinds, by name. A link to a directory counts as a
+    /// directory, and a dangling link as a link.
     fn entries(&self) -> io::Result<Vec<(String, FileType)>> {
         let mut entries = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.dir)? {
@@ -218,7 +219,7 @@ impl DiskStorage {
         match descriptor::open_file(&self.dir, name, access | OFlags::DIRECT | DATA_SYNC) {
             Ok(direct) => {
                 let (a, b) = (rustix::fs::fstat(&direct)?, rustix::fs::fstat(buffered)?);
-                // another file may have got the name in between
+                // another file may have taken the name in between
                 Ok((a.st_dev == b.st_dev && a.st_ino == b.st_ino).then_some(direct))
             }
             Err(e) => match Errno::from_io_error(&e) {
@@ -247,8 +248,8 @@ impl Directory for DiskStorage {
         Ok(Arc::new(DiskFile::new(file, direct, access == OFlags::RDWR, &self.probe, Arc::clone(&self.paths))))
     }
 
-    /// Lists everything but directories whose name is UTF-8, except the lock file. Opening one that is
-    /// neither a regular file nor a link to one is an error that says so.
+    /// Lists every entry with a UTF-8 name, except directories and the lock file. Opening an entry
+    /// that is neither a regular file nor a link to one returns an error that names its kind.
     fn list(&self) -> io::Result<Vec<String>> {
         let entries = self.entries()?.into_iter();
         Ok(entries.filter_map(|(name, kind)| (kind != FileType::Directory).then_some(name)).collect())
@@ -341,7 +342,7 @@ fn check_name(name: &str) -> io::Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DirSync {
     Done,
-    /// The file system has none.
+    /// The file system has no sync for directories.
     Missing,
 }
 
@@ -373,9 +374,10 @@ fn make_dir_durable(path: &Path, mode: u32) -> io::Result<DirSync> {
     sync_parent(path)
 }
 
-/// Makes a directory's name durable. A directory that exists is synced too, because the process that
-/// created it may have died before its own sync. A parent that we may not open is its owner's matter.
-/// So is one on another file system or on a read-only one: it holds no name that could be lost.
+/// Makes a directory's name durable. A directory that exists is synced too, because the process
+/// that created it may have died before its own sync. A parent that this process may not open is
+/// not synced. Neither is one on another file system or on a read-only one, because it holds no
+/// name that could be lost.
 fn sync_parent(path: &Path) -> io::Result<DirSync> {
     let Some(parent) = path.parent() else { return Ok(DirSync::Done) };
     let dir = match open_dir(parent) {

@@ -2,7 +2,7 @@
 //!
 //! A file has up to two descriptors: one through the page cache, and one for direct I/O where the
 //! file system supports it. The caller guarantees that both refer to the same inode. This module
-//! knows nothing of names and directories.
+//! does not deal with names and directories.
 
 use crate::io::probe::Probe;
 use crate::io::sync::{Arc, AtomicBool, Ordering};
@@ -61,7 +61,7 @@ pub(super) struct DiskFile {
     /// earlier one. Read by [`DiskFile::drop_cached`] only.
     maybe_dirty: AtomicBool,
     /// True if this process wrote through the page cache since the last sync. Only such a sync has
-    /// something to write, so only its latency tells anything about the device.
+    /// something to write, so only its latency says anything about the device.
     written: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! What a new file gets from its directory: the owner, the group, and the group's permissions.
+//! Gives a new file the owner, the group and the group's permissions of its directory.
 //!
 //! A command that root runs once must not leave files that the store's own user cannot open.
 
@@ -13,15 +13,15 @@ use std::io;
 /// The group may read and write the file if it may read and write the directory. Others may not.
 ///
 /// # Errors
-/// Root gets the operating system's error where it may not change the owner, as on NFS with
-/// `root_squash`. The file would be one that the store's user cannot open.
+/// Root gets the operating system's error if it may not change the owner, as on NFS with
+/// `root_squash`. The store's user could not open the file.
 pub(super) fn inherit(dir: &File, file: &File) -> io::Result<()> {
     let (above, before) = (rustix::fs::fstat(dir)?, rustix::fs::fstat(file)?);
     if (above.st_uid, above.st_gid) != (before.st_uid, before.st_gid) {
         let is_root = rustix::process::geteuid().is_root();
         let owner = is_root.then(|| Uid::from_raw(above.st_uid));
         match rustix::fs::fchown(file, owner, Some(Gid::from_raw(above.st_gid))) {
-            // the owner has no number in this namespace, where root is not the system's
+            // the owner has no id in this user namespace, so this root is not the system's root
             Err(Errno::INVAL) => {}
             Err(e) if is_root => {
                 let owner = above.st_uid;
@@ -36,7 +36,7 @@ pub(super) fn inherit(dir: &File, file: &File) -> io::Result<()> {
     let group = Mode::from_raw_mode(above.st_mode) & (Mode::RGRP | Mode::WGRP);
     let mode = Mode::RUSR | Mode::WUSR | if has_group { group } else { Mode::empty() };
     if Mode::from_raw_mode(before.st_mode) != mode {
-        // a file system without permissions refuses, and then there are none to set
+        // a file system without permissions refuses this, and has none to set
         let _ = rustix::fs::fchmod(file, mode);
     }
     Ok(())

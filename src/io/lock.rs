@@ -1,16 +1,16 @@
 //! The lock on a directory: `flock` on the directory itself, and on its file `LOCK`.
 //!
-//! The directory cannot be unlinked from under its owner, so what the name `LOCK` leads to decides
-//! nothing. The file is locked too, for file systems that cannot lock a directory, and against
-//! earlier versions of this crate, which lock only the file. Its text is the process id of the last
-//! exclusive holder, for messages only.
+//! The lock on the directory decides, and not the file, because another process can give the name
+//! `LOCK` to another file. The file is locked too, for file systems that cannot lock a directory.
+//! It also excludes earlier versions of this crate, which lock only the file. Its text is the
+//! process id of the last exclusive holder, for messages only.
 //!
 //! A lock belongs to the open file description. It therefore excludes a second handle in the same
 //! process, and ends with the process in every case. It does not pass to a program started by `exec`.
 //! A forked child shares it, so it is unlocked explicitly.
 //!
 //! A reader holds the directory, and the file only for a moment. An owner that waits for readers
-//! holds the file, so that it is not overtaken by new ones.
+//! holds the file, so that new readers cannot overtake it.
 
 use crate::io::descriptor::above_standard_streams;
 use crate::io::inherit::inherit;
@@ -28,7 +28,7 @@ use std::time::Duration;
 /// The reserved name of the lock file.
 pub(super) const LOCK_FILE: &str = "LOCK";
 
-/// How often `LOCK` is tried again where its name changes or a reader holds it for a moment.
+/// How often locking `LOCK` is retried if its name changes or a reader holds it for a moment.
 const MAX_TRIES: u32 = 20;
 /// The pause between two such tries. A reader holds `LOCK` for two system calls.
 const TRY_PAUSE: Duration = Duration::from_millis(1);
@@ -92,7 +92,7 @@ impl DirectoryLock for DiskLock {
             Ok(found) if !is_same(&found, &opened) => return lost("another directory has taken its place"),
             // a directory that was renamed is still locked under its new name
             Err(Errno::NOENT | Errno::NOTDIR) if opened.st_nlink == 0 => return lost("the directory was removed"),
-            // what cannot be looked up proves nothing
+            // a path that cannot be looked up proves nothing
             _ => {}
         }
         let Some(file) = &self.file else { return Ok(()) };
@@ -118,7 +118,7 @@ fn is_same(a: &Stat, b: &Stat) -> bool {
 }
 
 /// Makes the locks of one storage. Its readers share one lock, so that an owner that waits does not
-/// stop one that has begun.
+/// stop further readers of the same storage.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     shared: Mutex<Weak<DiskLock>>,
@@ -181,14 +181,14 @@ fn close_gate(dir: &File) -> Option<Flock> {
     flock(file, FlockOperation::NonBlockingLockExclusive).ok()?.ok()
 }
 
-/// A reader takes the file first. So it is refused by an owner of an earlier version too.
+/// A reader locks the file first, so that an owner of an earlier version refuses it too.
 fn lock_shared(dir: &File, path: &Path) -> io::Result<DiskLock> {
     let mut file = None;
     if let Some(found) = open_to_read(dir) {
         match flock_on(&found, FlockOperation::NonBlockingLockShared) {
             Ok(()) => file = Some(Flock(found)),
             Err(Errno::WOULDBLOCK) => return Err(refused(&holder(Some(&found)))),
-            // where nothing can be locked, there is no owner either
+            // on a file system without locks there is no owner either
             Err(e) if is_unsupported(e) => {}
             Err(e) => return Err(e.into()),
         }
@@ -203,7 +203,8 @@ fn lock_shared(dir: &File, path: &Path) -> io::Result<DiskLock> {
     Ok(DiskLock { path: path.into(), mode: LockMode::Shared, file, dir })
 }
 
-/// An owner takes the directory first, so that nobody who is refused touches the lock file.
+/// An owner locks the directory first, so that an opener that is refused never touches the lock
+/// file.
 fn lock_exclusive(dir: &File, path: &Path, gate: &mut Option<Flock>) -> io::Result<DiskLock> {
     let own = match lock_dir(dir, LockMode::Exclusive)? {
         Ok(own) => own,
@@ -319,7 +320,8 @@ fn explained(dir: &File, error: Errno) -> io::Error {
     io::Error::new(io::Error::from(error).kind(), advice)
 }
 
-/// The lock file, if there is one that may be read. For an owner's process id and a shared lock.
+/// The lock file, if there is one that may be read. It serves to read an owner's process id and to
+/// take a shared lock.
 fn open_to_read(dir: &File) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(dir, LOCK_FILE, flags, Mode::empty()).ok()?;
@@ -331,8 +333,8 @@ fn is_regular(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
-/// Locks the directory by a descriptor of its own. `Ok(Err(_))` gives that back if another opener
-/// holds the lock.
+/// Locks the directory by a descriptor of its own. `Ok(Err(_))` returns that descriptor if another
+/// opener holds the lock.
 fn lock_dir(dir: &File, mode: LockMode) -> io::Result<Result<Dir, File>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let own = File::from(above_standard_streams(rustix::fs::openat(dir, c".", flags, Mode::empty())?)?);
@@ -348,7 +350,8 @@ fn lock_dir(dir: &File, mode: LockMode) -> io::Result<Result<Dir, File>> {
     }
 }
 
-/// True if the file system cannot lock a directory. NFS wants a descriptor that may write.
+/// True if the file system cannot lock a directory. NFS requires a descriptor that is open for
+/// writing.
 fn is_unsupported(error: Errno) -> bool {
     matches!(
         error,
@@ -356,7 +359,7 @@ fn is_unsupported(error: Errno) -> bool {
     )
 }
 
-/// `Ok(Err(_))` gives the file back if another opener holds the lock.
+/// `Ok(Err(_))` returns the file if another opener holds the lock.
 fn flock(file: File, operation: FlockOperation) -> io::Result<Result<Flock, File>> {
     match flock_on(&file, operation) {
         Ok(()) => Ok(Ok(Flock(file))),

@@ -2,7 +2,7 @@
 //!
 //! A [`Storage`] is one flat directory of files, a clock, and a source of random numbers.
 //! [`DiskStorage`] is the real one. [`SimDisk`](crate::sim::SimDisk) is a deterministic one that
-//! crashes and fails on demand. Nothing here knows of LSNs, frames or transactions.
+//! crashes and fails on demand. This layer does not depend on LSNs, frames or transactions.
 //!
 //! Every implementation keeps these invariants:
 //! - Bytes survive power loss once [`File::write_durable_at`], or a sync after [`File::write_at`],
@@ -80,8 +80,8 @@ pub enum WritePath {
 
 /// A lock that lasts until it is dropped.
 pub trait DirectoryLock: Send + Sync {
-    /// Returns an error if the directory is no longer the one that was locked, so that another
-    /// opener may own what stands in its place. The text says what happened and what to do.
+    /// Returns an error if the directory is no longer the one that was locked, because another
+    /// opener may own the one in its place. The text says what happened and what to do.
     ///
     /// The default is for storages whose lock cannot be lost.
     fn check(&self) -> io::Result<()> {
@@ -100,8 +100,8 @@ pub trait Directory: Send + Sync + 'static {
     /// The names of all files in the directory, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// The names of all sub-directories, sorted. A store has none: one that bears the name of a file of
-    /// the store must not pass for a file that is not there.
+    /// The names of all sub-directories, sorted. A store has none. If one has the name of a store's
+    /// file, it must not be mistaken for a missing file.
     fn list_directories(&self) -> io::Result<Vec<String>> {
         Ok(Vec::new())
     }
@@ -128,8 +128,8 @@ pub trait Directory: Send + Sync + 'static {
     fn lock(&self, mode: LockMode) -> io::Result<Box<dyn DirectoryLock>>;
 
     /// Like [`Directory::lock`], but tries again while another opener holds the lock. It calls
-    /// `pause` before each further try, and gives up when that returns `false`. A storage may keep
-    /// new readers out meanwhile, so that an owner that waits is not overtaken by them.
+    /// `pause` before each further try, and gives up when that returns `false`. A storage may
+    /// refuse new readers meanwhile, so that they cannot overtake an owner that waits.
     fn lock_when_free(&self, mode: LockMode, pause: &mut dyn FnMut() -> bool) -> io::Result<Box<dyn DirectoryLock>> {
         loop {
             match self.lock(mode) {
@@ -218,18 +218,18 @@ pub trait File: Send + Sync {
     /// Reserves space for the first `len` bytes and sets the length to at least that.
     fn allocate(&self, len: u64) -> io::Result<()>;
 
-    /// The path that [`File::write_durable_at`] takes.
+    /// How [`File::write_durable_at`] reaches the device.
     fn write_path(&self) -> WritePath;
 
-    /// Whether the file still has a name. What is written to a file without one is lost once it is
-    /// closed. The default is for storages whose files cannot be removed by others.
+    /// Whether the file still has a name. Bytes written to a file without a name are lost once it
+    /// is closed. The default is for storages whose files no other process can remove.
     fn is_linked(&self) -> io::Result<bool> {
         Ok(true)
     }
 }
 
-/// Creates a file, replacing one that an earlier attempt may have left unfinished. An error comes
-/// with the operation that failed.
+/// Creates a file, replacing one that an earlier attempt may have left incomplete. An error is
+/// returned with the operation that failed.
 pub(crate) fn create_anew(storage: &dyn Storage, name: &str) -> Result<Arc<dyn File>, (&'static str, io::Error)> {
     let create = || storage.open(name, OpenMode::CreateNew);
     match create() {

@@ -23,7 +23,7 @@ impl NamedFile {
         }
     }
 
-    /// Creates a file in place of one that an earlier attempt may have left unfinished.
+    /// Creates a file, replacing one that an earlier attempt may have left incomplete.
     pub(crate) fn create_anew(storage: &dyn Storage, name: &str) -> Result<NamedFile> {
         let path = storage.path(name);
         match create_anew(storage, name) {

@@ -9,7 +9,8 @@ use std::io;
 /// two processors only.
 const MAX_THREADS: usize = 8;
 
-/// Two keep a helper of [`parallel_stream`] busy while the caller consumes.
+/// The number of items per helper of [`parallel_stream`]. Two keep it busy while the caller
+/// consumes results.
 const ITEMS_AHEAD: usize = 2;
 
 /// The number of threads that parallel work may use: one per processor, at most [`MAX_THREADS`].
@@ -62,7 +63,7 @@ pub(crate) fn parallel_map<T: Send, R: Send>(items: Vec<T>, threads: usize, f: i
 /// At most [`ITEMS_AHEAD`] items per thread are taken from the stream before their results are
 /// consumed, which bounds the memory.
 ///
-/// If the system refuses threads, those that there are do the work, or the caller does.
+/// If the system refuses a thread, the other threads do its work, or else the caller does.
 ///
 /// # Errors
 /// The error of `consume`, or that a thread has panicked. The panic then propagates to the caller.
@@ -78,7 +79,7 @@ pub(crate) fn parallel_stream<T: Send, R: Send>(
         for _ in 0..threads {
             let (items, items_in) = mpsc::channel::<T>();
             let (results_out, results) = mpsc::channel::<R>();
-            // it ends when the caller drops either channel
+            // the loop ends when the caller drops either channel
             let work = move || _ = items_in.into_iter().map(f).try_for_each(|result| results_out.send(result));
             if spawn_scoped(scope, work).is_err() {
                 break;

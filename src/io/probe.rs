@@ -102,7 +102,7 @@ fn warning_for(magic: u32) -> Option<&'static str> {
         0x0102_1994 => "the store lies on tmpfs, in memory: nothing survives power loss",
         0x8584_58f6 => "the store lies on ramfs, in memory: nothing survives power loss",
         0x794c_7630 => {
-            "the store lies on overlayfs: mounted `volatile` it ignores syncs, and a container's layer goes with it"
+            "the store lies on overlayfs: mounted `volatile` it ignores syncs, and a container's layer is not kept"
         }
         0x6969 => "the store lies on NFS: locks and syncs are as good as the server and its mount options",
         0xff53_4d42 | 0xfe53_4d42 | 0x517b => "the store lies on SMB: locks and syncs are as good as the server",

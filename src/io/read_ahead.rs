@@ -1,7 +1,7 @@
 //! Sequential reading with read-ahead: while the reader checks one window, a thread reads the next.
 //!
-//! The caller runs the thread, with [`Fetcher::run`] or [`hold_readers`]. What the bytes mean is not
-//! known here.
+//! The caller runs the thread, with [`Fetcher::run`] or [`hold_readers`]. This module does not
+//! interpret the bytes.
 
 use crate::error::{Error, Result};
 use crate::io::sync::{Arc, Mutex, mpsc, thread};
@@ -11,10 +11,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
-/// Free space that a prefetched buffer has in front of its bytes, for the end of the window before.
-/// It bounds the frames and chunks that profit from read-ahead: 4 MiB holds the largest chunk.
+/// The free space in front of a prefetched buffer's bytes, for the end of the previous window. It
+/// bounds the frames and chunks that profit from read-ahead: 4 MiB holds the largest chunk.
 pub(crate) const FRONT_BYTES: usize = 4 << 20;
-/// The number of reads that are asked for ahead: with two, the thread starts the next one without a
+/// The number of reads that are requested ahead. With two, the thread starts the next one without a
 /// wake-up.
 pub(crate) const READS_AHEAD: usize = 2;
 
@@ -28,7 +28,7 @@ struct Request {
 /// The buffer, and how many bytes were read behind its front.
 type Answer = (AlignedBuf, io::Result<usize>);
 
-/// Bytes to be read of a file, which the reader has given a number.
+/// A range to read from a file. The reader has given the file a number.
 pub(crate) struct Wanted<'a> {
     pub(crate) number: usize,
     pub(crate) file: &'a Arc<dyn File>,
@@ -36,7 +36,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) bytes: usize,
 }
 
-/// Where a buffer holds the window that was asked for, and how many of its bytes are new.
+/// The position of the requested window in a buffer, and the number of its bytes that are new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Filled {
     pub(crate) base: usize,
@@ -55,12 +55,12 @@ impl SequentialReader {
         fetcher
     }
 
-    /// Fills `buf` with a window of a file: with `kept`, which is in memory already and ends at
-    /// `wanted.offset`, and then with what is read from there. `wanted.bytes` counts the whole window
-    /// and `kept` is no longer than that.
+    /// Fills `buf` with a window of a file: first `kept`, which is in memory already and ends at
+    /// `wanted.offset`, then the bytes from there. `wanted.bytes` counts the whole window, and
+    /// `kept` is no longer than that.
     ///
-    /// It takes what was prefetched from that offset, which may be more or less than `wanted`, and
-    /// otherwise calls `read_now`.
+    /// It uses the bytes that were prefetched from that offset, which may be more or fewer than
+    /// `wanted`. Otherwise it calls `read_now`.
     pub(crate) fn fill(
         &mut self,
         buf: &mut AlignedBuf,
@@ -68,7 +68,7 @@ impl SequentialReader {
         wanted: &Wanted<'_>,
         read_now: impl FnOnce(&mut [u8], u64) -> io::Result<usize>,
     ) -> io::Result<Filled> {
-        debug_assert!(kept.len() <= wanted.bytes, "what is kept is part of the window");
+        debug_assert!(kept.len() <= wanted.bytes, "the kept bytes are longer than the window");
         let ahead = self.0.as_mut().filter(|_| kept.len() < wanted.bytes);
         let prefetched = ahead.and_then(|ahead| ahead.take(wanted.number, wanted.offset, buf));
         let (base, read) = match prefetched {
@@ -84,7 +84,7 @@ impl SequentialReader {
         if let Some(front) = buf.get_mut(base..end) {
             front.copy_from_slice(kept);
         }
-        debug_assert!(end.saturating_add(read) <= buf.len(), "what was read fits the buffer");
+        debug_assert!(end.saturating_add(read) <= buf.len(), "more was read than fits the buffer");
         buf.resize(end.saturating_add(read))?;
         Ok(Filled { base, read })
     }
@@ -111,8 +111,8 @@ impl SequentialReader {
 /// Without a thread for `fetcher`, nothing is prefetched.
 ///
 /// # Errors
-/// [`Error::Io`] where the system refuses the thread of `read`, with this path. [`Error::Internal`]
-/// where one of the two threads panicked.
+/// [`Error::Io`] if the system refuses the thread of `read`, with this path. [`Error::Internal`] if
+/// one of the two threads panicked.
 pub(crate) fn hold_readers<R>(
     path: &Path,
     fetcher: Fetcher,
@@ -122,7 +122,8 @@ pub(crate) fn hold_readers<R>(
     let held = &Mutex::new(());
     thread::scope(|scope| {
         let until_done = held.lock();
-        // the fetcher is dropped where its thread is refused, and the reader then reads by itself
+        // if the thread of the fetcher is refused, the fetcher is dropped and the reader reads by
+        // itself
         let fetcher = spawn_scoped(scope, move || {
             fetcher.run();
             drop(held.lock());
@@ -143,7 +144,7 @@ pub(crate) fn hold_readers<R>(
 struct Ahead {
     requests: mpsc::Sender<Request>,
     answers: mpsc::Receiver<Answer>,
-    /// The number and the offset of each request that has no answer yet, in order.
+    /// The file number and the offset of each unanswered request, in order.
     pending: VecDeque<(usize, u64)>,
     spare: Vec<AlignedBuf>,
 }
@@ -185,8 +186,8 @@ fn make_room(buf: &mut AlignedBuf, len: usize) -> io::Result<()> {
 }
 
 impl Ahead {
-    /// Requests reads, which are to be taken next and in this order. Earlier requests stay if they are
-    /// the first of `wanted`; otherwise they are waited for and dropped.
+    /// Requests reads that the reader will take next, in this order. Earlier requests stay if they
+    /// are the first of `wanted`. Otherwise it waits for them and drops their results.
     fn ask(&mut self, wanted: &[Wanted<'_>]) {
         let places = wanted.iter().map(|wanted| (wanted.number, wanted.offset));
         if !self.pending.iter().copied().eq(places.take(self.pending.len())) {
@@ -196,7 +197,7 @@ impl Ahead {
         }
         for &Wanted { number, file, offset, bytes } in wanted.iter().skip(self.pending.len()) {
             let buf = self.spare.pop().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
-            // without memory or without the thread, the reader reads it when it needs it
+            // without memory or without the thread, the reader reads the range when it needs it
             let Ok(buf) = buf else { return };
             let file = Arc::clone(file);
             if self.requests.send(Request { file, offset, bytes, buf }).is_err() {
@@ -212,8 +213,8 @@ impl Ahead {
         Some((first, self.answers.recv().ok()?))
     }
 
-    /// Takes what was read of a file from `offset` on, in exchange for `buf`. Drops older requests.
-    /// Returns `None` if this place was not asked for.
+    /// Takes the bytes that were read of a file from `offset` on, in exchange for `buf`. Drops
+    /// older requests. Returns `None` if this range was not requested.
     fn take(&mut self, number: usize, offset: u64, buf: &mut AlignedBuf) -> Option<io::Result<usize>> {
         while let Some((pending, (mut found, read))) = self.settle() {
             if pending != (number, offset) {

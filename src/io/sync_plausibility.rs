@@ -36,7 +36,7 @@ impl SyncPlausibility {
         self.times.lock().push(time);
     }
 
-    /// A warning, if the median is faster than any device.
+    /// A warning, if the median is faster than any known device.
     pub(super) fn warning(&self) -> Option<String> {
         let mut times = self.times.lock().clone();
         times.sort_unstable();

@@ -1,4 +1,5 @@
-//! Starts threads and contains panics: a refused thread is an error, and a panic ends no thread.
+//! Starts threads and contains panics. A thread that the system refuses is an error, and a panic
+//! ends no thread.
 
 use crate::io::sync::{thread, thread_local};
 use std::cell::Cell;
@@ -9,16 +10,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::io::sync::thread as scoped;
 #[cfg(shuttle)]
 use shuttle::thread as scoped;
-// loom has no scoped threads, and no model of it gets here
+// loom has no scoped threads, and none of its models runs this code
 #[cfg(loom)]
 use std::thread as scoped;
 
-/// The least stack of a thread: that of a main thread on Linux. Code of users runs on these threads,
-/// and may recurse as deeply there as on its own thread. Pages that are not touched take no memory.
+/// The minimum stack size of a thread, as large as that of a main thread on Linux. User code runs
+/// on these threads, and may recurse as deeply there as on its own thread. Pages that are not
+/// touched take no memory.
 #[cfg(not(any(loom, shuttle)))]
 const STACK_BYTES: usize = 8 << 20;
 
-/// The standard library's variable for the least stack of a thread.
+/// The standard library's environment variable for the minimum stack size of a thread.
 #[cfg(not(any(loom, shuttle)))]
 fn stack_bytes() -> usize {
     let asked = std::env::var("RUST_MIN_STACK").ok().and_then(|bytes| bytes.parse().ok());
@@ -26,12 +28,12 @@ fn stack_bytes() -> usize {
 }
 
 thread_local! {
-    /// Whether a store has started this thread.
+    /// Whether a store started this thread.
     static IS_OWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a store, be it another one, has started the calling thread. Such a thread joins no other: two
-/// that close their stores would wait for each other.
+/// Whether any store started the calling thread. Such a thread joins no thread of a store: two of
+/// them that close each other's stores would wait for each other.
 pub(crate) fn is_own() -> bool {
     IS_OWN.try_with(Cell::get).unwrap_or(false)
 }
@@ -78,7 +80,7 @@ pub(crate) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// Refuses threads, as the system does at RLIMIT_NPROC.
+/// Refuses threads, as the system does at `RLIMIT_NPROC`.
 #[cfg(all(test, not(any(loom, shuttle))))]
 pub(crate) mod refusal {
     use std::cell::Cell;

@@ -1,4 +1,5 @@
-//! Which locks the current thread holds: a call that would wait for its own thread is refused.
+//! Records which locks the current thread holds, so that a call that would wait for its own thread
+//! is refused.
 //!
 //! User code runs under some locks: a machine's own code, and the closure of a read. It may call
 //! back. With a mark for each such lock, the callee finds out without waiting whether its own caller
@@ -6,14 +7,15 @@
 
 use std::cell::{Cell, RefCell};
 
-/// The locks that a thread can mark at once, each of another store. More than these are not marked.
+/// The number of locks that a thread can mark at once, each of another store. Further locks are not
+/// marked.
 const SLOTS: usize = 4;
 
 /// The marks of one thread.
 struct Marks {
     /// Addresses of locks; 0 is no mark.
     slots: [Cell<usize>; SLOTS],
-    /// The number of marks, with those that found no slot.
+    /// The number of marks, including those that found no slot.
     count: Cell<usize>,
     /// Whether there is deferred work.
     has_deferred: Cell<bool>,
@@ -43,11 +45,12 @@ super::model::checker_thread_local! {
 /// Whether this thread holds the lock at an address.
 #[inline]
 pub(crate) fn is_held(lock: usize) -> bool {
-    // one comparison where no lock is held, which is almost always
+    // almost always no lock is held, which costs one comparison
     MARKS.with(|marks| marks.count.get() > 0 && marks.slots.iter().any(|slot| slot.get() == lock))
 }
 
-/// Runs `work` once this thread holds no marked lock any more: at once if it holds none.
+/// Runs `work` at once if this thread holds no marked lock, and otherwise when it has released the
+/// last one.
 pub(crate) fn defer(work: Box<dyn FnOnce()>) {
     if MARKS.with(|marks| marks.count.get() == 0) {
         return work();
@@ -56,14 +59,14 @@ pub(crate) fn defer(work: Box<dyn FnOnce()>) {
     MARKS.with(|marks| marks.has_deferred.set(true));
 }
 
-/// Says that this thread holds a lock, until it is dropped. That is after the lock was released.
+/// Marks a lock as held by this thread. The mark is dropped after the lock was released.
 #[must_use = "dropping it says that the lock is released"]
 pub(crate) struct HoldMark {
     slot: Option<usize>,
 }
 
 impl HoldMark {
-    /// Notes that this thread holds the lock at an address.
+    /// Marks the lock at an address as held by this thread.
     #[inline]
     pub(crate) fn new(lock: usize) -> HoldMark {
         MARKS.with(|marks| {

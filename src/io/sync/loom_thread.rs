@@ -1,7 +1,7 @@
 //! Threads under loom, with parking built from a mutex and a condition variable.
 //!
 //! loom's own `unpark` also wakes a thread that waits for a lock or joins another thread. loom then
-//! reports that as a fault of its own.
+//! reports that as an error of the model.
 
 use crate::io::sync::{Condvar, Mutex};
 pub(crate) use loom::thread::{panicking, yield_now};

@@ -32,6 +32,6 @@ pub(crate) use std::sync::mpsc;
 pub(crate) use std::{thread, thread_local};
 
 pub(crate) use std::sync::Arc;
-// no checker has one; a value that is set once is read only after an atomic flag
+// no checker has a `OnceLock`; its value is read only after an atomic flag was seen
 pub(crate) use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::Ordering;

@@ -40,7 +40,7 @@ pub(crate) mod thread;
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
-/// Empty only while a condition is waited for.
+/// Empty only while the thread waits for a condition.
 #[derive(Debug)]
 pub(crate) struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
 
@@ -64,14 +64,14 @@ impl<T> Mutex<T> {
 
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
-    #[expect(clippy::expect_used, reason = "the guard is there but during a wait")]
+    #[expect(clippy::expect_used, reason = "the guard is missing only during a wait")]
     fn deref(&self) -> &T {
         self.0.as_ref().expect("the lock is held")
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
-    #[expect(clippy::expect_used, reason = "the guard is there but during a wait")]
+    #[expect(clippy::expect_used, reason = "the guard is missing only during a wait")]
     fn deref_mut(&mut self) -> &mut T {
         self.0.as_mut().expect("the lock is held")
     }
@@ -80,7 +80,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(checker::sync::Condvar);
 
-/// Says that the time was not over: it never is.
+/// The result of a timed wait. It never says that the time was over.
 pub(crate) struct NotTimedOut;
 
 impl NotTimedOut {
