@@ -1,4 +1,4 @@
-//! What an answer waits for before it may leave.
+//! Answer barriers: the durability that an answer waits for before it is returned.
 
 use super::ticket::Ticket;
 use crate::durability::Durability;
@@ -6,17 +6,17 @@ use crate::error::Result;
 use crate::txn::DurabilityBarrier;
 use crate::wal::{Level, Log, Position};
 
-/// What an answer must wait for before it may leave.
+/// The durability that an answer must wait for before it is returned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AnswerBarrier {
-    /// Its own record, and how durable the writer asked for it to be.
+    /// The answer's own record, and the durability that its writer requested.
     pub(crate) own: Option<(Position, Durability)>,
-    /// What it saw of others.
+    /// The barrier of other commits whose effects the answer saw.
     pub(crate) seen: DurabilityBarrier,
 }
 
 impl AnswerBarrier {
-    /// Blocks until the answer may leave.
+    /// Blocks until the answer may be returned.
     pub(super) fn wait(self, log: &Log) -> Result<()> {
         if let Some((position, durability)) = self.own {
             if let Durability::Interval(within) = durability {
@@ -52,17 +52,17 @@ impl AnswerBarrier {
     }
 }
 
-/// Blocks until an answer that rests on this may leave.
+/// Blocks until an answer with this barrier may be returned.
 #[inline]
 pub(super) fn wait_for(log: Option<&Log>, needed: DurabilityBarrier) -> Result<()> {
     let Some(log) = log.filter(|_| needed != DurabilityBarrier::default()) else { return Ok(()) };
     log.wait(needed.durable, Level::Durable)?;
     log.wait(needed.written, Level::Written)?;
-    // after a failure, data that only the operating system has may be lost
+    // after a failure of the log, bytes that are only in the page cache may be lost
     if needed.written > log.durable_lsn() { log.check_latch() } else { Ok(()) }
 }
 
-/// What a durability asks of the log before the answer leaves.
+/// The level that a commit record must reach before an answer with this durability is returned.
 pub(super) fn level_of(durability: Durability) -> Level {
     match durability {
         Durability::Sync => Level::Durable,

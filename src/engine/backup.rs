@@ -1,4 +1,4 @@
-//! Backups: a view, written as a new and complete store.
+//! Backups: a view of the committed state, written as a new and complete store.
 
 use super::shared::Shared;
 use super::view::View;

@@ -1,4 +1,4 @@
-//! Carrying out commands: locks, apply, append.
+//! Execution of commands: locks, apply, append.
 
 use super::answer::{AnswerBarrier, level_of, wait_for};
 use super::encoded_command::EncodedCommand;
@@ -14,7 +14,7 @@ use crate::machine::{StateMachine, bulk};
 use crate::txn::{Core, CoreWrite, UndoEntry, guarded};
 use crate::wal::{Level, Log, Need, Position, Reservation, RollbackRoom};
 
-/// A command that was carried out and appended, and not yet acknowledged.
+/// A command that was executed and appended, but not acknowledged yet.
 pub(super) struct Committed<M: StateMachine> {
     pub(super) reply: M::Reply,
     pub(super) barrier: AnswerBarrier,
@@ -23,14 +23,15 @@ pub(super) struct Committed<M: StateMachine> {
 /// A command that was applied and appended.
 pub(super) struct Applied<M: StateMachine> {
     pub(super) reply: M::Reply,
-    /// The inverse and the length of its encoding, where it is kept.
+    /// The inverse and the length of its encoding in bytes, if the caller keeps it.
     pub(super) undo: Option<(M::Command, u64)>,
     pub(super) position: Position,
-    /// Room in the log for undoing it, where that was reserved.
+    /// Room in the log for the records of its rollback, if it was reserved.
     pub(super) rollback: Option<RollbackRoom>,
 }
 
-/// Applies a command in place and appends its record. On any failure the state is as before.
+/// Applies a command in place and appends its record. After an error the state is as before, unless
+/// the error is [`Error::Poisoned`](crate::Error::Poisoned).
 #[inline]
 pub(super) fn apply_and_append<M: StateMachine>(
     shared: &Shared<M>,
@@ -51,12 +52,12 @@ pub(super) fn apply_and_append<M: StateMachine>(
     let (reply, inverse) = outcome.map_err(ExecuteError::Rejected)?;
     let mut bytes = 0;
     if let (Some(room), Some(inverse)) = (undo_room, &inverse) {
-        // from here on the state has changed: a panic must not leave that behind unlogged
+        // the state has changed and nothing is logged yet, so a panic here must poison the state
         bytes = guarded(|| bulk::encoded_len::<M>(inverse)).map_err(|_| shared.core.poison())? as u64;
         let memory = UndoEntry::<M::Command>::memory_bytes(bytes);
         if memory > room {
             take_back(shared, core, command, &reply, Some(inverse))?;
-            // the total that passes the limit, and not this inverse alone
+            // report the total that exceeds the limit, not the size of this inverse alone
             let used = shared.options.max_txn_undo_bytes.saturating_sub(room);
             return Err(shared.undo_too_large(used.saturating_add(memory)).into());
         }
@@ -73,7 +74,7 @@ pub(super) fn apply_and_append<M: StateMachine>(
     }
 }
 
-/// Undoes a command that was never logged.
+/// Undoes a command whose record was not appended.
 fn take_back<M: StateMachine>(
     shared: &Shared<M>,
     core: &mut Core<M>,
@@ -88,18 +89,19 @@ fn take_back<M: StateMachine>(
     });
     match undone {
         Ok(true) => Ok(()),
-        // an inverse that is not there or rejects breaks the machine's law: the state is not to be trusted any more
+        // a missing or rejected inverse breaks the machine's law, so the state must not be used any
+        // more
         _ => Err(shared.core.poison()),
     }
 }
 
-/// Carries out a command as a transaction of its own, and appends it.
+/// Executes a command as a transaction of its own, and appends its record.
 pub(super) fn execute<M: StateMachine>(
     shared: &Shared<M>,
     command: &M::Command,
     durability: Durability,
 ) -> ExecuteResult<M, Committed<M>> {
-    // before any wait that this thread itself would have to end
+    // checked before any wait that only this thread could end
     shared.core.check_not_held()?;
     let mut encoded = EncodedCommand::of::<M>(command)?;
     let log = shared.log()?;
@@ -132,8 +134,9 @@ pub(super) fn execute<M: StateMachine>(
     }
 }
 
-/// Locks the core for a single command, while no transaction holds what it touches. The footprint locks that it had to wait
-/// for come with the core lock: a caller that then waits for log space releases both.
+/// Locks the core for a single command at a moment when no transaction holds a conflicting lock. If
+/// it had to wait for footprint locks, it returns them with the core lock. A caller that then waits
+/// for log space releases both.
 #[inline]
 fn lock_for_command<'a, M: StateMachine>(
     shared: &'a Shared<M>,
@@ -143,7 +146,7 @@ fn lock_for_command<'a, M: StateMachine>(
 ) -> Result<(CoreWrite<'a, M>, Option<HeldLocks<'a>>)> {
     let mut held: Option<HeldLocks<'a>> = None;
     loop {
-        // made without the core lock, under which it is only looked at
+        // the footprint is made before the core lock is taken, and only checked under it
         if held.is_none() && !shared.locks.are_free() {
             encoded.make_footprint::<M>(command)?;
         }

@@ -1,4 +1,5 @@
-//! What a command is encoded into before any lock is taken, and the hashes of its keys: memory that a thread uses again and again.
+//! The encoding of a command and the hashes of its keys. They are made before any lock is taken, in
+//! memory that each thread reuses.
 
 use crate::durability::Durability;
 use crate::error::Result;
@@ -7,7 +8,7 @@ use crate::machine::{Footprint, StateMachine, bulk};
 use crate::txn::{CommitWatermarks, DurabilityBarrier, guarded, hash};
 use std::cell::Cell;
 
-/// More than this is not kept.
+/// Larger buffers are freed after use. It bounds the memory that an idle thread keeps.
 const KEPT_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
@@ -20,17 +21,19 @@ thread_local! {
     static MEMORY: Cell<Memory> = Cell::default();
 }
 
-/// A command as bytes, and what it touches: by the hashes of its keys, unless there is a footprint.
+/// A command as bytes, and the keys that it touches: their hashes, or a footprint.
 pub(super) struct EncodedCommand {
     memory: Memory,
     footprint: Option<Footprint>,
 }
 
 impl EncodedCommand {
-    /// Asks the machine for a command's bytes, and for its keys.
+    /// Encodes a command, and collects the hashes of its keys. Makes a footprint if the machine
+    /// cannot list the keys.
     #[inline]
     pub(super) fn of<M: StateMachine>(command: &M::Command) -> Result<EncodedCommand> {
-        // what another has taken out meanwhile, or a thread that ends has dropped, is made anew
+        // the memory may be in use by an outer call or dropped by a thread that is ending; it is
+        // allocated again then
         let memory = MEMORY.try_with(Cell::take).unwrap_or_default();
         let mut scratch = EncodedCommand { memory, footprint: None };
         let Memory { body, hashes } = &mut scratch.memory;
@@ -47,7 +50,7 @@ impl EncodedCommand {
         &self.memory.body
     }
 
-    /// Makes the footprint, for where locks are to be looked at.
+    /// Makes the footprint, which a check of the locks needs.
     pub(super) fn make_footprint<M: StateMachine>(&mut self, command: &M::Command) -> Result<()> {
         if self.footprint.is_none() {
             self.footprint = Some(guarded(|| M::footprint(command))?);
@@ -59,7 +62,7 @@ impl EncodedCommand {
         self.footprint.as_ref()
     }
 
-    /// What an answer about what it touches needs.
+    /// The barrier for an answer about the keys that the command touches.
     pub(super) fn needed(&self, watermarks: &CommitWatermarks) -> DurabilityBarrier {
         match &self.footprint {
             Some(footprint) => watermarks.needed_for(footprint),
@@ -67,7 +70,7 @@ impl EncodedCommand {
         }
     }
 
-    /// Notes that what it writes hangs on everything below `end`.
+    /// Records the commit in the watermarks of the keys that the command writes.
     pub(super) fn note(&self, watermarks: &CommitWatermarks, end: Lsn, durability: Durability) {
         match &self.footprint {
             Some(footprint) => watermarks.note(footprint, end, durability),

@@ -1,15 +1,15 @@
-//! What executing a command comes to: its reply, a rejection by the machine, or a failure of the engine.
+//! The result of a command: its reply, a rejection by the machine, or a failure of the engine.
 
 use crate::error::Error;
 use crate::machine::StateMachine;
 use std::fmt;
 
-/// Why a command was not carried out.
+/// Why a command was not executed.
 #[derive(Clone, Debug)]
 pub enum ExecuteError<R> {
     /// The machine rejected it. Nothing changed.
     Rejected(R),
-    /// The engine could not carry it out.
+    /// The engine could not execute it.
     Failed(Error),
 }
 

@@ -7,12 +7,14 @@ use crate::error::{Error, Result};
 use crate::machine::StateMachine;
 use crate::wal::DeferredWakes;
 
-/// Closes the engine: nothing begins any more, open transactions are rolled back, a checkpoint is
-/// taken, and the log is marked clean. A second call returns the same result.
+/// Closes the engine: it refuses new operations, rolls back open transactions, takes a checkpoint,
+/// and marks the log as closed cleanly. A second call returns the same result.
 pub(super) fn close<M: StateMachine>(shared: &Shared<M>) -> Result<()> {
     if shared.checkpointer.is_in_stage() {
         shared.maintenance.ask_for_close();
-        return Err(Error::invalid("a checkpoint called this close; it follows once the checkpoint's stage has ended"));
+        return Err(Error::invalid(
+            "close was called from within a stage of a checkpoint; the store is closed once that stage has ended",
+        ));
     }
     let mut ends = CheckpointEnds::default();
     let result = {
@@ -22,8 +24,8 @@ pub(super) fn close<M: StateMachine>(shared: &Shared<M>) -> Result<()> {
         outcome.get_or_insert_with(|| close_once(shared, &mut ends)).clone()
     };
     // Event subscribers are foreign code: they run under no lock, and may call this again. The
-    // log's event comes first, for a nested call would report it too, and `tracing` drops events of
-    // a thread that is in a subscriber.
+    // log's event is reported first. Otherwise a nested call would report it within a subscriber,
+    // where `tracing` drops events.
     if let Some(log) = &shared.log {
         log.end_threads();
     }
@@ -31,7 +33,7 @@ pub(super) fn close<M: StateMachine>(shared: &Shared<M>) -> Result<()> {
     result
 }
 
-/// Closes the engine if code of users has asked for it within a stage of a checkpoint. The caller holds
+/// Closes the engine if user code called `close` within a stage of a checkpoint. The caller holds
 /// no lock.
 pub(super) fn close_if_asked<M: StateMachine>(shared: &Shared<M>) {
     if shared.maintenance.takes_over_close() {
@@ -39,17 +41,18 @@ pub(super) fn close_if_asked<M: StateMachine>(shared: &Shared<M>) {
     }
 }
 
-/// Ends what the last handle leaves behind, without a checkpoint and a clean mark.
+/// Ends the log after the last handle was dropped, without a checkpoint or a clean mark.
 pub(super) fn abandon<M: StateMachine>(shared: &Shared<M>) {
     let Some(log) = &shared.log else { return };
     if shared.checkpointer.is_in_stage() {
-        // the store can have another owner only after this stage; the thread of the stage sees to that
+        // another owner may have the store only after this stage, so the maintenance thread, which
+        // runs the stage, ends the log
         shared.maintenance.leave_end();
         return;
     }
     {
         let _wakes = DeferredWakes::begin();
-        // no stage of a checkpoint may run on once the store can have another owner
+        // no stage of a checkpoint may still run once the store can have another owner
         let _job = shared.checkpointer.between_stages();
         let _ = log.abandon_but_threads();
     }
@@ -58,11 +61,12 @@ pub(super) fn abandon<M: StateMachine>(shared: &Shared<M>) {
 
 fn close_once<M: StateMachine>(shared: &Shared<M>, ends: &mut CheckpointEnds) -> Result<()> {
     shared.core.close();
-    // A transaction that waits holds what is needed to end it. Nothing waits for locks, nor for room in
-    // the log, from here on.
+    // A transaction that waits holds its own lock, which ending it needs. So from here on no call
+    // waits for footprint locks or for room in the log.
     shared.locks.close();
     shared.checkpointer.throttle().note_end();
-    // one that began just before is in the list now, and one that begins now sees the mark
+    // a transaction that began before the close is in the list now; one that begins now sees that
+    // the core is closed
     loop {
         let open = shared.open.all();
         if open.is_empty() {
@@ -80,7 +84,7 @@ fn close_once<M: StateMachine>(shared: &Shared<M>, ends: &mut CheckpointEnds) ->
         }
         _ => Ok(()),
     };
-    // no stage of another checkpoint may run on once the store can have another owner
+    // no stage of another checkpoint may still run once the store can have another owner
     let _job = shared.checkpointer.between_stages();
     let closed = if poisoned.is_ok() { log.close_but_threads() } else { log.abandon_but_threads() };
     poisoned.and(checkpoint).and(closed)

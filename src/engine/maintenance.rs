@@ -1,4 +1,5 @@
-//! The engine's background work, as small steps: the maintenance thread runs them, or a caller does.
+//! The engine's background work, in small steps. The maintenance thread runs the steps, or the
+//! caller does.
 
 use crate::engine::lifecycle;
 use crate::engine::maintenance_status::KINDS;
@@ -11,9 +12,9 @@ use crate::machine::StateMachine;
 use crate::wal::{Log, LogStep};
 use std::time::Duration;
 
-/// How often the thread looks for work while the log grows: much less than a checkpoint takes.
+/// How often the thread looks for work while the log grows. It is much shorter than a checkpoint.
 const POLL: Duration = Duration::from_millis(20);
-/// How long it waits after a failure.
+/// How long the thread waits after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// One kind of background work, for [`Engine::step`](crate::Engine::step).
@@ -21,11 +22,12 @@ const RETRY: Duration = Duration::from_secs(1);
 pub enum Step {
     /// A step of the log.
     Log(LogStep),
-    /// Freeze the state for a checkpoint, due or not.
+    /// Freeze the state for a checkpoint, even if none is due.
     BeginCheckpoint,
     /// Run the next stage of the checkpoint under way, or begin one that is due.
     Checkpoint,
-    /// Freeze the state for a digest that is due, or put the digest of what was frozen into the log.
+    /// Freeze the state for a digest that is due, or write the digest of the frozen state to the
+    /// log.
     Digest,
     /// Roll back transactions that have been open for longer than `max_txn_age`.
     Expire,
@@ -45,13 +47,13 @@ pub(super) fn run<M: StateMachine>(shared: &Shared<M>, step: Step) -> Result<boo
     done
 }
 
-/// Frees the space of files that were unlinked. Returns whether there were any.
+/// Reclaims the space of unlinked files. Returns whether there were any.
 fn reclaim<M: StateMachine>(shared: &Shared<M>) -> bool {
     shared.log.as_ref().is_some_and(|log| log.deferred_unlinks().reclaim())
 }
 
-/// Rolls back forgotten transactions, also those that wait for a lock. One that is doing something
-/// else right now is left for the next time.
+/// Rolls back expired transactions, also those that wait for a lock. A transaction that is busy
+/// otherwise is left for the next call.
 fn expire<M: StateMachine>(shared: &Shared<M>) -> bool {
     let limit = shared.options.max_txn_age;
     let now = shared.storage.monotonic();
@@ -69,19 +71,20 @@ fn expire<M: StateMachine>(shared: &Shared<M>) -> bool {
     expired
 }
 
-/// A kind of work of the thread, and what the thread does meanwhile.
+/// One kind of the thread's work.
 struct Task<M: StateMachine> {
     what: &'static str,
-    /// Whether it goes on, step by step, while there is something to do.
+    /// Whether it is repeated as long as it finds work.
     repeats: bool,
     run: fn(&Shared<M>) -> Result<bool>,
 }
 
-/// All of them. Reclaiming comes last, for a checkpoint unlinks files.
+/// All kinds of work. Reclaiming comes last, because a checkpoint unlinks files.
 fn tasks<M: StateMachine>() -> [Task<M>; KINDS] {
     let task = |what, repeats, run| Task { what, repeats, run };
     [
-        // its failures are kept by the checkpointer; what comes here is a panic of a subscriber
+        // the checkpointer keeps its own failures, so only a panic of an event subscriber is seen
+        // here
         task("it took a checkpoint", true, |shared| Ok(shared.checkpointer.step().unwrap_or(false))),
         task("it took a digest", true, |shared| shared.checkpointer.digester().step()),
         task("it rolled back an expired transaction", false, |shared| Ok(expire(shared))),
@@ -89,8 +92,8 @@ fn tasks<M: StateMachine>() -> [Task<M>; KINDS] {
     ]
 }
 
-/// The work of the maintenance thread, from its start to its end. A panic in the code of users fails
-/// the piece of work that met it; the thread goes on.
+/// The main loop of the maintenance thread. A panic in user code fails only the piece of work that
+/// ran the code, and the thread continues.
 fn run_thread<M: StateMachine>(shared: &Shared<M>, stop: &AtomicBool) {
     let Some(log) = &shared.log else { return };
     log.growth_alarm().wake_this_thread();
@@ -107,7 +110,7 @@ fn run_thread<M: StateMachine>(shared: &Shared<M>, stop: &AtomicBool) {
                     what,
                     || run(shared),
                     |_error| {
-                        // a log that failed has an event of its own
+                        // a log that failed reports its own event
                         if log.check_latch().is_ok() {
                             crate::events::event!(warn, error = %_error, "background work failed; it is tried again");
                         }
@@ -115,7 +118,7 @@ fn run_thread<M: StateMachine>(shared: &Shared<M>, stop: &AtomicBool) {
                 );
                 failed |= done.is_err();
                 again = repeats && matches!(done, Ok(true));
-                // code of users asked for it within a stage
+                // user code may have called `close` within a stage
                 lifecycle::close_if_asked(shared);
             }
         }
@@ -123,7 +126,7 @@ fn run_thread<M: StateMachine>(shared: &Shared<M>, stop: &AtomicBool) {
         let wait = next_wait(shared, log, &mut seen, retry);
         let now = shared.storage.monotonic();
         shared.maintenance.note_sleep(wait.map(|wait| now.saturating_add(wait)));
-        // a transaction that began before that has woken nobody
+        // a transaction that began before that did not wake this thread
         let wait = [wait, next_expiry(shared)].into_iter().flatten().min();
         if stopping() {
             break;
@@ -138,18 +141,19 @@ fn run_thread<M: StateMachine>(shared: &Shared<M>, stop: &AtomicBool) {
     }
 }
 
-/// When the oldest transaction expires. One that has expired and was busy is tried again.
+/// The time until the oldest transaction expires. A transaction that has expired but was busy is
+/// tried again.
 fn next_expiry<M: StateMachine>(shared: &Shared<M>) -> Option<Duration> {
     let began = shared.open.oldest()?;
     let expires = began.saturating_add(shared.options.max_txn_age);
     Some(expires.saturating_sub(shared.storage.monotonic()).max(POLL))
 }
 
-/// How long the thread may sleep unless it is woken; `None` is without end.
+/// How long the thread may sleep unless it is woken; `None` means without limit.
 ///
-/// While the log grows, the thread looks every [`POLL`]. Otherwise it sleeps until the log has grown
-/// by an amount that may make something due, until a transaction expires, or until a checkpoint is due by
-/// time alone.
+/// While the log grows, the thread polls every [`POLL`]. Otherwise it sleeps until one of three
+/// events: the log has grown by an amount that may make work due, a transaction expires, or a
+/// checkpoint is due by time alone.
 fn next_wait<M: StateMachine>(
     shared: &Shared<M>,
     log: &Log,
@@ -158,7 +162,7 @@ fn next_wait<M: StateMachine>(
 ) -> Option<Duration> {
     let expiry = next_expiry(shared);
     if log.check_latch().and(shared.core.check_not_poisoned()).is_err() {
-        // no checkpoint and no digest can be taken any more
+        // neither a checkpoint nor a digest can be taken any more
         return expiry;
     }
     let due = shared.checkpointer.due_in().map(|due| due.max(POLL));
@@ -169,11 +173,12 @@ fn next_wait<M: StateMachine>(
     }
     let alarm = end.plus(shared.checkpointer.quiet_bytes());
     log.growth_alarm().set(alarm);
-    // an append before the alarm was set has rung nothing
+    // an append before the alarm was set did not ring it
     if log.appended().1 >= alarm { Some(POLL) } else { wait }
 }
 
-/// The maintenance thread: it takes checkpoints and digests, expires transactions and frees unlinked files.
+/// The maintenance thread. It takes checkpoints and digests, rolls back expired transactions and
+/// reclaims unlinked files.
 #[derive(Default)]
 pub(super) struct Threads {
     maintenance: Mutex<Option<(Arc<AtomicBool>, thread::JoinHandle<()>)>>,
@@ -190,7 +195,7 @@ impl Threads {
     }
 
     /// Stops the thread and waits for its end. The caller must hold no lock: the thread may be
-    /// within a subscriber of its event, and the subscriber may call this too.
+    /// running an event subscriber, and the subscriber may call this too.
     pub(super) fn stop<M: StateMachine>(&self, shared: &Arc<Shared<M>>) {
         let maintenance = {
             let mut maintenance = self.maintenance.lock();
@@ -198,11 +203,11 @@ impl Threads {
                 stop.store(true, Ordering::Release);
                 handle.thread().unpark();
             }
-            // a thread of a store joins none; the handle stays for another caller
+            // a thread of a store joins no other; the handle is left for another caller
             if is_own() { None } else { maintenance.take() }
         };
         if let Some((_, handle)) = maintenance {
-            // a panic of the machine in that thread has poisoned nothing that is durable
+            // a panic of the machine in that thread has damaged no durable data
             let _ = handle.join();
         }
         reclaim(shared);

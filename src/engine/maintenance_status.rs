@@ -1,4 +1,4 @@
-//! What the maintenance thread and its callers tell each other.
+//! The state that the maintenance thread and its callers share.
 
 use crate::error::Error;
 use crate::io::background_errors::BackgroundErrors;
@@ -13,9 +13,10 @@ pub(super) struct MaintenanceStatus {
     /// and `u64::MAX` if it does not.
     wakes_at_nanos: AtomicU64,
     pub(super) errors: BackgroundErrors<KINDS>,
-    /// A close was called within a stage of a checkpoint: it follows the stage.
+    /// Whether a close was called within a stage of a checkpoint. It follows the stage.
     close_asked: AtomicBool,
-    /// The last handle was dropped within a stage: the thread ends the log.
+    /// Whether the last handle was dropped within a stage. The maintenance thread, which runs the
+    /// stage, ends the log.
     end_left: AtomicBool,
 }
 
@@ -33,7 +34,7 @@ impl MaintenanceStatus {
         self.close_asked.store(true, Ordering::Release);
     }
 
-    /// Whether a close was asked for, once.
+    /// Whether a close was requested. Only the first call after the request returns `true`.
     pub(super) fn takes_over_close(&self) -> bool {
         self.close_asked.load(Ordering::Acquire) && self.close_asked.swap(false, Ordering::AcqRel)
     }
@@ -46,12 +47,14 @@ impl MaintenanceStatus {
         self.end_left.swap(false, Ordering::AcqRel)
     }
 
-    /// Notes that the thread is awake: it is not woken for what it will see before it sleeps.
+    /// Records that the thread is awake. It need not be woken for work that it will see before it
+    /// sleeps.
     pub(super) fn note_awake(&self) {
         self.wakes_at_nanos.store(0, Ordering::Release);
     }
 
-    /// Notes when the thread wakes up by itself, before it looks for what came up last.
+    /// Records when the thread will wake up by itself. The thread calls this before its last check
+    /// for work.
     pub(super) fn note_sleep(&self, time: Option<Duration>) {
         self.wakes_at_nanos.store(time.map_or(u64::MAX, nanos), Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! The engine: a state machine whose commits survive.
+//! The engine: a state machine whose commits are durable.
 //!
 //! ```text
 //!   command ─▶ locks ─▶ core lock: apply, append ─▶ wait until durable ─▶ reply
@@ -6,8 +6,9 @@
 //!                       state, active transaction table
 //! ```
 //!
-//! Lock order: the lock of a close, the checkpoint job, a transaction's own lock, the footprint locks, the core lock, then the log's.
-//! No fsync happens under the core lock, and of the machine's code only `apply`, a clone, and closures that read.
+//! Lock order: the lock of a close, the checkpoint job, a transaction's own lock, the footprint
+//! locks, the core lock, then the log's. No fsync happens under the core lock. Of the machine's
+//! code, only `apply`, a clone and the closures of reads run under it.
 
 mod answer;
 mod backup;
@@ -80,7 +81,7 @@ pub struct Engine<M: StateMachine> {
     handle: Arc<Handle<M>>,
 }
 
-/// What all clones share; the last one to go stops the threads.
+/// The handle that all clones share. Dropping the last clone stops the threads.
 struct Handle<M: StateMachine> {
     shared: Arc<Shared<M>>,
     threads: Threads,
@@ -137,13 +138,15 @@ impl<M: StateMachine> Engine<M> {
 
     /// Executes a command as a transaction of its own, with the default durability. It never returns [`Error::Conflict`].
     ///
-    /// When it returns `Ok`, the command survives what the durability promises. A rejection is returned once the state that it rests
-    /// on is as durable. While the log nears its size limit, the call is slowed down by up to 10 ms; it holds no lock meanwhile.
+    /// When it returns `Ok`, the command survives what the durability promises. A rejection is
+    /// returned once the state that it rests on is as durable. Close to the log's size limit, the
+    /// call is throttled by up to 10 ms; it holds no lock meanwhile.
     ///
     /// # Errors
-    /// The machine's rejection; [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]: nothing happened;
-    /// [`Error::Latched`]: whether it survived is known after the store is reopened. [`Error::Io`]: the log could not go on in
-    /// another segment; the command has taken effect, and becomes durable with the next commit that does.
+    /// The machine's rejection; [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]:
+    /// nothing happened; [`Error::Latched`]: whether it survived is known after the store is
+    /// reopened. [`Error::Io`]: the log could not enter another segment. The command has taken
+    /// effect, and becomes durable with the next commit that does.
     pub fn execute(&self, command: M::Command) -> ExecuteResult<M, M::Reply> {
         self.execute_with(command, self.shared().options.durability)
     }
@@ -159,9 +162,10 @@ impl<M: StateMachine> Engine<M> {
         Ok(committed.reply)
     }
 
-    /// Executes a command and returns a ticket for its reply, without waiting for the device. When it returns, the command has taken
-    /// effect and later commands see it, but nothing of it survives power loss until the ticket is done. The record is flushed
-    /// whether anybody waits for the ticket or not.
+    /// Executes a command and returns a ticket for its reply, without waiting for the device. When
+    /// it returns, the command has taken effect and later commands see it, but nothing of it
+    /// survives power loss until the ticket is done. The record is flushed whether or not the
+    /// ticket is waited for.
     ///
     /// # Errors
     /// As [`Engine::execute`]; a rejection is waited for here.
@@ -192,9 +196,10 @@ impl<M: StateMachine> Engine<M> {
         Transaction::begin(self.shared().clone(), age)
     }
 
-    /// Runs a closure in a transaction and commits it, with the default durability. If the transaction was chosen to end a deadlock,
-    /// the closure runs again in a new transaction with the old age, so that it succeeds in the end. To roll back, the closure
-    /// returns an error.
+    /// Runs a closure in a transaction and commits it, with the default durability. If the
+    /// transaction is the victim of a deadlock, the closure runs again in a new transaction. That
+    /// one keeps the old age, so that it succeeds in the end. To roll back, the closure returns an
+    /// error.
     ///
     /// When it returns `Ok`, the transaction survives what the durability promises.
     ///
@@ -237,12 +242,13 @@ impl<M: StateMachine> Engine<M> {
         read::within(self.shared(), footprint, level, f)
     }
 
-    /// Reads the state at one key; the same as a footprint of that key, without making one.
+    /// Reads the state at one key. It is the same as a read within a footprint of that key, but
+    /// makes none.
     pub(crate) fn read_key<T>(&self, key: &[u8], level: ReadLevel, read: impl FnOnce(&M) -> T) -> Result<T> {
         read::key(self.shared(), key, level, read)
     }
 
-    /// Reads the state within a footprint that is made only where a lock may be in the way.
+    /// Reads the state within a footprint, which is made only if a conflicting lock may be held.
     pub(crate) fn read_span<T>(
         &self,
         footprint: impl FnOnce() -> Footprint,
@@ -252,9 +258,10 @@ impl<M: StateMachine> Engine<M> {
         read::span(self.shared(), footprint, level, read)
     }
 
-    /// Returns a consistent committed state of this moment, to keep. It waits for no transaction and blocks none; it waits until
-    /// everything that it shows is as durable as its writer requested. It costs one clone of the machine, and undoes the open
-    /// transactions on that clone.
+    /// Returns a consistent copy of the committed state of this moment. It waits for no transaction
+    /// and blocks none. It waits until everything that it shows is as durable as its writer
+    /// requested. It costs one clone of the machine, and undoes the open transactions on that
+    /// clone.
     ///
     /// # Errors
     /// [`Error::Latched`] if what it would show may vanish.
@@ -275,19 +282,20 @@ impl<M: StateMachine> Engine<M> {
     /// operation that runs out of space waits for that.
     ///
     /// # Errors
-    /// [`Error::Full`] and I/O errors: the store goes on without it.
+    /// [`Error::Full`] and I/O errors. The store continues without the checkpoint.
     pub fn checkpoint(&self) -> Result<()> {
         // a checkpoint that waits for this thread may hold the checkpoint job
         self.shared().core.check_not_held()?;
         let result = self.shared().checkpointer.checkpoint();
         lifecycle::close_if_asked(self.shared());
-        // files that it unlinked are freed in the background, and a failure is tried again
+        // the thread reclaims the files that the checkpoint unlinked, and retries a failed
+        // checkpoint
         self.shared().wake_maintenance();
         result
     }
 
-    /// Writes a consistent committed state as a new store into a directory, while this engine goes on. When it returns `Ok`, the new
-    /// store is complete and survives power loss.
+    /// Writes a consistent committed state as a new store into a directory, while this engine stays
+    /// in use. When it returns `Ok`, the new store is complete and survives power loss.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there is a store already; [`Error::Full`] and I/O errors.
@@ -347,8 +355,9 @@ impl<M: StateMachine> Engine<M> {
     /// which may outlive the call for a moment.
     ///
     /// # Errors
-    /// What went wrong; what was acknowledged is safe all the same. [`Error::InvalidArgument`] if code of the machine, such as a
-    /// `Drop`, calls it within a checkpoint: the store is then closed once that stage of the checkpoint has ended.
+    /// The error of the rollback, the checkpoint or the log. Every acknowledged commit keeps its
+    /// durability. [`Error::InvalidArgument`] if code of the machine, such as a `Drop`, calls it
+    /// within a checkpoint: the store is then closed once that stage of the checkpoint has ended.
     pub fn close(&self) -> Result<()> {
         self.shared().core.check_not_held()?;
         let result = lifecycle::close(self.shared());
@@ -369,7 +378,8 @@ impl<M: StateMachine> Drop for Handle<M> {
                 lifecycle::abandon(&shared);
             }
         };
-        // within the closure of a transaction's read, the maintenance thread may wait for this thread
+        // In the closure of a transaction's read this thread holds the core lock, which the
+        // maintenance thread may wait for.
         if is_held { defer(Box::new(end)) } else { end() }
     }
 }

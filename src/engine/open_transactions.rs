@@ -1,4 +1,4 @@
-//! The open transactions, so that forgotten ones can be rolled back.
+//! The open transactions, so that expired ones can be rolled back.
 
 use crate::error::Error;
 use crate::ids::TxnId;
@@ -8,16 +8,17 @@ use crate::wal::RollbackRoom;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What a transaction holds.
+/// The state of a transaction.
 pub(super) struct Tx {
     pub(super) owner: Owner,
-    /// Known once something was logged.
+    /// The transaction's id, once it has logged a record.
     pub(super) id: Option<TxnId>,
-    /// Room in the log for the records of its rollback and of its end, once something was logged or a savepoint taken.
+    /// Room in the log for the records of its rollback and of its end. It is reserved with the
+    /// first record or savepoint.
     pub(super) rollback_room: Option<RollbackRoom>,
-    /// That room covers one more rollback to a savepoint.
+    /// Whether that room covers one more rollback to a savepoint.
     pub(super) may_roll_back_partly: bool,
-    /// What it saw and wrote must be durable up to here before an answer that rests on it may leave.
+    /// The barrier for answers that depend on what the transaction saw.
     pub(super) seen: DurabilityBarrier,
     pub(super) wrote: WrittenSlots,
     /// The memory of its inverses, in bytes.
@@ -25,10 +26,11 @@ pub(super) struct Tx {
     /// A bound on the memory of its footprint locks, in bytes, and the last exact figure.
     pub(super) claim_bytes: u64,
     pub(super) counted_claim_bytes: u64,
-    /// Names and lengths of the inverse list, the oldest first.
+    /// The savepoints, the oldest first: the number of each, and the length of the undo list when
+    /// it was taken.
     pub(super) savepoints: Vec<(u64, usize)>,
     pub(super) next_savepoint: u64,
-    /// Why it is over, once it is.
+    /// Why the transaction has ended, once it has.
     pub(super) ended: Option<Error>,
 }
 
@@ -51,17 +53,18 @@ impl Tx {
     }
 }
 
-/// An open transaction, for those who may have to end it.
+/// An open transaction, as a thread that may have to end it needs it.
 #[derive(Clone)]
 pub(super) struct OpenTx {
     pub(super) owner: Owner,
     /// When it began, by the storage's clock.
     pub(super) began: Duration,
-    /// Locked while the transaction does something: before every other lock.
+    /// Locked during each operation of the transaction, before every other lock.
     pub(super) tx: Arc<Mutex<Tx>>,
 }
 
-/// All that are open, by owner. The lock is held for a look only, and nothing else is locked under it.
+/// All open transactions, by owner. The lock is held only briefly, and no other lock is taken under
+/// it.
 #[derive(Default)]
 pub(super) struct OpenTransactions(Mutex<BTreeMap<u64, OpenTx>>);
 
@@ -78,12 +81,12 @@ impl OpenTransactions {
         self.0.lock().len()
     }
 
-    /// When the oldest began.
+    /// The time when the oldest transaction began.
     pub(super) fn oldest(&self) -> Option<Duration> {
         self.0.lock().values().next().map(|open| open.began)
     }
 
-    /// Those that are open now, the oldest first.
+    /// The transactions that are open now, the oldest first.
     pub(super) fn all(&self) -> Vec<OpenTx> {
         self.0.lock().values().cloned().collect()
     }

@@ -1,4 +1,5 @@
-//! Reading the committed state: past the locks that are in the way, and until what was read has hardened.
+//! Reads of the committed state. A read waits for conflicting locks first, and then until the
+//! commits that it saw are durable.
 
 use super::answer::wait_for;
 use super::shared::Shared;
@@ -29,7 +30,7 @@ pub(super) fn within<M: StateMachine, T>(
     hardened(shared, level, needed, value)
 }
 
-/// Returns what was read, once it is as durable as the level asks.
+/// Returns the value of a read, once the commits that it saw are as durable as the level requires.
 fn hardened<M: StateMachine, T>(
     shared: &Shared<M>,
     level: ReadLevel,
@@ -42,7 +43,8 @@ fn hardened<M: StateMachine, T>(
     Ok(value)
 }
 
-/// Reads the state at one key, as [`within`] a footprint of that key, which is made only where a lock may be in the way.
+/// Reads the state at one key, like [`within`] a footprint of that key. The footprint is made only
+/// if a conflicting lock may be held.
 pub(super) fn key<M: StateMachine, T>(
     shared: &Shared<M>,
     key: &[u8],
@@ -61,7 +63,7 @@ pub(super) fn key<M: StateMachine, T>(
     hardened(shared, level, needed, value)
 }
 
-/// As [`within`] a footprint, which is made only where a lock may be in the way.
+/// Like [`within`], but the footprint is made only if a conflicting lock may be held.
 pub(super) fn span<M: StateMachine, T>(
     shared: &Shared<M>,
     footprint: impl FnOnce() -> Footprint,

@@ -1,4 +1,4 @@
-//! What all handles, transactions and threads of an engine share.
+//! The state that all handles, transactions and threads of an engine share.
 
 use super::maintenance_status::MaintenanceStatus;
 use super::open_transactions::OpenTransactions;
@@ -12,7 +12,8 @@ use crate::recovery::{Recovered, RecoveryReport};
 use crate::txn::{CommitWatermarks, Locks, Owner, StateCore};
 use crate::wal::Log;
 
-/// An engine without its threads. Each part guards itself; their lock order is on the engine's first page.
+/// An engine without its threads. Each part has its own locks; the module documentation of the
+/// engine has the lock order.
 pub(crate) struct Shared<M: StateMachine> {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) options: Options,
@@ -25,7 +26,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) log: Option<Arc<Log>>,
     owners: AtomicU64,
     pub(super) open: OpenTransactions,
-    /// The outcome of closing, once it has been tried; locked meanwhile.
+    /// The outcome of the first close. The lock is held during that close.
     pub(super) close_result: Mutex<Option<Result<()>>>,
     pub(crate) checkpointer: Checkpointer<M>,
     pub(super) cost_model: Arc<RecoveryCostModel>,
@@ -82,7 +83,7 @@ impl<M: StateMachine> Shared<M> {
         self.owners.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The log, for a caller that changes something.
+    /// The log, for an operation that writes.
     ///
     /// # Errors
     /// [`Error::ReadOnly`].
@@ -90,7 +91,7 @@ impl<M: StateMachine> Shared<M> {
         self.log.as_deref().ok_or(Error::ReadOnly)
     }
 
-    /// Wakes the maintenance thread, which looks for work.
+    /// Wakes the maintenance thread, so that it looks for work.
     pub(super) fn wake_maintenance(&self) {
         if let Some(log) = &self.log {
             log.growth_alarm().wake();
@@ -108,10 +109,11 @@ impl<M: StateMachine> Shared<M> {
     /// The error of a transaction whose memory would pass its limit.
     pub(super) fn undo_too_large(&self, size: u64) -> Error {
         let limit = self.options.max_txn_undo_bytes;
-        Error::TooLarge { what: "what a transaction keeps in memory (max_txn_undo_bytes)", size, limit }
+        Error::TooLarge { what: "the memory of a transaction (max_txn_undo_bytes)", size, limit }
     }
 
-    /// Whether records of a rollback are of any use: not on a state that is not to be trusted, nor in a log that takes no more.
+    /// Whether a rollback must be logged. It need not be if the state is poisoned or the log
+    /// accepts no more records.
     pub(super) fn logs_rollbacks(&self, log: &Log) -> bool {
         self.core.check_not_poisoned().is_ok() && log.check_latch().is_ok()
     }

@@ -11,37 +11,37 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Of the log; `None` when read-only.
+    /// Statistics of the log; `None` if the store was opened read-only.
     pub log: Option<LogStats>,
-    /// Transactions open now.
+    /// Number of open transactions.
     pub open_transactions: usize,
-    /// Transactions and commands that hold locks now.
+    /// Number of transactions and commands that hold locks.
     pub lock_holders: usize,
-    /// Transactions and commands that wait for locks now.
+    /// Number of transactions and commands that wait for locks.
     pub lock_waiters: usize,
     /// The LSNs of the snapshots kept, the newest first.
     pub snapshots: Vec<Lsn>,
-    /// Records behind the newest snapshot.
+    /// Number of records behind the newest snapshot.
     pub records_since_snapshot: u64,
-    /// Bytes of log behind it.
+    /// Size of the log behind the newest snapshot, in bytes.
     pub log_bytes_since_snapshot: u64,
-    /// Checkpoints taken since the store was opened.
+    /// Number of checkpoints taken since the store was opened.
     pub checkpoints: u64,
-    /// How long the longest of them held the core lock.
+    /// The longest time that one of them held the core lock.
     pub longest_freeze: Duration,
     /// Why the last checkpoint failed, if it did.
     pub checkpoint_error: Option<Error>,
-    /// What stands in for a damaged or missing part since the store was opened: an older snapshot, the
-    /// other copy of the manifest. Empty once a checkpoint has made the store whole again.
+    /// What replaced a damaged or missing part of the store when it was opened: an older snapshot,
+    /// or the other copy of the manifest. Empty once a checkpoint has repaired the store.
     pub degraded: Vec<String>,
     /// Why other background work of the engine failed, such as a panic in the machine's code, until
     /// that work succeeds. It is tried again. Failures of the log's threads are in [`LogStats`].
     pub background_error: Option<Error>,
-    /// Digests of the state that were put into the log since the store was opened.
+    /// Number of digests of the state written to the log since the store was opened.
     pub digests: u64,
-    /// How long opening the store would take now.
+    /// Estimate of how long opening the store would take now.
     pub estimated_recovery: Duration,
-    /// `recover_within` is less than opening the store would take right after a checkpoint.
+    /// Whether `recover_within` is less than opening the store would take right after a checkpoint.
     pub recovery_budget_cannot_be_met: bool,
 }
 

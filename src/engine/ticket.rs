@@ -9,8 +9,9 @@ use std::task::{Context, Poll};
 
 /// A reply whose record is not durable yet. [`wait`](Ticket::wait) blocks until it is; the ticket is also a future.
 ///
-/// The future needs no runtime, and polling does no I/O. It is safe to cancel: dropping it, before or after a poll, ends the wait and
-/// nothing else. The record is flushed whether anybody waits for it or not.
+/// The future needs no runtime, and polling does no I/O. It is safe to cancel: dropping it, before
+/// or after a poll, ends the wait and nothing else. The record is flushed whether or not the ticket
+/// is waited for.
 #[must_use = "a ticket says when the commit is durable"]
 pub struct Ticket<T> {
     waits: Vec<LogTicket>,
@@ -25,7 +26,8 @@ impl<T> Ticket<T> {
     /// Blocks until the record is as durable as requested, and returns the reply.
     ///
     /// # Errors
-    /// [`crate::Error::Latched`] if a write failed: then whether the commit survived is known after the store is reopened.
+    /// [`crate::Error::Latched`] if a write failed: only reopening the store tells whether the
+    /// commit survived.
     pub fn wait(mut self) -> Result<T> {
         for ticket in &self.waits {
             ticket.wait()?;

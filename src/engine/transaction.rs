@@ -19,22 +19,23 @@ use crate::wal::{DeferredWakes, Log, Need, RollbackRoom};
 use std::fmt;
 use std::ops::DerefMut;
 
-/// A place in a transaction to go back to.
+/// A point in a transaction to which it can be rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Savepoint {
     owner: u64,
     number: u64,
 }
 
-/// What a compensation record takes in a frame at the most.
+/// The maximum size of a compensation record in a frame, in bytes.
 const CLR_BYTES: u64 = frame::record_bytes(Head::CAPACITY as u64);
-/// What a savepoint takes in memory on average, in bytes: its list grows by doubling.
+/// The average memory of a savepoint, in bytes: the list grows by doubling.
 const SAVEPOINT_BYTES: u64 = 24;
-/// A rollback's records may open a frame of their own, and so may the transaction's end; one block more for a partial rollback.
+/// The number of blocks to reserve for a rollback: its records may need a frame of their own, so
+/// may the transaction's end, and a partial rollback needs one more.
 const ROLLBACK_BLOCKS: u64 = 3;
 
-/// An open transaction. Its commands take effect at once for itself and are seen by nobody else until it commits; their replies
-/// are provisional until then. Dropping it rolls it back.
+/// An open transaction. Its commands take effect at once, but no other transaction sees them until
+/// it commits. Their replies are provisional until then. Dropping it rolls it back.
 ///
 /// ```
 /// use seawal::{Engine, kv::{Kv, KvCommand}};
@@ -69,12 +70,13 @@ impl<M: StateMachine> Transaction<M> {
             shared.wake_maintenance();
         }
         let transaction = Transaction { shared, tx };
-        // it may have been closed in between; then dropping the transaction takes it out of the list again
+        // the engine may have been closed in between; dropping the transaction removes it from the
+        // list then
         transaction.shared.core.check()?;
         Ok(transaction)
     }
 
-    /// Locks what the transaction holds.
+    /// Locks the transaction's state.
     ///
     /// # Errors
     /// [`Error::Reentrant`] if this thread holds the core lock. It must not wait then: another thread
@@ -88,10 +90,11 @@ impl<M: StateMachine> Transaction<M> {
     /// before the commit.
     ///
     /// # Errors
-    /// The machine's rejection, after which the transaction goes on; [`Error::Conflict`], after which it has been rolled back;
-    /// [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]: the command did nothing, and the transaction goes on.
+    /// The machine's rejection, after which the transaction can continue; [`Error::Conflict`],
+    /// after which it has been rolled back; [`Error::LockTimeout`], [`Error::TooLarge`],
+    /// [`Error::Full`]: the command had no effect, and the transaction can continue.
     pub fn execute(&mut self, command: M::Command) -> ExecuteResult<M, M::Reply> {
-        // the log may have to be flushed for want of room
+        // a reservation may have to flush the log to find room, which wakes tasks
         let _wakes = DeferredWakes::begin();
         self.lock()?.execute(&self.shared, &command)
     }
@@ -104,8 +107,8 @@ impl<M: StateMachine> Transaction<M> {
         self.read_within(&Footprint::everything(Access::Shared), f)
     }
 
-    /// Reads a part of the state as this transaction sees it, and locks that to the end. The caller answers for `f` looking no
-    /// further.
+    /// Reads a part of the state as this transaction sees it, and locks that part to the end. The
+    /// closure must read nothing outside `footprint`.
     ///
     /// The footprint may claim exclusive access, for a read on which a later write of the same part
     /// depends. Two transactions that read a part with shared access and then write it always
@@ -117,11 +120,12 @@ impl<M: StateMachine> Transaction<M> {
         self.lock()?.read(&self.shared, footprint, f)
     }
 
-    /// A place to go back to.
+    /// Sets a savepoint: a point to which [`rollback_to`](Self::rollback_to) can undo.
     ///
     /// # Errors
-    /// [`Error::Conflict`], [`Error::Expired`] or [`Error::Closed`] if the transaction is over; [`Error::Full`] if there is no room
-    /// for the records of going back; [`Error::TooLarge`] if there is no memory for it.
+    /// [`Error::Conflict`], [`Error::Expired`] or [`Error::Closed`] if the transaction is over;
+    /// [`Error::Full`] if there is no room in the log for the records of a rollback to it;
+    /// [`Error::TooLarge`] if there is no memory for it.
     pub fn savepoint(&mut self) -> Result<Savepoint> {
         let mut tx = self.lock()?;
         tx.check()?;
@@ -137,11 +141,12 @@ impl<M: StateMachine> Transaction<M> {
         Ok(Savepoint { owner: tx.owner.id, number })
     }
 
-    /// Undoes everything since a savepoint, which stays usable. Locks are kept.
+    /// Undoes everything since a savepoint. The savepoint stays usable, and locks are kept.
     ///
     /// # Errors
-    /// [`Error::UnknownSavepoint`] if it is another transaction's or was rolled back past; as [`Transaction::savepoint`], and then
-    /// nothing was undone.
+    /// [`Error::UnknownSavepoint`] if the savepoint is of another transaction, or if an earlier
+    /// savepoint was rolled back to since. Those of [`Transaction::savepoint`]. Nothing was undone
+    /// in either case. [`Error::Poisoned`] if an inverse failed, which ends the transaction.
     pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
         let mut tx = self.lock()?;
         tx.check()?;
@@ -178,8 +183,8 @@ impl<M: StateMachine> Transaction<M> {
         must.wait(self.shared.log()?)
     }
 
-    /// Commits and returns a ticket, without waiting for the device. Others see the transaction at once; it survives power loss once
-    /// the ticket is done.
+    /// Commits and returns a ticket, without waiting for the device. Other transactions see its
+    /// effects at once; they survive power loss once the ticket is done.
     ///
     /// # Errors
     /// As [`Transaction::commit`].
@@ -197,10 +202,12 @@ impl<M: StateMachine> Transaction<M> {
         Ok(must.ticket(self.shared.log()?, ()))
     }
 
-    /// Rolls everything back. When it returns `Ok`, no effect is left, and everything that it read is durable.
+    /// Rolls everything back. When it returns `Ok`, no effect is left, and everything that the
+    /// transaction read is as durable as its writer requested.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] if an inverse failed; [`Error::Latched`] if what it had read may vanish.
+    /// [`Error::Poisoned`] if an inverse failed; [`Error::Latched`] if a crash may take back what
+    /// it had read.
     pub fn rollback(self) -> Result<()> {
         let seen = {
             let mut tx = self.lock()?;
@@ -224,7 +231,7 @@ impl<M: StateMachine> Drop for Transaction<M> {
     }
 }
 
-/// Ends an open transaction, and before that its wait for a lock, if it waits.
+/// Ends an open transaction. If it waits for a lock, ends the wait first.
 pub(super) fn end<M: StateMachine>(shared: &Shared<M>, open: &OpenTx, reason: Error) {
     shared.locks.cancel(open.owner, reason.clone());
     open.tx.lock().end_by(shared, reason);
@@ -233,7 +240,8 @@ pub(super) fn end<M: StateMachine>(shared: &Shared<M>, open: &OpenTx, reason: Er
 impl<M: StateMachine> fmt::Debug for Transaction<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Transaction");
-        // a thread that ends it now may wait for a lock that this one holds
+        // only tries the lock: a thread that is ending the transaction may wait for a lock that
+        // this thread holds
         match self.tx.try_lock() {
             Some(tx) => debug.field("id", &tx.id).field("ended", &tx.ended).finish(),
             None => debug.finish_non_exhaustive(),
@@ -249,7 +257,8 @@ impl Tx {
         }
     }
 
-    /// A partial rollback may need a frame of its own, and a watermark may follow it.
+    /// Reserves room for a rollback to a savepoint: it may need a frame of its own, and a watermark
+    /// frame may follow it.
     fn reserve_partial_rollback<M: StateMachine>(&mut self, shared: &Shared<M>) -> Result<()> {
         if self.may_roll_back_partly {
             return Ok(());
@@ -274,13 +283,13 @@ impl Tx {
         Ok(shared.core.read()?.table.undo_list(id).map_or(0, |undo| undo.len()))
     }
 
-    /// The memory that the transaction takes, in bytes: inverses, locks and savepoints.
+    /// The memory of the transaction, in bytes: inverses, locks and savepoints.
     fn memory_bytes(&self) -> u64 {
         let savepoints = self.savepoints.len() as u64 * SAVEPOINT_BYTES;
         self.undo_bytes.saturating_add(self.claim_bytes).saturating_add(savepoints)
     }
 
-    /// Counts the memory of locks that are to be taken.
+    /// Adds the memory of the locks that the transaction is about to take.
     ///
     /// # Errors
     /// [`Error::TooLarge`] if the transaction would pass its limit.
@@ -288,7 +297,8 @@ impl Tx {
         let limit = shared.options.max_txn_undo_bytes;
         let before = self.claim_bytes;
         self.claim_bytes = before.saturating_add(Locks::memory_bytes(footprint));
-        // locks that are held already were counted again; counting exactly takes the lock of the table
+        // this counts locks that are already held again; an exact count takes the lock of the
+        // table, so it is rare
         let excess = self.claim_bytes.saturating_sub(self.counted_claim_bytes);
         if excess > limit / 64 || self.memory_bytes() > limit {
             self.claim_bytes = shared.locks.memory_bytes_with(self.owner, footprint);
@@ -303,7 +313,8 @@ impl Tx {
         Err(shared.undo_too_large(size))
     }
 
-    /// Takes locks. The victim of a deadlock is rolled back at once, so that the others go on.
+    /// Takes locks. The victim of a deadlock is rolled back at once, so that the other transactions
+    /// can proceed.
     fn lock<M: StateMachine>(&mut self, shared: &Shared<M>, footprint: &Footprint) -> Result<()> {
         self.count_claims(shared, footprint)?;
         let locked = shared.locks.acquire(self.owner, footprint, shared.options.lock_timeout);
@@ -336,7 +347,7 @@ impl Tx {
         };
         let applied = apply_and_append(shared, &mut core, room, command, Some(undo_bytes), None, (&body, head))?;
         let id = *self.id.get_or_insert(TxnId::from(applied.position.lsn));
-        // an effect that could not be undone must not stay in the transaction
+        // an effect without an inverse could never be rolled back, so it poisons the engine
         let (inverse, bytes) = applied.undo.ok_or_else(|| shared.core.poison())?;
         core.table.push(id, UndoEntry { lsn: applied.position.lsn, inverse, bytes });
         self.undo_bytes = self.undo_bytes.saturating_add(UndoEntry::<M::Command>::memory_bytes(bytes));
@@ -389,7 +400,7 @@ impl Tx {
         Ok(AnswerBarrier { own: Some((position, durability)), seen: self.seen })
     }
 
-    /// Undoes what stands above a length of the inverse list, logging each step.
+    /// Undoes effects until the undo list has this length, and logs each step.
     fn undo_down_to<M: StateMachine>(&mut self, shared: &Shared<M>, len: usize) -> Result<()> {
         let (Some(id), Some(room)) = (self.id, &self.rollback_room) else { return Ok(()) };
         let log = shared.log()?;
@@ -410,7 +421,8 @@ impl Tx {
             if result.is_ok() {
                 core.table.end(id);
                 if shared.logs_rollbacks(log) {
-                    // without this record recovery undoes what is undone already, which is nothing
+                    // without this record, recovery finds the transaction open, but with no effect
+                    // left to undo
                     let _ = room.append(None, |lsn| Record::Abort { txn: id }.head(lsn));
                 }
             }
@@ -419,12 +431,13 @@ impl Tx {
         result
     }
 
-    /// Ends the transaction for whatever reason. Nobody could use an error here: a failed rollback has poisoned the engine.
+    /// Ends the transaction. It returns no error, because a rollback that failed has poisoned the
+    /// engine.
     pub(super) fn end_by<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) {
         let _ = self.roll_back(shared, reason);
     }
 
-    /// Gives everything back that the transaction held.
+    /// Releases the transaction's locks and its room in the log.
     fn finish<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) {
         self.ended = Some(reason);
         self.rollback_room = None;
@@ -433,7 +446,8 @@ impl Tx {
     }
 }
 
-/// Undoes the effects of a transaction down to a length of its inverse list, and logs each step into the room reserved for that.
+/// Undoes effects of a transaction until its undo list has this length. Logs each step, in the room
+/// reserved for it.
 fn undo_locked<M: StateMachine>(
     shared: &Shared<M>,
     core: &mut Core<M>,
@@ -450,7 +464,7 @@ fn undo_locked<M: StateMachine>(
                 return Ok(());
             }
             match room.append(None, |lsn| Record::Clr { txn, undo_next }.head(lsn)) {
-                // the log ended in between: nothing of it will be written
+                // the log was closed in between, so no record is written any more
                 Ok(_) | Err(Error::Closed) => Ok(()),
                 Err(error) => Err(error),
             }
@@ -458,7 +472,8 @@ fn undo_locked<M: StateMachine>(
     });
     match undone {
         Ok(Ok(_)) => Ok(()),
-        // the state has moved on and the log has not, or the machine broke its law: neither is to be built on
+        // the state changed without a record in the log, or the machine broke its law: the state
+        // must not be used any more
         Ok(Err(_)) | Err(_) => Err(shared.core.poison()),
     }
 }

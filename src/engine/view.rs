@@ -1,4 +1,4 @@
-//! Views: a consistent committed state, to keep.
+//! Views: consistent copies of the committed state.
 
 use super::answer::wait_for;
 use super::shared::Shared;
@@ -7,14 +7,15 @@ use crate::machine::StateMachine;
 use crate::txn::{DurabilityBarrier, undo_in_memory};
 use std::ops::Deref;
 
-/// A committed state of one moment. It owns what it shows, and stays as it is whatever comes after.
+/// A copy of the committed state of one moment. Later commits do not change it.
 #[derive(Clone, Debug)]
 pub struct View<M> {
     state: M,
 }
 
 impl<M: StateMachine> View<M> {
-    /// Freezes the state and rolls back, on the copy, what is in flight. Returns also what must be durable before it may be shown.
+    /// Clones the state and rolls back the open transactions on the clone. Also returns the barrier
+    /// for showing it.
     pub(super) fn take(shared: &Shared<M>) -> Result<(View<M>, DurabilityBarrier)> {
         let (mut state, mut table, needed) = {
             let core = shared.core.read()?;
@@ -27,14 +28,15 @@ impl<M: StateMachine> View<M> {
         Ok((View { state }, needed))
     }
 
-    /// Freezes the state, and waits until everything that it shows is as durable as its writer requested.
+    /// Takes a view, and waits until everything that it shows is as durable as its writer
+    /// requested.
     pub(super) fn take_hardened(shared: &Shared<M>) -> Result<View<M>> {
         let (view, needed) = View::take(shared)?;
         wait_for(shared.log.as_deref(), needed)?;
         Ok(view)
     }
 
-    /// The state itself.
+    /// Returns the state itself.
     pub fn into_inner(self) -> M {
         self.state
     }

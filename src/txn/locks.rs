@@ -137,7 +137,7 @@ impl Locks {
         self.acquire(owner, footprint, Duration::ZERO).is_ok()
     }
 
-    /// Releases all that the owner holds, and grants it to those that waited for it.
+    /// Releases all claims of the owner, and grants the requests that waited only for it.
     pub(crate) fn release(&self, owner: Owner) {
         let mut wakes = Wakes::new();
         self.table.lock().release(owner.id, &mut wakes);
@@ -179,8 +179,8 @@ impl Locks {
         }
         let mut wakes = Wakes::new();
         let mut table = self.table.lock();
-        // an answer may have come between the end of the sleep and this lock; it stands, because the
-        // claims are already taken
+        // an answer may have come between the end of the sleep and this lock; it remains valid,
+        // because the claims are already taken
         if let Some(outcome) = slot.take_outcome() {
             return outcome;
         }
