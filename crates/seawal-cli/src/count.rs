@@ -1,4 +1,4 @@
-//! A number with its noun in the right number, for messages.
+//! A number with its noun in singular or plural, for messages.
 
 use std::fmt;
 

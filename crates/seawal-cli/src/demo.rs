@@ -168,7 +168,7 @@ fn run_and_kill(dir: &Path, reported: &mut BTreeSet<String>) -> Result<Duration,
         let mut ids = Vec::new();
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
-        // a line that the kill cut off counts for nothing
+        // a line that the kill cut off is not counted
         while pipe.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) && line.pop() == Some(b'\n') {
             ids.push(String::from_utf8_lossy(&line).into_owned());
             line.clear();

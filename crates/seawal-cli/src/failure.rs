@@ -49,8 +49,7 @@ pub(super) const ESCAPES: &str =
 /// The failure of a command.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The reader of the output has closed it, so there is nothing to report and nobody to report
-    /// it to.
+    /// The reader of the output has closed it, so the program ends without a report.
     Quiet,
     /// A failure to report on the standard error.
     Reported {
@@ -59,7 +58,7 @@ pub(super) enum Failure {
         /// The message, one sentence.
         text: String,
     },
-    /// The result on the standard output says it already.
+    /// The result was printed on the standard output already.
     Shown(Status),
 }
 

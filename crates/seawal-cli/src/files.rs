@@ -33,7 +33,7 @@ impl Inspect {
     }
 }
 
-/// Keeps the error of the output itself, which the library would hide in its own.
+/// A writer that keeps the error of the output, because the library would wrap it in its own.
 struct Noticing<W> {
     out: W,
     failed: Option<io::Error>,

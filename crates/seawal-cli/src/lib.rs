@@ -112,10 +112,10 @@ impl Dir {
     }
 }
 
-/// Prints what recovery warned of to stderr, where it does not disturb the output.
+/// Prints the warnings of recovery to stderr, so that they do not disturb the output.
 fn warn_of(store: &Engine<Kv>) {
     for warning in &store.recovery_report().warnings {
-        // without a stderr nobody can be warned
+        // without a stderr there is no place to print a warning
         let _ = writeln!(io::stderr(), "seawal: warning: {warning}");
     }
 }
@@ -162,7 +162,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => {
             let status = if usage.use_stderr() { Status::Usage as u8 } else { 0 };
-            // the output is closed; there is no other place to report that
+            // the output is closed, and there is no other place to report that
             let _ = usage.print();
             return ExitCode::from(status);
         }

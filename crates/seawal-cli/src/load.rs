@@ -2,7 +2,7 @@
 //!
 //! Each transaction of the script is one transaction of the store. In a separate table it also
 //! writes the number of transactions committed so far and a checksum of the script up to there. So
-//! this count is exactly as durable as what it counts.
+//! the count is exactly as durable as the transactions that it counts.
 
 use super::count::Count;
 use super::failure::{Failure, Status};
@@ -30,8 +30,8 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// accepts only the same script, only with --resume, and continues after the counted transactions.
 /// To load another script, first delete the count, which is the key "transactions" of that table.
 ///
-/// If a line is malformed, the transactions before it are kept, and nothing of its own transaction
-/// is.
+/// If a line is malformed, the transactions before it are kept, and its own transaction has no
+/// effect.
 #[derive(Debug, clap::Args)]
 #[command(after_help = script::FORMAT)]
 pub(super) struct Load {
@@ -71,7 +71,7 @@ impl Load {
         let mut loader = Loader { store: &store, name: &input.name, bar: &bar, progress: Progress::default() };
         let mut pending = VecDeque::new();
         let loaded = loader.run(&mut Script::new(input.reader), self, &mut pending);
-        // also after a failure, what was committed is made durable
+        // committed transactions are made durable even after a failure
         let hardened = pending.into_iter().try_for_each(|ticket: Ticket<()>| ticket.wait().map_err(Failure::from));
         let progress = loader.progress;
         let took = began.elapsed();
@@ -82,7 +82,7 @@ impl Load {
     }
 }
 
-/// What a load has done.
+/// The progress of a load.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     skipped: u64,

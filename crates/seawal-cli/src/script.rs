@@ -10,7 +10,7 @@
 //! ```
 //!
 //! In a field `\t`, `\n`, `\\` and `\xHH` are escapes; all other bytes stand for themselves. Blank
-//! lines mean nothing. A line ends with LF or CR LF, so a field that ends with CR writes it as
+//! lines are ignored. A line ends with LF or CR LF, so a field that ends with CR writes it as
 //! `\x0d`, as [`escape`] does. A byte order mark of UTF-8 at the beginning is skipped. Any input
 //! gives transactions or an error with a line number. Lines and transactions have a maximum size.
 
@@ -71,7 +71,7 @@ pub enum Line {
 /// Parses a line, without the bytes that end it.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of what is wrong with the line.
 pub fn parse_line(line: &[u8]) -> Result<Line, &'static str> {
     if line.starts_with(b"#") || line.trim_ascii().is_empty() {
         return Ok(Line::Blank);
@@ -107,7 +107,7 @@ fn has_spaces_for_tabs(field: &[u8]) -> bool {
 /// Replaces the escapes of a field.
 ///
 /// # Errors
-/// What is wrong with one of them.
+/// A description of what is wrong with an escape.
 pub fn unescape(field: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -238,7 +238,7 @@ impl<R: BufRead> Script<R> {
     /// The next transaction; `None` at the end of the script.
     ///
     /// # Errors
-    /// The first line that is not as it should be.
+    /// An error for the first malformed line, or for input that cannot be read.
     pub fn next_transaction(&mut self) -> Result<Option<ScriptTransaction>, ScriptError> {
         let mut steps = Vec::new();
         let mut bytes = 0u64;

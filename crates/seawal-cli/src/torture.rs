@@ -63,7 +63,7 @@ impl Torture {
         say(verdict(&all))
     }
 
-    /// Reports all of a failure, with the command that repeats it.
+    /// The report of a failure, with the command that repeats it.
     fn found(&self, failure: &seawal::sim::explore::Failure) -> Failure {
         let steps = if self.steps == 60 { String::new() } else { format!(" --steps {}", self.steps) };
         let text = format!("{failure}\n(seawal torture{steps} --replay {})", failure.replay());
@@ -71,7 +71,7 @@ impl Torture {
     }
 }
 
-/// What an exploration without a failure has shown.
+/// A summary of an exploration without a failure.
 fn verdict(explored: &Explored) -> String {
     if explored.states == 0 {
         return "nothing was explored; give it more time or more steps".to_owned();

@@ -63,7 +63,7 @@ pub(super) fn group_figures(groups: &BatchSizes) -> Value {
     })
 }
 
-/// What the files show, whatever machine they belong to.
+/// The figures from the files alone, which need no knowledge of the machine.
 fn file_figures(survey: &Survey, write_path: WritePath) -> Value {
     let segment_bytes: u64 = survey.segments.iter().map(|segment| segment.file_bytes).fold(0, u64::saturating_add);
     json!({
@@ -85,7 +85,7 @@ fn file_figures(survey: &Survey, write_path: WritePath) -> Value {
     })
 }
 
-/// Adds what recovery found and what the state holds.
+/// Adds the figures of recovery and of the state.
 fn add_state_figures(json: &mut Value, report: &RecoveryReport, view: &Kv) {
     let tables: Vec<Value> = view
         .tables()
@@ -168,7 +168,7 @@ impl Backup {
     }
 }
 
-/// Recovers what it can from a damaged store into a new store in another directory.
+/// Recovers as much as possible from a damaged store into a new store in another directory.
 ///
 /// Exit status 0: nothing is missing. 1: some data is missing. 2: no usable state is left, and
 /// nothing was written.
@@ -182,8 +182,8 @@ pub(super) struct Salvage {
     /// The directory of the new store.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    /// Also apply the complete transactions found after the damage, where they apply. The result
-    /// need not be a state that the store ever had.
+    /// Also apply the complete transactions found after the damage, as far as the machine accepts
+    /// them. The result need not be a state that the store ever had.
     #[arg(long)]
     beyond: bool,
 }

@@ -6,7 +6,7 @@ use super::floor::Floor;
 use super::latencies::Latencies;
 use super::place::Place;
 use super::settings::Bench;
-use super::turns::goes_on;
+use super::turns::needs_another_turn;
 use super::{commit, read};
 use seawal::Error;
 use seawal::{Engine, kv::Kv};
@@ -50,7 +50,7 @@ fn unpaced(bench: &Bench, place: &Place, floor: &Floor) -> Result<Unpaced, Failu
     let store: Engine<Kv> = bench.options().checkpoint_bytes_per_second(None).open(dir)?;
     let mut all = Unpaced { checkpoints: Vec::new(), writes: Vec::new(), bytes: 0 };
     let began = Instant::now();
-    while goes_on(began, bench.time() / 2, all.checkpoints.len()) {
+    while needs_another_turn(began, bench.time() / 2, all.checkpoints.len()) {
         // without a new commit there would be nothing to checkpoint
         store.execute(bench.put(0, all.checkpoints.len() as u64 + 1))?;
         let before = Instant::now();
@@ -69,7 +69,7 @@ fn unpaced(bench: &Bench, place: &Place, floor: &Floor) -> Result<Unpaced, Failu
 
 /// The size of the largest snapshot. The snapshots differ by an entry or two.
 fn newest_snapshot_bytes(dir: &Path) -> Result<u64, Failure> {
-    let failed = |e| Failure::io("look at the snapshots", &e);
+    let failed = |e| Failure::io("read the sizes of the snapshots", &e);
     let mut most = 0;
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -91,7 +91,7 @@ fn paced(bench: &Bench, dir: &Path) -> Result<Commits, Failure> {
     let store: Engine<Kv> = bench.options().open(dir)?;
     let (mut quiet, mut beside) = (Latencies::default(), Latencies::default());
     let (began, mut turns) = (Instant::now(), 0);
-    while goes_on(began, bench.time() / 2, turns) || turns < PACED {
+    while needs_another_turn(began, bench.time() / 2, turns) || turns < PACED {
         let stop = AtomicBool::new(false);
         let mut outcome: Result<Duration, Error> = Ok(Duration::ZERO);
         let checkpoint = |_: &AtomicBool| {
@@ -100,7 +100,7 @@ fn paced(bench: &Bench, dir: &Path) -> Result<Commits, Failure> {
         };
         let (_, latencies) = commit::run(bench, &store, turns as u64, &stop, checkpoint)?;
         latencies.iter().for_each(|latencies| beside.merge(latencies));
-        // then for as long without a checkpoint
+        // then commit for the same time without a checkpoint
         let (until, mut turn) = (Instant::now() + outcome?, 0u64);
         while turn == 0 || Instant::now() < until {
             turn += 1;

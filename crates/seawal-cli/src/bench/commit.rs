@@ -6,7 +6,7 @@ use super::floor::Floor;
 use super::latencies::Latencies;
 use super::place::Place;
 use super::settings::Bench;
-use super::turns::{SLICE, goes_on};
+use super::turns::{SLICE, needs_another_turn};
 use seawal::Durability;
 use seawal::Engine;
 use seawal::kv::Kv;
@@ -22,7 +22,7 @@ pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> 
     let (mut commits, mut writes) = (Latencies::default(), Latencies::default());
     let (mut committing, mut writing) = (Duration::ZERO, Duration::ZERO);
     let (began, mut turns) = (Instant::now(), 0);
-    while goes_on(began, bench.time(), turns) {
+    while needs_another_turn(began, bench.time(), turns) {
         writing += if durable {
             floor.durable(bench.record_bytes().saturating_mul(bench.threads), &mut writes)?
         } else {
@@ -33,7 +33,7 @@ pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> 
     }
     let groups = store.stats().log.map(|log| log.batch_sizes).unwrap_or_default();
     store.close()?;
-    // one ideal write carries a commit of every thread
+    // the floor assumes that one write carries a commit of every thread
     let at_once = if durable { bench.threads } else { 1 };
     let floor = per_second(writes.count().saturating_mul(at_once), writing);
     let mut all = rates(per_second(commits.count(), committing), floor, &commits);

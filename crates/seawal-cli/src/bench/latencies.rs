@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 use std::time::Duration;
 
-/// The longest latency that is told apart from longer ones.
+/// The longest latency that is recorded; longer ones count as this one.
 const MAX_NANOS: u64 = 3_600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 2;
 

@@ -18,9 +18,9 @@ pub(super) struct Place {
 enum Kind {
     /// A temporary directory, removed however this process ends.
     Temporary(Temporary),
-    /// A new directory with the name that was given.
+    /// A new directory with the given name.
     Created,
-    /// An empty directory that existed.
+    /// An empty directory that existed before.
     Found,
 }
 
@@ -34,7 +34,7 @@ fn make(path: &Path) -> Result<(), Failure> {
 }
 
 impl Place {
-    /// Takes the directory that was named, which must be new or empty, or creates one in the
+    /// Takes the given directory, which must be new or empty, or creates a temporary one in the
     /// current directory.
     pub(super) fn new(named: Option<&Path>) -> Result<Place, Failure> {
         let Some(path) = named else {
@@ -71,7 +71,7 @@ impl Place {
         self.path.join("floor")
     }
 
-    /// Removes all that was created.
+    /// Removes everything that the measurement created.
     pub(super) fn remove(self) -> Result<(), Failure> {
         if let Kind::Temporary(temporary) = self.kind {
             return temporary.remove();

@@ -6,7 +6,7 @@ use super::figures::{Figures, per_second, rates};
 use super::latencies::Latencies;
 use super::place::Place;
 use super::settings::Bench;
-use super::turns::{SLICE, goes_on};
+use super::turns::{SLICE, needs_another_turn};
 use seawal::Durability;
 use seawal::Engine;
 use seawal::kv::{Kv, KvCommand};
@@ -56,7 +56,7 @@ pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> 
     let mut totals = [(); 3].map(|()| (Latencies::default(), 0u64, Duration::ZERO));
     let (began, mut turns) = (Instant::now(), 0);
     let works: [&(dyn Fn(u64) -> Result<(), Failure> + Sync); 3] = [&plain, &point, &scan];
-    while goes_on(began, bench.time(), turns) {
+    while needs_another_turn(began, bench.time(), turns) {
         for (work, (latencies, done, time)) in works.into_iter().zip(&mut totals) {
             let (more, took) = slice(bench, turns as u64, latencies, work)?;
             *done = done.saturating_add(more);

@@ -6,7 +6,7 @@ use super::figures::{Figures, median, per_second, ratio};
 use super::floor;
 use super::place::Place;
 use super::settings::Bench;
-use super::turns::goes_on;
+use super::turns::needs_another_turn;
 use seawal::kv::{Kv, KvCommand};
 use seawal::sim::explore::{KilledStore, kill};
 use seawal::{Engine, RecoveryReport};
@@ -23,7 +23,7 @@ pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> 
     killed.build::<Kv>(&dir, &bench.options(), batch, |_, _| KvCommand::delete("", "unused"))?;
     let (mut reads, mut opens, mut bytes, mut records) = (Vec::new(), Vec::new(), 0, 0);
     let began = Instant::now();
-    while goes_on(began, bench.time() / 2, opens.len()) {
+    while needs_another_turn(began, bench.time() / 2, opens.len()) {
         let (took, read) = floor::read_log(&dir)?;
         reads.push(took);
         bytes = read;
@@ -36,7 +36,7 @@ pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> 
     store.close()?;
     let (mut loads, mut snapshot_bytes) = (Vec::new(), 0);
     let began = Instant::now();
-    while goes_on(began, bench.time() / 2, loads.len()) {
+    while needs_another_turn(began, bench.time() / 2, loads.len()) {
         let (took, report) = open(bench, &dir)?;
         snapshot_bytes = report.snapshot_bytes;
         loads.push(took);
@@ -57,7 +57,7 @@ pub(super) fn measure(bench: &Bench, place: &Place) -> Result<Figures, Failure> 
     ]))
 }
 
-/// Opens the store and kills the engine, so that the next open finds the same.
+/// Opens the store and kills the engine, so that the next open has the same work.
 fn open(bench: &Bench, dir: &Path) -> Result<(Duration, RecoveryReport), Failure> {
     let began = Instant::now();
     let store = bench.options().open::<Kv>(dir)?;

@@ -9,7 +9,7 @@ pub(super) fn check_room(bench: &Bench, place: &Place) -> Result<(), Failure> {
     let state = bench.entries().saturating_mul(bench.entry_bytes().saturating_add(64));
     // on disk the log or two snapshots; in memory the state and the floor's reference
     let needed = state.saturating_mul(3);
-    let disk = rustix::fs::statvfs(place.path()).map_err(|e| Failure::io("ask for free space", &e.into()))?;
+    let disk = rustix::fs::statvfs(place.path()).map_err(|e| Failure::io("find out the free space", &e.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let lack = |what: &str, has: u64| {
         let text = format!(

@@ -1,5 +1,5 @@
-//! The settings of a measurement, as given on the command line, and what follows from them: the
-//! commands, their sizes, and the options of the store.
+//! The settings of a measurement, as given on the command line. The commands, their sizes and the
+//! options of the store follow from them.
 
 use super::super::load::parse_durability;
 use super::data::{KEY_BYTES, key, value};

@@ -1,6 +1,6 @@
 //! The books of the demo: balances, and a row for each transfer, both written by one transaction.
 //!
-//! The balances follow from the rows, so a transfer that was applied in part shows.
+//! The balances follow from the rows, so a transfer that was applied in part is detected.
 
 use crate::failure::{Failure, Status};
 use seawal::io::Create;
@@ -101,7 +101,7 @@ impl Ledger {
     }
 
     /// Checks that every reported transfer is there, that every balance matches the transfers, and
-    /// that no entry is left of what was rolled back.
+    /// that no entry is left of transactions that were rolled back.
     pub(super) fn check(&self, reported: &BTreeSet<String>) -> Result<(), Failure> {
         let lost: Vec<&String> = reported.iter().filter(|id| !self.transfers.contains_key(*id)).collect();
         if let Some(first) = lost.first() {
@@ -122,7 +122,7 @@ impl Ledger {
             return Err(wrong("there are accounts that were never opened"));
         }
         if self.ghosts > 0 {
-            return Err(wrong(format!("{} entries are left of what was rolled back", self.ghosts)));
+            return Err(wrong(format!("{} entries are left of transactions that were rolled back", self.ghosts)));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use seawal::{Engine, ExecuteResult, Options, Transaction};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A checkpoint is taken after so many bytes of log, often enough that some kills hit one.
+/// The bytes of log after which a checkpoint is taken: few enough that some kills hit a checkpoint.
 const CHECKPOINT_BYTES: u64 = 4 << 20;
 
 /// Moves money until it is killed or its parent ends.
