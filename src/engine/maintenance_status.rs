@@ -9,8 +9,8 @@ use std::time::Duration;
 pub(super) const KINDS: usize = 4;
 
 pub(super) struct MaintenanceStatus {
-    /// When the thread wakes up by itself, in nanoseconds of the storage's clock; zero while it is awake,
-    /// and `u64::MAX` if it does not.
+    /// When the thread wakes up by itself, in nanoseconds of the storage's clock; zero while it is
+    /// awake, and `u64::MAX` if it does not.
     wakes_at_nanos: AtomicU64,
     pub(super) errors: BackgroundErrors<KINDS>,
     /// Whether a close was called within a stage of a checkpoint. It follows the stage.

@@ -23,7 +23,8 @@ fn put(n: u8) -> KvCommand {
     KvCommand::put("", [n], vec![n; 3000])
 }
 
-/// Opens, commits, rotates, checkpoints and closes. What was acknowledged, and how often something was refused.
+/// Opens, commits, rotates, checkpoints and closes. What was acknowledged, and how often something
+/// was refused.
 fn work(disk: &SimDisk) -> (Vec<u8>, usize) {
     let (mut acknowledged, mut refused) = (Vec::new(), 0);
     let mut hear = |error: &Error| {

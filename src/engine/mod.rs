@@ -73,10 +73,11 @@ use std::time::Duration;
 ///
 /// # Fork
 ///
-/// A child made by `fork` must not use an engine that it inherited, nor drop or close it: it shares the parent's files and lock,
-/// and has none of the threads. Its writes would mix with the parent's, and its waits might not end. Such a child must `exec` or end
-/// by `_exit`. [`std::process::Command`] does no harm: every file is closed by `exec`.
-/// While such a child lives, the store stays locked, even if the parent has ended without closing or dropping it.
+/// A child made by `fork` must not use an engine that it inherited, nor drop or close it: it shares
+/// the parent's files and lock, and has none of the threads. Its writes would mix with the
+/// parent's, and its waits might not end. Such a child must `exec` or end by `_exit`.
+/// [`std::process::Command`] does no harm: every file is closed by `exec`. While such a child
+/// lives, the store stays locked, even if the parent has ended without closing or dropping it.
 pub struct Engine<M: StateMachine> {
     handle: Arc<Handle<M>>,
 }
@@ -106,7 +107,8 @@ impl<M: StateMachine> Engine<M> {
     ///
     /// # Errors
     /// [`Error::Locked`] if it is open already, [`Error::Corrupt`] if something durable is damaged,
-    /// [`Error::UnsupportedVersion`], [`Error::NotAStore`], [`Error::OtherMachine`] and I/O errors. After an error the directory holds what it held.
+    /// [`Error::UnsupportedVersion`], [`Error::NotAStore`], [`Error::OtherMachine`] and I/O errors.
+    /// After an error the content of the directory is unchanged.
     pub fn open(dir: impl AsRef<Path>) -> Result<Engine<M>> {
         Options::new().open(dir)
     }
@@ -136,7 +138,8 @@ impl<M: StateMachine> Engine<M> {
         &self.handle.shared
     }
 
-    /// Executes a command as a transaction of its own, with the default durability. It never returns [`Error::Conflict`].
+    /// Executes a command as a transaction of its own, with the default durability. It never
+    /// returns [`Error::Conflict`].
     ///
     /// When it returns `Ok`, the command survives what the durability promises. A rejection is
     /// returned once the state that it rests on is as durable. Close to the log's size limit, the
@@ -220,15 +223,16 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Reads the whole committed state. It waits for transactions that hold any part of it exclusively, and then until everything
-    /// that it read is as durable as its writer requested.
+    /// Reads the whole committed state. It waits for transactions that hold any part of it
+    /// exclusively, and then until everything that it read is as durable as its writer requested.
     ///
-    /// The closure runs under a lock that writers wait for. A call of this engine from within it could
-    /// wait for itself, so it fails with [`Error::Reentrant`] at once, whether it writes or reads. A
-    /// transaction that is dropped within the closure is rolled back when the closure has returned.
+    /// The closure runs under a lock that writers wait for. A call of this engine from within it
+    /// could wait for itself, so it fails with [`Error::Reentrant`] at once, whether it writes or
+    /// reads. A transaction that is dropped within the closure is rolled back when the closure has
+    /// returned.
     ///
     /// # Errors
-    /// [`Error::LockTimeout`]; [`Error::Latched`] if what it saw may vanish.
+    /// [`Error::LockTimeout`]; [`Error::Latched`] if a crash may take back what it saw.
     pub fn read<T>(&self, f: impl FnOnce(&M) -> T) -> Result<T> {
         self.read_within(&Footprint::everything(Access::Shared), ReadLevel::Hardened, f)
     }
@@ -264,7 +268,7 @@ impl<M: StateMachine> Engine<M> {
     /// clone.
     ///
     /// # Errors
-    /// [`Error::Latched`] if what it would show may vanish.
+    /// [`Error::Latched`] if a crash may take back what it would show.
     pub fn view(&self) -> Result<View<M>> {
         View::take_hardened(self.shared())
     }
@@ -277,9 +281,10 @@ impl<M: StateMachine> Engine<M> {
         View::take(self.shared()).map(|(view, _)| view)
     }
 
-    /// Takes a checkpoint now and waits for it. When it returns `Ok`, the snapshot survives power loss, recovery starts from it, and
-    /// the log that no snapshot needs is deleted. The space of a deleted snapshot may be freed a little later, in the background; an
-    /// operation that runs out of space waits for that.
+    /// Takes a checkpoint now and waits for it. When it returns `Ok`, the snapshot survives power
+    /// loss, recovery starts from it, and the log that no snapshot needs is deleted. The space of a
+    /// deleted snapshot may be freed a little later, in the background; an operation that runs out
+    /// of space waits for that.
     ///
     /// # Errors
     /// [`Error::Full`] and I/O errors. The store continues without the checkpoint.
@@ -329,7 +334,8 @@ impl<M: StateMachine> Engine<M> {
         stats::collect(self.shared())
     }
 
-    /// Runs one step of background work, for [`Background::Manual`]. Returns whether there was anything to do.
+    /// Runs one step of background work, for [`Background::Manual`]. Returns whether there was
+    /// anything to do.
     ///
     /// # Errors
     /// Those of the step.
@@ -339,7 +345,8 @@ impl<M: StateMachine> Engine<M> {
         done
     }
 
-    /// Ends the engine as a kill of the process would: nothing more is written, nothing is rolled back on disk.
+    /// Ends the engine as a kill of the process would: nothing more is written, nothing is rolled
+    /// back on disk.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn kill(&self) {
         self.shared().checkpointer.stop();
@@ -349,10 +356,11 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Closes the store, for all clones: rolls open transactions back, takes a checkpoint, and marks the store clean.
+    /// Closes the store, for all clones: rolls open transactions back, takes a checkpoint, and
+    /// marks the store clean.
     ///
-    /// When it returns `Ok`, opening the store needs neither redo nor undo. It may be called in a waker or by a thread of the store,
-    /// which may outlive the call for a moment.
+    /// When it returns `Ok`, opening the store needs neither redo nor undo. It may be called in a
+    /// waker or by a thread of the store, which may outlive the call for a moment.
     ///
     /// # Errors
     /// The error of the rollback, the checkpoint or the log. Every acknowledged commit keeps its

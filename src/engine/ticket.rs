@@ -7,7 +7,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// A reply whose record is not durable yet. [`wait`](Ticket::wait) blocks until it is; the ticket is also a future.
+/// A reply whose record is not durable yet. [`wait`](Ticket::wait) blocks until it is; the ticket
+/// is also a future.
 ///
 /// The future needs no runtime, and polling does no I/O. It is safe to cancel: dropping it, before
 /// or after a poll, ends the wait and nothing else. The record is flushed whether or not the ticket

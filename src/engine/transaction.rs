@@ -79,15 +79,15 @@ impl<M: StateMachine> Transaction<M> {
     /// Locks the transaction's state.
     ///
     /// # Errors
-    /// [`Error::Reentrant`] if this thread holds the core lock. It must not wait then: another thread
-    /// may hold this lock and wait for the core.
+    /// [`Error::Reentrant`] if this thread holds the core lock. It must not wait then: another
+    /// thread may hold this lock and wait for the core.
     fn lock(&self) -> Result<impl DerefMut<Target = Tx> + '_> {
         self.shared.core.check_not_held()?;
         Ok(self.tx.lock())
     }
 
-    /// Executes a command. Its locks are kept to the end of the transaction, also if it is rejected. Nothing survives power loss
-    /// before the commit.
+    /// Executes a command. Its locks are kept to the end of the transaction, also if it is
+    /// rejected. Nothing survives power loss before the commit.
     ///
     /// # Errors
     /// The machine's rejection, after which the transaction can continue; [`Error::Conflict`],
@@ -99,7 +99,8 @@ impl<M: StateMachine> Transaction<M> {
         self.lock()?.execute(&self.shared, &command)
     }
 
-    /// Reads the whole state as this transaction sees it, which locks all of it, shared, to the end.
+    /// Reads the whole state as this transaction sees it, which locks all of it, shared, to the
+    /// end.
     ///
     /// # Errors
     /// As [`Transaction::execute`].
@@ -163,18 +164,19 @@ impl<M: StateMachine> Transaction<M> {
         Ok(())
     }
 
-    /// Commits with the default durability. When it returns `Ok`, the transaction survives what that durability promises.
+    /// Commits with the default durability. When it returns `Ok`, the transaction survives what
+    /// that durability promises.
     ///
     /// # Errors
-    /// [`Error::Conflict`], [`Error::Expired`]: it was rolled back; [`Error::Latched`]: whether it survived is known after the
-    /// store is reopened.
+    /// [`Error::Conflict`], [`Error::Expired`]: it was rolled back; [`Error::Latched`]: whether it
+    /// survived is known after the store is reopened.
     pub fn commit(self) -> Result<()> {
         let durability = self.shared.options.durability;
         self.commit_with(durability)
     }
 
-    /// As [`Transaction::commit`], with this durability. A transaction that executed nothing leaves no record: it only waits until
-    /// what it read is durable.
+    /// As [`Transaction::commit`], with this durability. A transaction that executed nothing leaves
+    /// no record: it only waits until what it read is durable.
     ///
     /// # Errors
     /// As [`Transaction::commit`].

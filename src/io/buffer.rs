@@ -1,8 +1,8 @@
 //! Aligned buffers for direct I/O.
 //!
-//! A large buffer is an anonymous memory map, which begins on a page boundary. A small buffer is on the
-//! heap, padded in front to a multiple of 4096: mapping, faulting and unmapping a page would cost more
-//! than most uses of it. Neither needs unsafe code.
+//! A large buffer is an anonymous memory map, which begins on a page boundary. A small buffer is on
+//! the heap, padded in front to a multiple of 4096: mapping, faulting and unmapping a page would
+//! cost more than most uses of it. Neither needs unsafe code.
 
 use memmap2::MmapMut;
 use std::io;
@@ -32,7 +32,8 @@ pub struct AlignedBuf(Memory);
 
 #[derive(Debug)]
 enum Memory {
-    /// The content begins at `start`. The capacity is reserved once, so that the buffer never moves.
+    /// The content begins at `start`. The capacity is reserved once, so that the buffer never
+    /// moves.
     Heap {
         bytes: Vec<u8>,
         start: usize,
@@ -61,9 +62,9 @@ impl Memory {
     }
 }
 
-/// Maps zeroed memory. A large map uses whole huge pages, because the kernel aligns only such a map to
-/// them. Faulting it in by small pages costs more than reading into it, and a device transfers huge
-/// pages in fewer pieces.
+/// Maps zeroed memory. A large map uses whole huge pages, because the kernel aligns only such a map
+/// to them. Faulting it in by small pages costs more than reading into it, and a device transfers
+/// huge pages in fewer pieces.
 fn map(bytes: usize) -> io::Result<MmapMut> {
     let large = bytes >= LARGE_BYTES || bytes == LARGE_PAGE_BYTES;
     let whole = if large { bytes.checked_next_multiple_of(LARGE_PAGE_BYTES) } else { Some(bytes) };
@@ -190,7 +191,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failure is the test's")]
     use super::*;
 
-    /// Lengths around every place where the memory changes, up and down: content, zeros and alignment hold.
+    /// Lengths around every place where the memory changes, up and down: content, zeros and
+    /// alignment hold.
     #[test]
     fn a_buffer_that_grows_and_shrinks_keeps_what_it_holds_and_is_aligned_and_zero_elsewhere() {
         let lengths =

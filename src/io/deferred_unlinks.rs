@@ -30,8 +30,8 @@ impl DeferredUnlinks {
         some || waited
     }
 
-    /// Turns [`Error::Full`](crate::Error::Full) into `Ok` if closing files may have freed space; the
-    /// caller then tries again.
+    /// Turns [`Error::Full`](crate::Error::Full) into `Ok` if closing files may have freed space;
+    /// the caller then tries again.
     pub(crate) fn retry_after_reclaim(&self, result: Result<()>) -> Result<()> {
         match result {
             Err(error) if error.is_full() && self.reclaim() => Ok(()),

@@ -1,7 +1,7 @@
 //! Opens files safely, whatever descriptors are free and whatever kind of file has the name.
 //!
-//! - A descriptor is never 0, 1 or 2. In a process that was started with its standard streams closed,
-//!   `println!` would otherwise write into the store.
+//! - A descriptor is never 0, 1 or 2. In a process that was started with its standard streams
+//!   closed, `println!` would otherwise write into the store.
 //! - Opening never blocks, as it would on a FIFO without a writer.
 //! - Any file that is not a regular file is refused, with an error that names its kind. A symbolic
 //!   link is followed.

@@ -32,8 +32,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// `O_DSYNC` and nothing else.
 ///
-/// rustix's `OFlags::DSYNC` has the bits of `O_SYNC`, which would also write the file's timestamps at
-/// every write. The value is the same on all Linux architectures but these four, which use the
+/// rustix's `OFlags::DSYNC` has the bits of `O_SYNC`, which would also write the file's timestamps
+/// at every write. The value is the same on all Linux architectures but these four, which use the
 /// stricter flag.
 const DATA_SYNC: OFlags =
     if cfg!(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc", target_arch = "sparc64")) {

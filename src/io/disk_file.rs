@@ -164,8 +164,8 @@ impl DiskFile {
             match rustix::io::pwrite(direct, rest, at) {
                 Ok(0) => return Err(no_progress()),
                 Ok(n) => done = done.saturating_add(n),
-                // A retried write sends the bytes to the device again. Unlike a retried sync, it does
-                // not depend on pages that the first attempt may have marked clean.
+                // A retried write sends the bytes to the device again. Unlike a retried sync, it
+                // does not depend on pages that the first attempt may have marked clean.
                 Err(Errno::INTR) => {}
                 Err(Errno::INVAL) => self.paths.direct_writes.store(false, Ordering::Relaxed),
                 Err(e) => return Err(e.into()),

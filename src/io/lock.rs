@@ -6,8 +6,8 @@
 //! process id of the last exclusive holder, for messages only.
 //!
 //! A lock belongs to the open file description. It therefore excludes a second handle in the same
-//! process, and ends with the process in every case. It does not pass to a program started by `exec`.
-//! A forked child shares it, so it is unlocked explicitly.
+//! process, and ends with the process in every case. It does not pass to a program started by
+//! `exec`. A forked child shares it, so it is unlocked explicitly.
 //!
 //! A reader holds the directory, and the file only for a moment. An owner that waits for readers
 //! holds the file, so that new readers cannot overtake it.

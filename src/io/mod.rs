@@ -113,7 +113,8 @@ pub trait Directory: Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Unlinks a file and truncates it in small steps, so that freeing its extents does not stall
-    /// concurrent writes. Nothing may read the file any more. Durable after [`Directory::sync_dir`].
+    /// concurrent writes. Nothing may read the file any more. Durable after
+    /// [`Directory::sync_dir`].
     fn remove_gradually(&self, name: &str) -> io::Result<()> {
         self.remove(name)
     }
@@ -186,8 +187,8 @@ pub trait File: Send + Sync {
     /// bytes read; fewer than requested only at the end of the file.
     fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes at `offset`, through the page cache. Returns the number of bytes written, which may be
-    /// fewer than given. They survive a kill of the process, and power loss only after a sync.
+    /// Writes at `offset`, through the page cache. Returns the number of bytes written, which may
+    /// be fewer than given. They survive a kill of the process, and power loss only after a sync.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
 
     /// Writes all of `buf` at `offset`. The bytes survive power loss when this returns `Ok`.
@@ -197,8 +198,8 @@ pub trait File: Send + Sync {
     fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
     /// Hints that a range was written through the page cache and is not needed soon, so that the
-    /// storage may start writeback. It guarantees nothing, does not block, and hides no error from a
-    /// later sync.
+    /// storage may start writeback. It guarantees nothing, does not block, and hides no error from
+    /// a later sync.
     fn hint_written(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }
@@ -242,7 +243,8 @@ pub(crate) fn create_anew(storage: &dyn Storage, name: &str) -> Result<Arc<dyn F
     .map_err(|e| ("create", e))
 }
 
-/// Writes all of `buf` at `offset` through the page cache, looping over short writes and interrupts.
+/// Writes all of `buf` at `offset` through the page cache, looping over short writes and
+/// interrupts.
 ///
 /// Survives what [`File::write_at`] survives. A write that makes no progress is an error.
 pub(crate) fn write_all_at(file: &dyn File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {

@@ -21,8 +21,8 @@ pub(crate) fn max_threads() -> usize {
 /// Applies `f` to each item, on at most `threads` threads including the caller's. Returns the
 /// results in the order of the items.
 ///
-/// It steals work: each thread starts on a contiguous slice of the items. A thread that has finished
-/// its own slice steals from the tail of the longest other one. Starting on slices lets
+/// It steals work: each thread starts on a contiguous slice of the items. A thread that has
+/// finished its own slice steals from the tail of the longest other one. Starting on slices lets
 /// equal calls work on equal items with equal threads, so that memory is freed by the thread that
 /// allocated it. Otherwise the threads contend for each other's allocator arenas.
 ///

@@ -1,7 +1,7 @@
 //! Probes the device and the file system below a directory.
 //!
-//! The results are guesses that err on the safe side: an unknown block size is 4096 bytes, an unknown
-//! alignment is the block size, and the first write shows whether direct I/O works.
+//! The results are guesses that err on the safe side: an unknown block size is 4096 bytes, an
+//! unknown alignment is the block size, and the first write shows whether direct I/O works.
 
 use crate::io::Create;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatVfsMountFlags, StatxFlags};
@@ -119,7 +119,8 @@ pub(super) fn random() -> u64 {
         match rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()) {
             Ok(8) => return u64::from_le_bytes(bytes),
             Ok(_) | Err(Errno::INTR) => {}
-            // std seeds its hash maps from the operating system, by other means if this call is missing
+            // std seeds its hash maps from the operating system, by other means if this call is
+            // missing
             Err(_) => return RandomState::new().build_hasher().finish(),
         }
     }

@@ -102,11 +102,11 @@ impl SequentialReader {
     }
 }
 
-/// Runs `fetcher` and `read` on two threads while the caller runs `work`, and keeps both threads alive
-/// until `work` has returned.
+/// Runs `fetcher` and `read` on two threads while the caller runs `work`, and keeps both threads
+/// alive until `work` has returned.
 ///
-/// Most allocators hand the arena of the thread that exited last to the next new thread. Threads that
-/// `work` starts should inherit the arenas of other workers, and not those of the readers.
+/// Most allocators hand the arena of the thread that exited last to the next new thread. Threads
+/// that `work` starts should inherit the arenas of other workers, and not those of the readers.
 ///
 /// Without a thread for `fetcher`, nothing is prefetched.
 ///

@@ -1,9 +1,10 @@
-//! Locks on footprints: strict two-phase locking, first come, first served, with deadlock detection.
+//! Locks on footprints: strict two-phase locking, first come, first served, with deadlock
+//! detection.
 //!
 //! An owner (a transaction) takes claims as it runs, and releases all of them at once when it ends.
-//! A request that must wait waits for owners: for each owner that holds a conflicting claim, and for
-//! each that asked for one earlier and still waits. This wait-for graph has no cycle between two
-//! calls:
+//! A request that must wait waits for owners: for each owner that holds a conflicting claim, and
+//! for each that asked for one earlier and still waits. This wait-for graph has no cycle between
+//! two calls:
 //!
 //! - A cycle can only be closed by an owner that begins to wait. So the search for one starts there
 //!   and is done at no other time.
@@ -68,10 +69,10 @@ impl Locks {
     /// Whether no owner other than `except` holds a claim that conflicts with the footprint. It
     /// takes no lock on the footprint and ignores waiters.
     ///
-    /// If an acquisition happens before this call, this call sees it. Suppose that a caller excludes
-    /// every change of the state by a lock of its own and gets `true`. Then the state contains no
-    /// conflicting change of an owner that has not released: such an owner took its locks before it
-    /// made the change, and made the change before the caller got its own lock.
+    /// If an acquisition happens before this call, this call sees it. Suppose that a caller
+    /// excludes every change of the state by a lock of its own and gets `true`. Then the state
+    /// contains no conflicting change of an owner that has not released: such an owner took its
+    /// locks before it made the change, and made the change before the caller got its own lock.
     pub(crate) fn is_free(&self, footprint: &Footprint, except: Option<Owner>) -> bool {
         if self.counters.is_empty() || footprint.claims().iter().all(|claim| self.counters.admits(claim)) {
             return true;
@@ -107,8 +108,8 @@ impl Locks {
     /// # Errors
     /// [`Error::Conflict`] if the wait closed a deadlock, now or later, and this owner is its
     /// victim; [`Error::LockTimeout`] when the time is over; the error given to
-    /// [`cancel`](Self::cancel); or [`Error::Closed`] after a [`close`](Self::close). After an error the
-    /// owner holds what it held before.
+    /// [`cancel`](Self::cancel); or [`Error::Closed`] after a [`close`](Self::close). After an
+    /// error the owner holds what it held before.
     pub(crate) fn acquire(&self, owner: Owner, footprint: &Footprint, timeout: Duration) -> Result<()> {
         let policy = if timeout.is_zero() { WaitPolicy::NoWait } else { WaitPolicy::Wait };
         let mut wakes = Wakes::new();

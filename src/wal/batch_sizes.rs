@@ -45,8 +45,9 @@ impl BatchSizes {
         if self.frames == 0 { 0.0 } else { self.records as f64 / self.frames as f64 }
     }
 
-    /// The histogram: the smallest batch of each class and the number of frames in it. The classes are
-    /// 1 record, 2 to 3, 4 to 7 and so on. Empty classes are left out; the last class has no upper end.
+    /// The histogram: the smallest batch of each class and the number of frames in it. The classes
+    /// are 1 record, 2 to 3, 4 to 7 and so on. Empty classes are left out; the last class has no
+    /// upper end.
     pub fn by_size(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
         self.by_size.iter().zip(0..u32::BITS).filter(|(count, _)| **count > 0).map(|(count, power)| {
             // no shift overflows: there are fewer classes than bits

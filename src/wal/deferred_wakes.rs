@@ -1,7 +1,7 @@
 //! Defers wakers while a thread holds locks of the engine or of a close.
 //!
-//! A waker is foreign code: it may close the store, or drop the last handle of it. A thread that leads a
-//! flush under such a lock must therefore not run wakers until it has released the lock.
+//! A waker is foreign code: it may close the store, or drop the last handle of it. A thread that
+//! leads a flush under such a lock must therefore not run wakers until it has released the lock.
 
 use crate::io::sync::thread_local;
 use crate::io::threads::contained;

@@ -8,13 +8,14 @@ use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicU64, Ordering, thread};
 use std::time::Duration;
 
-/// Upper bound on yields, in case the storage clock does not advance. Under a model checker it never does.
+/// Upper bound on yields, in case the storage clock does not advance. Under a model checker it
+/// never does.
 const MAX_YIELDS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 10_000 };
 /// Bounds how long a leader waits for others to join. By then, threads that the previous frame woke
 /// are running.
 const MAX_GATHER: Duration = Duration::from_millis(1);
-/// From this many concurrent committers on, waiters spin. (Measured on two cores: two threads lose a fifth of their throughput by
-/// spinning, eight gain two fifths.)
+/// From this many concurrent committers on, waiters spin. (Measured on two cores: two threads lose
+/// a fifth of their throughput by spinning, eight gain two fifths.)
 const MIN_WAITERS_TO_SPIN: usize = if cfg!(any(loom, shuttle)) { 2 } else { 4 };
 
 /// A moving average of the latency of durable writes.
@@ -57,7 +58,8 @@ impl DeviceLatency {
         if pays { self.commit_spin } else { Duration::ZERO }
     }
 
-    /// Yields in a loop until `done` returns true or the limit has passed. Returns whether `done` did.
+    /// Yields in a loop until `done` returns true or the limit has passed. Returns whether `done`
+    /// did.
     pub(super) fn yield_until(&self, limit: Duration, mut done: impl FnMut() -> bool) -> bool {
         if limit.is_zero() {
             return false;

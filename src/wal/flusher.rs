@@ -93,8 +93,9 @@ impl Shared {
             match done {
                 Ok(true) => {}
                 Ok(false) => self.commit.park_flusher(pause),
-                // A failed write or sync has latched the log, and nothing is left to do. A failure before that, such as
-                // a lack of memory, is tried again soon: tickets and interval commits still wait for the flush.
+                // A failed write or sync has latched the log, and nothing is left to do. A failure
+                // before that, such as a lack of memory, is tried again soon: tickets and interval
+                // commits still wait for the flush.
                 Err(_) => {
                     let _ = contained(|| self.commit.report_failure());
                     self.commit.park_flusher(if self.commit.is_latched() { None } else { Some(IDLE) });
@@ -126,7 +127,8 @@ impl Shared {
         Ok((false, limit))
     }
 
-    /// Keeps segments ready ahead of need. It sleeps until a segment is taken, unless something failed.
+    /// Keeps segments ready ahead of need. It sleeps until a segment is taken, unless something
+    /// failed.
     pub(super) fn run_preallocator(&self) {
         self.commit.set_preallocator(thread::current());
         let stopping = || self.stop.load(Ordering::Acquire);

@@ -17,7 +17,8 @@ use crate::wal::Level;
 use crate::wal::room::Room;
 use std::collections::VecDeque;
 
-/// Number of buffers kept for reuse, and the capacity above which one is freed instead. Together they bound the pool to 16 MiB.
+/// Number of buffers kept for reuse, and the capacity above which one is freed instead. Together
+/// they bound the pool to 16 MiB.
 const POOLED_BUFFERS: usize = 4;
 const POOLED_BUFFER_BYTES: usize = 4 << 20;
 /// Initial capacity of a buffer. It stays below the size at which allocators map memory for each

@@ -1,23 +1,24 @@
 //! Group commit with leaders and followers.
 //!
-//! Records of all threads are appended to one forming frame. A thread that waits for a position becomes
-//! the leader if none is active:
+//! Records of all threads are appended to one forming frame. A thread that waits for a position
+//! becomes the leader if none is active:
 //!
 //! 1. it counts itself as a leader under the queue lock, and may yield for a while so that more
 //!    records join the frame (`gather`);
-//! 2. it takes the writer lock, takes the frame off the queue and seals it, which fixes its place in the
-//!    chain of frames;
-//! 3. it releases the writer lock and writes the frame directly to the device; where the device takes
-//!    no direct writes, it writes through the page cache and syncs, under the writer lock;
+//! 2. it takes the writer lock, takes the frame off the queue and seals it, which fixes its place
+//!    in the chain of frames;
+//! 3. it releases the writer lock and writes the frame directly to the device; where the device
+//!    takes no direct writes, it writes through the page cache and syncs, under the writer lock;
 //! 4. it marks the frame as landed, advances the durable LSN, and steps down: it wakes the next
 //!    leader first, then every follower whose position was reached.
 //!
 //! A follower spins or parks until its position is durable, or until it is chosen to lead. A
 //! committer without concurrent committers leads its own frame, without a switch to another thread.
 //!
-//! The first failed write or sync latches the log: every waiter and every later append gets that error,
-//! and nothing is retried. (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.)
-//! An error before anything was taken off the queue fails only the commit that met it.
+//! The first failed write or sync latches the log: every waiter and every later append gets that
+//! error, and no write or sync is retried. (Rebello et al., "Can Applications Recover from fsync
+//! Failures?", ATC 2020.) An error before anything was taken off the queue fails only the commit
+//! that met it.
 //!
 //! Lock order: writer, then queue. No I/O happens under the queue lock. Wakers are foreign code:
 //! they run under none of these locks, and under none of the engine's ([`super::DeferredWakes`]).
@@ -58,9 +59,11 @@ pub(super) struct GroupCommit {
     latched: AtomicBool,
     /// Whether the failure was reported as an event.
     reported: AtomicBool,
-    /// The store's segments, oldest first; the last one is active. This lock is never held over I/O.
+    /// The store's segments, oldest first; the last one is active. This lock is never held over
+    /// I/O.
     pub(super) segments: Mutex<Vec<SegmentInfo>>,
-    /// Total size of the segments, in bytes. It changes with `segments` and is read without that lock.
+    /// Total size of the segments, in bytes. It changes with `segments` and is read without that
+    /// lock.
     pub(super) segment_bytes: AtomicU64,
     /// The positions that readers have reached. Segments from the lowest one on are not recycled.
     pub(super) readers: Arc<ReaderHolds>,
@@ -161,8 +164,8 @@ impl GroupCommit {
         }
     }
 
-    /// Stops the log for good, under the writer lock, before another thread can write. The caller must call
-    /// [`GroupCommit::latch`] once it has released that lock.
+    /// Stops the log for good, under the writer lock, before another thread can write. The caller
+    /// must call [`GroupCommit::latch`] once it has released that lock.
     fn latch_silently(&self, error: Error) -> Error {
         let first = match error {
             told @ (Error::Latched { .. } | Error::Closed) => told,
@@ -597,7 +600,8 @@ impl Drop for Fuse<'_> {
     }
 }
 
-/// An active leader. Dropping it steps down, so that every waiter gets an answer even if the leader panics.
+/// An active leader. Dropping it steps down, so that every waiter gets an answer even if the leader
+/// panics.
 struct Leader<'a> {
     commit: &'a GroupCommit,
     done: bool,

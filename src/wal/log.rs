@@ -86,11 +86,12 @@ impl Log {
     /// Opens the log in a directory, or creates it. Every record is verified;
     /// [`recovery_report`](Self::recovery_report) says what was found.
     ///
-    /// When it returns, the directory, the records found and the place where they end survive power loss.
+    /// When it returns, the directory, the records found and the place where they end survive power
+    /// loss.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Corrupt`], [`Error::UnsupportedVersion`], [`Error::NotAStore`], [`Error::OtherMachine`] and I/O errors; the
-    /// directory's content is then as before.
+    /// [`Error::Locked`], [`Error::Corrupt`], [`Error::UnsupportedVersion`], [`Error::NotAStore`],
+    /// [`Error::OtherMachine`] and I/O errors; the directory's content is then as before.
     pub fn open(dir: impl AsRef<Path>, options: LogOptions) -> Result<Log> {
         let dir = dir.as_ref();
         let storage = DiskStorage::open(dir, Create::IfMissing).map_err(|e| Error::io("open", dir.into(), e))?;
@@ -135,11 +136,12 @@ impl Log {
         &self.report
     }
 
-    /// Appends a record in memory. Nothing survives a crash when this returns: the ticket says when the
-    /// record is durable. The log makes it durable whether or not the ticket is waited for.
+    /// Appends a record in memory. Nothing survives a crash when this returns: the ticket says when
+    /// the record is durable. The log makes it durable whether or not the ticket is waited for.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::Full`], [`Error::Latched`] and [`Error::Closed`]. Nothing was appended then.
+    /// [`Error::TooLarge`], [`Error::Full`], [`Error::Latched`] and [`Error::Closed`]. Nothing was
+    /// appended then.
     pub fn append(&self, record: &[u8]) -> Result<LogTicket> {
         let end = self.append_alone(record)?;
         self.nudge();
@@ -197,8 +199,8 @@ impl Log {
     /// Discards all records below an LSN. Their space is recycled, in whole segments.
     ///
     /// When it returns, the new start of the log survives power loss. Segments that a
-    /// [reader](Log::read_from) has yet to read are kept; a later call recycles them once the reader has
-    /// passed them or was dropped.
+    /// [reader](Log::read_from) has yet to read are kept; a later call recycles them once the
+    /// reader has passed them or was dropped.
     ///
     /// # Errors
     /// I/O errors; the log stays usable.
@@ -244,8 +246,8 @@ impl Log {
         }
     }
 
-    /// Runs one step of background work, for [`Background::Manual`]. Returns whether there was anything to
-    /// do.
+    /// Runs one step of background work, for [`Background::Manual`]. Returns whether there was
+    /// anything to do.
     ///
     /// # Errors
     /// Those of the step.
@@ -344,7 +346,8 @@ impl Log {
         self.shared.ownership.release();
     }
 
-    /// Waits until the threads of a closed log have ended, and reports the failure if the log has failed.
+    /// Waits until the threads of a closed log have ended, and reports the failure if the log has
+    /// failed.
     ///
     /// The caller must hold no lock. One of these threads may be within a subscriber of its event,
     /// and the subscriber may wait for a lock that the caller holds.
@@ -352,8 +355,8 @@ impl Log {
         let threads = {
             let mut threads = self.threads.lock();
             threads.iter().for_each(|thread| thread.thread().unpark());
-            // A subscriber or a waker may close the log on a thread of a store, which joins none. The
-            // handles stay for another caller.
+            // A subscriber or a waker may close the log on a thread of a store, which joins none.
+            // The handles stay for another caller.
             if is_own() { Vec::new() } else { std::mem::take(&mut *threads) }
         };
         for thread in threads {

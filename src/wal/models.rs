@@ -1,12 +1,13 @@
-//! Small models of group commit for loom, which runs every interleaving of a few threads up to a number of preemptions:
-//! nobody waits for ever, whoever is told `Ok` has it on the device, and a failure is told to all.
+//! Small models of group commit for loom, which runs every interleaving of a few threads up to a
+//! number of preemptions: nobody waits for ever, whoever is told `Ok` has it on the device, and a
+//! failure is told to all.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release --target-dir target/loom --lib models
 //! ```
 //!
-//! `SEAWAL_PREEMPTIONS` raises the bound from 3. The queue, the leaders, the waiters and the writer are those of the
-//! library; only the storage is paper.
+//! `SEAWAL_PREEMPTIONS` raises the bound from 3. The queue, the leaders, the waiters and the writer
+//! are those of the library; only the storage is paper.
 
 use crate::durability::Durability;
 use crate::error::Error;
@@ -61,8 +62,8 @@ struct Device {
     frames: usize,
 }
 
-/// A storage that remembers where was written, and not what. Its lock is none of the model's, but operations on the segment are
-/// steps: others may run while one has begun and done nothing yet.
+/// A storage that remembers where was written, and not what. Its lock is none of the model's, but
+/// operations on the segment are steps: others may run while one has begun and done nothing yet.
 #[derive(Clone, Default)]
 struct Paper(Arc<Plain<Device>>, Arc<AtomicU64>);
 

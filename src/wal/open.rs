@@ -24,7 +24,8 @@ use crate::wal::shared::Shared;
 /// The minimum size of a segment in blocks, including the block of its header.
 const SEGMENT_BLOCKS: u64 = 4;
 
-/// What opening a log found, returned by [`Log::recovery_report`](crate::wal::Log::recovery_report).
+/// What opening a log found, returned by
+/// [`Log::recovery_report`](crate::wal::Log::recovery_report).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogReport {
@@ -160,7 +161,8 @@ impl Origin {
     }
 }
 
-/// Whether the newest segment, which holds no frame, may be replaced by a segment with the same number and base.
+/// Whether the newest segment, which holds no frame, may be replaced by a segment with the same
+/// number and base.
 ///
 /// The replacement is a rename, so at every moment there is one such segment, and its header
 /// records where the log before it ends. The epoch of the new header is higher. So the old segment

@@ -86,7 +86,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A queue whose next frame starts at `start`, in a segment that holds everything below `segment_end`.
+    /// A queue whose next frame starts at `start`, in a segment that holds everything below
+    /// `segment_end`.
     pub(super) fn new(bounds: Bounds, start: Lsn, segment_end: Lsn, spares: Vec<PreallocatedSegment>) -> Result<Queue> {
         Ok(Queue {
             bounds,
@@ -317,12 +318,12 @@ impl Queue {
         self.leaders = self.leaders.saturating_sub(1);
     }
 
-    /// Takes out a waiter that can lead now: a parked or spinning thread, or else the flusher.
+    /// Removes a waiter that can lead now: a parked or spinning thread, or else the flusher.
     pub(super) fn take_successor(&mut self, progress: &Progress) -> Option<Wake> {
         if !self.may_lead(progress) {
             return None;
         }
-        // active leaders have taken the frames before that
+        // active leaders have already taken the frames below this position
         let above = (self.leaders > 0).then(|| self.frames.untaken_start());
         self.waiters.take_thread(above).or_else(|| self.flusher.take().map(Wake::Thread))
     }

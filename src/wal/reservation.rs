@@ -77,7 +77,8 @@ impl Need {
     }
 }
 
-/// Room for one record, and perhaps for the rollback of its transaction. Dropping it gives both back.
+/// Room for one record, and perhaps for the rollback of its transaction. Dropping it gives both
+/// back.
 ///
 /// It is valid while the caller holds the lock that orders its appends.
 #[must_use = "dropping a reservation gives the room back"]
@@ -120,7 +121,8 @@ impl RollbackRoom {
         self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
     }
 
-    /// Appends a record without a body, which this room covers: a compensation record, or the end of the transaction.
+    /// Appends a record without a body, which this room covers: a compensation record, or the end
+    /// of the transaction.
     ///
     /// # Errors
     /// [`Error::Closed`], and [`Error::Full`] without memory.

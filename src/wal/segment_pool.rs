@@ -1,9 +1,10 @@
 //! The segment pool: segments that are preallocated, and segments that are recycled.
 //!
-//! A preallocated segment was filled with zeros and synced before it got its name, so that a frame written into it later changes
-//! no metadata. It has no base LSN until the log enters it, and stays open until then. Preallocation is slow and holds no lock that a commit or recycling
-//! needs. Ahead of need it proceeds in pieces with pauses between them, so that commits find the device free. The zeros are
-//! written around the page cache where the device takes direct writes.
+//! A preallocated segment was filled with zeros and synced before it got its name, so that a frame
+//! written into it later changes no metadata. It has no base LSN until the log enters it, and stays
+//! open until then. Preallocation is slow and holds no lock that a commit or recycling needs. Ahead
+//! of need it proceeds in pieces with pauses between them, so that commits find the device free.
+//! The zeros are written around the page cache where the device takes direct writes.
 
 use crate::error::{Error, Result, out_of_space};
 use crate::format::bytes::round_up;
@@ -21,8 +22,8 @@ use std::time::Duration;
 /// bounds how long a commit waits behind it.
 const PIECE_BYTES: u64 = 1 << 20;
 const PIECE_BYTES_AHEAD: u64 = 256 << 10;
-/// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum. So preallocation takes at most
-/// a fifth of the device's time.
+/// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum.
+/// So preallocation takes at most a fifth of the device's time.
 const PAUSE_FACTOR: u32 = 4;
 const MAX_PAUSE: Duration = Duration::from_millis(5);
 
@@ -43,13 +44,14 @@ pub(super) struct SegmentPool {
     bounds: PoolBounds,
     /// The highest number that a preallocated segment was given.
     newest: AtomicU64,
-    /// Held while a segment is preallocated, so that one is made at a time. Recycling never waits for it.
-    /// Contains the number of an attempt that failed, for the next attempt.
+    /// Held while a segment is preallocated, so that one is made at a time. Recycling never waits
+    /// for it. Contains the number of an attempt that failed, for the next attempt.
     making: Mutex<Option<u64>>,
-    /// Held while segments are recycled. Contains recycled segments whose new names no sync of the directory has covered yet: they
-    /// enter the pool after the next one that succeeds.
+    /// Held while segments are recycled. Contains recycled segments whose new names no sync of the
+    /// directory has covered yet: they enter the pool after the next one that succeeds.
     recycling: Mutex<Vec<PreallocatedSegment>>,
-    /// Number of threads that wait for a preallocated segment: while there are any, the preallocator does not pause.
+    /// Number of threads that wait for a preallocated segment: while there are any, the
+    /// preallocator does not pause.
     needing: AtomicUsize,
 }
 
@@ -91,7 +93,8 @@ impl SegmentPool {
         file_bytes >= block.saturating_mul(2) && round_up(file_bytes, block) == file_bytes
     }
 
-    /// The size of the next preallocated segment: segments start small and double up to their limit.
+    /// The size of the next preallocated segment: segments start small and double up to their
+    /// limit.
     fn next_bytes(&self, current: u64, at_least: u64) -> u64 {
         let block = u64::from(self.bounds.block_bytes);
         let grown = current.saturating_mul(2).clamp(self.bounds.first_segment_bytes, self.bounds.segment_bytes);
@@ -150,7 +153,8 @@ impl SegmentPool {
         Ok(true)
     }
 
-    /// Waits until no segment is being preallocated or recycled. After the log was stopped, none will be.
+    /// Waits until no segment is being preallocated or recycled. After the log was stopped, none
+    /// will be.
     pub(super) fn settle(&self) {
         drop(self.making.lock());
         drop(self.recycling.lock());
@@ -224,8 +228,8 @@ impl SegmentPool {
         self.storage.sync_dir().map_err(|e| fail("sync", e))
     }
 
-    /// Pauses after a piece, with `done` bytes of `all` written. It does not pause while a thread waits for the segment, or if the
-    /// current segment would fill up before the next one is ready.
+    /// Pauses after a piece, with `done` bytes of `all` written. It does not pause while a thread
+    /// waits for the segment, or if the current segment would fill up before the next one is ready.
     fn pause(&self, commit: &GroupCommit, taken: Duration, (done, all): (u64, u64)) {
         let (used, capacity) = commit.queue.lock().frames.filled();
         let twice_used = u128::from(all).saturating_mul(used.into()).saturating_mul(2);
@@ -235,11 +239,12 @@ impl SegmentPool {
         }
     }
 
-    /// Recycles every segment that lies wholly below `lsn` and that no reader has yet to read: some become preallocated segments,
-    /// the others are removed. The caller has durably recorded that nothing else needs them. Returns their number.
+    /// Recycles every segment that lies wholly below `lsn` and that no reader has yet to read: some
+    /// become preallocated segments, the others are removed. The caller has durably recorded that
+    /// nothing else needs them. Returns their number.
     ///
-    /// When it returns, the renames and removals survive power loss. If a crash takes them back, the names show that the files
-    /// are garbage.
+    /// When it returns, the renames and removals survive power loss. If a crash takes them back,
+    /// the names show that the files are garbage.
     pub(super) fn recycle_below(&self, commit: &GroupCommit, lsn: Lsn) -> Result<usize> {
         let mut unsynced = self.recycling.lock();
         commit.check_latch()?;
@@ -267,9 +272,10 @@ impl SegmentPool {
         let gone_bytes = given_up.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add);
         commit.segment_bytes.fetch_sub(gone_bytes, Ordering::Relaxed);
         if done > 0 || !unsynced.is_empty() {
-            // Where this fails, the next call syncs again. A sync that succeeds after a failed one proves nothing about the earlier
-            // renames, and nothing rests on them: an old name that comes back is garbage by its base LSN, and entering a segment
-            // syncs the directory for its own rename.
+            // Where this fails, the next call syncs again. A sync that succeeds after a failed one
+            // proves nothing about the earlier renames, and nothing rests on them: an old name that
+            // comes back is garbage by its base LSN, and entering a segment syncs the directory for
+            // its own rename.
             self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
         }
         let mut queue = commit.queue.lock();

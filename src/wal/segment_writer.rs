@@ -263,7 +263,8 @@ impl SegmentWriter {
         buf.resize(bytes).map_err(|e| Error::Full { what: "a frame in memory", source: Some(Arc::new(e)) })
     }
 
-    /// Completes a frame in memory, up to `end`: padding, header, checksum, and its place in the chain.
+    /// Completes a frame in memory, up to `end`: padding, header, checksum, and its place in the
+    /// chain.
     pub(super) fn seal(
         &mut self,
         buf: &mut AlignedBuf,

@@ -240,7 +240,8 @@ fn memory_that_cannot_be_had_before_a_frame_is_taken_refuses_one_record_and_the_
     log.close().unwrap();
 }
 
-/// A frame that only the page cache holds ends inside a block. Before that is synced, a frame without records fills the block.
+/// A frame that only the page cache holds ends inside a block. Before that is synced, a frame
+/// without records fills the block.
 #[test]
 fn memory_that_cannot_be_had_to_fill_a_block_does_not_stop_the_log() {
     for nth in 0..4 {
@@ -345,7 +346,8 @@ fn a_reader_holds_back_only_what_it_has_not_passed() {
     assert!(late.count() > 0);
 }
 
-/// Whatever listens to events must not find the writer's lock taken, for it may ask the log something itself.
+/// Whatever listens to events must not find the writer's lock taken, for it may ask the log
+/// something itself.
 #[cfg(feature = "tracing")]
 #[test]
 fn an_event_is_told_under_no_lock() {

@@ -11,10 +11,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Represents records that were appended. They become durable whether or not the ticket is waited for.
+/// Represents records that were appended. They become durable whether or not the ticket is waited
+/// for.
 ///
-/// [`wait`](LogTicket::wait) blocks the thread. As a future, the ticket needs no particular runtime, and
-/// polling it does no I/O.
+/// [`wait`](LogTicket::wait) blocks the thread. As a future, the ticket needs no particular
+/// runtime, and polling it does no I/O.
 #[must_use = "a ticket says when the records are durable"]
 pub struct LogTicket {
     shared: Arc<Shared>,
@@ -32,8 +33,9 @@ impl LogTicket {
     /// Blocks until the records are durable: they survive power loss when this returns `Ok`.
     ///
     /// # Errors
-    /// [`crate::Error::Latched`] if a write failed: only reopening the log then tells whether the records
-    /// survived. [`crate::Error::Full`] if there was no memory to write them; waiting again may succeed.
+    /// [`crate::Error::Latched`] if a write failed: only reopening the log then tells whether the
+    /// records survived. [`crate::Error::Full`] if there was no memory to write them; waiting again
+    /// may succeed.
     pub fn wait(&self) -> Result<()> {
         self.shared.commit.wait(self.end, self.level)
     }

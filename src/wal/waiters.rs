@@ -219,8 +219,8 @@ mod tests {
         assert_eq!(waiters.len(), 0);
     }
 
-    /// U4: each operation of any waiter takes logarithmic time. A scan of the others for each of them
-    /// takes minutes.
+    /// U4: each operation of any waiter takes logarithmic time. A scan of the others for each of
+    /// them takes minutes.
     #[test]
     fn a_hundred_thousand_waiters_do_not_scan_each_other() {
         const WAITERS: u64 = 100_000;

@@ -2,8 +2,8 @@
 //! is refused.
 //!
 //! User code runs under some locks: a machine's own code, and the closure of a read. It may call
-//! back. With a mark for each such lock, the callee finds out without waiting whether its own caller
-//! holds it. A mark costs two stores to memory of the thread.
+//! back. With a mark for each such lock, the callee finds out without waiting whether its own
+//! caller holds it. A mark costs two stores to memory of the thread.
 
 use std::cell::{Cell, RefCell};
 

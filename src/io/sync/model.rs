@@ -1,7 +1,9 @@
-//! A model checker's primitives with the interface of `parking_lot`'s (`--cfg loom`, `--cfg shuttle`).
+//! A model checker's primitives with the interface of `parking_lot`'s (`--cfg loom`, `--cfg
+//! shuttle`).
 //!
-//! Time does not pass in a model. A timed wait on a condition never times out, so that a lost wake-up
-//! shows as a deadlock. A timed park is used for polling only, and may return at any moment.
+//! Time does not pass in a model. A timed wait on a condition never times out, so that a lost
+//! wake-up shows as a deadlock. A timed park is used for polling only, and may return at any
+//! moment.
 
 #[cfg(loom)]
 use ::loom as checker;

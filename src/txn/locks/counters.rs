@@ -1,9 +1,9 @@
 //! The number of held claims, by which most questions are answered without the lock of the table.
 //!
-//! Claims on keys are counted by hash in a fixed number of slots. Claims on ranges and on everything
-//! share one count, and all claims together have a total. Several keys share a slot, so a count
-//! above zero proves nothing about one of them. A count of zero proves that none of the slot's keys
-//! is held.
+//! Claims on keys are counted by hash in a fixed number of slots. Claims on ranges and on
+//! everything share one count, and all claims together have a total. Several keys share a slot, so
+//! a count above zero proves nothing about one of them. A count of zero proves that none of the
+//! slot's keys is held.
 //!
 //! Memory ordering:
 //!
@@ -20,8 +20,9 @@ use crate::io::sync::{AtomicU64, Ordering};
 use crate::machine::{Access, Claim};
 use crate::txn::hash;
 
-/// The slots fit into a few KiB of the first-level cache. While a hundred keys are held, four of five
-/// other keys have an empty slot. A model has few, because its checker keeps a history of each.
+/// The slots fit into a few KiB of the first-level cache. While a hundred keys are held, four of
+/// five other keys have an empty slot. A model has few, because its checker keeps a history of
+/// each.
 const SLOTS: usize = if cfg!(loom) { 2 } else { 512 };
 
 const SHARED: u64 = 1;

@@ -218,8 +218,8 @@ impl Held {
     }
 }
 
-/// The memory that a claim takes while it is held, in bytes: its entries in a tree and in two lists,
-/// and its key, each with what the allocator adds.
+/// The memory that a claim takes while it is held, in bytes: its entries in a tree and in two
+/// lists, and its key, each with what the allocator adds.
 pub(super) fn memory_bytes(claim: &Claim) -> u64 {
     const KEY_BYTES: usize =
         2 * size_of::<(Arc<[u8]>, Vec<KeyHold>)>() + 2 * size_of::<KeyHold>() + 2 * size_of::<Arc<[u8]>>();

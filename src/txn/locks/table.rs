@@ -2,8 +2,8 @@
 //!
 //! Invariants, between any two calls:
 //!
-//! - A waiter's blockers are owners of two kinds: all those that hold a claim that conflicts with its
-//!   request, and those earlier waiters with a conflicting request that it was not let past.
+//! - A waiter's blockers are owners of two kinds: all owners that hold a claim that conflicts with
+//!   its request, and the earlier waiters with a conflicting request that it was not let past.
 //! - Each waiter has a blocker, or it would not wait.
 //! - `blocks` is the inverse of `blockers`.
 //! - The graph from waiters to their blockers has no cycle.
@@ -80,8 +80,8 @@ impl LockTable {
         self.waits.len()
     }
 
-    /// Grants the claims, or queues for them if the policy allows it, and ends any deadlock that this
-    /// closes.
+    /// Grants the claims, or queues for them if the policy allows it, and ends any deadlock that
+    /// this closes.
     pub(super) fn request(
         &mut self,
         owner: Owner,
@@ -159,8 +159,8 @@ impl LockTable {
         }
     }
 
-    /// Answers a newcomer that does not wait: it is granted if all its blockers wait for it, else it
-    /// is refused. No other waiter is affected.
+    /// Answers a newcomer that does not wait: it is granted if all its blockers wait for it, else
+    /// it is refused. No other waiter is affected.
     fn answer_at_once(&mut self, newcomer: u64, wakes: &mut Wakes) {
         let mut error = if self.closed { Error::Closed } else { Error::LockTimeout };
         while let Some(cycle) = self.cycle_through(newcomer) {
@@ -282,7 +282,8 @@ impl LockTable {
         }
     }
 
-    /// A shortest cycle through a waiter: each member waits for the next, and the last for the first.
+    /// A shortest cycle through a waiter: each member waits for the next, and the last for the
+    /// first.
     fn cycle_through(&self, start: u64) -> Option<Vec<u64>> {
         // most waiters hold nothing, so no owner waits for them
         if !self.waits.contains_key(&start) || !self.blocks.contains_key(&start) {
@@ -307,7 +308,8 @@ impl LockTable {
         None
     }
 
-    /// The first waiter in the cycle that waits for the next one only because that one asked earlier.
+    /// The first waiter in the cycle that waits for the next one only because that one asked
+    /// earlier.
     fn first_queueing(&self, cycle: &[u64]) -> Option<(u64, u64)> {
         let edges = cycle.iter().zip(cycle.iter().cycle().skip(1));
         edges.map(|(waiter, blocker)| (*waiter, *blocker)).find(|(waiter, blocker)| self.only_queues(*waiter, *blocker))

@@ -26,8 +26,8 @@ fn scan(from: &str, to: &str) -> Footprint {
     Footprint::range(Shared, from..to)
 }
 
-/// Runs owners 1, 2, 3, … on one thread. It looks at a wait instead of sleeping. The id of an owner is
-/// also its age.
+/// Runs owners 1, 2, 3, … on one thread. It looks at a wait instead of sleeping. The id of an owner
+/// is also its age.
 struct Script {
     table: LockTable,
     counters: Arc<LockCounters>,

@@ -121,7 +121,8 @@ impl Bytes {
     }
 }
 
-/// The records of a chunk in order. An error holds the LSN of a frame whose records do not fill it, and the reason.
+/// The records of a chunk in order. An error holds the LSN of a frame whose records do not fill it,
+/// and the reason.
 pub(crate) fn records_of(chunk: &Chunk) -> impl Iterator<Item = Result<(Lsn, &[u8]), (Lsn, &'static str)>> {
     chunk.frames().flat_map(|frame| {
         let lsn = frame.header.lsn;

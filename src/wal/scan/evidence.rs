@@ -5,11 +5,11 @@
 //! - *recorded*: the header of a following segment records where this segment ends. It was written
 //!   only after all of this segment was durable, or by a recovery that cut this segment there.
 //! - *here*: the recorded end is this LSN.
-//! - *proven*: a watermark above this LSN stands in a valid frame, a segment header, the manifest or
-//!   the clean mark. It proves that everything below it had been on stable storage.
+//! - *proven*: a watermark above this LSN stands in a valid frame, a segment header, the manifest
+//!   or the clean mark. It proves that everything below it had been on stable storage.
 //!
-//! The decision is a table, so that it can be read, printed and tested for every input. Each row has
-//! a label, which is part of the message about what it decided.
+//! The decision is a table, so that it can be read, printed and tested for every input. Each row
+//! has a label, which is part of the message about what it decided.
 
 /// What is known about an LSN at which there is no valid frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,8 @@ pub(crate) enum Finding {
     /// This segment ends here, and the log continues in the next one. The bytes past this LSN are
     /// not read.
     EndOfSegment,
-    /// The log ends here. The bytes past this LSN were never acknowledged as durable; recovery cuts them.
+    /// The log ends here. The bytes past this LSN were never acknowledged as durable; recovery cuts
+    /// them.
     EndOfLog,
     /// Data that had been durable is gone. Nothing is cut.
     Damage,

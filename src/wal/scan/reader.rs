@@ -7,10 +7,11 @@ use crate::wal::reader_holds::ReaderHold;
 use crate::wal::scan::chunk::records_of;
 use crate::wal::scan::scanner::Scanner;
 
-/// The records of a log in order, from a given LSN up to what was durable when the iterator was made.
+/// The records of a log in order, from a given LSN up to what was durable when the iterator was
+/// made.
 ///
-/// Each item is a record's LSN and its bytes. The iterator ends after an error: [`Error::Corrupt`] for
-/// damage below the durable LSN, [`Error::UnsupportedVersion`], or an I/O error.
+/// Each item is a record's LSN and its bytes. The iterator ends after an error: [`Error::Corrupt`]
+/// for damage below the durable LSN, [`Error::UnsupportedVersion`], or an I/O error.
 pub struct Records {
     scanner: Option<Scanner>,
     from: Lsn,

@@ -1,4 +1,5 @@
-//! Reads every frame of the log from an LSN on, verified, up to where the evidence says that it ends.
+//! Reads every frame of the log from an LSN on, verified, up to where the evidence says that it
+//! ends.
 //!
 //! A segment with a successor ends where the successor's header says. The newest segment ends at
 //! its first invalid frame, unless something proves that more of it had been durable
@@ -20,7 +21,8 @@ use crate::wal::scan::evidence::{Evidence, Finding};
 use crate::wal::scan::segment_set::{OpenSegment, Segment, check_sequence, needed_segments};
 use crate::wal::scan::tail_scan::{self, CHUNK_BYTES, TailFindings};
 
-/// A larger buffer is freed after use. It bounds what a few very large frames can make the scan hold.
+/// A larger buffer is freed after use. It bounds what a few very large frames can make the scan
+/// hold.
 const MAX_SPARE_BYTES: usize = FRONT_BYTES + 4 * CHUNK_BYTES as usize;
 
 /// What lies past the end of the log in its last segment.
@@ -199,9 +201,9 @@ impl Scanner {
         self.lsn
     }
 
-    /// Whether the next bytes are not a valid frame. The next [`next_chunk`](Self::next_chunk) decides
-    /// what that means, which may read the rest of the segment. Until then there is time to work on
-    /// the chunks so far.
+    /// Whether the next bytes are not a valid frame. The next [`next_chunk`](Self::next_chunk)
+    /// decides what that means, which may read the rest of the segment. Until then there is time to
+    /// work on the chunks so far.
     pub(crate) fn is_at_fault(&self) -> bool {
         self.at_fault
     }
@@ -287,8 +289,8 @@ impl Scanner {
     /// The next verified frames; `None` at the end of the log.
     ///
     /// # Errors
-    /// [`Error::Corrupt`], [`Error::UnsupportedVersion`], I/O errors: an error is never taken for the end
-    /// of the log. [`Error::Full`] without memory to read into.
+    /// [`Error::Corrupt`], [`Error::UnsupportedVersion`], I/O errors: an error is never taken for
+    /// the end of the log. [`Error::Full`] without memory to read into.
     pub(crate) fn next_chunk(&mut self) -> Result<Option<Chunk>> {
         let buf = self.spare.pop().map_or_else(|| AlignedBuf::with_capacity(0), Ok);
         let mut buf = buf.map_err(|e| Error::Full { what: "a read buffer", source: Some(Arc::new(e)) })?;
@@ -321,7 +323,8 @@ impl Scanner {
             let needed = frame::stated_bytes(first).unwrap_or(0).saturating_add(into as u64);
             if fault == FrameFault::Length && needed > want && needed <= left {
                 want = needed;
-                // with this bound, what is left of such a frame still fits in front of a prefetched buffer
+                // with this bound, what is left of such a frame still fits in front of a prefetched
+                // buffer
                 self.want = self.want.max(needed.min(FRONT_BYTES as u64));
                 continue;
             }
@@ -351,8 +354,8 @@ impl Scanner {
         Carry { at: self.at, offset: next, bytes: bytes.to_vec() }
     }
 
-    /// Fills `buf` with a window of the segment from `offset` on, and prefetches what follows. Returns
-    /// where in the buffer the window begins. It may be larger than was asked for.
+    /// Fills `buf` with a window of the segment from `offset` on, and prefetches what follows.
+    /// Returns where in the buffer the window begins. It may be larger than was asked for.
     fn fill(&mut self, segment: &OpenSegment, buf: &mut AlignedBuf, offset: u64, bytes: u64) -> Result<usize> {
         let Carry { at, offset: from, bytes: mut kept } = std::mem::take(&mut self.carry);
         let block = u64::from(segment.header.block_bytes);
@@ -393,7 +396,8 @@ impl Scanner {
         let reads: Vec<_> = reads.take(READS_AHEAD).take_while(|(at, ..)| *at <= last).collect();
         let open: Vec<_> = reads
             .into_iter()
-            // a file that cannot be opened now is opened again when it is its turn, which reports it
+            // a file that cannot be opened now is opened again when it is its turn, which reports
+            // it
             .filter_map(|(at, offset, bytes)| Some((at, self.open_at(at).ok()??, offset, bytes)))
             .collect();
         let wanted: Vec<_> = open

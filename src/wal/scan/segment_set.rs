@@ -55,8 +55,8 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Reads the header of a segment that may have lost its end. Also returns the length of the file
-    /// in bytes.
+    /// Reads the header of a segment that may have lost its end. Also returns the length of the
+    /// file in bytes.
     pub(crate) fn read_what_is_left(storage: &dyn Storage, file: &SegmentFile) -> Result<(Segment, u64)> {
         let handle = NamedFile::open(storage, &file.name, OpenMode::Read)?;
         let found_bytes = handle.len()?;
@@ -179,8 +179,8 @@ impl OpenSegment {
         &self.segment
     }
 
-    /// Reads `bytes` bytes from `offset` into `buf`, around the page cache. Both are multiples of the
-    /// block size. It reads less only at the end of the file.
+    /// Reads `bytes` bytes from `offset` into `buf`, around the page cache. Both are multiples of
+    /// the block size. It reads less only at the end of the file.
     pub(super) fn fill(&self, buf: &mut AlignedBuf, offset: u64, bytes: u64) -> Result<()> {
         let io = |e| Error::io_at("read", self.handle.path().to_owned(), offset, e);
         // this overwrites the buffer's content, which need not be cleared
@@ -268,9 +268,9 @@ pub(crate) fn check_sequence(storage: &dyn Storage, segments: &[Segment], manife
     Ok(())
 }
 
-/// The oldest segment of the newest run without a gap in the ids and without a damaged header. Without
-/// a manifest, older segments are garbage: files that were removed, which a crash brought back or
-/// removed only in part.
+/// The oldest segment of the newest run without a gap in the ids and without a damaged header.
+/// Without a manifest, older segments are garbage: files that were removed, which a crash brought
+/// back or removed only in part.
 ///
 /// # Errors
 /// [`Error::Corrupt`] where the newest segment's header is damaged, or two files claim to be one

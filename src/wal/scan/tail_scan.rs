@@ -12,8 +12,8 @@ use crate::format::frame::{self, FrameFault, Place};
 use crate::ids::Lsn;
 use crate::wal::scan::segment_set::OpenSegment;
 
-/// The size of one read of a segment, unless a frame is larger. It bounds the memory of a scan, and is
-/// large enough that a device reads at its sequential rate.
+/// The size of one read of a segment, unless a frame is larger. It bounds the memory of a scan, and
+/// is large enough that a device reads at its sequential rate.
 pub(super) const CHUNK_BYTES: u64 = 2 << 20;
 
 /// What a search past an invalid frame has found.
@@ -35,8 +35,8 @@ impl TailFindings {
     /// Checks whether `bytes` starts with a valid frame. Returns its length in bytes, or why it is
     /// invalid.
     ///
-    /// Inside a block a frame counts only if it continues the chain of the frame before it: only at a
-    /// block boundary do the first four bytes distinguish a frame from a record's content.
+    /// Inside a block a frame counts only if it continues the chain of the frame before it: only at
+    /// a block boundary do the first four bytes distinguish a frame from a record's content.
     fn check(&mut self, bytes: &[u8], place: &Place) -> Result<u64, FrameFault> {
         let before = self.last.filter(|(end, _)| *end == place.lsn).map(|(_, checksum)| checksum);
         let at_boundary = place.rest_of_block() == place.block_bytes as usize;
@@ -125,8 +125,8 @@ pub(super) fn search(segment: &OpenSegment, offset: u64) -> Result<TailFindings>
     Ok(findings)
 }
 
-/// The LSN of the first whole frame past `at`. It searches every multiple of the smallest block size:
-/// only there do the first bytes distinguish a frame from a record's content.
+/// The LSN of the first whole frame past `at`. It searches every multiple of the smallest block
+/// size: only there do the first bytes distinguish a frame from a record's content.
 #[cfg(any(test, feature = "salvage"))]
 pub(super) fn next_whole(segment: &OpenSegment, at: Lsn, limit: Lsn) -> Result<Option<Lsn>> {
     let block = u64::from(segment.header.block_bytes);
