@@ -379,8 +379,15 @@ impl GroupCommit {
         self.check_latch()?;
         writer.check_ownership_if_due().map_err(|error| self.latch_silently(error))?;
         // an error here comes before anything was taken or written, so it fails only this commit
-        self.enter_next(&mut writer)?;
-        let work = self.queue.lock().take_work(&self.progress)?;
+        let work = {
+            let mut queue = self.queue.lock();
+            if let Some((spare, start)) = queue.next_to_enter(&self.progress) {
+                drop(queue);
+                self.enter(&mut writer, &spare, start)?;
+                queue = self.queue.lock();
+            }
+            queue.take_work(&self.progress)?
+        };
         let direct = match work {
             None => Ok(None),
             Some(Work::Sync) => self.sync_written(&mut writer).map(|()| None),
@@ -399,16 +406,14 @@ impl GroupCommit {
         Ok(landed)
     }
 
-    /// Enters the segment of the next frame, if it is not the current one.
+    /// Makes a preallocated segment the current one. The next frame, at `start`, goes into it.
     ///
     /// # Errors
     /// If the process is out of descriptors or the directory is not writable, nothing has changed:
     /// the frame stays in the queue, and the next leader tries again. Every other error latches the
     /// log.
-    fn enter_next(&self, writer: &mut SegmentWriter) -> Result<()> {
-        let next = self.queue.lock().next_to_enter(&self.progress);
-        let Some((spare, start)) = next else { return Ok(()) };
     #[cold]
+    fn enter(&self, writer: &mut SegmentWriter, spare: &PreallocatedSegment, start: Lsn) -> Result<()> {
         self.settle(writer, start).map_err(|error| self.latch_silently(error))?;
         let segment = writer.enter(spare, start).map_err(|error| match error {
             EnterError::Refused(error) => error,
