@@ -47,6 +47,7 @@ use crate::io::sync::{Arc, defer, thread};
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::options::{Background, Options};
 use crate::recovery::{self, RecoveryReport};
+pub(crate) use crate::txn::Runs;
 use maintenance::Threads;
 use shared::Shared;
 use std::fmt;
@@ -248,8 +249,14 @@ impl<M: StateMachine> Engine<M> {
 
     /// Reads the state at one key. It is the same as a read within a footprint of that key, but
     /// makes none.
-    pub(crate) fn read_key<T>(&self, key: &[u8], level: ReadLevel, read: impl FnOnce(&M) -> T) -> Result<T> {
-        read::key(self.shared(), key, level, read)
+    pub(crate) fn read_key<T>(
+        &self,
+        key: &[u8],
+        level: ReadLevel,
+        runs: Runs,
+        read: impl FnOnce(&M) -> T,
+    ) -> Result<T> {
+        read::key(self.shared(), key, level, runs, read)
     }
 
     /// Reads the state within a footprint, which is made only if a conflicting lock may be held.
@@ -257,9 +264,10 @@ impl<M: StateMachine> Engine<M> {
         &self,
         footprint: impl FnOnce() -> Footprint,
         level: ReadLevel,
+        runs: Runs,
         read: impl FnOnce(&M) -> T,
     ) -> Result<T> {
-        read::span(self.shared(), footprint, level, read)
+        read::span(self.shared(), footprint, level, runs, read)
     }
 
     /// Returns a consistent copy of the committed state of this moment. It waits for no transaction

@@ -6,7 +6,7 @@ use super::shared::Shared;
 use crate::durability::ReadLevel;
 use crate::error::Result;
 use crate::machine::{Access, Footprint, StateMachine};
-use crate::txn::DurabilityBarrier;
+use crate::txn::{DurabilityBarrier, Runs};
 
 /// Reads the state while no transaction holds the footprint exclusively.
 pub(super) fn within<M: StateMachine, T>(
@@ -49,10 +49,11 @@ pub(super) fn key<M: StateMachine, T>(
     shared: &Shared<M>,
     key: &[u8],
     level: ReadLevel,
+    runs: Runs,
     read: impl FnOnce(&M) -> T,
 ) -> Result<T> {
     let (value, needed) = {
-        let core = shared.core.read()?;
+        let core = shared.core.read_for(runs)?;
         shared.core.check()?;
         if !shared.locks.key_is_free(Access::Shared, key, None) {
             drop(core);
@@ -68,10 +69,11 @@ pub(super) fn span<M: StateMachine, T>(
     shared: &Shared<M>,
     footprint: impl FnOnce() -> Footprint,
     level: ReadLevel,
+    runs: Runs,
     read: impl FnOnce(&M) -> T,
 ) -> Result<T> {
     let (value, needed) = {
-        let core = shared.core.read()?;
+        let core = shared.core.read_for(runs)?;
         shared.core.check()?;
         if !shared.locks.is_free_to_read() {
             drop(core);

@@ -1,7 +1,7 @@
 //! The built-in machine's engine, with the ergonomics of a shared ordered map.
 
 use crate::durability::ReadLevel;
-use crate::engine::{Engine, Transaction};
+use crate::engine::{Engine, Runs, Transaction};
 use crate::error::Result;
 use crate::kv::range::{KvPiece, KvSpan};
 use crate::kv::tree::End;
@@ -72,7 +72,7 @@ impl Engine<Kv> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_value<T>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
-        with_value(self, Kv::DEFAULT_TABLE, key.as_ref(), ReadLevel::Hardened, f)
+        with_value(self, Kv::DEFAULT_TABLE, key.as_ref(), f)
     }
 
     /// Whether a key has a value.
@@ -217,7 +217,7 @@ impl Table {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_value<T>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
-        with_value(&self.engine, &self.name, key.as_ref(), ReadLevel::Hardened, f)
+        with_value(&self.engine, &self.name, key.as_ref(), f)
     }
 
     /// Whether a key has a value.
@@ -320,35 +320,39 @@ impl Table {
 }
 
 fn get_in(engine: &Engine<Kv>, table: &str, key: &[u8], level: ReadLevel) -> Result<Option<Vec<u8>>> {
-    with_value(engine, table, key, level, <[u8]>::to_vec)
+    value_in(engine, table, key, (level, Runs::OwnCode), <[u8]>::to_vec)
 }
 
-fn with_value<T>(
+fn with_value<T>(engine: &Engine<Kv>, table: &str, key: &[u8], f: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+    value_in(engine, table, key, (ReadLevel::Hardened, Runs::UserCode), f)
+}
+
+fn value_in<T>(
     engine: &Engine<Kv>,
     table: &str,
     key: &[u8],
-    level: ReadLevel,
+    (level, runs): (ReadLevel, Runs),
     f: impl FnOnce(&[u8]) -> T,
 ) -> Result<Option<T>> {
     let read = Kv::with_lock_key(table, key, |composite| {
-        engine.read_key(composite, level, |kv| kv.at_lock_key(composite).map(f))
+        engine.read_key(composite, level, runs, |kv| kv.at_lock_key(composite).map(f))
     });
     read.unwrap_or(Ok(None))
 }
 
 fn contains_in(engine: &Engine<Kv>, table: &str, key: &[u8]) -> Result<bool> {
     let read = Kv::with_lock_key(table, key, |composite| {
-        engine.read_key(composite, ReadLevel::Hardened, |kv| kv.at_lock_key(composite).is_some())
+        engine.read_key(composite, ReadLevel::Hardened, Runs::OwnCode, |kv| kv.at_lock_key(composite).is_some())
     });
     read.unwrap_or(Ok(false))
 }
 
 fn with_entries<T>(engine: &Engine<Kv>, span: &KvSpan, f: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
-    engine.read_span(|| span.footprint(), ReadLevel::Hardened, |kv| f(kv.entries(span)))
+    engine.read_span(|| span.footprint(), ReadLevel::Hardened, Runs::UserCode, |kv| f(kv.entries(span)))
 }
 
 fn frozen_in(engine: &Engine<Kv>, span: KvSpan) -> Result<KvIter> {
-    let frozen = engine.read_span(|| span.footprint(), ReadLevel::Hardened, Kv::clone)?;
+    let frozen = engine.read_span(|| span.footprint(), ReadLevel::Hardened, Runs::OwnCode, Kv::clone)?;
     Ok(KvIter::new(frozen, span))
 }
 

@@ -26,12 +26,21 @@ pub(crate) struct StateCore<M: StateMachine> {
     closed: AtomicBool,
 }
 
+/// What runs under the core lock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runs {
+    /// A closure of users or a machine of theirs, which may call the engine.
+    UserCode,
+    /// Code of this library alone, which does not.
+    OwnCode,
+}
+
 /// The core, locked for reading. User code may run under the lock, so the thread is marked as its
 /// holder.
 pub(crate) struct CoreRead<'a, M: StateMachine> {
     // the guard is dropped before the mark, because dropping the mark may run deferred work
     guard: RwLockReadGuard<'a, Core<M>>,
-    _mark: HoldMark,
+    _mark: Option<HoldMark>,
 }
 
 /// The core, locked for writing. The thread is marked as the holder of the lock.
@@ -79,8 +88,18 @@ impl<M: StateMachine> StateCore<M> {
     /// waits between the two read locks would make the thread wait for itself.
     #[inline]
     pub(crate) fn read(&self) -> Result<CoreRead<'_, M>> {
+        self.read_for(Runs::UserCode)
+    }
+
+    /// Locks the core for reading, and marks this thread only if code of users will run.
+    ///
+    /// # Errors
+    /// As [`StateCore::read`].
+    #[inline]
+    pub(crate) fn read_for(&self, runs: Runs) -> Result<CoreRead<'_, M>> {
         self.check_not_held()?;
-        Ok(CoreRead { guard: self.core.read(), _mark: HoldMark::new(self.address()) })
+        let guard = self.core.read();
+        Ok(CoreRead { guard, _mark: (runs == Runs::UserCode).then(|| HoldMark::new(self.address())) })
     }
 
     /// Locks the core for writing.

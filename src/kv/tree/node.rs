@@ -151,7 +151,7 @@ impl Inner {
 
     /// Prefetches the links, so that their cache misses overlap with those of the heads. It makes
     /// lookups in ten million entries 1.08 times as fast.
-    #[inline]
+    #[inline(always)]
     fn prefetch_children(&self) {
         for at in (LINKS_PER_LINE / 2..INNER_CHILDREN).step_by(LINKS_PER_LINE) {
             prefetch_value(matches!(self.children.get(at), Some(Link::Leaf(_))));

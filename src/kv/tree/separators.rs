@@ -63,7 +63,7 @@ impl Separators {
     }
 
     /// How many keys are at or below `key`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn at_or_below(&self, key: &[u8]) -> usize {
         let prefix = self.prefix as usize;
         match self.compare_prefix(key, prefix) {
