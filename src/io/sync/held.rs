@@ -5,6 +5,7 @@
 //! back. With a mark for each such lock, the callee finds out without waiting whether its own
 //! caller holds it. A mark costs two stores to memory of the thread.
 
+use super::thread_local;
 use std::cell::{Cell, RefCell};
 
 /// The number of locks that a thread can mark at once, each of another store. Further locks are not
@@ -23,23 +24,13 @@ struct Marks {
 
 type Deferred = Vec<Box<dyn FnOnce()>>;
 
-#[cfg(not(any(loom, shuttle)))]
-std::thread_local! {
+thread_local! {
     static MARKS: Marks =
         const {
             let slots = [const { Cell::new(0) }; SLOTS];
             Marks { slots, count: Cell::new(0), has_deferred: Cell::new(false) }
         };
     static DEFERRED: RefCell<Deferred> = const { RefCell::new(Vec::new()) };
-}
-#[cfg(any(loom, shuttle))]
-super::model::checker_thread_local! {
-    static MARKS: Marks = Marks {
-        slots: std::array::from_fn(|_| Cell::new(0)),
-        count: Cell::new(0),
-        has_deferred: Cell::new(false),
-    };
-    static DEFERRED: RefCell<Deferred> = RefCell::new(Vec::new());
 }
 
 /// Whether this thread holds the lock at an address.

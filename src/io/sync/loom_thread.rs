@@ -24,10 +24,6 @@ struct Parker {
 pub(crate) struct Thread(Arc<Parker>);
 
 impl Thread {
-    pub(crate) fn id(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
-    }
-
     pub(crate) fn unpark(&self) {
         *self.0.token.lock() = true;
         self.0.given.notify_one();

@@ -11,17 +11,15 @@ mod model;
 mod spin_mutex;
 
 pub(crate) use held::{HoldMark, defer, is_held};
-#[cfg(loom)]
-pub(crate) use loom::thread_local;
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Mutex as SpinMutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
     mpsc, thread, write_spinning,
 };
+#[cfg(any(loom, shuttle))]
+pub(crate) use model::{checker_thread_local, model_thread_local as thread_local};
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-#[cfg(all(shuttle, not(loom)))]
-pub(crate) use shuttle::thread_local;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use spin_mutex::{SpinMutex, write_spinning};
 #[cfg(not(any(loom, shuttle)))]

@@ -22,6 +22,18 @@ pub(crate) use checker::sync::mpsc;
 #[cfg(loom)]
 pub(crate) use std::sync::mpsc;
 
+/// The checker's `thread_local!`, for the static variables that the standard library's accepts.
+/// loom's knows no `const` initializers, so these are initialized like others.
+macro_rules! model_thread_local {
+    ($($(#[$attribute:meta])* static $name:ident: $type:ty = const $init:block;)+) => {
+        $crate::io::sync::checker_thread_local! { $($(#[$attribute])* static $name: $type = $init;)+ }
+    };
+    ($($rest:tt)*) => {
+        $crate::io::sync::checker_thread_local! { $($rest)* }
+    };
+}
+pub(crate) use model_thread_local;
+
 /// Threads of the model.
 #[cfg(not(loom))]
 pub(crate) mod thread {
