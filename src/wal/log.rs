@@ -18,6 +18,7 @@ use crate::wal::deferred_wakes::DeferredWakes;
 use crate::wal::flusher::LogStep;
 use crate::wal::growth_alarm::GrowthAlarm;
 use crate::wal::open::{LogReport, OpenLog, open_alone};
+use crate::wal::reader_holds::HeldSegments;
 use crate::wal::scan::{Records, Scanner};
 use crate::wal::segment_writer::Identity;
 use crate::wal::shared::Shared;
@@ -175,25 +176,16 @@ impl Log {
     /// # Errors
     /// [`Error::Corrupt`] if segments that should be there are not, and I/O errors.
     pub fn read_from(&self, lsn: Lsn) -> Result<Records> {
-        // hold every segment until the position where the reading starts is known
-        let hold = self.shared.commit.readers.hold(Lsn::ZERO);
-        let upto = self.durable_lsn();
-        let listed = self.shared.commit.segments.lock().clone();
-        let segments = listed
-            .into_iter()
-            .map(|s| crate::store::open_dir::SegmentFile { name: s.name, id: s.id, base: s.base })
-            .collect::<Vec<_>>();
-        let mut manifest = self.manifest();
+        let held = self.hold_segments();
+        let HeldSegments { store_dir, upto, .. } = &held;
         // A scan must start at a frame boundary, and the nearest known one is the start of the
         // segment. Bytes below the log's start may still exist, but they are garbage.
-        let from = lsn.max(manifest.log_start);
+        let from = lsn.max(store_dir.manifest.as_ref().map_or(Lsn::ZERO, |manifest| manifest.log_start));
+        let segments = &store_dir.segments;
         let start = segments.iter().rev().map(|s| s.base).find(|base| *base <= from);
         let start = start.unwrap_or_else(|| segments.first().map_or(from, |s| s.base));
-        // a segment that was entered since is not listed, and holds no record that is read here
-        manifest.segment = segments.last().map_or(manifest.segment, |last| manifest.segment.min(last.id));
-        hold.advance(start);
-        let view = StoreDir::listed(self.shared.storage.clone(), segments, manifest);
-        Ok(Records::new(Scanner::new(&view, start)?.stop_at(upto), lsn, upto, hold))
+        held.advance(start);
+        Ok(Records::new(Scanner::new(store_dir, start)?.stop_at(*upto), lsn, *upto, held.hold))
     }
 
     /// Discards all records below an LSN. Their space is recycled, in whole segments.
@@ -451,6 +443,28 @@ impl Log {
     /// open.
     pub(crate) fn has_entered(&self) -> bool {
         self.shared.commit.has_entered()
+    }
+
+    /// Where the log of earlier opens ends, in the segments that stay when this open enters its first.
+    pub(crate) fn end_of_earlier_segments(&self) -> Lsn {
+        self.shared.previous_end
+    }
+
+    /// Lists the segments for a reader, and keeps all of them from being recycled.
+    pub(crate) fn hold_segments(&self) -> HeldSegments {
+        // first of all, so that nothing that is listed below is given up
+        let hold = self.shared.commit.readers.hold(Lsn::ZERO);
+        // without a segment of this open, nothing stands on disk past what was recovered
+        let upto = if self.has_entered() { self.durable_lsn() } else { self.end_of_earlier_segments() };
+        let listed = self.shared.commit.segments.lock().clone();
+        let segments = listed
+            .into_iter()
+            .map(|s| crate::store::open_dir::SegmentFile { name: s.name, id: s.id, base: s.base })
+            .collect::<Vec<_>>();
+        let mut manifest = self.manifest();
+        // a segment that was entered since is none of those listed, and holds nothing that is read here
+        manifest.segment = segments.last().map_or(manifest.segment, |last| manifest.segment.min(last.id));
+        HeldSegments { store_dir: StoreDir::listed(self.shared.storage.clone(), segments, manifest), upto, hold }
     }
 
     pub(crate) fn manifest(&self) -> Manifest {

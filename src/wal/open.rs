@@ -122,6 +122,7 @@ impl OpenLog {
             background_errors: BackgroundErrors::new(),
             start: base,
             recovered: end.end,
+            previous_end: origin.previous_end,
         });
         match shared.publish_epoch() {
             Err(error) if error.is_full() => shared.commit.queue.lock().set_epoch_pending(true),

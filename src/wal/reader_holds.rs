@@ -2,7 +2,23 @@
 
 use crate::ids::Lsn;
 use crate::io::sync::{Arc, Mutex};
+use crate::store::open_dir::StoreDir;
 use std::collections::BTreeMap;
+
+/// The segments of an open log, as a directory to read. None of them is recycled while this lives.
+pub(crate) struct HeldSegments {
+    pub(crate) store_dir: StoreDir,
+    /// Everything below it is durable.
+    pub(crate) upto: Lsn,
+    pub(super) hold: ReaderHold,
+}
+
+impl HeldSegments {
+    /// Lets segments below a position be recycled.
+    pub(crate) fn advance(&self, to: Lsn) {
+        self.hold.advance(to);
+    }
+}
 
 /// The positions that live readers have reached. Segments from the lowest one on are not recycled.
 ///

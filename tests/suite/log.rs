@@ -422,3 +422,19 @@ fn records_of_some_mebibytes_are_read_once() {
     let behind = (64 << 20) - written;
     assert!(bytes < written + behind + (12 << 20), "{bytes} for {written}");
 }
+
+#[test]
+fn a_log_that_was_opened_on_a_full_disk_without_a_segment_of_its_own_is_read_whole() {
+    let mut disk = SimDisk::new(21);
+    let log = open(&disk).unwrap();
+    log.append(b"one").unwrap().wait().unwrap();
+    drop(log);
+    for _ in 0..8 {
+        // each open takes a preallocated segment or replaces the last one, until there is none
+        disk = disk.crash(Crash::Nothing);
+        disk.set_free_bytes(Some(0));
+        let log = open(&disk).unwrap();
+        assert_eq!(contents(&log), [b"one"]);
+        std::mem::forget(log);
+    }
+}

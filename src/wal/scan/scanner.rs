@@ -377,11 +377,8 @@ impl Scanner {
 
     /// The offset in a segment's file past which nothing is read.
     fn limit(&self, at: usize, segment: &Segment) -> u64 {
-        match (self.recorded_end(at), self.upto) {
-            (Some(end), _) => segment.offset_of(end),
-            (None, Some(upto)) => segment.offset_of(upto).min(segment.header.file_bytes),
-            (None, None) => segment.header.file_bytes,
-        }
+        let end = self.recorded_end(at).map_or(segment.header.file_bytes, |end| segment.offset_of(end));
+        self.upto.map_or(end, |upto| segment.offset_of(upto).min(end))
     }
 
     /// Prefetches what follows `offset` in the current segment and the next one.
