@@ -322,8 +322,9 @@ impl Options {
     /// machines that are not deterministic, and snapshots that lose a part of the state.
     ///
     /// A digest costs a freeze of the state, as a checkpoint does, and one pass over it
-    /// ([`BulkMachine::digest`](crate::machine::BulkMachine::digest)). Both run in the background,
-    /// and no commit waits for them. Replay pays the same price.
+    /// ([`BulkMachine::digest`](crate::machine::BulkMachine::digest)). Both run in the background, and no
+    /// commit waits for them. Replay pays the same price. A machine whose snapshots are
+    /// [replayed](crate::machine::SnapshotSource::Replay) is not frozen: all commits wait for the pass.
     #[must_use]
     pub fn digest_every(mut self, records: u64) -> Self {
         self.digest_every = Some(records.max(1));

@@ -2,7 +2,7 @@
 //!
 //! A digest takes two records. The first marks a point; the state is frozen there under the core
 //! lock. The frozen copy is digested in the background. The second record then names the point and
-//! the digest.
+//! the digest. A machine that is expensive to clone is digested at the point itself.
 //!
 //! Replay keeps a copy of the state at the point, and compares digests at the second record. If a
 //! crash left the second record out, nothing is compared.
@@ -15,7 +15,8 @@ use crate::format::record::Record;
 use crate::ids::Lsn;
 use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::machine::{StateMachine, bulk};
+use crate::machine::StateMachine;
+use crate::machine::bulk::{self, KeptForDigest};
 use crate::txn::{Core, StateCore, guarded};
 use crate::wal::{Log, Need, Reservation};
 use std::io;
@@ -34,7 +35,7 @@ pub(crate) struct Digester<M: StateMachine> {
 
 struct Job<M: StateMachine> {
     /// The state at a point whose digest is not in the log yet.
-    frozen: Option<(Lsn, M)>,
+    frozen: Option<(Lsn, KeptForDigest<M>)>,
     /// The number of records in the log at the last point, plus one once its digest is logged.
     mark: u64,
 }
@@ -72,8 +73,7 @@ impl<M: StateMachine> Digester<M> {
         let log = self.log.as_deref().ok_or(Error::ReadOnly)?;
         let mut job = self.job.lock();
         if let Some((point, state)) = job.frozen.take() {
-            let digest = self.digest_of(&state)?;
-            drop(state);
+            let digest = self.contained(|| state.digest())?;
             if self.note_digest(log, point, digest)? {
                 job.mark = job.mark.saturating_add(1);
             }
@@ -85,7 +85,7 @@ impl<M: StateMachine> Digester<M> {
         let core = self.core.write()?;
         let Some(point) = self.note_point(&core, log)? else { return Ok(false) };
         job.mark = log.appended().0;
-        let state = guarded(|| core.state.clone())?;
+        let state = guarded(|| KeptForDigest::of(&core.state))?;
         drop(core);
         job.frozen = Some((point, state));
         Ok(true)
@@ -119,7 +119,11 @@ impl<M: StateMachine> Digester<M> {
 
     /// The digest of a frozen state. A panic of the machine fails only this digest.
     pub(super) fn digest_of(&self, state: &M) -> Result<u64> {
-        let digest = guarded(|| bulk::digest(state))
+        self.contained(|| bulk::digest(state))
+    }
+
+    fn contained(&self, digest: impl FnOnce() -> io::Result<u64>) -> Result<u64> {
+        let digest = guarded(digest)
             .unwrap_or_else(|_| Err(io::Error::other("the machine panicked while its state was digested")));
         digest.map_err(|e| Error::io("digest the state of", self.storage.path(""), e))
     }

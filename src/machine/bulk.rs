@@ -4,7 +4,7 @@
 //! use [`StateMachine::BULK`] if the machine sets it, and the five plain methods if not. `BULK` is
 //! a constant, so the optimizer removes the branch and inlines the call.
 
-use super::{Applied, Bulk, DecodeError, Digest, PartWriter, Parts, RedoFault, StateMachine};
+use super::{Applied, Bulk, DecodeError, Digest, PartWriter, Parts, RedoFault, SnapshotSource, StateMachine};
 use std::io;
 
 /// Optional fast paths of a [`StateMachine`]. The built-in [`Kv`](crate::kv::Kv) uses all of them.
@@ -278,6 +278,30 @@ pub(crate) fn digest<M: StateMachine>(state: &M) -> io::Result<u64> {
     match M::BULK {
         Some(bulk) => (bulk.digest)(state),
         None => digest_of_saved(state),
+    }
+}
+
+/// What is kept of a state until its digest is asked for.
+pub(crate) enum KeptForDigest<M> {
+    /// A clone, where that is cheap: it is digested later.
+    Clone(M),
+    /// The digest itself, where a digest costs less than a clone.
+    Digest(io::Result<u64>),
+}
+
+impl<M: StateMachine> KeptForDigest<M> {
+    pub(crate) fn of(state: &M) -> Self {
+        match M::SNAPSHOT_SOURCE {
+            SnapshotSource::Clone => KeptForDigest::Clone(state.clone()),
+            SnapshotSource::Replay => KeptForDigest::Digest(digest(state)),
+        }
+    }
+
+    pub(crate) fn digest(self) -> io::Result<u64> {
+        match self {
+            KeptForDigest::Clone(state) => digest(&state),
+            KeptForDigest::Digest(digest) => digest,
+        }
     }
 }
 

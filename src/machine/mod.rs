@@ -22,4 +22,4 @@ pub use self::footprint::{Access, Claim, Extent, Footprint};
 pub use self::parts::{PartWriter, Parts};
 #[cfg(feature = "serde")]
 pub use self::serde::SerdeMachine;
-pub use self::state_machine::{Applied, Bulk, StateMachine};
+pub use self::state_machine::{Applied, Bulk, SnapshotSource, StateMachine};

@@ -4,7 +4,7 @@
 //! without trusting the lengths in it, keeps the errors of the input and output, and rejects
 //! trailing bytes.
 
-use super::{Access, Bulk, BulkMachine, DecodeError, Footprint, StateMachine};
+use super::{Access, Bulk, BulkMachine, DecodeError, Footprint, SnapshotSource, StateMachine};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::OnceCell;
@@ -88,6 +88,12 @@ pub trait SerdeMachine: Clone + Default + Send + Sync + Serialize + DeserializeO
     const NAME: &'static str;
     /// See [`StateMachine::VERSION`].
     const VERSION: u32;
+    /// See [`StateMachine::SNAPSHOT_SOURCE`].
+    ///
+    /// Default: [`SnapshotSource::Replay`], because ordinary collections are cloned element by element.
+    /// It takes the memory of a second state during a checkpoint. Set [`SnapshotSource::Clone`] if the
+    /// state stays small.
+    const SNAPSHOT_SOURCE: SnapshotSource = SnapshotSource::Replay;
 
     /// A change to the state. Its inverse is a command too.
     type Command: Clone + Send + Sync + Serialize + DeserializeOwned + 'static;
@@ -127,6 +133,7 @@ impl<T: SerdeMachine> StateMachine for T {
     const NAME: &'static str = <T as SerdeMachine>::NAME;
     const VERSION: u32 = <T as SerdeMachine>::VERSION;
     const BULK: Option<Bulk<Self>> = Some(Bulk::of());
+    const SNAPSHOT_SOURCE: SnapshotSource = <T as SerdeMachine>::SNAPSHOT_SOURCE;
     type Command = <T as SerdeMachine>::Command;
     type Reply = <T as SerdeMachine>::Reply;
     type Rejection = <T as SerdeMachine>::Rejection;

@@ -78,6 +78,11 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     ///
     /// Default: `None`. The engine then uses nothing but the methods of this trait.
     const BULK: Option<Bulk<Self>> = None;
+    /// Where checkpoints and backups get the state that they save.
+    ///
+    /// Default: [`SnapshotSource::Clone`], which stops all commits while the state is cloned. Set
+    /// [`SnapshotSource::Replay`] if the time that a clone takes grows with the state.
+    const SNAPSHOT_SOURCE: SnapshotSource = SnapshotSource::Clone;
 
     /// A change to the state. Its inverse is a command too.
     type Command: Clone + Send + Sync + 'static;
@@ -131,6 +136,33 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     fn supports(version: u32) -> bool {
         version == Self::VERSION
     }
+}
+
+/// Where checkpoints and backups get the state that they save: see [`StateMachine::SNAPSHOT_SOURCE`].
+///
+/// A checkpoint saves the same bytes with either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotSource {
+    /// From a clone of the live state, which is made while no command runs.
+    ///
+    /// For a machine whose clone is cheap, because it shares its data with the original as
+    /// [`Kv`](crate::kv::Kv) does, or because the state is small.
+    Clone,
+    /// From a second state, rebuilt from the newest snapshot and the log after it, as recovery does.
+    /// The live state is not cloned, and no commit waits for any part of this.
+    ///
+    /// The costs: memory for a second whole state until it is saved, also in [`Engine::close`], which
+    /// takes a checkpoint; and the time of an open for each checkpoint and each backup, mostly beside
+    /// the commits. A checkpoint fails if an open would fail.
+    ///
+    /// Two operations still stop all commits for a time that grows with the state:
+    /// [`Engine::view`], which clones it, and each digest of [`Options::digest_every`], unless the
+    /// machine maintains one ([`BulkMachine::digest`](super::BulkMachine::digest)).
+    ///
+    /// [`Engine::close`]: crate::Engine::close
+    /// [`Engine::view`]: crate::Engine::view
+    /// [`Options::digest_every`]: crate::Options::digest_every
+    Replay,
 }
 
 /// The reply to a command and, if it was built, its inverse; or the rejection.

@@ -4,7 +4,8 @@ use super::report::RecoveryReport;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
 use crate::ids::{Lsn, TxnId};
-use crate::machine::{DecodeError, StateMachine, bulk};
+use crate::machine::bulk::{self, KeptForDigest};
+use crate::machine::{DecodeError, StateMachine};
 use crate::txn::{ActiveTransactions, UndoEntry, guarded, undo_last};
 use crate::wal::scan::{Chunk, records_of};
 use std::borrow::Cow;
@@ -20,8 +21,8 @@ const POINTS_KEPT: usize = 2;
 pub(crate) struct Replay<M: StateMachine> {
     pub(crate) state: M,
     pub(crate) table: ActiveTransactions<M::Command>,
-    /// Frozen copies of the state, to be compared with the digests that follow.
-    points: VecDeque<(Lsn, M)>,
+    /// The state at these points, to be compared with the digests that follow.
+    points: VecDeque<(Lsn, KeptForDigest<M>)>,
     /// The last LSN at which the state is known to be that of the log's writer.
     agreed: Lsn,
     /// The version of the machine that wrote the last commands. What is buffered of them is applied
@@ -263,10 +264,10 @@ impl<M: StateMachine> Replay<M> {
         Ok(())
     }
 
-    /// Keeps a copy of the state at this LSN for the digest that may follow.
+    /// Keeps the state at this LSN, or its digest, for the digest that may follow.
     fn keep(&mut self, lsn: Lsn) {
         debug_assert!(self.points.back().is_none_or(|(last, _)| *last < lsn), "the points come in order");
-        self.points.push_back((lsn, self.state.clone()));
+        self.points.push_back((lsn, KeptForDigest::of(&self.state)));
         if self.points.len() > POINTS_KEPT {
             self.points.pop_front();
         }
@@ -276,7 +277,7 @@ impl<M: StateMachine> Replay<M> {
     fn compare(&mut self, lsn: Lsn, point: Lsn, digest: u64, report: &mut RecoveryReport) -> Result<(), Stop> {
         let Some(at) = self.points.iter().position(|(kept, _)| *kept == point) else { return Ok(()) };
         let Some((_, state)) = self.points.remove(at) else { return Ok(()) };
-        let found = bulk::digest(&state).map_err(|e| (lsn, format!("the state has no digest: {e}").into()))?;
+        let found = state.digest().map_err(|e| (lsn, format!("the state has no digest: {e}").into()))?;
         if found != digest {
             return Err(Stop::Diverged(lsn, point));
         }
