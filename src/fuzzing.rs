@@ -311,7 +311,7 @@ fn read_plainly(files: &Files, store_dir: &StoreDir) -> Vec<(Lsn, Lsn)> {
 pub fn snapshot(disk: &dyn Storage, empty: &dyn Storage, lsn: u64) -> Vec<Error> {
     let lsn = Lsn::new(lsn);
     let checked = crate::snapshot::check(disk, lsn).err();
-    let loaded = match crate::snapshot::load::<Kv>(disk, None, lsn, Help::None, &|_, _| {}) {
+    let loaded = match crate::snapshot::load::<Kv>(disk, None, lsn, Help::None, &|_, _| Ok(())) {
         Ok(loaded) => loaded,
         Err(error) => return [Some(error), checked].into_iter().flatten().collect(),
     };
@@ -323,7 +323,7 @@ pub fn snapshot(disk: &dyn Storage, empty: &dyn Storage, lsn: u64) -> Vec<Error>
     };
     let (state, table) = (saved(&loaded.state), loaded.table.len());
     crate::snapshot::write(empty, &loaded.header, loaded.state, &loaded.table, Help::None, &mut Unpaced).unwrap();
-    let again = crate::snapshot::load::<Kv>(empty, Some(loaded.header.store), lsn, Help::None, &|_, _| {}).unwrap();
+    let again = crate::snapshot::load::<Kv>(empty, Some(loaded.header.store), lsn, Help::None, &|_, _| Ok(())).unwrap();
     assert_eq!((saved(&again.state), again.table.len()), (state, table));
     assert_eq!(again.header, loaded.header);
     Vec::new()

@@ -2,11 +2,14 @@
 //! the log before it.
 //!
 //! A checkpoint is fuzzy: the frozen state holds uncommitted effects. The open transactions and
-//! their inverses are saved with it. The job has four stages, so that a simulator can run other
+//! their inverses are saved with it. The job has these stages, so that a simulator can run other
 //! operations between them, or crash there:
 //!
 //! 1. Freeze the state under the core lock. The forming frame is sealed, so that the snapshot's LSN
-//!    is a frame boundary.
+//!    is a frame boundary. A machine with [`SnapshotSource::Replay`] is not cloned: only the LSN is
+//!    chosen here, and a stage of its own then rebuilds the state at that LSN from the snapshot before
+//!    it and the log. That is a recovery beside the live state, so it finds the same transactions open
+//!    and the same inverses.
 //! 2. Write the snapshot, sync it, and read it back.
 //! 3. Make the log durable through the snapshot's LSN, then publish the snapshot in the manifest.
 //! 4. Recycle the segments that neither of the two newest snapshots needs.
@@ -18,8 +21,8 @@ use super::digest::Digester;
 use super::monitor::{Mark, Monitor, RecoveredSizes};
 use super::pending_undo::log_pending_undo;
 use super::recovery_time::RecoveryCostModel;
-use super::retention::{self, Unlink};
-use super::throttle::{CheckpointPace, CommitThrottle};
+use super::retention::{self, SnapshotReaders, Unlink};
+use super::throttle::{CheckpointPace, CommitThrottle, check_goes_on};
 use crate::error::{Error, Result};
 use crate::format::manifest::SnapshotEntry;
 use crate::format::record::Record;
@@ -28,10 +31,11 @@ use crate::ids::Lsn;
 use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, thread_local};
 use crate::io::threads::contained;
-use crate::machine::StateMachine;
+use crate::machine::{SnapshotSource, StateMachine};
 use crate::options::{Background, Options};
+use crate::recovery::{self, Rebuilt};
 use crate::snapshot::{self, SnapshotThrottle};
-use crate::txn::{ActiveTransactions, StateCore, guarded};
+use crate::txn::{ActiveTransactions, Core, StateCore, guarded};
 use crate::wal::{DeferredWakes, Level, Log, Need};
 use std::cell::Cell;
 use std::time::Duration;
@@ -45,7 +49,13 @@ thread_local! {
 const PANICKED: Error = Error::Internal { what: "it took a checkpoint" };
 
 enum Stage<M: StateMachine> {
+    /// The state at the snapshot's LSN is to be rebuilt from the snapshot before it and the log.
+    ///
     /// `point` is the point in the log that marks this state for a digest, if digests are enabled.
+    Rebuild {
+        point: Option<Lsn>,
+    },
+    /// `point` as above.
     Write {
         state: M,
         table: ActiveTransactions<M::Command>,
@@ -66,7 +76,7 @@ struct Job<M: StateMachine> {
     stage: Stage<M>,
     /// How much the log held when the state was frozen.
     mark: Mark,
-    /// The time when the state was frozen.
+    /// The time when the state was frozen, or its LSN was chosen.
     began: Duration,
 }
 
@@ -108,6 +118,7 @@ pub(crate) struct Checkpointer<M: StateMachine> {
     stopping: AtomicBool,
     /// The checkpoint in progress. The lock is held while a stage runs.
     job: Mutex<Option<Job<M>>>,
+    snapshot_readers: SnapshotReaders,
     freeze_nanos: AtomicU64,
     taken: AtomicU64,
 }
@@ -133,6 +144,7 @@ impl<M: StateMachine> Checkpointer<M> {
             digester: Digester::new(core.clone(), log.clone(), storage.clone(), options.digest_every),
             stopping: AtomicBool::new(false),
             job: Mutex::new(None),
+            snapshot_readers: SnapshotReaders::default(),
             freeze_nanos: AtomicU64::new(0),
             taken: AtomicU64::new(0),
         }
@@ -167,6 +179,11 @@ impl<M: StateMachine> Checkpointer<M> {
     /// Blocks all stages of checkpoints until the result is dropped.
     pub(crate) fn between_stages(&self) -> impl Sized + '_ {
         self.job.lock()
+    }
+
+    /// Keeps checkpoints from deleting snapshots until the result is dropped.
+    pub(crate) fn keep_snapshots(&self) -> impl Sized + '_ {
+        self.snapshot_readers.begin()
     }
 
     /// The number of checkpoints taken.
@@ -306,16 +323,15 @@ impl<M: StateMachine> Checkpointer<M> {
         let began = self.storage.monotonic();
         self.core.check_not_poisoned()?;
         let lsn = log.seal()?;
-        let (state, table) = match &core.pending_undo {
-            Some(pending_undo) => (&pending_undo.state, &pending_undo.table),
-            None => (&core.state, &core.table),
+        let frozen = match M::SNAPSHOT_SOURCE {
+            SnapshotSource::Clone => Some(frozen(&core)?),
+            SnapshotSource::Replay => None,
         };
-        let (state, table) = (guarded(|| state.clone())?, table.clone());
         let point = self.digester.note_point(&core, log)?;
         let (records, _) = log.appended();
         drop(core);
-        let frozen = self.storage.monotonic().saturating_sub(began);
-        self.freeze_nanos.fetch_max(frozen.as_nanos() as u64, Ordering::Relaxed);
+        let held = self.storage.monotonic().saturating_sub(began);
+        self.freeze_nanos.fetch_max(held.as_nanos() as u64, Ordering::Relaxed);
         let identity = log.identity();
         let header = SnapshotHeader {
             store: identity.store,
@@ -324,7 +340,11 @@ impl<M: StateMachine> Checkpointer<M> {
             wall_micros: self.storage.wall_clock_micros(),
             machine: identity.machine.clone(),
         };
-        Ok(Job { header, stage: Stage::Write { state, table, point }, mark: Mark { records, lsn }, began })
+        let stage = match frozen {
+            Some((state, table)) => Stage::Write { state, table, point },
+            None => Stage::Rebuild { point },
+        };
+        Ok(Job { header, stage, mark: Mark { records, lsn }, began })
     }
 
     /// Makes sure that the log on disk covers the snapshot's LSN. A store that was opened on a full
@@ -375,20 +395,22 @@ impl<M: StateMachine> Checkpointer<M> {
         // the log may have failed, been closed, or lost its directory, since the state was frozen
         log.check_ownership()?;
         let Job { header, stage, mark, began } = job;
+        if let Stage::Rebuild { .. } | Stage::Write { .. } = &stage
+            && let Some(newest) = self.monitor.snapshots().first().copied().filter(|s| s.lsn == header.lsn)
+        {
+            // the newest snapshot already holds this state; a crowded log can still drop what only the
+            // older one needs
+            if !self.monitor.limits().is_crowded(log.segment_bytes()) {
+                return Ok(None);
+            }
+            self.keep_only(log, newest)?;
+            return Ok(Some(Job { header, stage: Stage::Recycle, mark, began }));
+        }
         let stage = match stage {
+            Stage::Rebuild { point } => self.rebuild(log, header.lsn, point)?,
             Stage::Write { state, table, point } => {
-                let newest = self.monitor.snapshots().first().copied();
-                if let Some(newest) = newest.filter(|s| s.lsn == header.lsn) {
-                    // the newest snapshot already holds this state; a crowded log can still drop
-                    // what only the older one needs
-                    if !self.monitor.limits().is_crowded(log.segment_bytes()) {
-                        return Ok(None);
-                    }
-                    self.keep_only(log, newest)?;
-                    return Ok(Some(Job { header, stage: Stage::Recycle, mark, began }));
-                }
-                // a checkpoint goes on without its digest, because the log must not grow for that
-                // reason
+                // Of the state that is written, so that a load of it is checked. A checkpoint goes on
+                // without its digest, because the log must not grow for that reason.
                 let digest = point.and_then(|point| Some((point, self.digester.digest_of(&state).ok()?)));
                 let (mut pace, help) = (self.pace(), self.background.into());
                 let write = || snapshot::write(&*self.storage, &header, state, &table, help, &mut pace);
@@ -411,11 +433,24 @@ impl<M: StateMachine> Checkpointer<M> {
                     (false, Background::Threads) => Unlink::Deferred,
                     (false, Background::Manual) => Unlink::AtOnce,
                 };
-                retention::give_up_unneeded(&self.storage, log, unlink)?;
+                retention::give_up_unneeded(&self.storage, log, &self.snapshot_readers, unlink)?;
                 return Ok(None);
             }
         };
         Ok(Some(Job { header, stage, mark, began }))
+    }
+
+    /// Rebuilds the state at an LSN, to be written.
+    fn rebuild(&self, log: &Log, lsn: Lsn, point: Option<Lsn>) -> Result<Stage<M>> {
+        log.wait(lsn, Level::Durable)?;
+        let check = || check_goes_on(&self.core, &self.stopping);
+        let Rebuilt { state, table, snapshots } = recovery::rebuild(log, lsn, self.background.into(), &check)?;
+        let known = self.monitor.snapshots();
+        if known.iter().any(|known| !snapshots.contains(known)) {
+            // the new snapshot must not take the place of the one that stood in for a damaged one
+            self.monitor.note_snapshots(snapshots, None);
+        }
+        Ok(Stage::Write { state, table, point })
     }
 
     /// The throttle that keeps a checkpoint to its rate, unless a bound is near.
@@ -454,4 +489,13 @@ impl<M: StateMachine> Checkpointer<M> {
         self.monitor.note_snapshots(vec![newest], None);
         Ok(())
     }
+}
+
+/// A copy of the state as the log describes it, with its open transactions.
+fn frozen<M: StateMachine>(core: &Core<M>) -> Result<(M, ActiveTransactions<M::Command>)> {
+    let (state, table) = match &core.pending_undo {
+        Some(pending_undo) => (&pending_undo.state, &pending_undo.table),
+        None => (&core.state, &core.table),
+    };
+    Ok((guarded(|| state.clone())?, table.clone()))
 }

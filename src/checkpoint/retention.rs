@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::ids::Lsn;
-use crate::io::sync::Arc;
+use crate::io::sync::{Arc, AtomicU64, Ordering};
 use crate::io::{OpenMode, Storage};
 use crate::store::layout::{self, FileName};
 use crate::wal::Log;
@@ -18,6 +18,31 @@ pub(super) enum Unlink {
     Deferred,
     /// At once.
     AtOnce,
+}
+
+/// Counts those that read snapshots of an open store. While there are any, no snapshot is deleted.
+#[derive(Default)]
+pub(super) struct SnapshotReaders(AtomicU64);
+
+impl SnapshotReaders {
+    /// Keeps the snapshots that the manifest names from now on, until the result is dropped.
+    pub(super) fn begin(&self) -> SnapshotReader<'_> {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        SnapshotReader(&self.0)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+pub(super) struct SnapshotReader<'a>(&'a AtomicU64);
+
+impl Drop for SnapshotReader<'_> {
+    fn drop(&mut self) {
+        let before = self.0.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "a reader ends once");
+    }
 }
 
 /// The snapshots to keep when there is a new one, the newest first.
@@ -37,13 +62,23 @@ pub(super) fn log_start(snapshots: &[SnapshotEntry]) -> Option<Lsn> {
 }
 
 /// Deletes the segments and snapshots that the published manifest does not need. When it returns,
-/// the deletions survive power loss; the space of deferred files is freed later.
+/// the deletions survive power loss; the space of deferred files is freed later. Snapshots stay while
+/// there are readers.
 ///
 /// # Errors
 /// I/O errors. The next checkpoint deletes what is left.
-pub(super) fn give_up_unneeded(storage: &Arc<dyn Storage>, log: &Log, unlink: Unlink) -> Result<()> {
+pub(super) fn give_up_unneeded(
+    storage: &Arc<dyn Storage>,
+    log: &Log,
+    readers: &SnapshotReaders,
+    unlink: Unlink,
+) -> Result<()> {
     let manifest = log.manifest();
     log.recycle_below(manifest.log_start)?;
+    // a reader that begins after this reads a manifest that names nothing of what is deleted here
+    if !readers.is_empty() {
+        return Ok(());
+    }
     let mut removed = false;
     for name in storage.list_files()? {
         if !is_unneeded_snapshot(&name, &manifest) {

@@ -181,10 +181,7 @@ impl<M: StateMachine> SnapshotThrottle for CheckpointPace<'_, M> {
     }
 
     fn keep(&mut self, bytes: u64) -> Result<()> {
-        self.core.check_not_poisoned()?;
-        if self.stopping.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
+        check_goes_on(self.core, self.stopping)?;
         let Some(rate) = self.bytes_per_second else { return Ok(()) };
         let nanos = u128::from(bytes).saturating_mul(1_000_000_000) / u128::from(rate);
         let due = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
@@ -195,4 +192,13 @@ impl<M: StateMachine> SnapshotThrottle for CheckpointPace<'_, M> {
         }
         Ok(())
     }
+}
+
+/// Whether a checkpoint still makes sense.
+///
+/// # Errors
+/// [`Error::Poisoned`]; [`Error::Closed`] once the last handle is dropped.
+pub(super) fn check_goes_on<M: StateMachine>(core: &StateCore<M>, stopping: &AtomicBool) -> Result<()> {
+    core.check_not_poisoned()?;
+    if stopping.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
 }

@@ -22,7 +22,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub enum Step {
     /// A step of the log.
     Log(LogStep),
-    /// Freeze the state for a checkpoint, even if none is due.
+    /// Freeze the state for a checkpoint, even if none is due; or choose the LSN that the state is
+    /// replayed to.
     BeginCheckpoint,
     /// Run the next stage of the checkpoint under way, or begin one that is due.
     Checkpoint,

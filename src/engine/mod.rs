@@ -275,6 +275,12 @@ impl<M: StateMachine> Engine<M> {
     /// requested. It costs one clone of the machine, and undoes the open transactions on that
     /// clone.
     ///
+    /// All commits wait for the clone. [`Kv`](crate::kv::Kv) is cloned in microseconds, whatever its
+    /// size. A machine that copies its elements takes time in proportion to the state: seconds for
+    /// millions of entries. The view takes the memory of a second state while it lives, also if the
+    /// machine has [`SnapshotSource::Replay`](crate::machine::SnapshotSource::Replay). For such a
+    /// machine, [`Engine::read`] a part, or take a backup.
+    ///
     /// # Errors
     /// [`Error::Latched`] if a crash may take back what it would show.
     pub fn view(&self) -> Result<View<M>> {
@@ -289,13 +295,16 @@ impl<M: StateMachine> Engine<M> {
         View::take(self.shared()).map(|(view, _)| view)
     }
 
-    /// Takes a checkpoint now and waits for it. When it returns `Ok`, the snapshot survives power
-    /// loss, recovery starts from it, and the log that no snapshot needs is deleted. The space of a
-    /// deleted snapshot may be freed a little later, in the background; an operation that runs out
-    /// of space waits for that.
+    /// Takes a checkpoint now and waits for it, while commits continue. What it costs depends on the
+    /// machine's [`SnapshotSource`](crate::machine::SnapshotSource).
+    ///
+    /// When it returns `Ok`, the snapshot survives power loss, recovery starts from it, and the log
+    /// that no snapshot needs is deleted. The space of a deleted snapshot may be freed a little
+    /// later, in the background; an operation that runs out of space waits for that.
     ///
     /// # Errors
-    /// [`Error::Full`] and I/O errors. The store continues without the checkpoint.
+    /// [`Error::Full`] and I/O errors. The store continues without the checkpoint. If the state is
+    /// replayed, also the errors of an open, such as [`Error::Diverged`].
     pub fn checkpoint(&self) -> Result<()> {
         // a checkpoint that waits for this thread may hold the checkpoint job
         self.shared().core.check_not_held()?;
@@ -310,8 +319,13 @@ impl<M: StateMachine> Engine<M> {
     /// Writes a consistent committed state as a new store into a directory, while this engine stays
     /// in use. When it returns `Ok`, the new store is complete and survives power loss.
     ///
+    /// If the machine has [`SnapshotSource::Replay`](crate::machine::SnapshotSource::Replay), no
+    /// commit waits for the backup, and it takes the memory of a second state.
+    ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there is a store already; [`Error::Full`] and I/O errors.
+    /// [`Error::InvalidArgument`] if there is a store already; [`Error::Full`] and I/O errors. If the
+    /// state is replayed, also the errors of an open, and [`Error::Closed`] if the store is closed
+    /// meanwhile.
     pub fn backup_to(&self, dir: impl AsRef<Path>) -> Result<()> {
         backup::to_dir(self.shared(), dir.as_ref())
     }

@@ -10,10 +10,12 @@
 
 pub(crate) mod candidates;
 mod pending_undo;
+mod rebuild;
 mod redo;
 pub(crate) mod replay;
 mod report;
 
+pub(crate) use rebuild::{Rebuilt, rebuild, rebuild_committed};
 pub(crate) use report::new_report;
 
 pub use crate::options::{Phase, Progress, RecoveryPolicy};
@@ -72,7 +74,7 @@ impl Stopwatch<'_> {
 pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Options) -> Result<Recovered<M>> {
     options.validate()?;
     let mut watch = Stopwatch(&*storage, storage.monotonic());
-    let reporter = ProgressReporter(options.progress.clone());
+    let reporter = ProgressReporter::Callback(options.progress.clone());
     let access = match options.policy {
         RecoveryPolicy::Strict => Access::ReadWrite,
         RecoveryPolicy::ReadOnly => Access::ReadOnly,
@@ -84,7 +86,8 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     report.phases.open_dir = watch.lap();
 
     let help = Help::from(options.log.background);
-    let Base { mut replay, start, snapshots, origin } = load_base::<M>(&store_dir, &mut report, &reporter, help)?;
+    let Base { mut replay, start, snapshots, origin } =
+        load_base::<M>(&store_dir, &mut report, &reporter, (help, stands_in))?;
     report.phases.snapshot = watch.lap();
 
     let scanner = Scanner::new(&store_dir, start)?;
@@ -173,13 +176,18 @@ struct Base<M: StateMachine> {
     origin: Option<Lsn>,
 }
 
+/// Whether an older state stands in for a snapshot that cannot be loaded for this reason.
+fn stands_in(error: &Error) -> bool {
+    error.is_corrupt() || error.is_unreadable()
+}
+
 /// Loads the newest whole snapshot, or begins with the empty state if the log goes back to it. A
-/// damaged snapshot is reported as a warning.
+/// damaged snapshot, of which `is_damage` decides, is reported as a warning.
 fn load_base<M: StateMachine>(
     store_dir: &StoreDir,
     report: &mut RecoveryReport,
-    reporter: &ProgressReporter,
-    help: Help,
+    reporter: &ProgressReporter<'_>,
+    (help, is_damage): (Help, fn(&Error) -> bool),
 ) -> Result<Base<M>> {
     let mut first_fault = None;
     let list = candidates::list(store_dir)?;
@@ -202,7 +210,7 @@ fn load_base<M: StateMachine>(
                 let whole = listed.iter().copied().filter(|e| e.lsn <= entry.lsn).collect();
                 return Ok(Base { replay, start: entry.lsn, snapshots: whole, origin: None });
             }
-            Err(error) if error.is_corrupt() || error.is_unreadable() => {
+            Err(error) if is_damage(&error) => {
                 report.warn_of_stand_in(format!("{}; an older state is used", error.finding()));
                 first_fault.get_or_insert(error);
             }
@@ -221,12 +229,13 @@ fn load_base<M: StateMachine>(
 /// Those of a recovery that could begin only here.
 #[cfg(any(test, feature = "inspect"))]
 pub(crate) fn rehearse<M: StateMachine>(store_dir: &StoreDir, candidate: Candidate) -> Result<M> {
-    let (mut report, reporter) = (new_report(store_dir), ProgressReporter(None));
+    let (mut report, reporter) = (new_report(store_dir), ProgressReporter::Callback(None));
     let mut replay = match candidate {
         Candidate::Origin(start) => Replay::new(M::default(), ActiveTransactions::default(), start),
         Candidate::Snapshot(entry) => {
             let store = owner(store_dir)?.map(|(_, store)| store);
-            let loaded = crate::snapshot::load::<M>(&*store_dir.storage, store, entry.lsn, Help::Threads, &|_, _| {})?;
+            let loaded =
+                crate::snapshot::load::<M>(&*store_dir.storage, store, entry.lsn, Help::Threads, &|_, _| Ok(()))?;
             Replay::new(loaded.state, loaded.table, entry.lsn)
         }
     };

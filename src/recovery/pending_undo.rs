@@ -16,7 +16,7 @@ pub(super) fn undo_at_open<M: StateMachine>(
     mut pending: PendingUndo<M>,
     log: &Log,
     report: &mut RecoveryReport,
-    reporter: &ProgressReporter,
+    reporter: &ProgressReporter<'_>,
 ) -> Result<(M, Option<PendingUndo<M>>)> {
     if pending.table.is_empty() {
         return Ok((pending.state, None));
@@ -34,7 +34,7 @@ pub(super) fn undo_at_open<M: StateMachine>(
         room.append(&[], None, |lsn| record.head(lsn))?;
         if let Record::Clr { .. } = record {
             done = done.saturating_add(1);
-            reporter.report(Phase::Undo, done, total);
+            reporter.report(Phase::Undo, done, total)?;
         }
         Ok(())
     };

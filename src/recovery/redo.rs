@@ -21,7 +21,7 @@ const FIRST_GROUP_BYTES: u64 = 8 << 20;
 pub(super) struct Redo<'a, M: StateMachine> {
     pub(super) replay: &'a mut Replay<M>,
     pub(super) report: &'a mut RecoveryReport,
-    pub(super) reporter: &'a ProgressReporter,
+    pub(super) reporter: &'a ProgressReporter<'a>,
 }
 
 impl<M: StateMachine> Redo<'_, M> {
@@ -93,8 +93,7 @@ impl<'a, M: StateMachine> BatchSizes<'a, M> {
         debug_assert!(bytes > 0, "a group holds frames");
         report.log_bytes = report.log_bytes.saturating_add(bytes);
         debug_assert!(report.log_bytes <= self.total, "no more is read than lies ahead");
-        reporter.report(Phase::Redo, report.log_bytes, self.total);
-        Ok(())
+        reporter.report(Phase::Redo, report.log_bytes, self.total)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What recovery found and did, for people and for programs.
 
 use crate::count::Count;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::ids::{Epoch, Lsn};
 use crate::options::{Phase, Progress, ProgressFn};
 use crate::store::open_dir::StoreDir;
@@ -152,13 +152,27 @@ pub(crate) fn new_report(store_dir: &StoreDir) -> RecoveryReport {
     }
 }
 
-/// Reports progress to the user's callback, if there is one.
-pub(super) struct ProgressReporter(pub(super) Option<ProgressFn>);
+/// What is told about progress.
+pub(super) enum ProgressReporter<'a> {
+    /// The user's callback, if there is one.
+    Callback(Option<ProgressFn>),
+    /// Says whether to go on.
+    Check(&'a (dyn Fn() -> Result<()> + Sync)),
+}
 
-impl ProgressReporter {
-    pub(super) fn report(&self, phase: Phase, done: u64, total: u64) {
-        if let Some(progress) = &self.0 {
-            progress(Progress { phase, done, total });
+impl ProgressReporter<'_> {
+    /// Reports progress.
+    ///
+    /// # Errors
+    /// Those of [`ProgressReporter::Check`], which end the work.
+    pub(super) fn report(&self, phase: Phase, done: u64, total: u64) -> Result<()> {
+        match self {
+            ProgressReporter::Callback(None) => Ok(()),
+            ProgressReporter::Callback(Some(progress)) => {
+                progress(Progress { phase, done, total });
+                Ok(())
+            }
+            ProgressReporter::Check(check) => check(),
         }
     }
 }

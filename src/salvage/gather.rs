@@ -91,7 +91,7 @@ fn empty<M: StateMachine>() -> Replay<M> {
 fn read<M: StateMachine>(inventory: &Inventory, lsn: Lsn) -> Result<Replay<M>> {
     let storage = &**inventory.storage();
     let loaded = guarded(|| {
-        crate::snapshot::load::<M>(storage, Some(inventory.store), lsn, crate::snapshot::Help::None, &|_, _| {})
+        crate::snapshot::load::<M>(storage, Some(inventory.store), lsn, crate::snapshot::Help::None, &|_, _| Ok(()))
     })??;
     Ok(Replay::new(loaded.state, loaded.table, lsn))
 }

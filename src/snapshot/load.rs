@@ -28,8 +28,9 @@ pub(crate) struct Loaded<M: StateMachine> {
     pub(crate) file_bytes: u64,
 }
 
-/// Receives the bytes read so far and the bytes of the whole file.
-pub(crate) type Report<'a> = &'a (dyn Fn(u64, u64) + Sync);
+/// Receives the bytes read so far and the bytes of the whole file. An error that it returns ends the
+/// load.
+pub(crate) type Report<'a> = &'a (dyn Fn(u64, u64) -> Result<()> + Sync);
 
 /// Reads and checks a snapshot. `store` is the store that it must belong to, where that is known.
 ///
@@ -222,7 +223,7 @@ impl Feed<'_> {
     /// The current chunk, or the next one if nothing of it is left. `None` at the end of the file.
     fn peek(&mut self) -> Result<Option<&Piece>> {
         while self.piece.as_ref().is_none_or(|piece| piece.as_ref().is_empty()) {
-            (self.progress)(self.offset, self.file_bytes);
+            (self.progress)(self.offset, self.file_bytes)?;
             self.piece = match &mut self.pull {
                 Pull::Here(chunks) => chunks.next_chunk()?,
                 // a reader that ended without an error has reached the end
@@ -315,7 +316,7 @@ mod tests {
         let name = names::snapshot(lsn);
         let reads = |help| {
             let before = disk.op_count();
-            let loaded = load::<Kv>(&disk, Some(store), lsn, help, &|_, _| {});
+            let loaded = load::<Kv>(&disk, Some(store), lsn, help, &|_, _| Ok(()));
             (loaded.map(|loaded| (loaded.state, loaded.file_bytes)), disk.op_count() - before)
         };
         let (whole, all) = reads(Help::Threads);

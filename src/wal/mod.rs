@@ -54,6 +54,7 @@ pub use flusher::LogStep;
 pub use log::{Log, LogStats};
 pub use open::LogReport;
 pub(crate) use open::OpenLog;
+pub(crate) use reader_holds::HeldSegments;
 pub(crate) use reservation::{Need, Position, Reservation, RollbackRoom};
 pub use scan::{Records, Tail};
 pub use ticket::LogTicket;

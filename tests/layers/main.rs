@@ -64,6 +64,7 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("checkpoint", "io", "locks, clocks and the storage"),
     ("checkpoint", "machine", "the state that is frozen is a machine"),
     ("checkpoint", "options", "limits and rates"),
+    ("checkpoint", "recovery", "a checkpoint by replay is a recovery whose state is saved"),
     ("checkpoint", "snapshot", "it writes one"),
     ("checkpoint", "store", "snapshots that nobody needs are found by their names"),
     ("checkpoint", "txn", "the core lock and the open transactions"),

@@ -25,6 +25,7 @@ mod promises;
 mod recovery;
 mod regressions;
 mod rejects;
+mod replayed_checkpoints;
 mod restarts;
 mod salvage;
 mod salvage_gaps;
