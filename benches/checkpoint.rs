@@ -2,7 +2,7 @@
 //! rate of the disk. Also the freeze that a view takes.
 //!
 //! At the end, the benchmark prints latency percentiles of commits, during a paced checkpoint and
-//! without one.
+//! without one: of `Kv`, and of a `BTreeMap` that is cloned or replayed for it.
 //!
 //! `SEAWAL_BENCH_ENTRIES=1000000` sets the largest number of entries.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
@@ -84,5 +84,89 @@ fn beside(_: &mut Criterion) {
     percentiles("latency of sync commits, 2 threads, without", without);
 }
 
-criterion_group!(benches, checkpoint, beside);
+/// A machine of ordinary values, whose clone takes time in proportion to the state.
+#[cfg(feature = "serde")]
+mod ordinary {
+    use super::common::{dir, key, most_entries, percentiles};
+    use seawal::machine::{SerdeMachine, SnapshotSource};
+    use seawal::{Durability, Engine, Options};
+    use serde::{Deserialize, Serialize};
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    struct Map<const REPLAYED: bool>(BTreeMap<[u8; 16], Option<String>>);
+
+    impl<const REPLAYED: bool> SerdeMachine for Map<REPLAYED> {
+        const NAME: &'static str = "map";
+        const VERSION: u32 = 1;
+        const SNAPSHOT_SOURCE: SnapshotSource = if REPLAYED { SnapshotSource::Replay } else { SnapshotSource::Clone };
+        /// Keys and their new values.
+        type Command = Vec<([u8; 16], Option<String>)>;
+        type Reply = ();
+        type Rejection = ();
+
+        fn apply(&mut self, command: &Self::Command) -> Result<((), Self::Command), ()> {
+            let put = |(key, value): &([u8; 16], Option<String>)| (*key, self.0.insert(*key, value.clone()).flatten());
+            Ok(((), command.iter().map(put).collect()))
+        }
+    }
+
+    fn put(n: u64) -> ([u8; 16], Option<String>) {
+        (key(n), Some(n.to_string().repeat(4)))
+    }
+
+    /// Prints the latencies of a thread that commits while a checkpoint is taken, and without one.
+    fn beside<const REPLAYED: bool>(name: &str) {
+        let (place, entries) = (dir(), most_entries(3_000_000).min(3_000_000));
+        let options = Options::new().first_segment_bytes(64 << 20).checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40);
+        let engine: Engine<Map<REPLAYED>> = options.open(place.path()).expect("a store to measure");
+        for first in (0..entries).step_by(1000) {
+            drop(engine.submit((first..first + 1000).map(put).collect()).map_err(|_| ()).expect("a commit"));
+        }
+        engine.checkpoint().expect("a checkpoint");
+        let latencies = |durability, work: &dyn Fn()| {
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let commits = scope.spawn(|| {
+                    let (mut taken, mut n) = (Vec::new(), 0);
+                    while !stop.load(Ordering::Relaxed) {
+                        let before = Instant::now();
+                        engine.execute_with(vec![put(n % entries)], durability).map_err(|_| ()).expect("a commit");
+                        taken.push(before.elapsed());
+                        n += 1;
+                    }
+                    taken
+                });
+                work();
+                stop.store(true, Ordering::Relaxed);
+                commits.join().expect("a thread that commits")
+            })
+        };
+        // those of the second kind wait for no device
+        for durability in [Durability::Sync, Durability::Os].into_iter().cycle().take(6) {
+            let began = Instant::now();
+            let with = latencies(durability, &|| engine.checkpoint().expect("a checkpoint"));
+            let took = began.elapsed();
+            let without = latencies(durability, &|| std::thread::sleep(took));
+            let name = format!("{name}, {durability:?} commits");
+            percentiles(&format!("{name}, beside a checkpoint of {entries} entries, which took {took:.1?}"), with);
+            percentiles(&format!("{name}, without"), without);
+        }
+        println!("{name}: the core lock was held for {:?}", engine.stats().longest_freeze);
+    }
+
+    pub(super) fn measure(_: &mut super::Criterion) {
+        beside::<false>("map, cloned");
+        beside::<true>("map, replayed");
+    }
+}
+
+#[cfg(not(feature = "serde"))]
+mod ordinary {
+    pub(super) fn measure(_: &mut super::Criterion) {}
+}
+
+criterion_group!(benches, checkpoint, beside, ordinary::measure);
 criterion_main!(benches);
