@@ -109,3 +109,30 @@ fn a_lost_or_misdirected_write_is_noticed_or_without_consequence() {
         assert_eq!(counts.len(), 3, "{counts:?}");
     }
 }
+
+/// The offsets of the blocks of a file that begin with a frame.
+fn frames(bytes: &[u8]) -> Vec<usize> {
+    (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"SWFR")).collect()
+}
+
+#[test]
+fn a_frame_written_over_an_earlier_one_is_no_end_of_the_log() {
+    for seed in 0..4 {
+        let disk = disk(seed);
+        let (engine, _) = open_on::<Stacks>(&disk, &manual()).unwrap();
+        for value in 0..4 {
+            engine.execute(Cmd::push(1, value)).unwrap();
+        }
+        rest(&engine).unwrap();
+        let disk = disk.crash(Crash::Nothing);
+        drop(engine);
+        let segment = disk.file_names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+        let bytes = disk.read_file(&segment).unwrap();
+        let frames = frames(&bytes);
+        let [.., record, watermark] = frames.as_slice() else { panic!("{frames:?}") };
+        disk.overwrite(&segment, *record as u64, &bytes[*watermark..*watermark + 4096]).unwrap();
+        disk.overwrite(&segment, *watermark as u64, &[0; 4096]).unwrap();
+        let error = open_on::<Stacks>(&disk, &manual()).map(|_| ()).unwrap_err();
+        assert!(error.is_corrupt(), "{error:?}");
+    }
+}

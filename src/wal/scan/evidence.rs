@@ -5,8 +5,10 @@
 //! - *recorded*: the header of a following segment records where this segment ends. It was written
 //!   only after all of this segment was durable, or by a recovery that cut this segment there.
 //! - *here*: the recorded end is this LSN.
-//! - *proven*: a watermark above this LSN stands in a valid frame, a segment header, the manifest
-//!   or the clean mark. It proves that everything below it had been on stable storage.
+//! - *proven*: a watermark above this LSN stands in a valid frame, a segment header, the manifest or
+//!   the clean mark. It proves that everything below it had been on stable storage. A whole frame of
+//!   this LSN or a later one that stands at a wrong place proves the same: the log went on, and the
+//!   device wrote this frame over another place.
 //!
 //! The decision is a table, so that it can be read, printed and tested for every input. Each row
 //! has a label, which is part of the message about what it decided.
@@ -18,7 +20,7 @@ pub(crate) struct Evidence {
     pub(crate) end_is_recorded: bool,
     /// Whether the recorded end is this LSN.
     pub(crate) at_recorded_end: bool,
-    /// Whether a watermark above this LSN exists in any of the places above.
+    /// A watermark above this LSN stands somewhere, or a frame of this LSN or a later one stands at a wrong place.
     pub(crate) proven_complete: bool,
 }
 
@@ -47,7 +49,7 @@ pub(crate) type Row = (&'static str, bool, bool, bool, Finding);
 ///   nothing was made durable since.
 /// - E3: the segment ends later, and a watermark also says that this frame was durable.
 /// - E4: the segment ends later. The next header was written only once this segment was durable.
-/// - E5: no end is recorded, but a watermark says that this frame was durable.
+/// - E5: no end is recorded, but a watermark or a misplaced frame says that this frame was durable.
 /// - E6: no end is recorded and nothing proves this frame: the write was never acknowledged.
 /// - E7: impossible, because an end that is not recorded cannot be here. Decided as E5.
 /// - E8: impossible for the same reason. Decided as E6.

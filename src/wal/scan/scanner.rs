@@ -489,7 +489,7 @@ impl Scanner {
         let evidence = Evidence {
             end_is_recorded: recorded_end.is_some(),
             at_recorded_end: recorded_end == Some(self.lsn),
-            proven_complete: self.watermark.max(later.watermark) > self.lsn,
+            proven_complete: later.misplaced || self.watermark.max(later.watermark) > self.lsn,
         };
         let (rule, finding) = evidence.decide();
         match finding {

@@ -1,8 +1,9 @@
 //! Scans the tail of a segment past an invalid frame for valid later frames.
 //!
 //! It searches the blocks that a frame can begin in and, from each frame that it finds, follows the
-//! chain. Recovery needs what the watermarks of later frames prove, and salvage needs the place
-//! where the log continues. The decision is made in [`evidence`](crate::wal::scan::evidence).
+//! chain. Recovery needs what the watermarks of later frames prove, and salvage needs the place to go
+//! on. A frame of this place or a later one that stands elsewhere is a misdirected write; it proves
+//! that the log went on. The decision is made in [`evidence`](crate::wal::scan::evidence).
 
 use crate::error::Result;
 #[cfg(any(test, feature = "salvage"))]
@@ -23,6 +24,9 @@ pub(super) struct TailFindings {
     pub(super) frames: u64,
     /// The highest watermark of these frames.
     pub(super) watermark: Lsn,
+    /// Whether a whole frame of the invalid place, or of a later one, stands at a wrong place. Each write
+    /// goes to its own place, also where a crash interrupts it, so the device has misdirected this one.
+    pub(super) misplaced: bool,
     /// Whether anything was ever written there.
     written: bool,
     /// Whether something there begins like a frame of another place, as in a file that is reused.
@@ -35,15 +39,20 @@ impl TailFindings {
     /// Checks whether `bytes` starts with a valid frame. Returns its length in bytes, or why it is
     /// invalid.
     ///
-    /// Inside a block a frame counts only if it continues the chain of the frame before it: only at
-    /// a block boundary do the first four bytes distinguish a frame from a record's content.
-    fn check(&mut self, bytes: &[u8], place: &Place) -> Result<u64, FrameFault> {
+    /// Inside a block a frame counts only if it continues the chain of the frame before it: only at a
+    /// block boundary do the first four bytes distinguish a frame from a record's content.
+    fn check(&mut self, bytes: &[u8], place: &Place, invalid: Lsn) -> Result<u64, FrameFault> {
         let before = self.last.filter(|(end, _)| *end == place.lsn).map(|(_, checksum)| checksum);
         let at_boundary = place.rest_of_block() == place.block_bytes as usize;
         if !frame::claims_place(bytes, place) {
             let rest = bytes.get(..place.rest_of_block()).unwrap_or(bytes);
             self.written = self.written || !are_zero(rest);
             self.stale = self.stale || frame::stated_bytes(bytes).is_some();
+            // The older frames of a reused file are of LSNs below its base. To check them all would cost too much.
+            if let Some(own) = frame::claimed_place(bytes, place).filter(|own| at_boundary && own.lsn >= invalid) {
+                frame::check(bytes, &own)?;
+                self.misplaced = true;
+            }
             return Err(FrameFault::Elsewhere);
         }
         self.written = true;
@@ -75,8 +84,8 @@ impl TailFindings {
     }
 }
 
-/// Searches a segment for valid frames past `offset`: at the blocks that a frame can begin in, and
-/// right behind each frame that it finds.
+/// Searches a segment for valid frames past `offset`, where none is: at the blocks that a frame can
+/// begin in, and right behind each frame that it finds. A misplaced frame may also stand at `offset`.
 ///
 /// Every byte is read once, however many blocks claim to begin a frame. A claim is false if another
 /// frame can begin inside it. If a claimed frame ends past the bytes read so far, the rest of it is
@@ -86,7 +95,8 @@ pub(super) fn search(segment: &OpenSegment, offset: u64) -> Result<TailFindings>
     let file_bytes = segment.header.file_bytes;
     let mut findings = TailFindings::default();
     let mut buf = segment.buffer(block)?;
-    let mut position = segment.next_boundary(offset);
+    let invalid = segment.lsn_at(offset);
+    let mut position = if segment.block_of(offset) == offset { offset } else { segment.next_boundary(offset) };
     let mut want = CHUNK_BYTES;
     while position < file_bytes {
         let from = segment.block_of(position);
@@ -105,7 +115,12 @@ pub(super) fn search(segment: &OpenSegment, offset: u64) -> Result<TailFindings>
             let stated = frame::stated_bytes(rest).unwrap_or(0);
             let needed = stated.saturating_add(position.saturating_sub(segment.block_of(position)));
             let before = position;
-            position = match findings.check(rest, &place) {
+            let checked = if place.lsn == invalid && frame::claims_place(rest, &place) {
+                Err(FrameFault::Chain)
+            } else {
+                findings.check(rest, &place, invalid)
+            };
+            position = match checked {
                 Ok(total) => position.saturating_add(total),
                 Err(FrameFault::Length)
                     if stated <= file_bytes.saturating_sub(position) && (position > began || needed > want) =>
@@ -247,6 +262,41 @@ mod tests {
         disk.overwrite(&segment.file.name, 8192, &[b'.'; 128]).unwrap();
         put(8192 + 128, first);
         assert_eq!(search(&segment, 4096).unwrap().frames, 1);
+    }
+
+    #[test]
+    fn a_frame_at_a_wrong_place_counts_if_it_cannot_be_older_content() {
+        let (disk, segment) = with_frames(4);
+        let pristine = disk.read_file(&segment.file.name).unwrap();
+        let frame_at = |block: usize| pristine.get(block * 4096..(block + 1) * 4096).unwrap().to_vec();
+        let misplaced = |bytes: &[u8], block: u64| {
+            disk.overwrite(&segment.file.name, 0, &pristine).unwrap();
+            disk.overwrite(&segment.file.name, block * 4096, bytes).unwrap();
+            // the frame in the second block is the invalid one
+            let found = search(&segment, 2 * 4096).unwrap();
+            (found.misplaced, found.frames)
+        };
+        let resealed = |bytes: Vec<u8>, place: &Place| {
+            let mut bytes = bytes;
+            let header = frame::check(&bytes, &segment.place(segment.lsn_at(3 * 4096))).unwrap().header;
+            let header = FrameHeader { store: place.store, epoch: place.epoch, lsn: place.lsn, ..header };
+            frame::seal(&mut bytes, &header).unwrap();
+            bytes
+        };
+        assert_eq!(misplaced(&frame_at(2), 2), (false, 2), "each at its place");
+        assert_eq!(misplaced(&frame_at(4), 2), (true, 2), "a later one over the invalid one");
+        assert_eq!(misplaced(&frame_at(2), 4), (true, 1), "the invalid one further on");
+        assert_eq!(misplaced(&frame_at(2), 9), (true, 2));
+        assert_eq!(misplaced(&frame_at(1), 2), (false, 2), "older content of a reused file");
+        let place = segment.place(segment.lsn_at(4 * 4096));
+        let other = |place: Place| misplaced(&resealed(frame_at(3), &place), 2);
+        assert_eq!(other(place), (true, 2));
+        assert_eq!(other(Place { store: crate::ids::StoreId::new(1), ..place }), (false, 2));
+        assert_eq!(other(Place { epoch: crate::ids::Epoch::new(7), ..place }), (false, 2));
+        let mut torn = frame_at(4);
+        torn[4000] ^= 1;
+        assert_eq!(misplaced(&torn, 2), (false, 2), "it is not whole");
+        assert_eq!(misplaced(&frame_at(4)[..100], 2), (false, 2), "a part of it");
     }
 
     #[test]
