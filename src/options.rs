@@ -288,16 +288,16 @@ impl Options {
         self
     }
 
-    /// The maximum size of the log's segments on disk, in bytes. At least four times
-    /// `segment_bytes`. Default: 4 GiB.
+    /// The maximum size of the log's segments on disk, in bytes, and of the space that open
+    /// transactions have reserved for their rollback. At least four times `segment_bytes`.
+    /// Default: 4 GiB.
     ///
     /// Close to the limit, commits are throttled so that a checkpoint can catch up. At the limit
     /// they return [`Error::Full`].
     ///
     /// Preallocated segments come on top: at most 4 of [`segment_bytes`](Self::segment_bytes) each
-    /// (256 MiB by default), the segments that open transactions have reserved for their rollback,
-    /// and one that is being written. [`LogStats::preallocated_bytes`](crate::wal::LogStats) is
-    /// their actual size.
+    /// (256 MiB by default), and one that is being written.
+    /// [`LogStats::preallocated_bytes`](crate::wal::LogStats) is their actual size.
     #[must_use]
     pub fn max_log_bytes(mut self, bytes: u64) -> Self {
         self.max_log_bytes = bytes;

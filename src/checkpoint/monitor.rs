@@ -77,6 +77,12 @@ impl Monitor {
         self.log.as_ref().map_or(0, |log| log.segment_bytes())
     }
 
+    /// Whether the log is over its limit, with the room that open transactions hold for their rollback.
+    pub(super) fn is_over_limit(&self) -> bool {
+        let rollback_bytes = self.log.as_ref().map_or(0, |log| log.rollback_bytes());
+        self.segment_bytes().saturating_add(rollback_bytes) > self.limits.max_log_bytes
+    }
+
     /// The records and the bytes of log that recovery would have to read now.
     pub(crate) fn log_since_snapshot(&self) -> (u64, u64) {
         let Some(log) = &self.log else { return (0, 0) };
@@ -173,7 +179,7 @@ impl Monitor {
 
     /// Whether a bound is so near that commits must slow down.
     pub(super) fn is_under_pressure(&self) -> bool {
-        self.limits.is_under_pressure(self.segment_bytes(), || self.recovery_time())
+        self.limits.is_under_pressure(self.segment_bytes(), || self.recovery_time()) || self.is_over_limit()
     }
 
     /// The snapshots kept, the newest first.

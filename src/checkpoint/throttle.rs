@@ -69,7 +69,7 @@ impl<M: StateMachine> CommitThrottle<M> {
     pub(crate) fn throttle(&self) -> Result<()> {
         let count = self.commits.fetch_add(1, Ordering::Relaxed);
         // checked for each commit, because large commands fill the log between two samples
-        let near = self.monitor.limits().is_near_bound(self.monitor.segment_bytes());
+        let near = self.monitor.limits().is_near_bound(self.monitor.segment_bytes()) || self.monitor.is_over_limit();
         if near || count.is_multiple_of(PRESSURE_SAMPLE_COMMITS) || self.under_pressure.load(Ordering::Relaxed) {
             self.under_pressure.store(self.monitor.is_under_pressure(), Ordering::Relaxed);
             self.await_copies();
@@ -99,8 +99,7 @@ impl<M: StateMachine> CommitThrottle<M> {
     }
 
     fn refuse_over_bound(&self) -> Result<()> {
-        let is_over = || self.monitor.segment_bytes() > self.monitor.limits().max_log_bytes;
-        if !is_over() {
+        if !self.monitor.is_over_limit() {
             return Ok(());
         }
         let mut deadline = Deadline::after(&*self.clock, self.lock_timeout);
@@ -110,7 +109,7 @@ impl<M: StateMachine> CommitThrottle<M> {
             // a failed checkpoint may be due again by the storage's clock, which its thread does not watch
             self.monitor.ring();
             deadline.sleep(THROTTLED, |limit| self.await_end(limit));
-            if !is_over() {
+            if !self.monitor.is_over_limit() {
                 return Ok(());
             }
         }

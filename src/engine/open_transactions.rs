@@ -13,11 +13,11 @@ pub(super) struct Tx {
     pub(super) owner: Owner,
     /// The transaction's id, once it has logged a record.
     pub(super) id: Option<TxnId>,
-    /// Room in the log for the records of its rollback and of its end. It is reserved with the
-    /// first record or savepoint.
+    /// Room in the log for the records of its rollback and of its end, once it has logged a record.
     pub(super) rollback_room: Option<RollbackRoom>,
-    /// Whether that room covers one more rollback to a savepoint.
-    pub(super) may_roll_back_partly: bool,
+    /// Further room for the next rollback to a savepoint. It is held from the savepoint to the end of
+    /// that rollback.
+    pub(super) partial_rollback_room: Option<RollbackRoom>,
     /// The barrier for answers that depend on what the transaction saw.
     pub(super) seen: DurabilityBarrier,
     pub(super) wrote: WrittenSlots,
@@ -40,7 +40,7 @@ impl Tx {
             owner,
             id: None,
             rollback_room: None,
-            may_roll_back_partly: false,
+            partial_rollback_room: None,
             seen: DurabilityBarrier::default(),
             wrote: WrittenSlots::default(),
             undo_bytes: 0,

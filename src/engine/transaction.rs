@@ -31,7 +31,7 @@ const CLR_BYTES: u64 = frame::record_bytes(Head::CAPACITY as u64);
 /// The average memory of a savepoint, in bytes: the list grows by doubling.
 const SAVEPOINT_BYTES: u64 = 24;
 /// The number of blocks to reserve for a rollback: its records may need a frame of their own, so
-/// may the transaction's end, and a partial rollback needs one more.
+/// may the transaction's end, and a partial rollback leaves a part of its last block unused.
 const ROLLBACK_BLOCKS: u64 = 3;
 
 /// An open transaction. Its commands take effect at once, but no other transaction sees them until
@@ -160,7 +160,7 @@ impl<M: StateMachine> Transaction<M> {
             return Err(error);
         }
         tx.savepoints.truncate(at + 1);
-        tx.may_roll_back_partly = false;
+        tx.partial_rollback_room = None;
         Ok(())
     }
 
@@ -262,13 +262,11 @@ impl Tx {
     /// Reserves room for a rollback to a savepoint: it may need a frame of its own, and a watermark
     /// frame may follow it.
     fn reserve_partial_rollback<M: StateMachine>(&mut self, shared: &Shared<M>) -> Result<()> {
-        if self.may_roll_back_partly {
-            return Ok(());
+        if self.partial_rollback_room.is_none() {
+            let log = shared.log()?;
+            let bytes = u64::from(log.identity().block_bytes).saturating_mul(2);
+            self.partial_rollback_room = Some(log.reserve_rollback(bytes)?);
         }
-        let log = shared.log()?;
-        let bytes = u64::from(log.identity().block_bytes).saturating_mul(2);
-        self.keep(log.reserve_rollback(bytes)?);
-        self.may_roll_back_partly = true;
         Ok(())
     }
 
@@ -402,14 +400,19 @@ impl Tx {
         Ok(AnswerBarrier { own: Some((position, durability)), seen: self.seen })
     }
 
-    /// Undoes effects until the undo list has this length, and logs each step.
+    /// Undoes effects until the undo list has this length, and logs each step. The room of these
+    /// records is given back, because they have been appended.
     fn undo_down_to<M: StateMachine>(&mut self, shared: &Shared<M>, len: usize) -> Result<()> {
-        let (Some(id), Some(room)) = (self.id, &self.rollback_room) else { return Ok(()) };
+        let (Some(id), Some(room)) = (self.id, &mut self.rollback_room) else { return Ok(()) };
         let log = shared.log()?;
         let mut core = shared.core.write()?;
+        let before = core.table.undo_list(id).map_or(0, |undo| undo.len());
         let undone = undo_locked(shared, &mut core, log, (id, len), room);
         self.undo_bytes = core.table.undo_list(id).map_or(0, |undo| undo.memory_bytes());
-        undone
+        drop(core);
+        undone?;
+        room.give_back(CLR_BYTES.saturating_mul(before.saturating_sub(len) as u64));
+        Ok(())
     }
 
     fn roll_back<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) -> Result<()> {
@@ -443,6 +446,7 @@ impl Tx {
     fn finish<M: StateMachine>(&mut self, shared: &Shared<M>, reason: Error) {
         self.ended = Some(reason);
         self.rollback_room = None;
+        self.partial_rollback_room = None;
         shared.locks.release(self.owner);
         shared.open.remove(self.owner);
     }

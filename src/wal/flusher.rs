@@ -27,7 +27,7 @@ pub enum LogStep {
     SyncDue,
     /// Writes a watermark behind the last frames, which proves that they were completed.
     Watermark,
-    /// Preallocates a segment.
+    /// Preallocates a segment, or removes one that is no longer needed.
     PrepareSegment,
 }
 
@@ -44,7 +44,9 @@ impl Shared {
             LogStep::SyncDue => self.sync_due(),
             LogStep::Watermark => self.write_watermark(),
             LogStep::PrepareSegment => {
-                self.segment_pool.prepare(&self.commit, 0, |queue| self.segment_pool.are_short(queue))
+                let prepared =
+                    self.segment_pool.prepare(&self.commit, 0, |queue| self.segment_pool.are_short(queue))?;
+                Ok(prepared || self.segment_pool.trim(&self.commit)?)
             }
         }
     }
@@ -127,8 +129,8 @@ impl Shared {
         Ok((false, limit))
     }
 
-    /// Keeps segments ready ahead of need. It sleeps until a segment is taken, unless something
-    /// failed.
+    /// Keeps segments ready ahead of need. It sleeps until a segment is taken, or what is reserved changes, unless
+    /// something failed.
     pub(super) fn run_preallocator(&self) {
         self.commit.set_preallocator(thread::current());
         let stopping = || self.stop.load(Ordering::Acquire);
@@ -136,7 +138,8 @@ impl Shared {
             let prepared = self.run_background(PREALLOCATOR, || {
                 // Even if no record is ever appended, the manifest must prove what was recovered.
                 self.publish_pending_epoch()?;
-                self.segment_pool.prepare_ahead(&self.commit, &stopping)
+                let prepared = self.segment_pool.prepare_ahead(&self.commit, &stopping)?;
+                Ok(prepared || self.segment_pool.trim(&self.commit)?)
             });
             let epoch_pending = || self.commit.queue.lock().has_room(0) == Err(Shortage::Manifest);
             match prepared {

@@ -65,6 +65,8 @@ pub(super) struct GroupCommit {
     /// Total size of the segments, in bytes. It changes with `segments` and is read without that
     /// lock.
     pub(super) segment_bytes: AtomicU64,
+    /// Room that is set aside for rollbacks, in bytes. It is read without the queue lock.
+    pub(super) rollback_bytes: AtomicU64,
     /// The positions that readers have reached. Segments from the lowest one on are not recycled.
     pub(super) readers: Arc<ReaderHolds>,
     /// The preallocator thread, if there is one.
@@ -96,6 +98,7 @@ impl GroupCommit {
             reported: AtomicBool::new(false),
             segment_bytes: AtomicU64::new(segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)),
             segments: Mutex::new(segments),
+            rollback_bytes: AtomicU64::new(0),
             readers: Arc::default(),
             preallocator: OnceLock::new(),
             syncs: AtomicU64::new(0),

@@ -41,6 +41,9 @@ pub struct LogStats {
     pub preallocated_segments: usize,
     /// Total size of the preallocated segments, in bytes. It comes on top of `segment_bytes`.
     pub preallocated_bytes: u64,
+    /// Room of preallocated segments that open transactions have reserved for their rollback, in
+    /// bytes. It comes back when they end.
+    pub rollback_bytes: u64,
     /// Frames taken off to be written since the log was opened.
     pub frames: u64,
     /// Records appended since the log was opened.
@@ -227,6 +230,7 @@ impl Log {
             segment_bytes: self.segment_bytes(),
             preallocated_segments: queue.room.segments().len(),
             preallocated_bytes: queue.room.file_bytes(),
+            rollback_bytes: self.rollback_bytes(),
             frames: queue.frames_taken,
             records: queue.frames.records(),
             batch_sizes: queue.groups.clone(),
@@ -430,6 +434,11 @@ impl Log {
     /// The size of all segment files, in bytes. Preallocated segments are not counted.
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.shared.commit.segment_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Room that open transactions hold for their rollback, in bytes.
+    pub(crate) fn rollback_bytes(&self) -> u64 {
+        self.shared.commit.rollback_bytes.load(Ordering::Relaxed)
     }
 
     /// Seals the forming frame. Returns the frame boundary behind everything appended so far.

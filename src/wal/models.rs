@@ -238,6 +238,7 @@ fn pipeline(paper: &Paper, max_in_flight: usize) -> Arc<GroupCommit> {
     let root = Arc::new(Mutex::new(ManifestFile::create(storage.clone(), manifest).unwrap()));
     let identity = Identity { store: StoreId::new(1), epoch: Epoch::new(1), block_bytes: BLOCK, machine };
     let bounds = Bounds {
+        segment_bytes: 1 << 20,
         block_bytes: BLOCK,
         max_frame_bytes: 1 << 16,
         max_pending_bytes: 1 << 20,

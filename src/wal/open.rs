@@ -87,6 +87,7 @@ impl OpenLog {
         }
         let queue_bounds = Bounds {
             block_bytes,
+            segment_bytes: options.segment_bytes,
             max_frame_bytes: options.max_frame_bytes,
             max_pending_bytes: options.max_pending_bytes,
             max_in_flight: options.max_frames_in_flight.map(|most| most.max(1)),

@@ -49,6 +49,7 @@ pub(super) enum Work {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) block_bytes: u32,
+    pub(super) segment_bytes: u64,
     pub(super) max_frame_bytes: u64,
     pub(super) max_pending_bytes: u64,
     /// The maximum number of frames on their way at once. `None` allows one, and its leader waits
@@ -92,7 +93,7 @@ impl Queue {
         Ok(Queue {
             bounds,
             frames: FrameBuilder::new(bounds.block_bytes, bounds.max_frame_bytes, start, segment_end)?,
-            room: Room::new(bounds.block_bytes, spares),
+            room: Room::new(bounds.block_bytes, bounds.segment_bytes, spares),
             want_durable: Lsn::ZERO,
             want_written: Lsn::ZERO,
             due: None,

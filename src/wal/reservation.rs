@@ -22,6 +22,9 @@ use crate::format::frame;
 use crate::ids::Lsn;
 use crate::io::sync::{Arc, Ordering};
 
+/// Each time that reservations have grown by so many bytes, the preallocator checks whether another segment is due.
+const AHEAD_BYTES: u64 = 64 << 10;
+
 /// Where a record was placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
@@ -115,6 +118,34 @@ pub(crate) struct RollbackRoom {
 }
 
 impl RollbackRoom {
+    /// Takes over room that was claimed.
+    fn new(shared: &Arc<Shared>, bytes: u64) -> RollbackRoom {
+        let before = shared.commit.rollback_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // The next segment is made ahead of need, also for reservations. It is looked for once in a while.
+        if before / AHEAD_BYTES != before.saturating_add(bytes) / AHEAD_BYTES {
+            shared.commit.wake_preallocator();
+        }
+        RollbackRoom { shared: shared.clone(), bytes }
+    }
+
+    /// Gives back a part of the room, for records that have been appended.
+    pub(crate) fn give_back(&mut self, bytes: u64) {
+        debug_assert!(bytes <= self.bytes, "{bytes} bytes are given back of {} that are held", self.bytes);
+        let bytes = bytes.min(self.bytes);
+        if bytes > 0 {
+            self.bytes = self.bytes.saturating_sub(bytes);
+            let has_surplus = {
+                let mut queue = self.shared.commit.queue.lock();
+                queue.room.release(bytes);
+                self.shared.segment_pool.surplus(&queue).is_some()
+            };
+            self.shared.commit.rollback_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if has_surplus {
+                self.shared.commit.wake_preallocator();
+            }
+        }
+    }
+
     /// Adds the room that another guard holds.
     pub(crate) fn join(&mut self, mut other: RollbackRoom) {
         debug_assert!(Arc::ptr_eq(&self.shared, &other.shared), "room of two logs cannot be joined");
@@ -133,9 +164,7 @@ impl RollbackRoom {
 
 impl Drop for RollbackRoom {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.shared.commit.queue.lock().room.release(self.bytes);
-        }
+        self.give_back(self.bytes);
     }
 }
 
@@ -157,8 +186,8 @@ impl Shared {
             !claimed
         };
         match shortage {
-            Shortage::PreallocatedSegment { bytes } => {
-                self.segment_pool.prepare(&self.commit, bytes, is_short).map(|_| ())
+            Shortage::PreallocatedSegment { missing_bytes } => {
+                self.segment_pool.prepare(&self.commit, missing_bytes, is_short).map(|_| ())
             }
             Shortage::Pending => {
                 let end = {
@@ -250,7 +279,7 @@ impl Log {
     pub(crate) fn reserve_rollback(&self, bytes: u64) -> Result<RollbackRoom> {
         let need = Need::rollback(bytes);
         self.with_room(need, || Ok(need.claim(&mut self.shared.commit.queue.lock())))?;
-        Ok(RollbackRoom { shared: self.shared.clone(), bytes })
+        Ok(RollbackRoom::new(&self.shared, bytes))
     }
 
     /// Reserves room if there is enough already. The caller holds the lock that orders its appends.
@@ -270,7 +299,7 @@ impl Log {
 
     fn reservation(&self, need: Need) -> Reservation<'_> {
         let bytes = need.rollback_bytes;
-        let rollback = (bytes > 0).then(|| RollbackRoom { shared: self.shared.clone(), bytes });
+        let rollback = (bytes > 0).then(|| RollbackRoom::new(&self.shared, bytes));
         Reservation { log: self, record_bytes: need.record_bytes.unwrap_or(0), rollback }
     }
 

@@ -87,37 +87,44 @@ impl SegmentPool {
         }
     }
 
-    /// Whether a file of this size can become a segment.
+    /// Whether a file of this size can become a segment. A larger one than the log's segments cannot: as the current segment it could
+    /// not be recycled, and with a limit of a few segments it would fill the log by itself.
     pub(super) fn is_usable(&self, file_bytes: u64) -> bool {
         let block = u64::from(self.bounds.block_bytes);
-        file_bytes >= block.saturating_mul(2) && round_up(file_bytes, block) == file_bytes
+        let is_of_size = (block.saturating_mul(2)..=self.largest_bytes()).contains(&file_bytes);
+        is_of_size && round_up(file_bytes, block) == file_bytes
     }
 
-    /// The size of the next preallocated segment: segments start small and double up to their
-    /// limit.
-    fn next_bytes(&self, current: u64, at_least: u64) -> u64 {
+    fn largest_bytes(&self) -> u64 {
+        round_up(self.bounds.segment_bytes, u64::from(self.bounds.block_bytes))
+    }
+
+    /// The size of the next preallocated segment: segments start small and double up to their limit. One that is needed is as large
+    /// as what is missing, up to the same limit.
+    fn next_bytes(&self, current: u64, missing_bytes: u64) -> u64 {
         let block = u64::from(self.bounds.block_bytes);
-        let grown = current.saturating_mul(2).clamp(self.bounds.first_segment_bytes, self.bounds.segment_bytes);
-        round_up(grown.max(at_least.saturating_add(block)), block)
+        // a block for its header, and one for what does not fit at its end
+        let needed = missing_bytes.saturating_add(block.saturating_mul(2));
+        let grown = current.saturating_mul(2).max(needed);
+        round_up(grown.clamp(self.bounds.first_segment_bytes, self.bounds.segment_bytes), block)
     }
 
-    /// Preallocates one segment that holds at least `bytes` behind its header, if `needed` still
-    /// returns true once no other thread is preallocating. When it returns `true`, the preallocated
-    /// segment survives power loss.
+    /// Preallocates one segment for `missing_bytes`, or for a part of them that fills a segment, if `needed` still says so once no
+    /// other thread is preallocating. When it returns `true`, the preallocated segment survives power loss.
     ///
     /// # Errors
     /// [`Error::Full`] if the file system has no space. The incomplete file is removed again.
     pub(super) fn prepare(
         &self,
         commit: &GroupCommit,
-        bytes: u64,
+        missing_bytes: u64,
         needed: impl Fn(&mut Queue) -> bool,
     ) -> Result<bool> {
         self.needing.fetch_add(1, Ordering::Relaxed);
         let _needing = Needing(&self.needing);
         // the preallocator may be pausing
         commit.wake_preallocator();
-        self.prepare_at(commit, bytes, needed, &FillMode::Full)
+        self.prepare_at(commit, missing_bytes, needed, &FillMode::Full)
     }
 
     /// Preallocates one ahead of need if too few are ready, and gives up when `stopping` returns
@@ -132,7 +139,7 @@ impl SegmentPool {
     fn prepare_at(
         &self,
         commit: &GroupCommit,
-        bytes: u64,
+        missing_bytes: u64,
         needed: impl Fn(&mut Queue) -> bool,
         pace: &FillMode<'_>,
     ) -> Result<bool> {
@@ -147,22 +154,52 @@ impl SegmentPool {
         };
         // a failed attempt may have left its file, which the next one replaces
         let number = *making.get_or_insert_with(|| self.next_number());
-        let spare = self.make(number, self.next_bytes(current, bytes), pace)?;
+        let spare = self.make(number, self.next_bytes(current, missing_bytes), pace)?;
         *making = None;
         commit.queue.lock().room.add(spare);
         Ok(true)
     }
 
-    /// Waits until no segment is being preallocated or recycled. After the log was stopped, none
-    /// will be.
+    /// Removes a preallocated segment that nothing needs any more, such as one for the rollback of transactions that are over.
+    /// Returns whether there was one.
+    ///
+    /// # Errors
+    /// I/O errors; the segment stays in the pool then.
+    pub(super) fn trim(&self, commit: &GroupCommit) -> Result<bool> {
+        // not while one is being made: it may be for what was reserved just now
+        let Some(_making) = self.making.try_lock() else { return Ok(false) };
+        commit.check_latch()?;
+        let surplus = {
+            let mut queue = commit.queue.lock();
+            self.surplus(&queue).map(|at| queue.room.take_out(at))
+        };
+        let Some(segment) = surplus else { return Ok(false) };
+        if let Err(e) = self.storage.remove_gradually(&segment.name) {
+            let error = Error::io("remove", self.storage.path(&segment.name), e);
+            commit.queue.lock().room.add(segment);
+            return Err(error);
+        }
+        Ok(true)
+    }
+
+    /// The place of a segment that is to be removed.
+    pub(super) fn surplus(&self, queue: &Queue) -> Option<usize> {
+        let ordinary_bytes = self.next_bytes(queue.frames.segment_bytes(), 0);
+        queue.room.surplus(self.bounds.ready, self.bounds.most, ordinary_bytes)
+    }
+
+    /// Waits until no segment is being preallocated or recycled. After the log was stopped, none will be.
     pub(super) fn settle(&self) {
         drop(self.making.lock());
         drop(self.recycling.lock());
     }
 
-    /// Whether fewer segments are ready than should be.
+    /// Whether fewer segments are ready than should be, or the next rotation would find none: all of them hold what is reserved, and
+    /// the reserve.
     pub(super) fn are_short(&self, queue: &Queue) -> bool {
-        queue.room.segments().len() < self.bounds.ready
+        let room = &queue.room;
+        let can_rotate = room.check(u64::from(self.bounds.block_bytes), false).is_ok();
+        room.segments().len() < self.bounds.ready || !can_rotate
     }
 
     /// A number that no preallocated segment has had.

@@ -55,7 +55,7 @@ fn crashes_in_long_workloads_with_many_segments_leave_a_prefix_too() {
 
 #[test]
 fn crashes_around_a_checkpoint_that_recycles_a_segment_and_a_rotation_into_it_leave_a_prefix_too() {
-    let explored = explored(&stacks().seed(15).steps(70));
+    let explored = explored(&stacks().seed(100).steps(90));
     for what in ["checkpoint", "rotated", "recycled", "rotated into a recycled segment", "closed"] {
         assert!(explored.did.contains_key(what), "{what}: {explored:?}");
     }

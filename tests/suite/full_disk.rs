@@ -77,6 +77,14 @@ fn has_room(engine: &Engine<Stacks>) -> bool {
     }
 }
 
+/// The last operation of an open that writes into a segment, or the last one of all.
+fn last_write(traced: &SimDisk) -> u64 {
+    let trace = traced.trace();
+    let write = trace.iter().rfind(|line| line.contains(".seg") && line.contains("Write"));
+    let op = write.and_then(|line| line.split(' ').next()).and_then(|op| op.parse().ok());
+    op.unwrap_or_else(|| traced.op_count() - 1)
+}
+
 #[test]
 fn a_disk_that_stays_full_opens_a_hundred_times_and_more_with_losers_to_undo() {
     let (mut opened, mut cut_off, mut in_memory, mut refused) = (0, 0, 0, 0);
@@ -85,12 +93,20 @@ fn a_disk_that_stays_full_opens_a_hundred_times_and_more_with_losers_to_undo() {
         let mut rng = Rng::new(seed);
         for round in 0..120 {
             disk = disk.crash(any_crash(&mut rng));
+            if round == 8 && seed % 3 > 0 {
+                // an open replaces the segment of one that was cut off, and uses its space again
+                names(&disk, "").iter().filter(|n| n.starts_with("spare-")).for_each(|n| disk.remove_file(n).unwrap());
+            }
+            // somebody else takes what became free
+            disk.set_free_bytes(Some(0));
             if round < 8 || rng.one_in(2) {
                 // The first ones crash near the end of recovery: they have taken a preallocated
                 // segment, and have not logged their undo.
                 let probe = disk.crash(Crash::Nothing);
-                drop(open(&probe));
-                let op = if round < 8 { probe.op_count() - 1 - rng.below(4) } else { rng.below(probe.op_count()) };
+                probe.enable_trace();
+                let opened = open(&probe);
+                let op = if round < 8 { last_write(&probe) - rng.below(2) } else { rng.below(probe.op_count()) };
+                drop(opened);
                 disk.fail_at(op, Fault::Crash, Persistence::ForEver);
             }
             let (engine, report) = match open_on::<Stacks>(&disk, &manual()) {
@@ -153,7 +169,8 @@ fn a_snapshot_taken_while_the_undo_is_owed_to_the_log_is_of_what_the_log_tells()
         engine.execute(Cmd::push(1, 1)).unwrap();
         let wanted = state(&engine);
         let disk = full_with_room_for_a_part_of_the_undo(&disk, engine);
-        let (engine, report) = open(&disk);
+        // a reserve of 64 KiB is then one segment
+        let (engine, report) = open_on::<Stacks>(&disk, &manual().segment_bytes(128 << 10)).unwrap();
         assert_eq!((state(&engine), report.undone, report.undo_steps), (wanted.clone(), 1, 6000), "{report:?}");
         assert!(report.warnings.iter().any(|warning| warning.contains("in memory")), "{report:?}");
         assert!(!has_room(&engine));

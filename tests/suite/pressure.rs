@@ -5,7 +5,7 @@ use crate::like_stacks::as_the_stacks;
 use seawal::kv::{Kv, KvCommand};
 use seawal::machine::{Bulk, BulkMachine, PartWriter, StateMachine};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
-use seawal::wal::{Background, LogStep};
+use seawal::wal::{Background, LogStats, LogStep};
 use seawal::{Durability, Engine, Error, ExecuteError, Options, Step};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -135,7 +135,8 @@ fn a_command_that_had_to_wait_for_a_lock_holds_nobody_up_while_the_log_is_at_its
         std::thread::yield_now();
     }
     let mut pushed = 0;
-    while engine.stats().log.unwrap().segment_bytes <= 256 << 10 {
+    let at_limit = |log: LogStats| log.segment_bytes + log.rollback_bytes > 256 << 10;
+    while !at_limit(engine.stats().log.unwrap()) {
         engine.execute(Cmd::Push { key: 1, value: pushed, pad: 3000 }).unwrap();
         pushed += 1;
         assert!(pushed < 1000, "the log grows");
@@ -449,4 +450,95 @@ fn where_copies_beside_a_checkpoint_take_much_memory_it_hurries_and_commits_wait
     (330..530).for_each(push);
     assert_eq!((asked(), engine.stats().checkpoints), (0, 3));
     assert_eq!(engine.read(|state| state.0.at(1)).unwrap(), (0..530).collect::<Vec<_>>());
+}
+
+/// The sizes of the segments and preallocated segments whose names begin like this.
+fn sizes(disk: &SimDisk, begin: &str) -> Vec<u64> {
+    let names = disk.file_names().into_iter().filter(|name| name.starts_with(begin) && !name.ends_with(".snap"));
+    names.map(|name| disk.read_file(&name).unwrap().len() as u64).collect()
+}
+
+/// Pushes far more than the log may hold. Checkpoints are taken when they are due.
+fn go_on(disk: &SimDisk, engine: &Engine<Stacks>) {
+    for value in 0..1000 {
+        let pushed = engine.execute(Cmd::Push { key: 3, value, pad: 2000 });
+        assert!(pushed.is_ok(), "{pushed:?} at {value}: {:?} {:?}", engine.stats(), disk.file_names());
+        let steps = (0..100).take_while(|_| {
+            engine.step(Step::Checkpoint).unwrap() || engine.step(Step::Log(LogStep::PrepareSegment)).unwrap()
+        });
+        assert!(steps.count() < 100, "background work ends");
+    }
+}
+
+/// H1: what partial rollbacks reserve is given back when each of them ends, so that the log's limit refuses no later commit.
+#[test]
+fn many_partial_rollbacks_leave_the_log_its_room() {
+    let disk = SimDisk::new(7);
+    let options = manual().segment_bytes(64 << 10).max_log_bytes(256 << 10).checkpoint_log_bytes(1 << 30);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    let mut tx = engine.begin().unwrap();
+    for value in 0..2000 {
+        let savepoint = tx.savepoint().unwrap();
+        tx.execute(Cmd::push(1, value)).unwrap();
+        tx.rollback_to(savepoint).unwrap();
+    }
+    tx.execute(Cmd::push(2, 7)).unwrap();
+    assert!(engine.stats().log.unwrap().preallocated_bytes <= 4 * (64 << 10));
+    tx.commit().unwrap();
+    go_on(&disk, &engine);
+    drop(engine);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    assert_eq!((state(&engine).at(1), state(&engine).at(2)), (vec![], vec![7]));
+    go_on(&disk, &engine);
+    let largest = sizes(&disk, "0").into_iter().chain(sizes(&disk, "spare")).max();
+    assert_eq!(largest, Some(64 << 10), "no segment is larger than the option says");
+}
+
+/// H1, S13: room for the rollback of many open transactions counts towards the log's limit, and comes back when they end.
+#[test]
+fn what_open_transactions_reserve_is_bounded_and_comes_back() {
+    let disk = SimDisk::new(8);
+    let options = manual().segment_bytes(64 << 10).max_log_bytes(256 << 10).checkpoint_log_bytes(1 << 30);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    let mut open = Vec::new();
+    let refused = loop {
+        let mut tx = engine.begin().unwrap();
+        match tx.execute(Cmd::push(open.len() as u8, 1)) {
+            Ok(_) => open.push(tx),
+            Err(error) => break error,
+        }
+        assert!(open.len() < 200, "the limit is kept to");
+    };
+    assert!(matches!(refused, ExecuteError::Failed(ref error) if error.is_full()), "{refused:?}");
+    assert!(open.len() > 10, "{}", open.len());
+    assert!(engine.stats().log.unwrap().preallocated_bytes >= 12 * open.len() as u64 * 1024);
+    for tx in open {
+        tx.commit().unwrap();
+    }
+    go_on(&disk, &engine);
+    while engine.step(Step::Log(LogStep::PrepareSegment)).unwrap() {}
+    let log = engine.stats().log.unwrap();
+    assert!(log.preallocated_bytes <= 4 * (64 << 10), "{log:?}");
+    assert_eq!(sizes(&disk, "spare").iter().sum::<u64>(), log.preallocated_bytes, "{:?}", disk.file_names());
+}
+
+/// H1: a store whose segments were larger goes on under smaller limits.
+#[test]
+fn a_store_goes_on_with_smaller_segments_and_a_smaller_limit_than_before() {
+    let disk = SimDisk::new(9);
+    let options = manual().max_log_bytes(8 << 20).segment_bytes(1 << 20).first_segment_bytes(1 << 20);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    for value in 0..100 {
+        engine.execute(Cmd::Push { key: 1, value, pad: 20_000 }).unwrap();
+        while engine.step(Step::Log(LogStep::PrepareSegment)).unwrap() {}
+    }
+    drop(engine);
+    let options = manual().segment_bytes(64 << 10).max_log_bytes(256 << 10).checkpoint_log_bytes(1 << 30);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    // the first checkpoint keeps the log as a stand-in for an older snapshot, and the second gives it up
+    for _ in 0..2 {
+        engine.checkpoint().unwrap();
+    }
+    go_on(&disk, &engine);
+    assert_eq!(state(&engine).at(1).len(), 100);
 }

@@ -178,11 +178,13 @@ fn damage_anywhere_is_refused_or_does_no_harm() {
 #[test]
 fn a_torn_last_frame_is_cut_and_reported() {
     let (disk, _) = store(5);
-    let (engine, _) = open(&disk);
-    // in a segment with room for more, so that the next durable write is the frame's
-    for value in [98, 99] {
-        engine.execute(Cmd::Push { key: 1, value, pad: 12_000 }).unwrap();
+    let options = manual().segment_bytes(128 << 10).first_segment_bytes(128 << 10);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    // in a new segment with room for more, so that the next durable write is the frame's
+    while disk.read_file(names(&disk, ".seg").last().unwrap()).unwrap().len() < 128 << 10 {
+        engine.execute(Cmd::Push { key: 1, value: 99, pad: 12_000 }).unwrap();
     }
+    while engine.step(Step::Log(LogStep::PrepareSegment)).unwrap() {}
     let wanted = state(&engine);
     let mut seen = 0;
     let segment = names(&disk, ".seg").pop().unwrap();

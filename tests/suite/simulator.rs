@@ -47,7 +47,9 @@ fn a_crash_point_is_what_a_crash_at_that_operation_leaves() {
 #[test]
 fn a_later_frame_that_completes_first_is_promised_only_with_the_earlier_one() {
     let disk = SimDisk::new(4);
-    let (engine, _) = open_on::<Stacks>(&disk, &manual().max_frames_in_flight(2)).unwrap();
+    // all in one segment
+    let options = manual().max_frames_in_flight(2).segment_bytes(128 << 10).first_segment_bytes(128 << 10);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     engine.execute(Cmd::push(1, 1)).unwrap();
     disk.hold_writes();
     let wait_for = |held| {
