@@ -306,7 +306,15 @@ impl Error {
         matches!(self, Error::Latched { .. })
     }
 
-    /// True if the cause is a lack of space or disk quota, also where the store latched for it.
+    /// Whether an operation that found no space may succeed once files are removed. Under a limit of
+    /// file sizes that does not help.
+    pub(crate) fn can_be_met_by_freeing(&self) -> bool {
+        let is_limit = |e: &Arc<io::Error>| e.kind() == io::ErrorKind::FileTooLarge;
+        matches!(self, Error::Full { source, .. } if !source.as_ref().is_some_and(is_limit))
+    }
+
+    /// True if the cause is a lack of space or disk quota, or a limit of file sizes, also where the
+    /// store latched for it.
     ///
     /// ```
     /// use seawal::Error;
@@ -324,9 +332,10 @@ impl Error {
     }
 }
 
-/// True if the operating system reports that space or quota ran out.
+/// True if the operating system reports that space or quota ran out, or that a file may not grow to
+/// that size.
 pub(crate) fn out_of_space(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 impl fmt::Display for Error {

@@ -14,6 +14,10 @@
 //! 3. Make the log durable through the snapshot's LSN, then publish the snapshot in the manifest.
 //! 4. Recycle the segments that neither of the two newest snapshots needs.
 //!
+//! On a full disk, a checkpoint is what frees space. It then keeps only the newest snapshot. Where there is no space for that one, it
+//! first frees what is only convenient: the older snapshot and the log that stand in for the newest one, then preallocated segments.
+//! What becomes free is set aside for the snapshot, so that no commit takes it, and the checkpoint begins anew.
+//!
 //! Lock order: the job's lock comes before those that the engine's first page lists. Events are
 //! reported after every lock is released.
 
@@ -36,7 +40,7 @@ use crate::options::{Background, Options};
 use crate::recovery::{self, Rebuilt};
 use crate::snapshot::{self, SnapshotThrottle};
 use crate::txn::{ActiveTransactions, Core, StateCore, guarded};
-use crate::wal::{DeferredWakes, Level, Log, Need};
+use crate::wal::{DeferredWakes, Level, Log, Need, SpaceAside};
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -78,6 +82,8 @@ struct Job<M: StateMachine> {
     mark: Mark,
     /// The time when the state was frozen, or its LSN was chosen.
     began: Duration,
+    /// What was freed for it on a full disk.
+    space: Option<SpaceAside>,
 }
 
 /// The outcomes of checkpoints that ended while the job was locked. They are reported after every
@@ -201,10 +207,18 @@ impl<M: StateMachine> Checkpointer<M> {
     }
 
     /// Takes a whole checkpoint. One in progress is finished first.
+    ///
+    /// # Errors
+    /// Also [`Error::Full`] where the disk was full, and still has no space for the log.
     pub(crate) fn checkpoint(&self) -> Result<()> {
+        let lacked_space = self.monitor.lacks_space();
         let (result, ends) = self.checkpoint_unreported();
         ends.report();
-        result
+        result?;
+        if !lacked_space {
+            return Ok(());
+        }
+        self.log()?.claim_freed_space().inspect_err(|error| self.monitor.note_end(Err(error)))
     }
 
     /// As [`Checkpointer::checkpoint`], for a caller that holds locks. The caller reports the outcomes
@@ -295,7 +309,12 @@ impl<M: StateMachine> Checkpointer<M> {
     }
 
     fn freeze(&self, job: &mut Option<Job<M>>, ends: &mut CheckpointEnds) -> Result<()> {
-        let frozen = contained(|| self.freeze_now()).unwrap_or(Err(PANICKED));
+        let try_freeze = || contained(|| self.freeze_now()).unwrap_or(Err(PANICKED));
+        let mut frozen = try_freeze();
+        // the log may need its first segment for that, so what is preallocated stays
+        while frozen.as_ref().is_err_and(Error::can_be_met_by_freeing) && self.free_stand_ins() {
+            frozen = try_freeze();
+        }
         *job = Some(frozen.inspect_err(|error| self.note_failure(error, ends))?);
         Ok(())
     }
@@ -344,7 +363,7 @@ impl<M: StateMachine> Checkpointer<M> {
             Some((state, table)) => Stage::Write { state, table, point },
             None => Stage::Rebuild { point },
         };
-        Ok(Job { header, stage, mark: Mark { records, lsn }, began })
+        Ok(Job { header, stage, mark: Mark { records, lsn }, began, space: None })
     }
 
     /// Makes sure that the log on disk covers the snapshot's LSN. A store that was opened on a full
@@ -367,15 +386,17 @@ impl<M: StateMachine> Checkpointer<M> {
     }
 
     fn run_stage(&self, job: &mut Option<Job<M>>, ends: &mut CheckpointEnds) -> Result<()> {
-        let Some(current) = job.take() else { return Ok(()) };
-        let began = current.began;
+        let Some(mut current) = job.take() else { return Ok(()) };
+        let (began, space) = (current.began, current.space.take());
         // the machine's code runs in it, and the drop of its values
         match contained(|| self.stage(current)).unwrap_or(Err(PANICKED)) {
             Ok(Some(next)) => {
-                *job = Some(next);
+                *job = Some(Job { space, ..next });
                 Ok(())
             }
             Ok(None) => {
+                drop(space);
+                self.log()?.note_space_freed();
                 self.monitor.note_end(Ok(self.storage.monotonic().saturating_sub(began)));
                 self.taken.fetch_add(1, Ordering::Relaxed);
                 ends.0.push(None);
@@ -383,6 +404,16 @@ impl<M: StateMachine> Checkpointer<M> {
                 Ok(())
             }
             Err(error) => {
+                if error.can_be_met_by_freeing()
+                    && let Some(space) = self.free_space(space)
+                {
+                    // what was frozen is gone
+                    self.freeze(job, ends)?;
+                    if let Some(job) = job {
+                        job.space = Some(space);
+                    }
+                    return Ok(());
+                }
                 self.note_failure(&error, ends);
                 self.throttle.note_end();
                 Err(error)
@@ -390,21 +421,50 @@ impl<M: StateMachine> Checkpointer<M> {
         }
     }
 
+    /// Frees something on a full disk. What is free then belongs to the next attempt; `None` where there was nothing to free.
+    fn free_space(&self, space: Option<SpaceAside>) -> Option<SpaceAside> {
+        let log = self.log().ok()?;
+        // before it is free, for commits wait for it too
+        let space = space.unwrap_or_else(|| log.set_space_aside());
+        if self.free_stand_ins() {
+            return Some(space);
+        }
+        // while the log has space, it keeps what is preallocated
+        if !self.monitor.lacks_space() {
+            return None;
+        }
+        let core = self.core.write().ok()?;
+        let unreserved = log.take_unreserved();
+        drop(core);
+        log.remove_preallocated(unreserved).ok().filter(|freed| *freed).map(|_| space)
+    }
+
+    /// Frees unlinked files, or else the older snapshot and the log that stand in for the newest snapshot, once that was read back
+    /// whole. Returns whether there was anything.
+    fn free_stand_ins(&self) -> bool {
+        let Ok(log) = self.log() else { return false };
+        let give_up = |newest| {
+            self.keep_only(log, newest)?;
+            retention::give_up_unneeded(&self.storage, log, Unlink::AtOnce)
+        };
+        log.deferred_unlinks().reclaim() || self.monitor.newest_with_stand_ins().is_some_and(|s| give_up(s).is_ok())
+    }
+
     fn stage(&self, job: Job<M>) -> Result<Option<Job<M>>> {
         let log = self.log()?;
         // the log may have failed, been closed, or lost its directory, since the state was frozen
         log.check_ownership()?;
-        let Job { header, stage, mark, began } = job;
+        let Job { header, stage, mark, began, space } = job;
         if let Stage::Rebuild { .. } | Stage::Write { .. } = &stage
             && let Some(newest) = self.monitor.snapshots().first().copied().filter(|s| s.lsn == header.lsn)
         {
-            // the newest snapshot already holds this state; a crowded log can still drop what only the
-            // older one needs
-            if !self.monitor.limits().is_crowded(log.segment_bytes()) {
+            // the newest snapshot already holds this state; a crowded log or a full disk can still drop
+            // what only the older one needs
+            if !self.monitor.limits().is_crowded(log.segment_bytes()) && !self.monitor.lacks_space() {
                 return Ok(None);
             }
             self.keep_only(log, newest)?;
-            return Ok(Some(Job { header, stage: Stage::Recycle, mark, began }));
+            return Ok(Some(Job { header, stage: Stage::Recycle, mark, began, space }));
         }
         let stage = match stage {
             Stage::Rebuild { point } => self.rebuild(log, header.lsn, point)?,
@@ -437,7 +497,7 @@ impl<M: StateMachine> Checkpointer<M> {
                 return Ok(None);
             }
         };
-        Ok(Some(Job { header, stage, mark, began }))
+        Ok(Some(Job { header, stage, mark, began, space }))
     }
 
     /// Rebuilds the state at an LSN, to be written.
@@ -468,9 +528,16 @@ impl<M: StateMachine> Checkpointer<M> {
 
     fn publish(&self, log: &Log, entry: SnapshotEntry, mark: Mark) -> Result<()> {
         let durable = log.durable_lsn();
-        let snapshots = retention::kept(entry, self.monitor.snapshots());
+        // on a full disk, nothing stays that only stands in for a snapshot that was just read back
+        let (snapshots, log_start) = if self.monitor.lacks_space() {
+            (vec![entry], Some(entry.lsn))
+        } else {
+            let snapshots = retention::kept(entry, self.monitor.snapshots());
+            let log_start = retention::log_start(&snapshots);
+            (snapshots, log_start)
+        };
         log.publish(|m| {
-            m.log_start = retention::log_start(&snapshots).unwrap_or(m.log_start);
+            m.log_start = log_start.unwrap_or(m.log_start);
             m.snapshots.clone_from(&snapshots);
             m.watermark = m.watermark.max(durable);
         })?;

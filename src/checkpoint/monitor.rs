@@ -138,6 +138,18 @@ impl Monitor {
         self.limits.recover_within.is_some_and(|budget| self.recovery_time().least > budget)
     }
 
+    /// Whether the disk had no space for another segment, and no checkpoint has ended since.
+    pub(super) fn lacks_space(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.lacks_space())
+    }
+
+    /// The newest snapshot, if files are kept that only stand in for it: an older snapshot, or log from before it.
+    pub(super) fn newest_with_stand_ins(&self) -> Option<SnapshotEntry> {
+        let newest = self.published.lock().snapshots.first().copied()?;
+        let manifest = self.log.as_ref()?.manifest();
+        (manifest.snapshots.len() > 1 || manifest.log_start < newest.lsn).then_some(newest)
+    }
+
     /// Whether a checkpoint is due.
     pub(super) fn is_due(&self) -> bool {
         self.limits.is_due(&self.inputs())
@@ -164,6 +176,7 @@ impl Monitor {
         let (records, log_bytes) = self.log_since_snapshot();
         let (recovery, opens) = (self.recovery_time(), self.opens_since_snapshot());
         let now = self.storage.monotonic();
+        let frees_wanted_space = self.lacks_space() && (records > 0 || self.newest_with_stand_ins().is_some());
         let published = self.published.lock();
         Inputs {
             segment_bytes: self.segment_bytes(),
@@ -174,6 +187,7 @@ impl Monitor {
             failed: published.last_error.is_some(),
             opens,
             recovery,
+            frees_wanted_space,
         }
     }
 

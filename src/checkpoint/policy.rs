@@ -53,6 +53,8 @@ pub(super) struct Inputs {
     /// How many opens wrote the log that recovery would have to read, without this one.
     pub(super) opens: usize,
     pub(super) recovery: RecoveryTime,
+    /// The disk has no space for another segment, and a checkpoint may free some.
+    pub(super) frees_wanted_space: bool,
 }
 
 impl Limits {
@@ -70,7 +72,11 @@ impl Limits {
 
     /// Whether a checkpoint is due.
     pub(super) fn is_due(&self, inputs: &Inputs) -> bool {
-        let &Inputs { segment_bytes, records, log_bytes, rested, took, failed, opens, recovery } = inputs;
+        let &Inputs { segment_bytes, records, log_bytes, rested, took, failed, opens, recovery, frees_wanted_space } =
+            inputs;
+        if frees_wanted_space && rested >= RETRY {
+            return true;
+        }
         // a crowded log counts even without records: a program that restarts repeatedly leaves a
         // segment each time
         let crowded = self.is_crowded(segment_bytes);
@@ -153,6 +159,7 @@ mod tests {
             failed: false,
             opens: 0,
             recovery: RecoveryTime { least: millis(100), now: millis(110) },
+            frees_wanted_space: false,
         }
     }
 
@@ -182,6 +189,13 @@ mod tests {
             ("not so many", LIMITS, Inputs { opens: OPENS_PER_CHECKPOINT - 1, ..quiet() }, false),
             ("crowded, little new", LIMITS, crowded, false),
             ("crowded, an eighth new", LIMITS, Inputs { log_bytes: 8 * MIB + 1, ..crowded }, true),
+            ("the disk is full", LIMITS, Inputs { records: 0, frees_wanted_space: true, ..quiet() }, true),
+            (
+                "the disk is full, right after another",
+                LIMITS,
+                Inputs { frees_wanted_space: true, rested: millis(999), ..quiet() },
+                false,
+            ),
             ("near the bound, nothing new", LIMITS, near, true),
             ("the same right after another", LIMITS, Inputs { rested: millis(999), ..near }, false),
             ("budget half spent", budget(200), Inputs { recovery: recovery(100, 151), ..quiet() }, true),
@@ -207,6 +221,8 @@ mod tests {
         assert_eq!(LIMITS.due_in(&Inputs { records: 0, ..failed }), None);
         assert_eq!(LIMITS.due_in(&Inputs { failed: false, ..failed }), Some(Duration::ZERO));
         assert_eq!(LIMITS.due_in(&quiet()), None);
+        let full = Inputs { frees_wanted_space: true, rested: millis(400), ..quiet() };
+        assert_eq!(LIMITS.due_in(&full), Some(millis(600)));
         let budget = |time| Limits { recover_within: Some(millis(time)), ..LIMITS };
         let recovery = RecoveryTime { least: millis(100), now: millis(199) };
         let restless = Inputs { recovery, rested: millis(150), ..quiet() };

@@ -303,8 +303,9 @@ impl<M: StateMachine> Engine<M> {
     /// later, in the background; an operation that runs out of space waits for that.
     ///
     /// # Errors
-    /// [`Error::Full`] and I/O errors. The store continues without the checkpoint. If the state is
-    /// replayed, also the errors of an open, such as [`Error::Diverged`].
+    /// [`Error::Full`] and I/O errors. The store continues without the checkpoint. On a full disk, it
+    /// is also [`Error::Full`] if a snapshot was taken, but the log still has no space for another
+    /// record. If the state is replayed, also the errors of an open, such as [`Error::Diverged`].
     pub fn checkpoint(&self) -> Result<()> {
         // a checkpoint that waits for this thread may hold the checkpoint job
         self.shared().core.check_not_held()?;

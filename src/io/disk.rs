@@ -297,6 +297,10 @@ impl Directory for DiskStorage {
         self.locks.lock(&self.dir, &self.path, mode, pause)
     }
 
+    fn max_file_bytes(&self) -> u64 {
+        rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX)
+    }
+
     fn block_bytes(&self) -> u32 {
         self.probe.block_bytes
     }

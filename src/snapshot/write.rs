@@ -108,7 +108,8 @@ fn write_temp<M: StateMachine>(
     pace: &mut dyn SnapshotThrottle,
 ) -> Result<SnapshotEntry> {
     let file = NamedFile::create_anew(storage, temp).map_err(full)?;
-    let target = Target { file: &file, block_bytes: storage.block_bytes() as usize };
+    let (block_bytes, max_file_bytes) = (storage.block_bytes() as usize, storage.max_file_bytes());
+    let target = Target { file: &file, block_bytes, max_file_bytes };
     let paced = pace.is_paced();
     let pacing = if paced { IoPacing::PACED } else { IoPacing::UNPACED };
     let header = content.header;
@@ -196,6 +197,7 @@ fn verify(storage: &dyn Storage, name: &str, header: &SnapshotHeader, written: W
 struct Target<'a> {
     file: &'a NamedFile,
     block_bytes: usize,
+    max_file_bytes: u64,
 }
 
 impl Target<'_> {
@@ -207,6 +209,9 @@ impl Target<'_> {
     /// Writes a piece. When it returns, the whole blocks survive power loss. A partial block, at
     /// the end of the file, survives only after [`sync`](Self::sync).
     fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        if offset.saturating_add(bytes.len() as u64) > self.max_file_bytes {
+            return Err(self.failed(io::ErrorKind::FileTooLarge.into()));
+        }
         let (whole, end) = bytes.split_at_checked(self.whole_blocks(bytes.len())).unwrap_or((bytes, &[]));
         if !whole.is_empty() {
             self.file.write_durable_at(whole, offset).map_err(full)?;
@@ -582,7 +587,7 @@ mod tests {
     fn an_empty_part_makes_no_chunk() {
         let disk = SimDisk::new(1);
         let file = NamedFile::open(&disk, "f", OpenMode::CreateNew).unwrap();
-        let target = Target { file: &file, block_bytes: 4096 };
+        let target = Target { file: &file, block_bytes: 4096, max_file_bytes: u64::MAX };
         let mut put = |bytes: &[u8], offset| target.write(bytes, offset);
         let mut pieces = Pieces::new(Out::Here(&mut put), false, &target).unwrap();
         let mut pace = Unpaced;

@@ -55,7 +55,7 @@ pub use log::{Log, LogStats};
 pub use open::LogReport;
 pub(crate) use open::OpenLog;
 pub(crate) use reader_holds::HeldSegments;
-pub(crate) use reservation::{Need, Position, Reservation, RollbackRoom};
+pub(crate) use reservation::{Need, Position, Reservation, RollbackRoom, SpaceAside};
 pub use scan::{Records, Tail};
 pub use ticket::LogTicket;
 

@@ -64,7 +64,10 @@ impl OpenLog {
         // the store may have moved to a device whose blocks are larger
         let block_bytes = manifest.block_bytes.max(storage.block_bytes());
         let least_bytes = u64::from(block_bytes).saturating_mul(SEGMENT_BLOCKS);
-        options.segment_bytes = options.segment_bytes.max(least_bytes);
+        let max_file_bytes = storage.max_file_bytes();
+        let max_file_bytes =
+            max_file_bytes.saturating_sub(max_file_bytes.checked_rem(u64::from(block_bytes)).unwrap_or(0));
+        options.segment_bytes = options.segment_bytes.min(max_file_bytes).max(least_bytes);
         options.first_segment_bytes = options.first_segment_bytes.max(least_bytes);
         let identity = Identity { store: manifest.store, epoch, block_bytes, machine };
         let root = Arc::new(Mutex::new(root));

@@ -21,6 +21,7 @@ use crate::format::bytes::Head;
 use crate::format::frame;
 use crate::ids::Lsn;
 use crate::io::sync::{Arc, Ordering};
+use crate::store::open_dir::PreallocatedSegment;
 
 /// Each time that reservations have grown by so many bytes, the preallocator checks whether another segment is due.
 const AHEAD_BYTES: u64 = 64 << 10;
@@ -168,6 +169,17 @@ impl Drop for RollbackRoom {
     }
 }
 
+/// What is free on a full disk, set aside for a checkpoint: until this is dropped, no segment is preallocated, and commits that
+/// need one are refused.
+#[must_use = "dropping it ends the setting aside"]
+pub(crate) struct SpaceAside(Arc<Shared>);
+
+impl Drop for SpaceAside {
+    fn drop(&mut self) {
+        self.0.segment_pool.end_setting_aside();
+    }
+}
+
 impl Shared {
     fn append(&self, body: &[u8], wanted: Option<Level>, head: impl FnOnce(Lsn) -> Head) -> Result<Position> {
         let (lsn, end) = self.commit.append(body, wanted, head)?;
@@ -282,7 +294,46 @@ impl Log {
         Ok(RollbackRoom::new(&self.shared, bytes))
     }
 
-    /// Reserves room if there is enough already. The caller holds the lock that orders its appends.
+    /// Whether the disk had no space for a segment, and no checkpoint has ended since.
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.shared.segment_pool.lacks_space()
+    }
+
+    /// Notes that space may have become free.
+    pub(crate) fn note_space_freed(&self) {
+        self.shared.segment_pool.note_space_freed(&self.shared.commit);
+    }
+
+    /// Makes sure that another record finds room.
+    ///
+    /// # Errors
+    /// As [`Log::with_room`].
+    pub(crate) fn claim_freed_space(&self) -> Result<()> {
+        self.reserve_under(Need::record(0), || Ok(())).map(drop)
+    }
+
+    /// Sets free space aside for a checkpoint, until the result is dropped.
+    pub(crate) fn set_space_aside(&self) -> SpaceAside {
+        self.shared.segment_pool.set_space_aside();
+        SpaceAside(self.shared.clone())
+    }
+
+    /// Takes all preallocated segments out of the pool that no rollback has reserved. The caller holds the lock that orders its
+    /// appends, for a record that has found room must keep it. It then calls [`Log::remove_preallocated`] without that lock.
+    pub(crate) fn take_unreserved(&self) -> Vec<PreallocatedSegment> {
+        self.shared.commit.queue.lock().room.take_unreserved()
+    }
+
+    /// Removes segments that were taken out of the pool. Returns whether there were any.
+    ///
+    /// # Errors
+    /// I/O errors; what could not be removed is in the pool again.
+    pub(crate) fn remove_preallocated(&self, segments: Vec<PreallocatedSegment>) -> Result<bool> {
+        let some = !segments.is_empty();
+        self.shared.segment_pool.remove(&self.shared.commit, segments).map(|()| some)
+    }
+
+    /// Reserves room if there is some already. The caller holds the lock that orders its appends.
     ///
     /// # Errors
     /// [`Error::Latched`].

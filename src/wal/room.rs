@@ -141,6 +141,19 @@ impl Room {
         surplus.max_by_key(|(_, s)| s.file_bytes).map(|(at, _)| at)
     }
 
+    /// Takes out all segments that reservations do not need, the reserve too.
+    pub(super) fn take_unreserved(&mut self) -> Vec<PreallocatedSegment> {
+        let mut taken = Vec::new();
+        let unreserved = |room: &Room| {
+            let is_left = |s: &PreallocatedSegment| room.capacity().saturating_sub(room.usable_bytes(s));
+            room.segments.iter().position(|s| is_left(s) >= room.reserved)
+        };
+        while let Some(at) = unreserved(self) {
+            taken.push(self.take_out(at));
+        }
+        taken
+    }
+
     /// Takes out the segment at a place in [`Room::segments`].
     pub(super) fn take_out(&mut self, at: usize) -> PreallocatedSegment {
         self.segments.remove(at)
@@ -181,5 +194,9 @@ mod tests {
             assert_eq!(at.is_some(), surplus, "{why}");
             at.map(|at| room.take_out(at));
         }
+        room.reserve(1).unwrap();
+        assert_eq!((room.take_unreserved().len(), room.segments().len()), (1, 1), "the other is reserved");
+        room.release(1);
+        assert_eq!((room.take_unreserved().len(), room.segments().len()), (1, 0), "the reserve too");
     }
 }

@@ -9,7 +9,7 @@
 use crate::error::{Error, Result, out_of_space};
 use crate::format::bytes::round_up;
 use crate::ids::Lsn;
-use crate::io::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, thread};
+use crate::io::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, thread};
 use crate::io::{AlignedBuf, OpenMode, Storage, WritePath, create_anew, write_all_at};
 use crate::store::layout as names;
 use crate::store::open_dir::PreallocatedSegment;
@@ -22,8 +22,10 @@ use std::time::Duration;
 /// bounds how long a commit waits behind it.
 const PIECE_BYTES: u64 = 1 << 20;
 const PIECE_BYTES_AHEAD: u64 = 256 << 10;
-/// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum.
-/// So preallocation takes at most a fifth of the device's time.
+/// The smallest segment that is tried where there is no space for a larger one. It holds the reserve.
+const LEAST_BYTES: u64 = 128 << 10;
+/// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum. So preallocation takes at most
+/// a fifth of the device's time.
 const PAUSE_FACTOR: u32 = 4;
 const MAX_PAUSE: Duration = Duration::from_millis(5);
 
@@ -50,6 +52,11 @@ pub(super) struct SegmentPool {
     /// Held while segments are recycled. Contains recycled segments whose new names no sync of the
     /// directory has covered yet: they enter the pool after the next one that succeeds.
     recycling: Mutex<Vec<PreallocatedSegment>>,
+    /// Whether the last attempt to preallocate a segment failed for lack of space.
+    no_space: AtomicBool,
+    /// Whether the free space belongs to a checkpoint, which will free more. No segment is
+    /// preallocated meanwhile.
+    set_aside: AtomicBool,
     /// Number of threads that wait for a preallocated segment: while there are any, the
     /// preallocator does not pause.
     needing: AtomicUsize,
@@ -83,6 +90,8 @@ impl SegmentPool {
             newest: AtomicU64::new(newest),
             making: Mutex::new(None),
             recycling: Mutex::new(Vec::new()),
+            no_space: AtomicBool::new(false),
+            set_aside: AtomicBool::new(false),
             needing: AtomicUsize::new(0),
         }
     }
@@ -154,7 +163,13 @@ impl SegmentPool {
         };
         // a failed attempt may have left its file, which the next one replaces
         let number = *making.get_or_insert_with(|| self.next_number());
-        let spare = self.make(number, self.next_bytes(current, missing_bytes), pace)?;
+        let made = self.make_what_fits(number, current, missing_bytes, pace);
+        let lacks_space = made.as_ref().is_err_and(Error::is_full);
+        if self.no_space.swap(lacks_space, Ordering::Relaxed) != lacks_space && lacks_space {
+            // a checkpoint may be due for that
+            commit.growth_alarm.wake();
+        }
+        let spare = made?;
         *making = None;
         commit.queue.lock().room.add(spare);
         Ok(true)
@@ -174,18 +189,51 @@ impl SegmentPool {
             self.surplus(&queue).map(|at| queue.room.take_out(at))
         };
         let Some(segment) = surplus else { return Ok(false) };
-        if let Err(e) = self.storage.remove_gradually(&segment.name) {
-            let error = Error::io("remove", self.storage.path(&segment.name), e);
-            commit.queue.lock().room.add(segment);
-            return Err(error);
-        }
-        Ok(true)
+        self.remove(commit, vec![segment]).map(|()| true)
     }
 
     /// The place of a segment that is to be removed.
     pub(super) fn surplus(&self, queue: &Queue) -> Option<usize> {
         let ordinary_bytes = self.next_bytes(queue.frames.segment_bytes(), 0);
         queue.room.surplus(self.bounds.ready, self.bounds.most, ordinary_bytes)
+    }
+
+    /// Whether the disk had no space for a segment, and no checkpoint has ended since.
+    pub(super) fn lacks_space(&self) -> bool {
+        self.no_space.load(Ordering::Relaxed)
+    }
+
+    /// Notes that space may have become free.
+    pub(super) fn note_space_freed(&self, commit: &GroupCommit) {
+        if self.no_space.swap(false, Ordering::Relaxed) {
+            commit.wake_preallocator();
+        }
+    }
+
+    /// Leaves what is free, and becomes so, to a checkpoint. When it returns, no segment is being preallocated.
+    pub(super) fn set_space_aside(&self) {
+        let _making = self.making.lock();
+        self.set_aside.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends [`SegmentPool::set_space_aside`].
+    pub(super) fn end_setting_aside(&self) {
+        self.set_aside.store(false, Ordering::Relaxed);
+    }
+
+    /// Removes segments that were taken out of the pool.
+    ///
+    /// # Errors
+    /// I/O errors; what could not be removed is in the pool again.
+    pub(super) fn remove(&self, commit: &GroupCommit, segments: Vec<PreallocatedSegment>) -> Result<()> {
+        let mut result = Ok(());
+        for segment in segments {
+            if let Err(e) = self.storage.remove_gradually(&segment.name) {
+                result = Err(Error::io("remove", self.storage.path(&segment.name), e));
+                commit.queue.lock().room.add(segment);
+            }
+        }
+        result
     }
 
     /// Waits until no segment is being preallocated or recycled. After the log was stopped, none will be.
@@ -205,6 +253,33 @@ impl SegmentPool {
     /// A number that no preallocated segment has had.
     fn next_number(&self) -> u64 {
         self.newest.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Makes the next segment. Where there is no space for it, or it would exceed a limit of file sizes, half its size is tried, and
+    /// so on.
+    fn make_what_fits(
+        &self,
+        number: u64,
+        current: u64,
+        missing_bytes: u64,
+        pace: &FillMode<'_>,
+    ) -> Result<PreallocatedSegment> {
+        if self.set_aside.load(Ordering::Relaxed) {
+            let source = Some(Arc::new(std::io::ErrorKind::StorageFull.into()));
+            return Err(Error::Full { what: "the next segment while a checkpoint frees space", source });
+        }
+        let block = u64::from(self.bounds.block_bytes);
+        let least =
+            self.bounds.first_segment_bytes.min(LEAST_BYTES).max(missing_bytes.saturating_add(block.saturating_mul(2)));
+        let mut file_bytes = self.next_bytes(current, missing_bytes);
+        loop {
+            match self.make(number, file_bytes, pace) {
+                Err(error) if error.is_full() && file_bytes / 2 >= least => {
+                    file_bytes = round_up(file_bytes / 2, block)
+                }
+                made => return made,
+            }
+        }
     }
 
     fn make(&self, number: u64, file_bytes: u64, pace: &FillMode<'_>) -> Result<PreallocatedSegment> {
@@ -232,6 +307,9 @@ impl SegmentPool {
                 Error::io(operation, self.storage.path(temp), e)
             }
         };
+        if file_bytes > self.storage.max_file_bytes() {
+            return Err(fail("allocate", std::io::ErrorKind::FileTooLarge.into()));
+        }
         let file = create_anew(&*self.storage, temp).map_err(|(operation, e)| fail(operation, e))?;
         file.allocate(file_bytes).map_err(|e| fail("allocate", e))?;
         let most = match pace {

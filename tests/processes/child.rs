@@ -15,9 +15,11 @@ const ARGUMENTS: &str = "SEAWAL_TEST_CHILD_ARGUMENTS";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the children do. The tests start them by these names.
-const CHILDREN: [(&str, fn()); 15] = [
+const CHILDREN: [(&str, fn()); 17] = [
     ("full", crate::full::child_full),
     ("losing", crate::full::child_losing),
+    ("that_heals", crate::full::child_that_heals),
+    ("with_small_files", crate::full::child_with_small_files),
     ("committers", crate::kills::child_committers),
     ("opener", crate::kills::child_opener),
     ("that_leaves", crate::kills::child_that_leaves),

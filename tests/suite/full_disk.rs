@@ -2,6 +2,7 @@
 //! once there is space.
 
 use crate::common::{Cmd, Rng, Stacks, manual, names, open, open_on, scale, state};
+use seawal::kv::Kv;
 use seawal::recovery::Verdict;
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::{Background, LogStep};
@@ -176,7 +177,8 @@ fn a_snapshot_taken_while_the_undo_is_owed_to_the_log_is_of_what_the_log_tells()
         assert!(!has_room(&engine));
         // enough for a snapshot, but not for a segment
         disk.set_free_bytes(Some(60 << 10));
-        engine.checkpoint().unwrap();
+        assert!(engine.checkpoint().unwrap_err().is_full(), "it says that it does not help");
+        assert_eq!(engine.stats().checkpoints, 1);
         assert!(!has_room(&engine));
         if reopened {
             drop(engine);
@@ -383,4 +385,69 @@ fn a_long_rollback_has_its_room_though_the_disk_became_full_meanwhile() {
     let wanted = state(&engine);
     drop(engine);
     assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0), wanted);
+}
+
+/// Overwrites one key until the disk is full.
+fn fill(engine: &Engine<Kv>) {
+    let is_full = |error: ExecuteError<_>| matches!(error, ExecuteError::Failed(error) if error.is_full());
+    assert!(is_full((0..10_000).find_map(|_| engine.insert("key", vec![1; 3000]).err()).unwrap()));
+    assert!(is_full(engine.insert("key", "small").unwrap_err()));
+    assert!(is_full(engine.remove("key").unwrap_err()));
+}
+
+/// N1: where a checkpoint, an older snapshot or the log before a snapshot can free space, a full disk heals without a new open.
+#[test]
+fn a_full_disk_heals_as_soon_as_a_checkpoint_can_free_space() {
+    let options = manual().segment_bytes(64 << 10).max_log_bytes(64 << 20).checkpoint_log_bytes(1 << 30);
+    for (snapshots, by_itself) in [(0, true), (1, true), (2, true), (0, false), (1, false), (2, false)] {
+        let disk = SimDisk::new(1);
+        disk.set_free_bytes(Some(3 << 20));
+        let (engine, _) = open_on::<Kv>(&disk, &options).unwrap();
+        for key in 0..5 {
+            engine.insert(format!("{key}"), vec![1; 3000]).unwrap();
+        }
+        for _ in 0..snapshots {
+            for _ in 0..50 {
+                engine.insert("key", vec![1; 3000]).unwrap();
+            }
+            engine.checkpoint().unwrap();
+        }
+        for round in 0..5 {
+            fill(&engine);
+            if by_itself {
+                for _ in 0..5 {
+                    disk.advance(Duration::from_secs(1));
+                    while engine.step(Step::Checkpoint).unwrap_or(false) {}
+                    let _ = engine.step(Step::Log(LogStep::PrepareSegment));
+                }
+            } else {
+                engine.checkpoint().unwrap();
+            }
+            for n in 0..200 {
+                let inserted = engine.insert("key", vec![n; 3000]);
+                assert!(inserted.is_ok(), "{snapshots}, {by_itself}, {round}, {n}: {inserted:?} {:?}", engine.stats());
+            }
+        }
+        let opened = open_on::<Kv>(&disk.crash(Crash::Nothing), &options).unwrap();
+        assert_eq!(opened.0.read(Kv::len).unwrap(), 6);
+        assert_eq!(opened.0.get("key").unwrap().as_deref(), Some(&[199; 3000][..]));
+    }
+}
+
+/// N1: a checkpoint that frees nothing on a full disk says so.
+#[test]
+fn a_checkpoint_that_cannot_free_space_says_so() {
+    let options = manual().segment_bytes(64 << 10).max_log_bytes(64 << 20).checkpoint_log_bytes(1 << 30);
+    let disk = SimDisk::new(1);
+    let (engine, _) = open_on::<Kv>(&disk, &options).unwrap();
+    engine.insert("a", "b").unwrap();
+    engine.checkpoint().unwrap();
+    disk.set_free_bytes(Some(0));
+    fill(&engine);
+    for _ in 0..3 {
+        assert!(engine.checkpoint().unwrap_err().is_full());
+    }
+    disk.set_free_bytes(Some(1 << 20));
+    engine.checkpoint().unwrap();
+    engine.insert("key", "small").unwrap();
 }
