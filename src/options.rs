@@ -193,8 +193,8 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// The default settings: each commit survives power loss, and a checkpoint follows 256 MiB of
-    /// log.
+    /// The default settings: each commit survives power loss, and a checkpoint follows as much log as
+    /// it writes itself, but at least 256 MiB.
     pub fn new() -> Self {
         Self::default()
     }
@@ -269,7 +269,16 @@ impl Options {
         self
     }
 
-    /// The amount of log after which a checkpoint is taken, in bytes. Default: 256 MiB.
+    /// The least amount of log after which a checkpoint is taken, in bytes. Default: 256 MiB.
+    ///
+    /// A checkpoint is due once the log has grown by as much as the newest snapshot takes, because it
+    /// writes about that much. So checkpoints at most double the bytes that reach the device. The
+    /// amount is never less than this option, and otherwise at most a quarter of
+    /// [`max_log_bytes`](Self::max_log_bytes). [`recover_within`](Self::recover_within) may ask for a
+    /// checkpoint earlier. [`Stats::checkpoint_due_bytes`](crate::Stats) tells the present amount.
+    ///
+    /// The padding of small durable commits counts, because the device writes it. Recovery hardly
+    /// notices it, and `recover_within` does not count it as work.
     #[must_use]
     pub fn checkpoint_log_bytes(mut self, bytes: u64) -> Self {
         self.checkpoint_log_bytes = bytes;

@@ -162,7 +162,12 @@ impl Monitor {
 
     /// How far the log may grow before it must be looked at again.
     pub(super) fn quiet_bytes(&self) -> u64 {
-        self.limits.quiet_bytes(self.log_since_snapshot().1)
+        self.limits.quiet_bytes(self.log_since_snapshot().1, self.snapshot_bytes())
+    }
+
+    /// How far the log grows behind the newest snapshot before a checkpoint is due by what it costs.
+    pub(crate) fn due_bytes(&self) -> u64 {
+        self.limits.due_bytes(self.snapshot_bytes())
     }
 
     /// Wakes the maintenance thread, if it waits for the log to grow.
@@ -175,6 +180,7 @@ impl Monitor {
     fn inputs(&self) -> Inputs {
         let (records, log_bytes) = self.log_since_snapshot();
         let (recovery, opens) = (self.recovery_time(), self.opens_since_snapshot());
+        let write_bytes = self.snapshot_bytes();
         let now = self.storage.monotonic();
         let frees_wanted_space = self.lacks_space() && (records > 0 || self.newest_with_stand_ins().is_some());
         let published = self.published.lock();
@@ -182,6 +188,7 @@ impl Monitor {
             segment_bytes: self.segment_bytes(),
             records,
             log_bytes,
+            write_bytes,
             rested: now.saturating_sub(published.ended_at),
             took: published.took,
             failed: published.last_error.is_some(),

@@ -43,8 +43,10 @@ pub(super) struct Inputs {
     pub(super) segment_bytes: u64,
     /// Records in the log after the newest snapshot.
     pub(super) records: u64,
-    /// Bytes of log after the newest snapshot.
+    /// Bytes of log after the newest snapshot, padding included.
     pub(super) log_bytes: u64,
+    /// What a checkpoint would write: the size of the newest snapshot, in bytes.
+    pub(super) write_bytes: u64,
     /// Time since the last checkpoint ended, whether it failed or not.
     pub(super) rested: Duration,
     /// How long the last checkpoint took.
@@ -70,26 +72,41 @@ impl Limits {
         segment_bytes > self.max_log_bytes / 4 * 3
     }
 
+    /// How far the log grows before a checkpoint is due by what it costs.
+    ///
+    /// A checkpoint that writes no more than the log has at most doubles what reaches the device.
+    /// Padding counts, because the device writes it too. The log of two such intervals is half of
+    /// its bound, which leaves the other half for commits that arrive meanwhile.
+    pub(super) fn due_bytes(&self, write_bytes: u64) -> u64 {
+        write_bytes.min(self.max_log_bytes / 4).max(self.checkpoint_log_bytes)
+    }
+
     /// Whether a checkpoint is due.
     pub(super) fn is_due(&self, inputs: &Inputs) -> bool {
+<<<<<<< HEAD
         let &Inputs { segment_bytes, records, log_bytes, rested, took, failed, opens, recovery, frees_wanted_space } =
             inputs;
         if frees_wanted_space && rested >= RETRY {
             return true;
         }
+=======
+        let &Inputs { segment_bytes, records, log_bytes, write_bytes, rested, took, failed, opens, recovery } = inputs;
+>>>>>>> c9459aa (checkpoint: make checkpoints due by what they write)
         // a crowded log counts even without records: a program that restarts repeatedly leaves a
         // segment each time
         let crowded = self.is_crowded(segment_bytes);
         if (records == 0 && !crowded) || (failed && rested < RETRY) {
             return false;
         }
-        if log_bytes >= self.checkpoint_log_bytes || opens >= OPENS_PER_CHECKPOINT {
+        if log_bytes >= self.due_bytes(write_bytes) || opens >= OPENS_PER_CHECKPOINT {
             return true;
         }
         // A crowded log with few new records is kept by the older snapshot, and the next
-        // checkpoints drop that one. An eighth of the bound justifies writing a snapshot.
+        // checkpoints drop that one. An eighth of the bound justifies writing a snapshot, if that is
+        // no larger or the log takes five eighths of its bound.
         let near = self.is_near_bound(segment_bytes);
-        if crowded && (log_bytes > self.max_log_bytes / 8 || (near && rested >= RETRY)) {
+        let justified = log_bytes >= write_bytes || segment_bytes > self.max_log_bytes / 8 * 5;
+        if crowded && ((justified && log_bytes > self.max_log_bytes / 8) || (near && rested >= RETRY)) {
             return true;
         }
         let Some(budget) = self.recover_within.filter(|_| records > 0) else { return false };
@@ -112,8 +129,8 @@ impl Limits {
 
     /// How far the log may grow before it is looked at again: to where a checkpoint is due, but at most
     /// 1/64 of its bound, and no more than costs little of a recovery budget.
-    pub(super) fn quiet_bytes(&self, log_bytes: u64) -> u64 {
-        let to_checkpoint = self.checkpoint_log_bytes.saturating_sub(log_bytes);
+    pub(super) fn quiet_bytes(&self, log_bytes: u64, write_bytes: u64) -> u64 {
+        let to_checkpoint = self.due_bytes(write_bytes).saturating_sub(log_bytes);
         MAX_QUIET_BYTES.min(self.max_log_bytes / 64).min(to_checkpoint).max(1)
     }
 
@@ -143,6 +160,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
     const LIMITS: Limits = Limits { max_log_bytes: 64 * MIB, checkpoint_log_bytes: 16 * MIB, recover_within: None };
+    /// Limits in the proportions of the defaults.
+    const LARGE: Limits = Limits { max_log_bytes: 1024 * MIB, ..LIMITS };
 
     fn millis(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -154,6 +173,7 @@ mod tests {
             segment_bytes: 8 * MIB,
             records: 10,
             log_bytes: MIB,
+            write_bytes: MIB / 2,
             rested: Duration::from_secs(100),
             took: millis(200),
             failed: false,
@@ -214,6 +234,24 @@ mod tests {
         }
     }
 
+    /// S17: A checkpoint is due by what it would write, between `checkpoint_log_bytes` and a quarter
+    /// of the log's bound.
+    #[test]
+    fn a_checkpoint_is_due_once_the_log_has_grown_by_what_it_would_write() {
+        for (write_bytes, due) in [(0, 16), (16, 16), (17, 17), (100, 100), (256, 256), (257, 256), (10_000, 256)] {
+            let inputs = |log_bytes| Inputs { write_bytes: write_bytes * MIB, log_bytes, ..quiet() };
+            assert!(!LARGE.is_due(&inputs(due * MIB - 1)), "{write_bytes} MiB to write");
+            assert!(LARGE.is_due(&inputs(due * MIB)), "{write_bytes} MiB to write");
+        }
+        // a log that holds two intervals takes a little more than half of its bound
+        let crowded = |segment_bytes| Inputs { segment_bytes, write_bytes: 900 * MIB, log_bytes: 255 * MIB, ..quiet() };
+        assert!(!LARGE.is_due(&crowded(640 * MIB)));
+        assert!(LARGE.is_due(&crowded(640 * MIB + 1)));
+        // what is asked for in log stays the least, whatever the bound
+        let rare = Limits { checkpoint_log_bytes: 2048 * MIB, ..LARGE };
+        assert!(!rare.is_due(&Inputs { log_bytes: 500 * MIB, ..quiet() }));
+    }
+
     #[test]
     fn what_makes_a_checkpoint_due_by_time_alone_is_known_beforehand() {
         let failed = Inputs { log_bytes: 16 * MIB, failed: true, rested: millis(400), ..quiet() };
@@ -233,10 +271,12 @@ mod tests {
 
     #[test]
     fn the_log_is_looked_at_where_a_checkpoint_is_due() {
-        assert_eq!(LIMITS.quiet_bytes(0), 64 << 10);
-        assert_eq!(LIMITS.quiet_bytes(16 * MIB - 100), 100);
-        assert_eq!(LIMITS.quiet_bytes(17 * MIB), 1);
-        assert_eq!(Limits { max_log_bytes: MIB, ..LIMITS }.quiet_bytes(0), 16 << 10);
+        assert_eq!(LIMITS.quiet_bytes(0, 0), 64 << 10);
+        assert_eq!(LIMITS.quiet_bytes(16 * MIB - 100, 0), 100);
+        assert_eq!(LIMITS.quiet_bytes(17 * MIB, 0), 1);
+        assert_eq!(LARGE.quiet_bytes(17 * MIB, 100 * MIB), 64 << 10);
+        assert_eq!(LARGE.quiet_bytes(100 * MIB - 100, 100 * MIB), 100);
+        assert_eq!(Limits { max_log_bytes: MIB, ..LIMITS }.quiet_bytes(0, 0), 16 << 10);
     }
 
     #[test]

@@ -23,8 +23,11 @@ pub struct Stats {
     pub snapshots: Vec<Lsn>,
     /// Number of records behind the newest snapshot.
     pub records_since_snapshot: u64,
-    /// Size of the log behind the newest snapshot, in bytes.
+    /// Size of the log behind the newest snapshot, in bytes, padding included.
     pub log_bytes_since_snapshot: u64,
+    /// Size of the log behind the newest snapshot at which a checkpoint is due by what it would
+    /// write, in bytes; see [`Options::checkpoint_log_bytes`](crate::Options::checkpoint_log_bytes).
+    pub checkpoint_due_bytes: u64,
     /// Number of checkpoints taken since the store was opened.
     pub checkpoints: u64,
     /// The longest time that one of them held the core lock.
@@ -56,6 +59,7 @@ pub(super) fn collect<M: StateMachine>(shared: &Shared<M>) -> Stats {
         snapshots: monitor.snapshots().iter().map(|s| s.lsn).collect(),
         records_since_snapshot,
         log_bytes_since_snapshot,
+        checkpoint_due_bytes: monitor.due_bytes(),
         checkpoints: shared.checkpointer.taken(),
         longest_freeze: shared.checkpointer.longest_freeze(),
         checkpoint_error: monitor.last_error(),

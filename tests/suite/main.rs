@@ -5,6 +5,7 @@
 mod blocks;
 mod checkpoints;
 mod common;
+mod costs;
 mod determinism;
 mod digests;
 mod durability;
