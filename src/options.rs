@@ -147,6 +147,7 @@ pub struct Options {
     pub(crate) max_txn_undo_bytes: u64,
     pub(crate) checkpoint_log_bytes: u64,
     pub(crate) checkpoint_bytes_per_second: Option<u64>,
+    pub(crate) checkpoint_on_close: bool,
     pub(crate) max_log_bytes: u64,
     pub(crate) recover_within: Option<Duration>,
     pub(crate) digest_every: Option<u64>,
@@ -165,6 +166,7 @@ impl Default for Options {
             max_txn_undo_bytes: 256 << 20,
             checkpoint_log_bytes: 256 << 20,
             checkpoint_bytes_per_second: Some(256 << 20),
+            checkpoint_on_close: true,
             max_log_bytes: 4 << 30,
             recover_within: None,
             digest_every: None,
@@ -184,6 +186,7 @@ impl fmt::Debug for Options {
             .field("max_txn_undo_bytes", &self.max_txn_undo_bytes)
             .field("checkpoint_log_bytes", &self.checkpoint_log_bytes)
             .field("checkpoint_bytes_per_second", &self.checkpoint_bytes_per_second)
+            .field("checkpoint_on_close", &self.checkpoint_on_close)
             .field("max_log_bytes", &self.max_log_bytes)
             .field("recover_within", &self.recover_within)
             .field("digest_every", &self.digest_every)
@@ -294,6 +297,23 @@ impl Options {
     #[must_use]
     pub fn checkpoint_bytes_per_second(mut self, rate: Option<u64>) -> Self {
         self.checkpoint_bytes_per_second = rate;
+        self
+    }
+
+    /// Whether a close may take a checkpoint. Default: `true`.
+    ///
+    /// A close takes one if it writes no more than the log has grown by, or no more than 1 MiB; and
+    /// if `recover_within` or many restarts in a row need it. Otherwise the close leaves the log for
+    /// the next open to redo. That log is then no longer than the snapshot that the open loads. With
+    /// `false`, a close never takes one, and gives up one in progress. Either way the store is marked
+    /// clean.
+    ///
+    /// If the next open is to have nothing to redo, call [`checkpoint`](crate::Engine::checkpoint)
+    /// before [`close`](crate::Engine::close). A program does that before an update to a machine that
+    /// cannot read the old commands.
+    #[must_use]
+    pub fn checkpoint_on_close(mut self, may_checkpoint: bool) -> Self {
+        self.checkpoint_on_close = may_checkpoint;
         self
     }
 

@@ -212,7 +212,7 @@ impl<M: StateMachine> Checkpointer<M> {
     /// Also [`Error::Full`] where the disk was full, and still has no space for the log.
     pub(crate) fn checkpoint(&self) -> Result<()> {
         let lacked_space = self.monitor.lacks_space();
-        let (result, ends) = self.checkpoint_unreported();
+        let (result, ends) = self.checkpoint_unreported(|| true);
         ends.report();
         result?;
         if !lacked_space {
@@ -221,15 +221,22 @@ impl<M: StateMachine> Checkpointer<M> {
         self.log()?.claim_freed_space().inspect_err(|error| self.monitor.note_end(Err(error)))
     }
 
-    /// As [`Checkpointer::checkpoint`], for a caller that holds locks. The caller reports the outcomes
-    /// after it has released them.
-    pub(crate) fn checkpoint_unreported(&self) -> (Result<()>, CheckpointEnds) {
+    /// Takes the checkpoint of a close: one in progress is finished, and another is taken if it is
+    /// due even then. The caller holds locks, and reports the outcomes after it has released them.
+    pub(crate) fn checkpoint_at_close(&self) -> (Result<()>, CheckpointEnds) {
+        self.checkpoint_unreported(|| self.monitor.is_due_at_close())
+    }
+
+    fn checkpoint_unreported(&self, is_wanted: impl FnOnce() -> bool) -> (Result<()>, CheckpointEnds) {
         if let Err(error) = self.log() {
             return (Err(error), CheckpointEnds::default());
         }
         self.with_job_unreported(|job, ends| {
             while job.is_some() {
                 self.run_stage(job, ends)?;
+            }
+            if !is_wanted() {
+                return Ok(());
             }
             self.freeze(job, ends)?;
             while job.is_some() {

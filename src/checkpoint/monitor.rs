@@ -101,6 +101,11 @@ impl Monitor {
         self.log_since_snapshot().0 > 0 || self.published.lock().snapshots.is_empty()
     }
 
+    /// Whether a close takes a checkpoint.
+    pub(crate) fn is_due_at_close(&self) -> bool {
+        self.anything_since_snapshot() && self.limits.is_due_at_close(&self.inputs())
+    }
+
     /// How many opens before this one wrote the log that recovery would have to read now.
     fn opens_since_snapshot(&self) -> usize {
         if self.published.lock().mark.is_some() { 0 } else { self.recovered.opens }

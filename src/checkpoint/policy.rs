@@ -11,6 +11,10 @@ const LEAST_REST: Duration = Duration::from_millis(50);
 /// The most that the log may grow without being looked at. Redo of so much takes a few milliseconds.
 const MAX_QUIET_BYTES: u64 = 64 << 10;
 
+/// A close takes a checkpoint of so many bytes however little has changed: writing them takes about
+/// as long as the syncs of a close. So the next open of a small store has nothing to redo.
+const SMALL_CHECKPOINT_BYTES: u64 = 1 << 20;
+
 /// From so many earlier opens on whose segments recovery has to read, a checkpoint is due. Each open
 /// that writes something leaves a segment, most of it unused.
 const OPENS_PER_CHECKPOINT: usize = 16;
@@ -83,15 +87,11 @@ impl Limits {
 
     /// Whether a checkpoint is due.
     pub(super) fn is_due(&self, inputs: &Inputs) -> bool {
-<<<<<<< HEAD
-        let &Inputs { segment_bytes, records, log_bytes, rested, took, failed, opens, recovery, frees_wanted_space } =
-            inputs;
-        if frees_wanted_space && rested >= RETRY {
+        let Inputs { segment_bytes, records, log_bytes, write_bytes, rested, took, failed, opens, .. } = *inputs;
+        let recovery = &inputs.recovery;
+        if inputs.frees_wanted_space && rested >= RETRY {
             return true;
         }
-=======
-        let &Inputs { segment_bytes, records, log_bytes, write_bytes, rested, took, failed, opens, recovery } = inputs;
->>>>>>> c9459aa (checkpoint: make checkpoints due by what they write)
         // a crowded log counts even without records: a program that restarts repeatedly leaves a
         // segment each time
         let crowded = self.is_crowded(segment_bytes);
@@ -116,6 +116,16 @@ impl Limits {
         let room = budget.saturating_sub(recovery.least);
         let left = budget.saturating_sub(recovery.now);
         !restless && (left < room / 2 || (recovery.least > budget && rested > took.saturating_mul(4)))
+    }
+
+    /// Whether a close takes a checkpoint: if that writes no more than the log has grown by, or
+    /// little, or if the next open would need it.
+    pub(super) fn is_due_at_close(&self, inputs: &Inputs) -> bool {
+        let &Inputs { log_bytes, write_bytes, opens, recovery, .. } = inputs;
+        let is_late = |budget| recovery.least <= budget && budget < recovery.now;
+        write_bytes <= log_bytes.max(SMALL_CHECKPOINT_BYTES)
+            || opens >= OPENS_PER_CHECKPOINT
+            || self.recover_within.is_some_and(is_late)
     }
 
     /// After how long a checkpoint is due if nothing but time passes. `None` if it is not due then either.
@@ -250,6 +260,20 @@ mod tests {
         // what is asked for in log stays the least, whatever the bound
         let rare = Limits { checkpoint_log_bytes: 2048 * MIB, ..LARGE };
         assert!(!rare.is_due(&Inputs { log_bytes: 500 * MIB, ..quiet() }));
+    }
+
+    /// S10: A close writes no more than what has changed, or little.
+    #[test]
+    fn a_close_takes_a_checkpoint_that_costs_no_more_than_what_has_changed() {
+        let large = Inputs { write_bytes: 100 * MIB, ..quiet() };
+        assert!(!LIMITS.is_due_at_close(&large));
+        assert!(LIMITS.is_due_at_close(&Inputs { write_bytes: MIB, log_bytes: 1, ..large }));
+        assert!(LIMITS.is_due_at_close(&Inputs { log_bytes: 100 * MIB, ..large }));
+        assert!(LIMITS.is_due_at_close(&Inputs { opens: OPENS_PER_CHECKPOINT, ..large }));
+        let budget = |time| Limits { recover_within: Some(millis(time)), ..LIMITS };
+        assert!(!budget(110).is_due_at_close(&large));
+        assert!(budget(109).is_due_at_close(&large), "the next open would be late");
+        assert!(!budget(99).is_due_at_close(&large), "a checkpoint would not help");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use super::shared::Shared;
 use super::transaction;
-use crate::checkpoint::CheckpointEnds;
+use crate::checkpoint::{CheckpointEnds, log_pending_undo};
 use crate::error::{Error, Result};
 use crate::machine::StateMachine;
 use crate::wal::DeferredWakes;
 
-/// Closes the engine: it refuses new operations, rolls back open transactions, takes a checkpoint,
-/// and marks the log as closed cleanly. A second call returns the same result.
+/// Closes the engine: it refuses new operations, rolls back open transactions, takes a checkpoint if
+/// that costs no more than what has changed, and marks the log as closed cleanly. A second call
+/// returns the same result.
 pub(super) fn close<M: StateMachine>(shared: &Shared<M>) -> Result<()> {
     if shared.checkpointer.is_in_stage() {
         shared.maintenance.ask_for_close();
@@ -77,12 +78,18 @@ fn close_once<M: StateMachine>(shared: &Shared<M>, ends: &mut CheckpointEnds) ->
     let Some(log) = &shared.log else { return Ok(()) };
     let poisoned = shared.core.check_not_poisoned();
     let checkpoint = match &poisoned {
-        Ok(()) if shared.checkpointer.monitor().anything_since_snapshot() => {
-            let (result, reached) = shared.checkpointer.checkpoint_unreported();
+        Ok(()) if shared.options.checkpoint_on_close && shared.checkpointer.monitor().is_due_at_close() => {
+            let (result, reached) = shared.checkpointer.checkpoint_at_close();
             *ends = reached;
             result
         }
-        _ => Ok(()),
+        Ok(()) => {
+            // one in progress is given up after its current chunk
+            shared.checkpointer.stop();
+            // without space for it, the next open undoes the same again
+            log_pending_undo(&shared.core, log).or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })
+        }
+        Err(_) => Ok(()),
     };
     // no stage of another checkpoint may still run once the store can have another owner
     let _job = shared.checkpointer.between_stages();

@@ -379,11 +379,16 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Closes the store, for all clones: rolls open transactions back, takes a checkpoint, and
+    /// Closes the store, for all clones: rolls open transactions back, makes everything durable, and
     /// marks the store clean.
     ///
-    /// When it returns `Ok`, opening the store needs neither redo nor undo. It may be called in a
-    /// waker or by a thread of the store, which may outlive the call for a moment.
+    /// It costs about what has changed. It takes a checkpoint if that writes no more than the log has
+    /// grown by since the last one, or at most 1 MiB; see [`Options::checkpoint_on_close`]. Opening the
+    /// store then needs no undo, and redoes no more log than the size of the snapshot that it loads.
+    /// After [`Engine::checkpoint`] there is nothing to redo either.
+    ///
+    /// It may be called in a waker or by a thread of the store, which may outlive the call for a
+    /// moment.
     ///
     /// # Errors
     /// The error of the rollback, the checkpoint or the log. Every acknowledged commit keeps its

@@ -1,9 +1,12 @@
-//! What checkpoints cost: one is due by what it would write.
+//! What checkpoints and closes cost: a checkpoint is due by what it would write, and a close costs
+//! about what has changed.
 
 use crate::common::manual;
+use seawal::inspect::{self, Soundness};
 use seawal::kv::{Kv, KvCommand};
-use seawal::sim::SimDisk;
-use seawal::{Durability, Engine, Options, Step};
+use seawal::recovery::Verdict;
+use seawal::sim::{Crash, SimDisk};
+use seawal::{Durability, Engine, Options, RecoveryPolicy, Step};
 use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
@@ -55,4 +58,96 @@ fn checkpoints_write_no_more_than_the_log() {
     }
     // 2000 durable commits take a block each
     assert_eq!(taken - 1, 2000 * 4096 / snapshot.next_multiple_of(4096), "{:?}", engine.stats());
+}
+
+/// S10: A close after one change writes no snapshot, is a clean end, and whatever reads the store
+/// accepts the log that is left.
+#[test]
+fn a_close_after_one_change_costs_about_that_change() {
+    let (disk, engine) = two_mib(&options());
+    let before = (crate::common::names(&disk, ".snap"), disk.op_count());
+    engine.execute(put(7, 10)).unwrap();
+    engine.close().unwrap();
+    assert_eq!(crate::common::names(&disk, ".snap"), before.0, "no snapshot was written");
+    assert!(disk.op_count() - before.1 < 20, "{} operations", disk.op_count() - before.1);
+    drop(engine);
+    let report = inspect::verify_machine::<Kv>(Arc::new(disk.clone())).unwrap();
+    assert_eq!(report.soundness(), Soundness::Clean, "{report}");
+    let readers = options().recovery(RecoveryPolicy::ReadOnly);
+    for options in [&readers, &options(), &readers] {
+        let engine = open(&disk, options);
+        let report = engine.recovery_report();
+        assert_eq!((report.verdict, report.records, report.undone), (Verdict::Clean, 1, 0), "{report}");
+        assert!(report.tail.is_none() && report.warnings.is_empty(), "{report}");
+        assert_eq!(engine.get("00000007").unwrap().unwrap(), [7; 10]);
+        engine.close().unwrap();
+    }
+}
+
+/// S10: Power loss right after such a close takes nothing back, not even what had asked for less.
+#[test]
+fn what_was_closed_without_a_checkpoint_survives_power_loss() {
+    let (disk, engine) = two_mib(&options());
+    engine.execute_with(put(1, 1), Durability::Os).unwrap();
+    let mut open_one = engine.begin().unwrap();
+    open_one.execute(put(2, 2)).unwrap();
+    engine.close().unwrap();
+    for crash in [Crash::Nothing, Crash::Everything, Crash::Seeded(1)] {
+        let engine = open(&disk.crash(crash), &options());
+        let report = engine.recovery_report();
+        assert_eq!((report.verdict, report.undone), (Verdict::Clean, 0), "{report}");
+        assert_eq!(engine.get("00000001").unwrap().unwrap(), [1; 1]);
+        assert_eq!(engine.get("00000002").unwrap().unwrap(), [2; 1024]);
+    }
+}
+
+/// S10: A close takes the checkpoint that costs no more than what has changed, unless none is wanted.
+#[test]
+fn a_close_takes_a_checkpoint_where_much_has_changed_unless_none_is_wanted() {
+    for wanted in [true, false] {
+        let rare = options().checkpoint_log_bytes(1 << 40).checkpoint_on_close(wanted);
+        let (disk, engine) = two_mib(&rare);
+        (0..2048).for_each(|key| drop(engine.execute_with(put(key, 1100), Durability::Os).unwrap()));
+        engine.close().unwrap();
+        drop(engine);
+        let engine = open(&disk, &rare);
+        let report = engine.recovery_report();
+        let records = if wanted { 0 } else { 2048 };
+        assert_eq!((report.verdict, report.records), (Verdict::Clean, records), "{report}");
+    }
+}
+
+/// S10: A store that is large, and closed again and again after little work, keeps a bounded log.
+#[test]
+fn many_closes_after_little_work_leave_a_bounded_log() {
+    let (disk, engine) = two_mib(&options());
+    engine.close().unwrap();
+    drop(engine);
+    let mut taken = 0;
+    for n in 0..100 {
+        let engine = open(&disk, &options());
+        assert!(engine.recovery_report().records <= 40, "{}", engine.recovery_report());
+        engine.execute(put(n, 100)).unwrap();
+        engine.close().unwrap();
+        taken += engine.stats().checkpoints;
+    }
+    assert!((4..=8).contains(&taken), "{taken} checkpoints");
+}
+
+/// S10: The close of a store that has a checkpoint in progress does not take another one after it.
+#[test]
+fn a_close_finishes_a_checkpoint_in_progress_or_leaves_it() {
+    for (changed, finishes) in [(4096, true), (1, false)] {
+        let rare = options().checkpoint_log_bytes(1 << 40);
+        let (disk, engine) = two_mib(&rare);
+        let before = crate::common::names(&disk, ".snap");
+        (0..changed).for_each(|key| drop(engine.execute_with(put(key % 2048, 1024), Durability::Os).unwrap()));
+        assert!(engine.step(Step::BeginCheckpoint).unwrap());
+        engine.close().unwrap();
+        assert_eq!(engine.stats().checkpoints, 1 + u64::from(finishes));
+        assert_eq!(crate::common::names(&disk, ".snap") != before, finishes);
+        drop(engine);
+        let engine = open(&disk, &rare);
+        assert_eq!(engine.recovery_report().verdict, Verdict::Clean);
+    }
 }
