@@ -336,7 +336,13 @@ impl Options {
     /// Takes checkpoints often enough that recovery takes no longer than `budget`, as the engine
     /// estimates it from rates that it measures. Default: no budget.
     ///
-    /// [`Stats`](crate::Engine::stats) reports a budget that cannot be met.
+    /// Once four fifths of the time that the budget leaves for redo are used up, commits are throttled:
+    /// each waits up to 10 ms for the checkpoint. [`Stats`](crate::Engine::stats) and a warning through
+    /// `tracing` report a budget that is less than what opening takes right after a checkpoint.
+    ///
+    /// The rates are those of this open, of the commands that run, and of a rehearsal: after a
+    /// checkpoint of 8 MiB or more, a thread loads the first 4 MiB of the new snapshot and drops them.
+    /// The estimate assumes a machine as busy as now.
     #[must_use]
     pub fn recover_within(mut self, budget: Duration) -> Self {
         self.recover_within = Some(budget);

@@ -89,6 +89,29 @@ fn a_close_from_the_event_of_its_own_checkpoint_ends() {
     assert_eq!(told, 1, "the close takes a checkpoint and tells of it");
 }
 
+/// S18: A recovery budget that cannot be met is told once, under no lock.
+#[test]
+fn a_recovery_budget_that_cannot_be_met_is_told_once() {
+    for (budget, wanted) in [(Duration::from_millis(1), 1), (Duration::from_secs(10), 0)] {
+        let told = ends(move || {
+            let disk = SimDisk::new(1);
+            let options = Options::new().background(Background::Manual).recover_within(budget);
+            let engine: Engine<Kv> = options.open_on(Arc::new(disk.clone())).unwrap();
+            let listener = Listener::default();
+            let inner = engine.clone();
+            listener.calls(move || drop(inner.stats()));
+            tracing::subscriber::with_default(listener.clone(), || {
+                for _ in 0..3 {
+                    assert!(!engine.step(Step::Checkpoint).unwrap(), "nothing is new");
+                }
+            });
+            assert_eq!(engine.stats().recovery_budget_cannot_be_met, wanted == 1);
+            listener.returned.load(Ordering::SeqCst)
+        });
+        assert_eq!(told, wanted, "{budget:?}");
+    }
+}
+
 #[test]
 fn a_close_from_the_event_of_a_failure_that_a_close_met_ends() {
     let told = ends(|| {

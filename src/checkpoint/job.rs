@@ -293,6 +293,7 @@ impl<M: StateMachine> Checkpointer<M> {
     fn with_job<T>(&self, run: impl FnOnce(&mut Option<Job<M>>, &mut CheckpointEnds) -> Result<T>) -> Result<T> {
         let (result, ends) = self.with_job_unreported(run);
         ends.report();
+        self.monitor.report_budget();
         result
     }
 
@@ -487,6 +488,12 @@ impl<M: StateMachine> Checkpointer<M> {
             Stage::Publish { entry, digest } => {
                 log.wait(header.lsn, Level::Durable)?;
                 self.publish(log, entry, mark)?;
+                if self.background == Background::Threads
+                    && let Some(most_bytes) = self.monitor.rehearsal_bytes(&entry)
+                    && let Some(load) = snapshot::rehearse::<M>(&*self.storage, entry.lsn, most_bytes)
+                {
+                    self.monitor.note_load(load);
+                }
                 if let Some((point, digest)) = digest
                     && self.digester.note_digest(log, point, digest)?
                 {

@@ -16,4 +16,4 @@ mod throttle;
 pub(crate) use job::{CheckpointEnds, Checkpointer};
 pub(crate) use monitor::RecoveredSizes;
 pub(crate) use pending_undo::log_pending_undo;
-pub(crate) use recovery_time::RecoveryCostModel;
+pub(crate) use recovery_time::{MeasuredRecovery, RecoveryCostModel};

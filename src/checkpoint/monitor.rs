@@ -2,12 +2,12 @@
 //! recovery time.
 
 use super::policy::{Inputs, Limits, RecoveryTime};
-use super::recovery_time::RecoveryCostModel;
+use super::recovery_time::{RecoveryCostModel, TELLING_BYTES};
 use crate::error::Error;
 use crate::format::manifest::SnapshotEntry;
 use crate::ids::Lsn;
 use crate::io::Storage;
-use crate::io::sync::{Arc, Mutex};
+use crate::io::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::options::Options;
 use crate::wal::Log;
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub(crate) struct Monitor {
     cost_model: Arc<RecoveryCostModel>,
     recovered: RecoveredSizes,
     limits: Limits,
+    /// Whether a warning has told that the budget cannot be met.
+    told_of_budget: AtomicBool,
     /// This lock is held for a few loads and stores only. Nothing waits while it is held.
     published: Mutex<Published>,
 }
@@ -65,7 +67,15 @@ impl Monitor {
         };
         let published =
             Published { snapshots, mark: None, last_error: None, ended_at: Duration::ZERO, took: Duration::ZERO };
-        Monitor { storage, log, cost_model, recovered, limits, published: Mutex::new(published) }
+        Monitor {
+            storage,
+            log,
+            cost_model,
+            recovered,
+            limits,
+            told_of_budget: AtomicBool::new(false),
+            published: Mutex::new(published),
+        }
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -153,6 +163,34 @@ impl Monitor {
         let newest = self.published.lock().snapshots.first().copied()?;
         let manifest = self.log.as_ref()?.manifest();
         (manifest.snapshots.len() > 1 || manifest.log_start < newest.lsn).then_some(newest)
+    }
+
+    /// Reports a budget that cannot be met any more as an event. The caller must hold no lock: event
+    /// subscribers are foreign code.
+    pub(super) fn report_budget(&self) {
+        if self.limits.recover_within.is_none() {
+            return;
+        }
+        let missed = self.budget_cannot_be_met();
+        if !self.told_of_budget.swap(missed, Ordering::Relaxed) && missed {
+            crate::events::event!(
+                warn,
+                least = ?self.recovery_time().least,
+                "recover_within cannot be met: opening the store takes longer right after a checkpoint"
+            );
+        }
+    }
+
+    /// How much of this snapshot is to be loaded to measure the rate, in bytes: nothing without a
+    /// budget, because that takes memory and processor time.
+    pub(super) fn rehearsal_bytes(&self, snapshot: &SnapshotEntry) -> Option<u64> {
+        let is_telling = self.limits.recover_within.is_some() && snapshot.file_bytes >= TELLING_BYTES;
+        is_telling.then_some(TELLING_BYTES / 2)
+    }
+
+    /// Notes that loading so many bytes of a snapshot took that long.
+    pub(super) fn note_load(&self, load: (Duration, u64)) {
+        self.cost_model.note_load(load);
     }
 
     /// Whether a checkpoint is due.

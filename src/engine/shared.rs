@@ -2,11 +2,11 @@
 
 use super::maintenance_status::MaintenanceStatus;
 use super::open_transactions::OpenTransactions;
-use crate::checkpoint::{Checkpointer, RecoveredSizes, RecoveryCostModel};
+use crate::checkpoint::{Checkpointer, MeasuredRecovery, RecoveredSizes, RecoveryCostModel};
 use crate::error::{Error, Result};
 use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::machine::{Footprint, StateMachine};
+use crate::machine::{Footprint, StateMachine, bulk};
 use crate::options::Options;
 use crate::recovery::{Recovered, RecoveryReport};
 use crate::txn::{CommitWatermarks, Locks, Owner, StateCore};
@@ -51,10 +51,12 @@ impl<M: StateMachine> Shared<M> {
         let Recovered { state, pending_undo, log, report, snapshots, opens } = recovered;
         let core = Arc::new(StateCore::new(state, pending_undo));
         let log = log.map(Arc::new);
-        let cost_model = Arc::new(RecoveryCostModel::new(
-            (report.phases.snapshot, report.snapshot_bytes),
-            (report.phases.redo, report.log_bytes),
-        ));
+        let measured = MeasuredRecovery {
+            fixed: report.phases.open_dir.saturating_add(report.phases.cut),
+            load: (report.phases.snapshot, report.snapshot_bytes),
+            redo: (report.phases.redo, report.log_bytes, report.records),
+        };
+        let cost_model = Arc::new(RecoveryCostModel::new(bulk::recovery_rates::<M>(), measured));
         let sizes = RecoveredSizes {
             records: report.records,
             log_bytes: report.log_bytes,

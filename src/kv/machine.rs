@@ -9,6 +9,7 @@ use super::range::{KvPiece, KvRange, KvSpan, KvTables};
 use super::redo_buffer::{RedoBuffer, RedoTuning};
 use super::snapshot::{self, Saver};
 use super::tree::{End, Tree};
+use crate::machine::bulk::RecoveryRates;
 use crate::machine::parts::Joined;
 use crate::machine::{
     Access, Applied, Bulk, BulkMachine, DecodeError, Footprint, PartWriter, Parts, RedoFault, StateMachine,
@@ -233,7 +234,7 @@ fn visit_keys(command: &KvCommand, depth: usize, visit: &mut dyn FnMut(&[u8])) {
 impl StateMachine for Kv {
     const NAME: &'static str = "kv";
     const VERSION: u32 = 1;
-    const BULK: Option<Bulk<Self>> = Some(Bulk::of());
+    const BULK: Option<Bulk<Self>> = Some(Bulk::of().with_rates(RecoveryRates::IN_BATCHES));
 
     type Command = KvCommand;
     type Reply = KvReply;

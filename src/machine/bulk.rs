@@ -188,10 +188,40 @@ pub trait BulkMachine: StateMachine {
     }
 }
 
+/// What recovery of a machine typically takes, for estimates before a recovery has been measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecoveryRates {
+    /// How many times faster than [`apply`](StateMachine::apply) with its decoding redo is.
+    pub(crate) redo_speedup: u64,
+    /// The time to load a byte of a snapshot, in picoseconds.
+    pub(crate) load_byte_picos: u64,
+}
+
+impl RecoveryRates {
+    /// Of a machine that decodes and applies the commands in turn, and loads a snapshot as a stream.
+    pub(crate) const ONE_BY_ONE: RecoveryRates = RecoveryRates { redo_speedup: 1, load_byte_picos: 6_000 };
+    /// Of [`Kv`](crate::kv::Kv), which decodes on all processors and inserts in sorted batches.
+    pub(crate) const IN_BATCHES: RecoveryRates = RecoveryRates { redo_speedup: 2, load_byte_picos: 1_500 };
+}
+
+impl<M: StateMachine> Bulk<M> {
+    /// States that recovery has other rates than that of one command after the other.
+    pub(crate) const fn with_rates(mut self, rates: RecoveryRates) -> Self {
+        self.rates = rates;
+        self
+    }
+}
+
+/// What recovery of this machine typically takes.
+pub(crate) fn recovery_rates<M: StateMachine>() -> RecoveryRates {
+    M::BULK.map_or(RecoveryRates::ONE_BY_ONE, |bulk| bulk.rates)
+}
+
 impl<M: BulkMachine> Bulk<M> {
     /// The table for a machine that implements [`BulkMachine`].
     pub const fn of() -> Self {
         Bulk {
+            rates: RecoveryRates::ONE_BY_ONE,
             apply_without_inverse: M::apply_without_inverse,
             inverse_of: M::inverse_of,
             visit_keys: M::visit_keys,

@@ -1,5 +1,6 @@
 //! The trait that a user implements, and its law.
 
+use super::bulk::RecoveryRates;
 use super::{Access, DecodeError, Footprint, PartWriter, Parts, RedoFault};
 use std::fmt;
 use std::io;
@@ -175,6 +176,7 @@ pub type Applied<M> =
 /// of function pointers. It lies beside [`StateMachine`], which has it as a constant.
 #[allow(clippy::type_complexity, reason = "the table repeats the signatures of its trait")]
 pub struct Bulk<M: StateMachine> {
+    pub(super) rates: RecoveryRates,
     pub(super) apply_without_inverse: fn(&mut M, &M::Command) -> Applied<M>,
     pub(super) inverse_of: fn(&M::Command, &M::Reply) -> Option<M::Command>,
     pub(super) visit_keys: fn(&M::Command, &mut dyn FnMut(&[u8])) -> bool,

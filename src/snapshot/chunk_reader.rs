@@ -39,6 +39,8 @@ pub(super) struct Chunks {
     block_bytes: u64,
     /// Where the next chunk begins.
     offset: u64,
+    /// No chunk that begins there or later is read.
+    stop_at: u64,
     index: u32,
     checksums: crc32fast::Hasher,
     totals: SnapshotEnd,
@@ -166,6 +168,7 @@ impl Source {
             index: 0,
             checksums: crc32fast::Hasher::new(),
             totals: SnapshotEnd::default(),
+            stop_at: u64::MAX,
             before: None,
         };
         chunks.fill(0, HEADER_BYTES)?;
@@ -267,8 +270,16 @@ impl Chunks {
         Ok(Some(header))
     }
 
+    /// Reads no more than the chunks that begin in the first `bytes` of the file.
+    pub(super) fn stop_after(&mut self, bytes: u64) {
+        self.stop_at = bytes;
+    }
+
     /// Reads and checks the next chunk. `None` at the end chunk, which is checked too.
     pub(super) fn next_chunk(&mut self) -> Result<Option<Piece>> {
+        if self.offset >= self.stop_at {
+            return Ok(None);
+        }
         let Some(header) = self.next_header()? else { return Ok(None) };
         let content = header.content_bytes as usize;
         let whole = CHUNK_HEADER_BYTES.saturating_add(content);

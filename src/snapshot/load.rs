@@ -16,6 +16,7 @@ use crate::store::layout as names;
 use crate::txn::{ActiveTransactions, UndoEntry, UndoList, guarded};
 use std::io::{self, BufRead, Read};
 use std::path::Path;
+use std::time::Duration;
 
 /// The number of checked chunks that may wait for the machine. It bounds them to 8 MiB as written.
 const CHUNKS_AHEAD: usize = 8;
@@ -88,6 +89,29 @@ pub(crate) fn load<M: StateMachine>(
         Help::Threads => read_ahead(&storage.path(&name), chunks, |pieces| decode(Pull::Ahead(pieces), max_threads()))?,
     };
     Ok(Loaded { header, state, table, file_bytes })
+}
+
+/// Loads the first `most_bytes` of a snapshot of this machine's version, to measure how long that
+/// takes. Returns the time and the bytes. `None` where nothing could be read.
+///
+/// The machine finds its state cut short, or takes it for a smaller one. What it answers is dropped.
+pub(crate) fn rehearse<M: StateMachine>(storage: &dyn Storage, lsn: Lsn, most_bytes: u64) -> Option<(Duration, u64)> {
+    let name = names::snapshot(lsn);
+    let began = storage.monotonic();
+    let Source { mut chunks, .. } = Source::open(storage, &name).ok()?;
+    let file_bytes = most_bytes.min(chunks.file_bytes());
+    chunks.stop_after(file_bytes);
+    let unread = |_, _| Error::Internal { what: "it rehearsed the load of a snapshot" };
+    let errors = Errors { damage: &unread, unreadable: &unread };
+    let measured = read_ahead(&storage.path(&name), chunks, |pieces| {
+        let pull = Pull::Ahead(pieces);
+        let progress = &|_, _| ();
+        let mut feed =
+            Feed { pull, piece: None, kind: ChunkKind::State, failed: None, offset: 0, file_bytes, progress };
+        let _state = load_state::<M>(&mut feed, M::VERSION, max_threads(), &errors);
+        Ok((storage.monotonic().saturating_sub(began), feed.offset))
+    });
+    measured.ok().filter(|(_, bytes)| *bytes > 0)
 }
 
 /// Runs `decode` while one thread reads the chunks and one checks them.

@@ -15,7 +15,7 @@ mod new_store;
 mod write;
 
 pub(crate) use help::Help;
-pub(crate) use load::{check, load};
+pub(crate) use load::{check, load, rehearse};
 pub(crate) use new_store::write_as_store;
 #[cfg(feature = "fuzzing")]
 pub(crate) use write::Unpaced;

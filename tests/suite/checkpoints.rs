@@ -357,7 +357,7 @@ fn without_any_manifest_the_store_opens_from_the_rest_or_says_why_not() {
 fn a_recovery_budget_takes_checkpoints_before_it_is_passed() {
     let disk = SimDisk::new(6);
     let options =
-        manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_millis(60));
+        manual().checkpoint_log_bytes(1 << 30).max_log_bytes(64 << 20).recover_within(Duration::from_millis(45));
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     let mut taken = 0;
     for n in 0..4000u32 {
@@ -371,7 +371,7 @@ fn a_recovery_budget_takes_checkpoints_before_it_is_passed() {
         }
     }
     assert!(taken >= 2, "{:?}", engine.stats());
-    assert!(engine.estimated_recovery() <= Duration::from_millis(60), "{:?}", engine.estimated_recovery());
+    assert!(engine.estimated_recovery() <= Duration::from_millis(45), "{:?}", engine.estimated_recovery());
 }
 
 #[test]
