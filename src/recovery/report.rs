@@ -126,6 +126,11 @@ pub(crate) fn new_report(store_dir: &StoreDir) -> RecoveryReport {
     let other = if store_dir.manifest.is_some() { "; the other copy is used" } else { "" };
     let stand_in = |fault: &Error| format!("{}{other}", fault.finding());
     let mut stand_ins: Vec<_> = store_dir.manifest_faults.iter().map(stand_in).collect();
+    // a crash may have interrupted the creation of a store that has no segment yet
+    if store_dir.manifest.is_some() && !store_dir.segments.is_empty() {
+        let missing = store_dir.manifests_missing.iter();
+        stand_ins.extend(missing.map(|name| format!("{} is missing{other}", store_dir.storage.path(name).display())));
+    }
     if store_dir.manifest.is_none() && !store_dir.is_new() {
         stand_ins.push("no copy of the manifest is left; the segments and snapshots are used instead".into());
     }

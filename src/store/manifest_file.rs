@@ -1,8 +1,8 @@
 //! The manifest's two copies on disk: reading the current one, and replacing the other.
 //!
 //! A publication overwrites the copy that is not current, so a crash in its middle leaves the current
-//! one whole. The counter moves only after a completed write: after a failure the same copy is
-//! written again.
+//! one whole, also where the other one is damaged or missing. The counter moves only after a completed
+//! write: after a failure the same copy is written again.
 
 use crate::error::{Error, Result};
 use crate::format::HeaderFault;
@@ -17,21 +17,26 @@ use std::io;
 pub(crate) struct Copies {
     /// The whole copy with the higher counter.
     pub(crate) current: Option<Manifest>,
+    /// The place of that copy in [`names::MANIFESTS`].
+    pub(crate) slot: usize,
     /// What is wrong with each damaged copy.
     pub(crate) faults: Vec<Error>,
-    /// The number of copies on disk, whole or not.
-    pub(crate) present: usize,
+    /// The names of the copies that are not on disk.
+    pub(crate) missing: Vec<&'static str>,
 }
 
 /// Reads both copies as the device holds them.
 pub(crate) fn read_copies(storage: &dyn Storage, names_present: &[String]) -> Result<Copies> {
     let each = read_each(storage, names_present)?;
-    let mut copies = Copies { current: None, faults: Vec::new(), present: each.len() };
-    for (_, copy) in each {
+    let is_missing = |name: &&str| each.iter().all(|(present, _)| present != name);
+    let missing = names::MANIFESTS.into_iter().filter(is_missing).collect();
+    let mut copies = Copies { current: None, slot: 0, faults: Vec::new(), missing };
+    for (name, copy) in each {
         match copy {
             Ok(manifest) => {
                 if copies.current.as_ref().is_none_or(|m| m.counter < manifest.counter) {
                     copies.current = Some(manifest);
+                    copies.slot = names::MANIFESTS.iter().position(|each| *each == name).unwrap_or(0);
                 }
             }
             // a newer program wrote this copy, so the older copy beside it is out of date
@@ -78,6 +83,8 @@ pub(crate) struct ManifestFile {
     /// `None` where a copy is missing and the disk was too full to create it again.
     files: [Option<NamedFile>; 2],
     current: Manifest,
+    /// The file that holds the current manifest. The next publication overwrites the other one.
+    slot: usize,
 }
 
 impl ManifestFile {
@@ -86,7 +93,7 @@ impl ManifestFile {
         for name in names::MANIFESTS {
             Self::create_copy(&*storage, name, &manifest)?;
         }
-        Self::open(storage, manifest)
+        Self::open(storage, manifest, 0)
     }
 
     /// Writes a whole copy in place of one that is missing or damaged: create a temporary file, write,
@@ -109,7 +116,8 @@ impl ManifestFile {
 
     /// Opens both copies of an existing store for publication. It creates a missing copy, so that later
     /// publications need no space. On a full disk, the first publication that finds space does so.
-    pub(crate) fn open(storage: Arc<dyn Storage>, current: Manifest) -> Result<ManifestFile> {
+    /// `slot` is the place of the current one in [`names::MANIFESTS`].
+    pub(crate) fn open(storage: Arc<dyn Storage>, current: Manifest, slot: usize) -> Result<ManifestFile> {
         let open = |name: &str| -> Result<Option<NamedFile>> {
             match NamedFile::open(&*storage, name, OpenMode::ReadWrite) {
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -124,7 +132,7 @@ impl ManifestFile {
         };
         let [first, second] = names::MANIFESTS;
         let files = [open(first)?, open(second)?];
-        Ok(ManifestFile { storage, files, current })
+        Ok(ManifestFile { storage, files, current, slot })
     }
 
     /// The current manifest.
@@ -145,9 +153,9 @@ impl ManifestFile {
         next.counter = self.current.counter.saturating_add(1);
         debug_assert_eq!(next.store, self.current.store, "a publication keeps the store's identity");
         debug_assert!(next.epoch >= self.current.epoch, "the epoch never goes back");
-        let odd = next.counter & 1 == 1;
+        let slot = usize::from(self.slot == 0);
         let (name, file) = match (&names::MANIFESTS, &mut self.files) {
-            ([_, second], [_, file]) if odd => (second, file),
+            ([_, second], [_, file]) if slot == 1 => (second, file),
             ([first, _], [file, _]) => (first, file),
         };
         let storage = &*self.storage;
@@ -160,6 +168,7 @@ impl ManifestFile {
             *file = Some(NamedFile::open(storage, name, OpenMode::ReadWrite)?);
         }
         self.current = next;
+        self.slot = slot;
         Ok(())
     }
 }

@@ -70,8 +70,10 @@ pub(crate) struct StoreDir {
     pub(crate) manifest: Option<Manifest>,
     /// What is wrong with each damaged copy of the manifest.
     pub(crate) manifest_faults: Vec<Error>,
-    /// The number of manifest copies on disk, whole or not.
-    manifests_present: usize,
+    /// The place of the current manifest among its copies.
+    manifest_slot: usize,
+    /// The names of the manifest's copies that are not on disk.
+    pub(crate) manifests_missing: Vec<&'static str>,
 }
 
 /// The name of an empty file that marks an unfinished backup: it lies beside the snapshot until the
@@ -116,7 +118,8 @@ impl StoreDir {
         if access == Access::ReadWrite {
             make_durable(&*storage, &names)?;
         }
-        let Copies { current, faults, present } = read_copies(&*storage, &names)?;
+        let Copies { current, slot, faults, missing } = read_copies(&*storage, &names)?;
+        let has_manifest = missing.len() < names::MANIFESTS.len();
         let mut store_dir = StoreDir {
             lock: Some(lock),
             segments: Vec::new(),
@@ -126,7 +129,8 @@ impl StoreDir {
             unfinished: Vec::new(),
             manifest: current,
             manifest_faults: faults,
-            manifests_present: present,
+            manifest_slot: slot,
+            manifests_missing: missing,
             storage,
         };
         for name in names {
@@ -136,7 +140,7 @@ impl StoreDir {
         store_dir.snapshots.sort_by(|a, b| b.cmp(a));
         let lost = store_dir.manifest.is_none()
             && store_dir.segments.is_empty()
-            && (present > 0 || !store_dir.snapshots.is_empty());
+            && (has_manifest || !store_dir.snapshots.is_empty());
         let lost = lost.then(|| {
             let fault = store_dir.manifest_faults.pop();
             fault.unwrap_or_else(|| {
@@ -152,7 +156,7 @@ impl StoreDir {
     fn interrupted_backup(&self) -> Option<Lsn> {
         let [lsn] = *self.snapshots.as_slice() else { return None };
         let marked = self.unfinished.contains(&backup_mark(lsn));
-        (marked && self.is_new() && self.manifests_present == 0).then_some(lsn)
+        (marked && self.is_new() && self.manifests_missing.len() == names::MANIFESTS.len()).then_some(lsn)
     }
 
     /// Removes what an interrupted backup left. The mark is removed last.
@@ -176,7 +180,8 @@ impl StoreDir {
             unfinished: Vec::new(),
             manifest: Some(manifest),
             manifest_faults: Vec::new(),
-            manifests_present: 0,
+            manifest_slot: 0,
+            manifests_missing: Vec::new(),
         }
     }
 
@@ -205,7 +210,7 @@ impl StoreDir {
         self.remove_unfinished()?;
         let storage = self.storage.clone();
         if let Some(manifest) = &self.manifest {
-            return ManifestFile::open(storage, manifest.clone());
+            return ManifestFile::open(storage, manifest.clone(), self.manifest_slot);
         }
         let block_bytes = storage.block_bytes();
         // the first frame lies behind the first segment's header
@@ -229,7 +234,7 @@ impl StoreDir {
         let ManifestStandIn { store, block_bytes, log_start, origin, mut snapshots } = found;
         snapshots.truncate(SNAPSHOTS_KEPT);
         let origin = origin.unwrap_or(Lsn::ZERO);
-        ManifestFile::open(storage, Manifest { store, block_bytes, log_start, origin, snapshots, ..new })
+        ManifestFile::open(storage, Manifest { store, block_bytes, log_start, origin, snapshots, ..new }, 0)
     }
 
     fn classify(&mut self, name: String) -> Result<()> {

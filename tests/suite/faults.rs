@@ -8,6 +8,7 @@ use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::LogStep;
 use seawal::{Durability, Error, ExecuteError, ReadLevel, Step};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// The workload in which the operations fail. The first seed aborts a snapshot and opens the store
 /// again, so it includes every kind of operation.
@@ -101,6 +102,33 @@ fn a_sync_that_fails_latches_and_the_unhardened_is_not_shown() {
     drop(engine);
     let (engine, _) = open(&disk.crash(Crash::Nothing));
     assert_eq!(state(&engine).at(1), [1]);
+}
+
+/// H5: the first publication of a fresh store took the slot of the only whole copy.
+#[test]
+fn a_publication_never_overwrites_the_only_whole_copy_of_the_manifest() {
+    let (engine, _) = open(&SimDisk::new(11));
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    let backup = SimDisk::new(12);
+    engine.backup_to_storage(Arc::new(backup.clone())).unwrap();
+    for damaged in ["MANIFEST-0", "MANIFEST-1"] {
+        let disk = backup.crash(Crash::Nothing);
+        disk.flip_bit(damaged, 20, 0).unwrap();
+        let operations = {
+            let whole = disk.crash(Crash::Nothing);
+            drop(open(&whole));
+            whole.op_count()
+        };
+        for op in 0..operations {
+            let stopped = disk.crash(Crash::Nothing);
+            stopped.fail_at(op, Fault::Crash, Persistence::ForEver);
+            let _ = manual().open_on::<Stacks>(Arc::new(stopped.clone()));
+            for crash in [Crash::Nothing, Crash::TornBlock(op), Crash::Seeded(op)] {
+                let (engine, _) = open(&stopped.crash(crash));
+                assert_eq!(state(&engine).at(1), [1], "{damaged}, operation {op}, {crash:?}");
+            }
+        }
+    }
 }
 
 #[test]
