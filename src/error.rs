@@ -141,6 +141,13 @@ pub enum Error {
         /// The first failure.
         source: Arc<Error>,
     },
+    /// The command or commit took effect, but the log could not write it yet: it could not go on to
+    /// its next segment, or lacked memory for a buffer. The store stays usable, and writes it before
+    /// the next commit that succeeds. Power loss before that takes it back. Do not repeat it.
+    Delayed {
+        /// Why the log could not write it.
+        source: Arc<Error>,
+    },
     /// The state machine panicked. Its state may be half changed; reopening the store recovers.
     Poisoned,
     /// A thread of the store itself panicked. Reopening recovers.
@@ -326,7 +333,7 @@ impl Error {
         match self {
             Error::Io { source, .. } => out_of_space(source),
             Error::Full { .. } => true,
-            Error::Latched { source } => source.is_out_of_space(),
+            Error::Latched { source } | Error::Delayed { source } => source.is_out_of_space(),
             _ => false,
         }
     }
@@ -413,6 +420,9 @@ impl fmt::Display for Error {
             Error::Latched { source } => {
                 write!(f, "the store stopped writing after a failure; reopen it to recover ({source})")
             }
+            Error::Delayed { source } => {
+                write!(f, "the commit took effect but waits to be written; the next commit that succeeds writes it ({source})")
+            }
             Error::Poisoned => f.write_str("the state machine panicked; reopen the store to recover"),
             Error::Internal { what } => write!(f, "a thread of the store panicked while {what}; reopen the store"),
             Error::Closed => f.write_str("the store is closed"),
@@ -454,7 +464,7 @@ impl std::error::Error for Error {
         match self {
             Error::Io { source, .. } => Some(&**source),
             Error::Full { source: Some(source), .. } => Some(&**source),
-            Error::Latched { source } => Some(&**source),
+            Error::Latched { source } | Error::Delayed { source } => Some(&**source),
             _ => None,
         }
     }

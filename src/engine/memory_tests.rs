@@ -28,11 +28,13 @@ fn put(n: u8) -> KvCommand {
 fn work(disk: &SimDisk) -> (Vec<u8>, usize) {
     let (mut acknowledged, mut refused) = (Vec::new(), 0);
     let mut hear = |error: &Error| {
-        assert!(matches!(error, Error::Full { .. } | Error::Io { .. } | Error::Latched { .. }), "{error:?}");
+        let is_typed =
+            matches!(error, Error::Full { .. } | Error::Io { .. } | Error::Latched { .. } | Error::Delayed { .. });
+        assert!(is_typed, "{error:?}");
         refused += 1;
         error.is_latched()
     };
-    // whoever is refused for want of memory may try again at once
+    // an open that was refused for want of memory may be tried again at once
     let engine = match open(disk) {
         Ok(engine) => engine,
         Err(error) => {

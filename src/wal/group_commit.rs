@@ -386,10 +386,10 @@ impl GroupCommit {
             let mut queue = self.queue.lock();
             if let Some((spare, start)) = queue.next_to_enter(&self.progress) {
                 drop(queue);
-                self.enter(&mut writer, &spare, start)?;
+                self.enter(&mut writer, &spare, start).map_err(delayed)?;
                 queue = self.queue.lock();
             }
-            queue.take_work(&self.progress)?
+            queue.take_work(&self.progress).map_err(delayed)?
         };
         let direct = match work {
             None => Ok(None),
@@ -576,6 +576,12 @@ impl GroupCommit {
         queue.flusher = None;
         queue.flusher_is_idle = false;
     }
+}
+
+/// The error of a commit whose record stays in the queue.
+#[cold]
+fn delayed(error: Error) -> Error {
+    if error.is_latched() { error } else { Error::Delayed { source: Arc::new(error) } }
 }
 
 /// A sealed frame that must be written directly to the device.

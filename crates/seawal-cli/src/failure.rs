@@ -89,7 +89,7 @@ pub(super) fn status_of(error: &Error) -> Status {
         Error::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => Status::NotAStore,
         Error::Locked { .. } => Status::Locked,
         Error::UnsupportedVersion { .. } | Error::Unreadable { .. } => Status::Version,
-        Error::Latched { source } => status_of(source),
+        Error::Latched { source } | Error::Delayed { source } => status_of(source),
         _ => Status::Other,
     }
 }

@@ -182,7 +182,10 @@ fn fail<M: Explorable>(
 
 /// Checks that the error is one that this failure may cause.
 fn typed(planned: Planned, disk: &SimDisk, error: Error) -> Stopped {
-    let typed = matches!(error, Error::Io { .. } | Error::Full { .. } | Error::Latched { .. } | Error::Closed);
+    let typed = matches!(
+        error,
+        Error::Io { .. } | Error::Full { .. } | Error::Latched { .. } | Error::Delayed { .. } | Error::Closed
+    );
     if !typed {
         return Err(error.into());
     }
