@@ -15,7 +15,7 @@
 
 use crate::io::Clock;
 use crate::io::sync::{AtomicU64, Ordering};
-use crate::machine::bulk::RecoveryRates;
+use crate::machine::RecoveryRates;
 use std::time::Duration;
 
 /// One command in this many is timed: two clock reads take about as long as a small command.

@@ -43,11 +43,10 @@ use crate::durability::{Durability, ReadLevel};
 use crate::error::Error;
 use crate::error::Result;
 use crate::io::Storage;
-use crate::io::sync::{Arc, defer, thread};
+use crate::io::sync::{Arc, Runs, defer, thread};
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::options::{Background, Options};
 use crate::recovery::{self, RecoveryReport};
-pub(crate) use crate::txn::Runs;
 use maintenance::Threads;
 use shared::Shared;
 use std::fmt;
@@ -149,8 +148,8 @@ impl<M: StateMachine> Engine<M> {
     /// # Errors
     /// The machine's rejection; [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]:
     /// nothing happened; [`Error::Latched`]: whether it survived is known after the store is
-    /// reopened. [`Error::Io`]: the log could not enter another segment. The command has taken
-    /// effect, and becomes durable with the next commit that does.
+    /// reopened. [`Error::Delayed`]: the command has taken effect, and becomes durable with the next
+    /// commit that does.
     pub fn execute(&self, command: M::Command) -> ExecuteResult<M, M::Reply> {
         self.execute_with(command, self.shared().options.durability)
     }

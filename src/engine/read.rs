@@ -5,8 +5,9 @@ use super::answer::wait_for;
 use super::shared::Shared;
 use crate::durability::ReadLevel;
 use crate::error::Result;
+use crate::io::sync::Runs;
 use crate::machine::{Access, Footprint, StateMachine};
-use crate::txn::{DurabilityBarrier, Runs};
+use crate::txn::DurabilityBarrier;
 
 /// Reads the state while no transaction holds the footprint exclusively.
 pub(super) fn within<M: StateMachine, T>(

@@ -9,7 +9,7 @@ use super::range::{KvPiece, KvRange, KvSpan, KvTables};
 use super::redo_buffer::{RedoBuffer, RedoTuning};
 use super::snapshot::{self, Saver};
 use super::tree::{End, Tree};
-use crate::machine::bulk::RecoveryRates;
+use crate::machine::RecoveryRates;
 use crate::machine::parts::Joined;
 use crate::machine::{
     Access, Applied, Bulk, BulkMachine, DecodeError, Footprint, PartWriter, Parts, RedoFault, StateMachine,

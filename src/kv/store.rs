@@ -1,8 +1,9 @@
 //! The built-in machine's engine, with the ergonomics of a shared ordered map.
 
 use crate::durability::ReadLevel;
-use crate::engine::{Engine, Runs, Transaction};
+use crate::engine::{Engine, Transaction};
 use crate::error::Result;
+use crate::io::sync::Runs;
 use crate::kv::range::{KvPiece, KvSpan};
 use crate::kv::tree::End;
 use crate::kv::{Kv, KvCommand, KvRange, KvRejection, KvReply};

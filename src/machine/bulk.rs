@@ -4,6 +4,7 @@
 //! use [`StateMachine::BULK`] if the machine sets it, and the five plain methods if not. `BULK` is
 //! a constant, so the optimizer removes the branch and inlines the call.
 
+use super::recovery_rates::RecoveryRates;
 use super::{Applied, Bulk, DecodeError, Digest, PartWriter, Parts, RedoFault, SnapshotSource, StateMachine};
 use std::io;
 
@@ -186,22 +187,6 @@ pub trait BulkMachine: StateMachine {
     fn digest(&self) -> io::Result<u64> {
         digest_of_saved(self)
     }
-}
-
-/// What recovery of a machine typically takes, for estimates before a recovery has been measured.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RecoveryRates {
-    /// How many times faster than [`apply`](StateMachine::apply) with its decoding redo is.
-    pub(crate) redo_speedup: u64,
-    /// The time to load a byte of a snapshot, in picoseconds.
-    pub(crate) load_byte_picos: u64,
-}
-
-impl RecoveryRates {
-    /// Of a machine that decodes and applies the commands in turn, and loads a snapshot as a stream.
-    pub(crate) const ONE_BY_ONE: RecoveryRates = RecoveryRates { redo_speedup: 1, load_byte_picos: 6_000 };
-    /// Of [`Kv`](crate::kv::Kv), which decodes on all processors and inserts in sorted batches.
-    pub(crate) const IN_BATCHES: RecoveryRates = RecoveryRates { redo_speedup: 2, load_byte_picos: 1_500 };
 }
 
 impl<M: StateMachine> Bulk<M> {

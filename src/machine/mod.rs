@@ -11,6 +11,7 @@ mod digest;
 mod error;
 mod footprint;
 pub(crate) mod parts;
+mod recovery_rates;
 #[cfg(feature = "serde")]
 mod serde;
 mod state_machine;
@@ -20,6 +21,7 @@ pub use self::digest::Digest;
 pub use self::error::{DecodeError, RedoFault};
 pub use self::footprint::{Access, Claim, Extent, Footprint};
 pub use self::parts::{PartWriter, Parts};
+pub(crate) use self::recovery_rates::RecoveryRates;
 #[cfg(feature = "serde")]
 pub use self::serde::SerdeMachine;
 pub use self::state_machine::{Applied, Bulk, SnapshotSource, StateMachine};

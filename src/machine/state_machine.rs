@@ -1,6 +1,6 @@
 //! The trait that a user implements, and its law.
 
-use super::bulk::RecoveryRates;
+use super::recovery_rates::RecoveryRates;
 use super::{Access, DecodeError, Footprint, PartWriter, Parts, RedoFault};
 use std::fmt;
 use std::io;

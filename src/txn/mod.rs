@@ -13,7 +13,7 @@ pub(crate) use active::{ActiveTransactions, Scope, UndoFault, roll_back, undo_la
 pub(crate) use commit_watermarks::{CommitWatermarks, DurabilityBarrier, WrittenSlots};
 pub(crate) use locks::{Locks, Owner};
 pub(crate) use pending_undo::{PendingUndo, undo_in_memory};
-pub(crate) use state_core::{Core, CoreWrite, Runs, StateCore};
+pub(crate) use state_core::{Core, CoreWrite, StateCore};
 pub(crate) use undo_list::{UndoEntry, UndoList};
 
 use crate::error::{Error, Result};

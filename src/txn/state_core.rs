@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::io::sync::{
-    AtomicBool, HoldMark, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, is_held, write_spinning,
+    AtomicBool, HoldMark, Ordering, Runs, RwLock, RwLockReadGuard, RwLockWriteGuard, is_held, write_spinning,
 };
 use crate::machine::StateMachine;
 use crate::txn::{ActiveTransactions, PendingUndo};
@@ -24,15 +24,6 @@ pub(crate) struct StateCore<M: StateMachine> {
     /// Whether the machine panicked or broke its law. The state must not be used then.
     poisoned: AtomicBool,
     closed: AtomicBool,
-}
-
-/// What runs under the core lock.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Runs {
-    /// A closure of users or a machine of theirs, which may call the engine.
-    UserCode,
-    /// Code of this library alone, which does not.
-    OwnCode,
 }
 
 /// The core, locked for reading. User code may run under the lock, so the thread is marked as its
@@ -99,7 +90,7 @@ impl<M: StateMachine> StateCore<M> {
     pub(crate) fn read_for(&self, runs: Runs) -> Result<CoreRead<'_, M>> {
         self.check_not_held()?;
         let guard = self.core.read();
-        Ok(CoreRead { guard, _mark: (runs == Runs::UserCode).then(|| HoldMark::new(self.address())) })
+        Ok(CoreRead { guard, _mark: HoldMark::while_runs(runs, self.address()) })
     }
 
     /// Locks the core for writing.

@@ -152,7 +152,7 @@ const CONFINED_EXCEPT: &[(&str, &str, &str)] = &[
     ("std::sync::Arc", "src/", "no thread waits for a reference count, and the model checkers leave it alone"),
     ("std::time::Instant::now", "src/sim/explore/", "an exploration's time limit is real time"),
     ("memmap2", "src/kv/tree/arena.rs", "the tree stands on its own, and asks for memory rather than for I/O"),
-    ("shuttle::thread", "src/io/parallel.rs", "shuttle's scope gives its threads another type"),
+    ("shuttle::thread", "src/io/threads.rs", "shuttle's scope gives its threads another type"),
 ];
 
 /// The crate's modules, and those of the crates that stand on it.

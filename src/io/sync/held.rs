@@ -50,6 +50,15 @@ pub(crate) fn defer(work: Box<dyn FnOnce()>) {
     MARKS.with(|marks| marks.has_deferred.set(true));
 }
 
+/// What runs under a lock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runs {
+    /// A closure of users or a machine of theirs, which may call the engine.
+    UserCode,
+    /// Code of this library alone, which does not.
+    OwnCode,
+}
+
 /// Marks a lock as held by this thread. The mark is dropped after the lock was released.
 #[must_use = "dropping it says that the lock is released"]
 pub(crate) struct HoldMark {
@@ -57,6 +66,12 @@ pub(crate) struct HoldMark {
 }
 
 impl HoldMark {
+    /// Notes that this thread holds the lock at an address, if code of users runs under it.
+    #[inline]
+    pub(crate) fn while_runs(runs: Runs, lock: usize) -> Option<HoldMark> {
+        (runs == Runs::UserCode).then(|| HoldMark::new(lock))
+    }
+
     /// Marks the lock at an address as held by this thread.
     #[inline]
     pub(crate) fn new(lock: usize) -> HoldMark {

@@ -10,7 +10,7 @@ mod model;
 #[cfg(not(any(loom, shuttle)))]
 mod spin_mutex;
 
-pub(crate) use held::{HoldMark, defer, is_held};
+pub(crate) use held::{HoldMark, Runs, defer, is_held};
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Mutex as SpinMutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
