@@ -160,10 +160,12 @@ impl SimDisk {
         self.state.lock().image.free_bytes()
     }
 
-    /// Advances the clock.
+    /// Advances the clock. That of a disk that is [down](SimDisk::is_down) stands still.
     pub fn advance(&self, by: Duration) {
-        let clock = &mut self.state.lock().image.clock;
-        *clock = clock.saturating_add(by);
+        let image = &mut self.state.lock().image;
+        if !image.down {
+            image.clock = image.clock.saturating_add(by);
+        }
     }
 
     /// A hash of all operations so far: their names, offsets, lengths, bytes and faults. Equal hashes

@@ -162,12 +162,7 @@ fn facts_of_log(files: &Files) -> Vec<String> {
     let (_, report) = api::open_log(&disk(), api::journal_options()).unwrap();
     let mut lines = vec!["machine: journal".to_owned()];
     lines.extend(facts::of_log(&report));
-    let verified = api::verify(&disk()).unwrap();
-    // `verify` mistakes a truncated log for a store whose snapshot is missing, so its answer is not
-    // recorded
-    if verified.open_error.is_none() {
-        lines.extend(facts::of_verification(&verified));
-    }
+    lines.extend(facts::of_verification(&api::verify(&disk()).unwrap()));
     lines
 }
 
@@ -249,7 +244,14 @@ fn every_log_has_the_records_that_it_had() {
     let mut checked = 0;
     for fixture in fixtures().into_iter().filter(|fixture| fixture.machine() == "journal") {
         let title = &fixture.title;
-        assert_lines(title, "facts", &facts_of_log(&fixture.files), &fixture.facts);
+        let mut found = facts_of_log(&fixture.files);
+        if !fixture.facts.iter().any(|line| line.starts_with("verify")) {
+            // 0.1.0 mistook a truncated log for a store whose snapshot is missing, so its answer was
+            // not recorded
+            let verified = found.split_off(fixture.facts.len());
+            assert!(verified[0].starts_with("verify: Clean"), "{title}: {verified:?}");
+        }
+        assert_lines(title, "facts", &found, &fixture.facts);
         let mut disk = fixture.disk();
         for round in 0..3 {
             let (log, _) = api::open_log(&disk, api::journal_options()).unwrap();

@@ -143,7 +143,6 @@ fn a_whole_frame_is_replayed_in_its_own_place_and_in_no_other() {
             ("an older epoch's", Frame { epoch: next.epoch - 1, ..next.clone() }),
             ("a later epoch's", Frame { epoch: next.epoch + 1, ..next.clone() }),
             ("of an earlier place", Frame { lsn: next.lsn - 512, ..next.clone() }),
-            ("of a later place", Frame { lsn: next.lsn + 512, ..next.clone() }),
             ("another one's successor", Frame { previous: next.previous ^ 1, ..next.clone() }),
         ];
         for (what, frame) in cases {
@@ -153,6 +152,10 @@ fn a_whole_frame_is_replayed_in_its_own_place_and_in_no_other() {
                 assert_eq!(opened(&disk).unwrap(), whole, "{name}: {what}");
             }
         }
+        // it was written to a wrong place, so the log went on
+        let disk = forger().put(0, &Frame { lsn: next.lsn + 512, ..next }).disk();
+        assert_eq!(verified(&disk).unwrap(), Soundness::Damaged, "{name}");
+        assert!(matches!(opened(&disk).unwrap_err(), Error::Corrupt { .. }), "{name}");
     }
 }
 
@@ -168,16 +171,19 @@ fn a_frame_behind_a_hole_is_evidence_only_if_it_is_of_its_place() {
             ("proves nothing", end, behind.clone()),
             ("another store's", end + 512, Frame { store: behind.store ^ 1, ..behind.clone() }),
             ("another epoch's", end + 512, Frame { epoch: behind.epoch - 1, ..behind.clone() }),
-            ("of another place", end + 512, Frame { lsn: end + 1024, ..behind.clone() }),
+            ("of an earlier place", end + 512, Frame { lsn: end - 512, ..behind.clone() }),
         ] {
             let disk = forger().put(1, &Frame { watermark, ..frame }).disk();
             assert_eq!(opened(&disk).unwrap(), whole, "{name}: {what}");
         }
-        let disk = forger().put(1, &Frame { watermark: end + 512, ..behind }).disk();
-        assert_eq!(verified(&disk).unwrap(), Soundness::Damaged, "{name}");
-        let error = opened(&disk).unwrap_err();
-        let at = store.last().end_offset() as u64;
-        assert!(matches!(&error, Error::Corrupt { offset, .. } if *offset == Some(at)), "{name}: {error:?}");
+        let of_its_place = Frame { watermark: end + 512, ..behind.clone() };
+        for frame in [of_its_place, Frame { lsn: end + 1024, ..behind.clone() }, Frame { lsn: end, ..behind }] {
+            let disk = forger().put(1, &frame).disk();
+            assert_eq!(verified(&disk).unwrap(), Soundness::Damaged, "{name}");
+            let error = opened(&disk).unwrap_err();
+            let at = store.last().end_offset() as u64;
+            assert!(matches!(&error, Error::Corrupt { offset, .. } if *offset == Some(at)), "{name}: {error:?}");
+        }
     }
 }
 

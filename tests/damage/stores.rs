@@ -242,12 +242,24 @@ impl Store {
             let headers = needed.iter().map(|segment| segment.watermark);
             let later = ours.filter(|frame| frame.lsn > bad.lsn).filter(is_whole).map(|frame| frame.watermark);
             let proven = headers.chain(later).chain([manifest.proven]).max().unwrap() > bad.lsn;
-            if recorded_end.is_some() || proven {
+            if recorded_end.is_some() || proven || self.is_misdirected(segment, bad, new) {
                 return Outcome::Refused(segment.name.clone(), Some(bad.at.start as u64));
             }
             return Outcome::Opens(self.state_at(bad.lsn).clone());
         }
         Outcome::Opens(self.whole().clone())
+    }
+
+    /// Whether a whole frame of the bad one's place or of a later one stands at another block of the
+    /// segment. No crash leaves that, so the log went on.
+    fn is_misdirected(&self, segment: &Segment, bad: &Frame, bytes: &[u8]) -> bool {
+        let later = self.segments.iter().flat_map(|from| from.frames.iter().map(move |frame| (from, frame)));
+        let mut later = later.filter(|(_, frame)| frame.epoch == bad.epoch && frame.lsn >= bad.lsn);
+        later.any(|(from, frame)| {
+            let own = &self.files[&from.name][frame.at.clone()];
+            let mut places = (0..bytes.len()).step_by(segment.block).filter(|at| *at >= bad.at.start);
+            places.any(|at| (&from.name, frame.at.start) != (&segment.name, at) && bytes[at..].starts_with(own))
+        })
     }
 }
 

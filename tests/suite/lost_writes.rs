@@ -119,7 +119,7 @@ fn frames(bytes: &[u8]) -> Vec<usize> {
 fn a_frame_written_over_an_earlier_one_is_no_end_of_the_log() {
     for seed in 0..4 {
         let disk = disk(seed);
-        let (engine, _) = open_on::<Stacks>(&disk, &manual()).unwrap();
+        let (engine, _) = open_on::<Stacks>(&disk, &manual().first_segment_bytes(32 << 10)).unwrap();
         for value in 0..4 {
             engine.execute(Cmd::push(1, value)).unwrap();
         }

@@ -388,7 +388,7 @@ fn looks_are_taken_and_one_that_looks_beyond_its_footprint_is_found() {
 
 #[test]
 fn full_disks_are_met_and_gone_on_from() {
-    let explored = sums::<Lawful>().full_disks().steps(200).seeds(4).one_in(200).run().unwrap();
+    let explored = sums::<Lawful>().full_disks().steps(200).seeds(12).one_in(200).run().unwrap();
     assert!(explored.did.contains_key("full"), "{explored:?}");
 }
 
