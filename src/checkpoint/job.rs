@@ -453,7 +453,7 @@ impl<M: StateMachine> Checkpointer<M> {
         let Ok(log) = self.log() else { return false };
         let give_up = |newest| {
             self.keep_only(log, newest)?;
-            retention::give_up_unneeded(&self.storage, log, Unlink::AtOnce)
+            retention::give_up_unneeded(&self.storage, log, &self.snapshot_readers, Unlink::AtOnce)
         };
         log.deferred_unlinks().reclaim() || self.monitor.newest_with_stand_ins().is_some_and(|s| give_up(s).is_ok())
     }

@@ -105,7 +105,7 @@ pub(crate) fn rehearse<M: StateMachine>(storage: &dyn Storage, lsn: Lsn, most_by
     let errors = Errors { damage: &unread, unreadable: &unread };
     let measured = read_ahead(&storage.path(&name), chunks, |pieces| {
         let pull = Pull::Ahead(pieces);
-        let progress = &|_, _| ();
+        let progress = &|_, _| Ok(());
         let mut feed =
             Feed { pull, piece: None, kind: ChunkKind::State, failed: None, offset: 0, file_bytes, progress };
         let _state = load_state::<M>(&mut feed, M::VERSION, max_threads(), &errors);
