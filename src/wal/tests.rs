@@ -174,6 +174,7 @@ fn on_a_thread<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> 
     receiver
 }
 
+/// U12: a second close was told `Ok` while the first one was syncing, or had failed.
 #[test]
 fn a_second_close_waits_for_the_first_and_both_get_its_outcome() {
     let storage = Gated::new(SimDisk::new(1));
@@ -207,6 +208,7 @@ fn a_close_after_one_that_failed_gets_the_same_error() {
     assert_eq!(first.to_string(), second.to_string());
 }
 
+/// S12: `stats` waited behind a sync.
 #[test]
 fn figures_are_had_while_a_sync_is_under_way() {
     let storage = Gated::new(SimDisk::builder().seed(1).write_path(WritePath::BufferedSync).build());
@@ -225,6 +227,7 @@ fn figures_are_had_while_a_sync_is_under_way() {
     waiting.recv_timeout(SOON).unwrap().unwrap();
 }
 
+/// S3: a refused allocation latched the log, though nothing was written.
 #[test]
 fn memory_that_cannot_be_had_before_a_frame_is_taken_refuses_one_record_and_the_log_goes_on() {
     let disk = SimDisk::new(1);
@@ -273,6 +276,7 @@ fn fill(log: &Log) -> Vec<Lsn> {
     (0..60).map(record).collect()
 }
 
+/// U16: recycling waited for the preallocator, which pauses between its pieces.
 #[test]
 fn recycling_does_not_wait_for_a_segment_that_is_written_ahead_of_need() {
     let storage = Gated::new(SimDisk::new(1));
@@ -309,6 +313,7 @@ fn segments_whose_new_names_could_not_be_synced_enter_the_pool_with_the_next_syn
     log.close().unwrap();
 }
 
+/// U13: a reader beside `truncate_before` reported a healthy log as damaged.
 #[test]
 fn a_reader_keeps_the_segments_it_has_yet_to_read() {
     let disk = SimDisk::new(1);
@@ -349,6 +354,7 @@ fn a_reader_holds_back_only_what_it_has_not_passed() {
 /// Whatever listens to events must not find the writer's lock taken, for it may ask the log
 /// something itself.
 #[cfg(feature = "tracing")]
+/// U14: a subscriber ran under the writer lock.
 #[test]
 fn an_event_is_told_under_no_lock() {
     use std::sync::atomic::AtomicUsize;

@@ -115,6 +115,7 @@ cannot_be_saved!(Reluctant while RELUCTANT);
 cannot_be_saved!(Sullen while SULLEN);
 cannot_be_saved!(Gloomy while GLOOMY);
 
+/// U15: `execute` waited for log space while it held footprint locks.
 #[test]
 fn a_command_that_had_to_wait_for_a_lock_holds_nobody_up_while_the_log_is_at_its_bound() {
     let disk = SimDisk::new(6);
