@@ -275,9 +275,10 @@ impl Options {
     /// The least amount of log after which a checkpoint is taken, in bytes. Default: 256 MiB.
     ///
     /// A checkpoint is due once the log has grown by as much as the newest snapshot takes, because it
-    /// writes about that much. So checkpoints at most double the bytes that reach the device. The
-    /// amount is never less than this option, and otherwise at most a quarter of
-    /// [`max_log_bytes`](Self::max_log_bytes). [`recover_within`](Self::recover_within) may ask for a
+    /// writes about that much. So checkpoints at most double the bytes that reach the device, up to a
+    /// snapshot of a quarter of [`max_log_bytes`](Self::max_log_bytes). The amount is never less than
+    /// this option, and otherwise at most that quarter. So a larger snapshot is written more often
+    /// than its size asks for. [`recover_within`](Self::recover_within) may ask for a
     /// checkpoint earlier. [`Stats::checkpoint_due_bytes`](crate::Stats) tells the present amount.
     ///
     /// The padding of small durable commits counts, because the device writes it. Recovery hardly

@@ -383,8 +383,9 @@ impl<M: StateMachine> Engine<M> {
     ///
     /// It costs about what has changed. It takes a checkpoint if that writes no more than the log has
     /// grown by since the last one, or at most 1 MiB; see [`Options::checkpoint_on_close`]. Opening the
-    /// store then needs no undo, and redoes no more log than the size of the snapshot that it loads.
-    /// After [`Engine::checkpoint`] there is nothing to redo either.
+    /// store then redoes no more log than the size of the snapshot that it loads, unless the option
+    /// forbids the checkpoint. It needs no undo, unless the disk was full at the close. After
+    /// [`Engine::checkpoint`] there is nothing to redo either.
     ///
     /// It may be called in a waker or by a thread of the store, which may outlive the call for a
     /// moment.

@@ -152,7 +152,7 @@ pub enum SnapshotSource {
     /// From a second state, rebuilt from the newest snapshot and the log after it, as recovery does.
     /// The live state is not cloned, and no commit waits for any part of this.
     ///
-    /// The costs: memory for a second whole state until it is saved, also in [`Engine::close`], which
+    /// The costs: memory for a second whole state until it is saved, also in [`Engine::close`] if it
     /// takes a checkpoint; and the time of an open for each checkpoint and each backup, mostly beside
     /// the commits. A checkpoint fails if an open would fail.
     ///
