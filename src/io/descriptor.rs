@@ -1,7 +1,8 @@
 //! Opens files safely, whatever descriptors are free and whatever kind of file has the name.
 //!
 //! - A descriptor is never 0, 1 or 2. In a process that was started with its standard streams
-//!   closed, `println!` would otherwise write into the store.
+//!   closed, `println!` would otherwise write into the store. These numbers are occupied while a
+//!   store is open. If the program frees one later, a file that gets it is moved to another.
 //! - Opening never blocks, as it would on a FIFO without a writer.
 //! - Any file that is not a regular file is refused, with an error that names its kind. A symbolic
 //!   link is followed.
@@ -34,6 +35,15 @@ pub(super) fn open_file(dir: impl AsFd, name: &str, flags: OFlags) -> io::Result
 pub(super) fn open_dir(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(above_standard_streams(rustix::fs::open(path, flags, Mode::empty())?)?.into())
+}
+
+/// Opens `/dev/null` under those descriptors of the standard streams that are free. While the result
+/// lives, no file gets one of them, not even until it is duplicated.
+///
+/// Without descriptors, or without that device, fewer are taken.
+pub(super) fn occupy_standard_streams() -> Vec<OwnedFd> {
+    let open = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok();
+    (0..FIRST).map_while(|_| open().filter(|fd| fd.as_raw_fd() < FIRST)).collect()
 }
 
 /// Duplicates a descriptor that has the number of a standard stream, and closes the original.

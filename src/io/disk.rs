@@ -12,7 +12,7 @@
 
 use crate::io::deadline::pauses;
 use crate::io::descriptor;
-use crate::io::descriptor::open_dir;
+use crate::io::descriptor::{occupy_standard_streams, open_dir};
 use crate::io::disk_file::{DiskFile, Paths, is_sync_missing, sync_result};
 use crate::io::inherit::inherit;
 use crate::io::lock::{LOCK_FILE, Locks};
@@ -25,6 +25,7 @@ use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -103,6 +104,7 @@ pub struct DiskStorage {
     lock_wait: Duration,
     /// True once a sync of the directory or of its parent was found to be missing.
     dir_sync_missing: AtomicBool,
+    _standard_streams: Vec<OwnedFd>,
 }
 
 impl DiskStorage {
@@ -118,6 +120,7 @@ impl DiskStorage {
     /// no such directory.
     pub fn open(path: impl AsRef<Path>, create: Create) -> io::Result<DiskStorage> {
         let path = std::path::absolute(path)?;
+        let _standard_streams = occupy_standard_streams();
         let synced = match create {
             Create::IfMissing => make_dir_durable(&path, STORE_MODE)?,
             Create::Never if path.is_dir() => sync_parent(&path)?,
@@ -139,6 +142,7 @@ impl DiskStorage {
             locks: Locks::default(),
             lock_wait: Duration::ZERO,
             dir_sync_missing: AtomicBool::new(synced == DirSync::Missing),
+            _standard_streams,
         })
     }
 
