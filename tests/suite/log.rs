@@ -1,5 +1,6 @@
 //! The log on its own, on the simulated disk: acknowledged records survive any crash.
 
+use crate::common::crash_choice;
 use seawal::Error;
 use seawal::ids::Lsn;
 use seawal::io::WritePath;
@@ -70,13 +71,7 @@ fn what_was_acknowledged_is_there_after_a_crash_at_any_operation() {
             let disk = SimDisk::new(1);
             disk.fail_at(op, Fault::Crash, Persistence::ForEver);
             let acknowledged = run(&disk, 0, 40);
-            let crash = match seed {
-                0 => Crash::Nothing,
-                1 => Crash::Everything,
-                2 => Crash::KillOnly,
-                3 => Crash::TornBlock(op),
-                seed => Crash::Seeded(op * 10 + seed),
-            };
+            let crash = crash_choice(op, seed);
             let disk = disk.crash(crash);
             let log = open(&disk).unwrap_or_else(|e| panic!("op {op}, crash {crash:?}: {e}"));
             check(&log, acknowledged, 40);
@@ -87,6 +82,32 @@ fn what_was_acknowledged_is_there_after_a_crash_at_any_operation() {
             let disk = disk.crash(Crash::Seeded(seed));
             let log = open(&disk).unwrap_or_else(|e| panic!("second open, op {op}, crash {crash:?}: {e}"));
             check(&log, after, before + 7);
+        }
+    }
+}
+
+/// A kill leaves names that no sync of the directory has covered. Recovery relies on them, so it must
+/// make them durable before it acknowledges anything.
+#[test]
+fn a_power_loss_during_the_recovery_from_a_kill_takes_nothing_acknowledged() {
+    let whole = SimDisk::new(1);
+    run(&whole, 0, 40);
+    for op in 0..whole.op_count() {
+        let disk = SimDisk::new(1);
+        disk.fail_at(op, Fault::Crash, Persistence::ForEver);
+        let acknowledged = run(&disk, 0, 40);
+        let killed = disk.crash(Crash::KillOnly);
+        let recovery = killed.crash(Crash::KillOnly);
+        recovery.record_crash_points(..);
+        let log = open(&recovery).unwrap_or_else(|e| panic!("op {op}: {e}"));
+        for step in LogStep::ALL {
+            log.step(step).unwrap();
+        }
+        log.close().unwrap();
+        for point in recovery.take_crash_points() {
+            let at = format!("op {op}, then {:?} at {}", point.kind(), point.op());
+            let log = open(&point.crash(Crash::Nothing)).unwrap_or_else(|e| panic!("{at}: {e}"));
+            check(&log, acknowledged, 40);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Restarts: whatever their number, a store keeps few files and opens few at once. And rotations that
 //! are refused for a moment.
 
-use crate::common::{Cmd, Stacks, manual, names, open, open_on, state};
+use crate::common::{Cmd, Stacks, crash_choice, manual, names, open, open_on, state};
 use seawal::ids::Lsn;
 use seawal::inspect::{self, Soundness};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
@@ -128,13 +128,7 @@ fn a_crash_at_any_operation_of_an_open_that_replaces_an_unused_segment_leaves_ev
             let crashed = disk.crash(Crash::Everything);
             crashed.fail_at(op, Fault::Crash, Persistence::ForEver);
             let _ = open(&crashed);
-            let crash = match seed {
-                0 => Crash::Nothing,
-                1 => Crash::Everything,
-                2 => Crash::KillOnly,
-                3 => Crash::TornBlock(op),
-                seed => Crash::Seeded(op * 10 + seed),
-            };
+            let crash = crash_choice(op, seed);
             let crashed = crashed.crash(crash);
             let log = open(&crashed).unwrap_or_else(|e| panic!("operation {op}, {crash:?}: {e}"));
             assert_eq!(records(&log), wanted[..9], "operation {op}, {crash:?}");

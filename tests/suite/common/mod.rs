@@ -4,7 +4,7 @@
 
 use seawal::machine::{Access, DecodeError, Footprint, StateMachine};
 use seawal::sim::explore::{Explore, Look};
-use seawal::sim::{Rng as SimRng, SimDisk};
+use seawal::sim::{Crash, Rng as SimRng, SimDisk};
 use seawal::{Background, Engine, Options, RecoveryReport};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
@@ -221,6 +221,17 @@ pub(crate) fn open(disk: &SimDisk) -> (Engine<Stacks>, RecoveryReport) {
 
 pub(crate) fn state(engine: &Engine<Stacks>) -> Stacks {
     engine.read(Stacks::clone).unwrap()
+}
+
+/// One of several ways to crash at an operation: the plain ones first, then seeded ones.
+pub(crate) fn crash_choice(op: u64, seed: u64) -> Crash {
+    match seed {
+        0 => Crash::Nothing,
+        1 => Crash::Everything,
+        2 => Crash::KillOnly,
+        3 => Crash::TornBlock(op),
+        seed => Crash::Seeded(op * 10 + seed),
+    }
 }
 
 /// All files with their contents.
