@@ -57,6 +57,26 @@ impl<M: Explorable> Run<'_, M> {
         Ok(())
     }
 
+    /// Checks that a command was rejected as the model rejects it, and not because of another
+    /// transaction.
+    pub(super) fn check_rejection(
+        &mut self,
+        command: &M::Command,
+        rejection: &M::Rejection,
+        expected: &Result<(M::Reply, M::Command), M::Rejection>,
+        conflict: bool,
+    ) -> Stopped {
+        if conflict {
+            return wrong("a rejection saw another transaction's state");
+        }
+        if !matches!(expected, Err(wanted) if wanted == rejection) {
+            let wanted = expected.as_ref().map(|(reply, _)| reply);
+            return wrong(format!("{command:?} was rejected with {rejection:?}, wanted {wanted:?}"));
+        }
+        self.diary.count("rejected");
+        Ok(())
+    }
+
     fn execute(&mut self, command: &M::Command, durability: Durability, by: By) -> Stopped {
         let footprint = M::footprint(command);
         let conflict = self.is_held(None, &footprint);
@@ -97,14 +117,7 @@ impl<M: Explorable> Run<'_, M> {
                 Ok(())
             }
             Err(ExecuteError::Rejected(rejection)) => {
-                if conflict {
-                    return wrong("a rejection saw another transaction's state");
-                }
-                if !matches!(&expected, Err(wanted) if *wanted == rejection) {
-                    let wanted = expected.map(|(reply, _)| reply);
-                    return wrong(format!("{command:?} was rejected with {rejection:?}, wanted {wanted:?}"));
-                }
-                self.diary.count("rejected");
+                self.check_rejection(command, &rejection, &expected, conflict)?;
                 self.oracle.ack(shown);
                 Ok(())
             }

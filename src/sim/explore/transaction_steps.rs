@@ -69,14 +69,7 @@ impl<M: Explorable> Run<'_, M> {
                 Ok(())
             }
             Err(ExecuteError::Rejected(rejection)) => {
-                if conflict {
-                    return wrong("a rejection saw another transaction's state");
-                }
-                if !matches!(&expected, Err(wanted) if *wanted == rejection) {
-                    let wanted = expected.map(|(reply, _)| reply);
-                    return wrong(format!("{command:?} was rejected with {rejection:?}, wanted {wanted:?}"));
-                }
-                self.diary.count("rejected");
+                self.check_rejection(command, &rejection, &expected, conflict)?;
                 self.holds(at, footprint, shown);
                 if self.plan.source.ends_anywhere() {
                     if let Some(slot) = &mut self.slots[at] {

@@ -470,21 +470,26 @@ fn commands_that_only_read_change_nothing() {
     }
 }
 
+/// Commands that need the lock of a store, with their arguments.
+fn commands_on_a_store(script: &str) -> [(&'static str, Vec<&str>); 7] {
+    [
+        ("put", vec!["k", "v"]),
+        ("dump", vec![]),
+        ("verify", vec![]),
+        ("inspect", vec![]),
+        ("stat", vec![]),
+        ("checkpoint", vec![]),
+        ("load", vec!["--resume", script]),
+    ]
+}
+
 #[test]
 fn a_store_that_is_in_use_is_left_alone() {
     let place = Place::with_store(SMALL);
     let open = Engine::<Kv>::open(place.store()).unwrap();
     let file = place.script(SMALL.as_bytes());
-    for (command, args) in [
-        ("put", &["k", "v"][..]),
-        ("dump", &[]),
-        ("verify", &[]),
-        ("inspect", &[]),
-        ("stat", &[]),
-        ("checkpoint", &[]),
-        ("load", &["--resume", &file]),
-    ] {
-        let err = run(command, &place.store(), args).exits(5).err;
+    for (command, args) in commands_on_a_store(&file) {
+        let err = run(command, &place.store(), &args).exits(5).err;
         assert!(err.contains("in use") && err.contains(&std::process::id().to_string()), "{err}");
     }
     drop(open);
@@ -496,24 +501,15 @@ fn a_store_that_is_in_use_is_left_alone() {
 fn a_command_waits_for_a_store_that_is_in_use() {
     let place = Place::with_store(SMALL);
     let file = place.script(SMALL.as_bytes());
-    let commands: [(&str, &[&str]); 7] = [
-        ("put", &["k", "v"]),
-        ("dump", &[]),
-        ("verify", &[]),
-        ("inspect", &[]),
-        ("stat", &[]),
-        ("checkpoint", &[]),
-        ("load", &["--resume", &file]),
-    ];
-    for (command, args) in commands {
+    for (command, args) in commands_on_a_store(&file) {
         let open = Engine::<Kv>::open(place.store()).unwrap();
-        let err = run(command, &place.store(), &[&["--wait", "0.05"], args].concat()).exits(5).err;
+        let err = run(command, &place.store(), &[&["--wait", "0.05"], &args[..]].concat()).exits(5).err;
         assert!(err.contains("--wait"), "{err}");
         let end = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(150));
             open.close().unwrap();
         });
-        run(command, &place.store(), &[&["--wait", "60"], args].concat()).exits(0);
+        run(command, &place.store(), &[&["--wait", "60"], &args[..]].concat()).exits(0);
         end.join().unwrap();
     }
     for wrong in ["soon", "-1", "NaN"] {
