@@ -13,9 +13,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, where, and what to do about it.
 ///
 /// Programs usually distinguish five cases, each with a predicate: a conflict to retry
-/// ([`is_conflict`](Error::is_conflict)), a full disk to make room on ([`is_full`](Error::is_full)),
-/// a store to reopen ([`is_latched`](Error::is_latched)), a store that is in use
-/// ([`is_locked`](Error::is_locked)), and damage to repair ([`is_corrupt`](Error::is_corrupt)).
+/// ([`is_conflict`](Error::is_conflict)), a full disk to make room on
+/// ([`is_full`](Error::is_full)), a store to reopen ([`is_latched`](Error::is_latched)), a store
+/// that is in use ([`is_locked`](Error::is_locked)), and damage to repair
+/// ([`is_corrupt`](Error::is_corrupt)).
 ///
 /// Cloning is cheap, because one failed write is reported to every commit that waits for it.
 #[derive(Clone, Debug)]
@@ -36,7 +37,8 @@ pub enum Error {
     Corrupt {
         /// The damaged file, or the directory if a file is missing.
         path: PathBuf,
-        /// The offset of the damage, in bytes. `None` if it concerns the file or directory as a whole.
+        /// The offset of the damage, in bytes. `None` if it concerns the file or directory as a
+        /// whole.
         offset: Option<u64>,
         /// The LSN at that offset, if it is known.
         lsn: Option<Lsn>,
@@ -142,8 +144,9 @@ pub enum Error {
         source: Arc<Error>,
     },
     /// The command or commit took effect, but the log could not write it yet: it could not go on to
-    /// its next segment, or lacked memory for a buffer. The store stays usable, and writes it before
-    /// the next commit that succeeds. Power loss before that takes it back. Do not repeat it.
+    /// its next segment, or lacked memory for a buffer. The store stays usable, and writes it
+    /// before the next commit that succeeds. Power loss before that takes it back. Do not repeat
+    /// it.
     Delayed {
         /// Why the log could not write it.
         source: Arc<Error>,
@@ -237,8 +240,8 @@ impl Error {
         matches!(self, Error::Corrupt { .. })
     }
 
-    /// True if data is whole, but the machine cannot decode it. That is a mistake in the machine, not
-    /// damage: the program that wrote the store still opens it.
+    /// True if data is whole, but the machine cannot decode it. That is a mistake in the machine,
+    /// not damage: the program that wrote the store still opens it.
     ///
     /// ```
     /// use seawal::{Error, Lsn};
@@ -313,8 +316,8 @@ impl Error {
         matches!(self, Error::Latched { .. })
     }
 
-    /// Whether an operation that found no space may succeed once files are removed. Under a limit of
-    /// file sizes that does not help.
+    /// Whether an operation that found no space may succeed once files are removed. Under a limit
+    /// of file sizes that does not help.
     pub(crate) fn can_be_met_by_freeing(&self) -> bool {
         let is_limit = |e: &Arc<io::Error>| e.kind() == io::ErrorKind::FileTooLarge;
         matches!(self, Error::Full { source, .. } if !source.as_ref().is_some_and(is_limit))

@@ -29,8 +29,8 @@ macro_rules! id {
 }
 
 id!(
-    /// Log sequence number: a position in the log, in bytes from its beginning. It is never reused. A
-    /// record's LSN is where it starts; a durable LSN is the end of what is durable.
+    /// Log sequence number: a position in the log, in bytes from its beginning. It is never reused.
+    /// A record's LSN is where it starts; a durable LSN is the end of what is durable.
     Lsn,
     false
 );

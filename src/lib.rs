@@ -1,8 +1,9 @@
 //! An in-memory state machine made durable by a write-ahead log.
 //!
-//! The state is an ordinary Rust value in memory. Commands change it one after the other. Each command
-//! is written to a log, and returns once it survives power loss. Snapshots keep the log short. After a
-//! crash, recovery loads the newest snapshot, replays the log after it, and undoes open transactions.
+//! The state is an ordinary Rust value in memory. Commands change it one after the other. Each
+//! command is written to a log, and returns once it survives power loss. Snapshots keep the log
+//! short. After a crash, recovery loads the newest snapshot, replays the log after it, and undoes
+//! open transactions.
 //!
 //! ```
 //! use seawal::{Engine, kv::Kv};
@@ -45,8 +46,8 @@
 //!
 //! # What it does not do
 //!
-//! The state must fit into the memory of one computer. Nothing is replicated. One process at a time can
-//! open a store for writing. The crate runs on Linux.
+//! The state must fit into the memory of one computer. Nothing is replicated. One process at a time
+//! can open a store for writing. The crate runs on Linux.
 //!
 //! # Features
 //!

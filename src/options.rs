@@ -196,8 +196,8 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// The default settings: each commit survives power loss, and a checkpoint follows as much log as
-    /// it writes itself, but at least 256 MiB.
+    /// The default settings: each commit survives power loss, and a checkpoint follows as much log
+    /// as it writes itself, but at least 256 MiB.
     pub fn new() -> Self {
         Self::default()
     }
@@ -274,11 +274,11 @@ impl Options {
 
     /// The least amount of log after which a checkpoint is taken, in bytes. Default: 256 MiB.
     ///
-    /// A checkpoint is due once the log has grown by as much as the newest snapshot takes, because it
-    /// writes about that much. So checkpoints at most double the bytes that reach the device, up to a
-    /// snapshot of a quarter of [`max_log_bytes`](Self::max_log_bytes). The amount is never less than
-    /// this option, and otherwise at most that quarter. So a larger snapshot is written more often
-    /// than its size asks for. [`recover_within`](Self::recover_within) may ask for a
+    /// A checkpoint is due once the log has grown by as much as the newest snapshot takes, because
+    /// it writes about that much. So checkpoints at most double the bytes that reach the device, up
+    /// to a snapshot of a quarter of [`max_log_bytes`](Self::max_log_bytes). The amount is never
+    /// less than this option, and otherwise at most that quarter. So a larger snapshot is written
+    /// more often than its size asks for. [`recover_within`](Self::recover_within) may ask for a
     /// checkpoint earlier. [`Stats::checkpoint_due_bytes`](crate::Stats) tells the present amount.
     ///
     /// The padding of small durable commits counts, because the device writes it. Recovery hardly
@@ -304,14 +304,14 @@ impl Options {
     /// Whether a close may take a checkpoint. Default: `true`.
     ///
     /// A close takes one if it writes no more than the log has grown by, or no more than 1 MiB; and
-    /// if `recover_within` or many restarts in a row need it. Otherwise the close leaves the log for
-    /// the next open to redo. That log is then no longer than the snapshot that the open loads. With
-    /// `false`, a close never takes one, and gives up one in progress. Either way the store is marked
-    /// clean.
+    /// if `recover_within` or many restarts in a row need it. Otherwise the close leaves the log
+    /// for the next open to redo. That log is then no longer than the snapshot that the open loads.
+    /// With `false`, a close never takes one, and gives up one in progress. Either way the store is
+    /// marked clean.
     ///
     /// If the next open is to have nothing to redo, call [`checkpoint`](crate::Engine::checkpoint)
-    /// before [`close`](crate::Engine::close). A program does that before an update to a machine that
-    /// cannot read the old commands.
+    /// before [`close`](crate::Engine::close). A program does that before an update to a machine
+    /// that cannot read the old commands.
     #[must_use]
     pub fn checkpoint_on_close(mut self, may_checkpoint: bool) -> Self {
         self.checkpoint_on_close = may_checkpoint;
@@ -337,13 +337,14 @@ impl Options {
     /// Takes checkpoints often enough that recovery takes no longer than `budget`, as the engine
     /// estimates it from rates that it measures. Default: no budget.
     ///
-    /// Once four fifths of the time that the budget leaves for redo are used up, commits are throttled:
-    /// each waits up to 10 ms for the checkpoint. [`Stats`](crate::Engine::stats) and a warning through
-    /// `tracing` report a budget that is less than what opening takes right after a checkpoint.
+    /// Once four fifths of the time that the budget leaves for redo are used up, commits are
+    /// throttled: each waits up to 10 ms for the checkpoint. [`Stats`](crate::Engine::stats) and a
+    /// warning through `tracing` report a budget that is less than what opening takes right after a
+    /// checkpoint.
     ///
     /// The rates are those of this open, of the commands that run, and of a rehearsal: after a
-    /// checkpoint of 8 MiB or more, a thread loads the first 4 MiB of the new snapshot and drops them.
-    /// The estimate assumes a machine as busy as now.
+    /// checkpoint of 8 MiB or more, a thread loads the first 4 MiB of the new snapshot and drops
+    /// them. The estimate assumes a machine as busy as now.
     #[must_use]
     pub fn recover_within(mut self, budget: Duration) -> Self {
         self.recover_within = Some(budget);
@@ -358,8 +359,8 @@ impl Options {
     /// machines that are not deterministic, and snapshots that lose a part of the state.
     ///
     /// A digest costs a freeze of the state, as a checkpoint does, and one pass over it
-    /// ([`BulkMachine::digest`](crate::machine::BulkMachine::digest)). Both run in the background, and no
-    /// commit waits for them. Replay pays the same price. A machine whose snapshots are
+    /// ([`BulkMachine::digest`](crate::machine::BulkMachine::digest)). Both run in the background,
+    /// and no commit waits for them. Replay pays the same price. A machine whose snapshots are
     /// [replayed](crate::machine::SnapshotSource::Replay) is not frozen: all commits wait for the pass.
     #[must_use]
     pub fn digest_every(mut self, records: u64) -> Self {

@@ -1,5 +1,5 @@
-//! Checks that the documents agree with the sources: names, tags, the decision table, the worked example, links, and the tests that
-//! they name.
+//! Checks that the documents agree with the sources: names, tags, the decision table, the worked
+//! example, links, and the tests that they name.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use seawal::{Background, Options, kv::Kv, sim::SimDisk};

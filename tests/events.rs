@@ -19,7 +19,8 @@ const SOON: Duration = Duration::from_secs(20);
 /// What a listener calls.
 type Call = Arc<dyn Fn() + Send + Sync>;
 
-/// Calls back on each event, once it has something to call, and counts the calls that have returned.
+/// Calls back on each event, once it has something to call, and counts the calls that have
+/// returned.
 #[derive(Clone, Default)]
 struct Listener {
     call: Arc<Mutex<Option<Call>>>,
@@ -149,7 +150,8 @@ fn a_close_of_a_log_from_the_event_of_a_failure_that_a_close_met_ends() {
     assert_eq!(told, 1);
 }
 
-/// A transaction is locked while its command waits for the log, and a close locks each open transaction.
+/// A transaction is locked while its command waits for the log, and a close locks each open
+/// transaction.
 #[test]
 fn a_failure_that_a_transaction_meets_is_told_when_it_holds_no_lock() {
     let told = ends(|| {

@@ -14,9 +14,10 @@
 //! 3. Make the log durable through the snapshot's LSN, then publish the snapshot in the manifest.
 //! 4. Recycle the segments that neither of the two newest snapshots needs.
 //!
-//! On a full disk, a checkpoint is what frees space. It then keeps only the newest snapshot. Where there is no space for that one, it
-//! first frees what is only convenient: the older snapshot and the log that stand in for the newest one, then preallocated segments.
-//! What becomes free is set aside for the snapshot, so that no commit takes it, and the checkpoint begins anew.
+//! On a full disk, a checkpoint is what frees space. It then keeps only the newest snapshot. Where
+//! there is no space for that one, it first frees what is only convenient: the older snapshot and
+//! the log that stand in for the newest one, then preallocated segments. What becomes free is set
+//! aside for the snapshot, so that no commit takes it, and the checkpoint begins anew.
 //!
 //! Lock order: the job's lock comes before those that the engine's first page lists. Events are
 //! reported after every lock is released.
@@ -247,7 +248,8 @@ impl<M: StateMachine> Checkpointer<M> {
     }
 
     /// Takes a checkpoint as part of an open, if so many opens before it wrote a little and left a
-    /// segment each without ever living long enough for a checkpoint. A failure is kept for the stats.
+    /// segment each without ever living long enough for a checkpoint. A failure is kept for the
+    /// stats.
     pub(crate) fn tidy_after_many_opens(&self) {
         if self.log.is_some() && self.monitor.is_overdue() {
             let _ = self.checkpoint();
@@ -429,7 +431,8 @@ impl<M: StateMachine> Checkpointer<M> {
         }
     }
 
-    /// Frees something on a full disk. What is free then belongs to the next attempt; `None` where there was nothing to free.
+    /// Frees something on a full disk. What is free then belongs to the next attempt; `None` where
+    /// there was nothing to free.
     fn free_space(&self, space: Option<SpaceAside>) -> Option<SpaceAside> {
         let log = self.log().ok()?;
         // before it is free, for commits wait for it too
@@ -447,8 +450,8 @@ impl<M: StateMachine> Checkpointer<M> {
         log.remove_preallocated(unreserved).ok().filter(|freed| *freed).map(|_| space)
     }
 
-    /// Frees unlinked files, or else the older snapshot and the log that stand in for the newest snapshot, once that was read back
-    /// whole. Returns whether there was anything.
+    /// Frees unlinked files, or else the older snapshot and the log that stand in for the newest
+    /// snapshot, once that was read back whole. Returns whether there was anything.
     fn free_stand_ins(&self) -> bool {
         let Ok(log) = self.log() else { return false };
         let give_up = |newest| {
@@ -466,8 +469,8 @@ impl<M: StateMachine> Checkpointer<M> {
         if let Stage::Rebuild { .. } | Stage::Write { .. } = &stage
             && let Some(newest) = self.monitor.snapshots().first().copied().filter(|s| s.lsn == header.lsn)
         {
-            // the newest snapshot already holds this state; a crowded log or a full disk can still drop
-            // what only the older one needs
+            // the newest snapshot already holds this state; a crowded log or a full disk can still
+            // drop what only the older one needs
             if !self.monitor.limits().is_crowded(log.segment_bytes()) && !self.monitor.lacks_space() {
                 return Ok(None);
             }
@@ -477,8 +480,8 @@ impl<M: StateMachine> Checkpointer<M> {
         let stage = match stage {
             Stage::Rebuild { point } => self.rebuild(log, header.lsn, point)?,
             Stage::Write { state, table, point } => {
-                // Of the state that is written, so that a load of it is checked. A checkpoint goes on
-                // without its digest, because the log must not grow for that reason.
+                // Of the state that is written, so that a load of it is checked. A checkpoint goes
+                // on without its digest, because the log must not grow for that reason.
                 let digest = point.and_then(|point| Some((point, self.digester.digest_of(&state).ok()?)));
                 let (mut pace, help) = (self.pace(), self.background.into());
                 let write = || snapshot::write(&*self.storage, &header, state, &table, help, &mut pace);

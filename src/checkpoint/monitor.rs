@@ -87,7 +87,8 @@ impl Monitor {
         self.log.as_ref().map_or(0, |log| log.segment_bytes())
     }
 
-    /// Whether the log is over its limit, with the room that open transactions hold for their rollback.
+    /// Whether the log is over its limit, with the room that open transactions hold for their
+    /// rollback.
     pub(super) fn is_over_limit(&self) -> bool {
         let rollback_bytes = self.log.as_ref().map_or(0, |log| log.rollback_bytes());
         self.segment_bytes().saturating_add(rollback_bytes) > self.limits.max_log_bytes
@@ -158,15 +159,16 @@ impl Monitor {
         self.log.as_ref().is_some_and(|log| log.lacks_space())
     }
 
-    /// The newest snapshot, if files are kept that only stand in for it: an older snapshot, or log from before it.
+    /// The newest snapshot, if files are kept that only stand in for it: an older snapshot, or log
+    /// from before it.
     pub(super) fn newest_with_stand_ins(&self) -> Option<SnapshotEntry> {
         let newest = self.published.lock().snapshots.first().copied()?;
         let manifest = self.log.as_ref()?.manifest();
         (manifest.snapshots.len() > 1 || manifest.log_start < newest.lsn).then_some(newest)
     }
 
-    /// Reports a budget that cannot be met any more as an event. The caller must hold no lock: event
-    /// subscribers are foreign code.
+    /// Reports a budget that cannot be met any more as an event. The caller must hold no lock:
+    /// event subscribers are foreign code.
     pub(super) fn report_budget(&self) {
         if self.limits.recover_within.is_none() {
             return;
@@ -208,7 +210,8 @@ impl Monitor {
         self.limits.quiet_bytes(self.log_since_snapshot().1, self.snapshot_bytes())
     }
 
-    /// How far the log grows behind the newest snapshot before a checkpoint is due by what it costs.
+    /// How far the log grows behind the newest snapshot before a checkpoint is due by what it
+    /// costs.
     pub(crate) fn due_bytes(&self) -> u64 {
         self.limits.due_bytes(self.snapshot_bytes())
     }

@@ -8,17 +8,19 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// The least time between checkpoints that the recovery budget asks for. An empty checkpoint takes
 /// a few syncs, which is about this long on a slow disk.
 const LEAST_REST: Duration = Duration::from_millis(50);
-/// The most that the log may grow without being looked at. Redo of so much takes a few milliseconds.
+/// The most that the log may grow without being looked at. Redo of so much takes a few
+/// milliseconds.
 const MAX_QUIET_BYTES: u64 = 64 << 10;
 
 /// A close takes a checkpoint of so many bytes however little has changed: writing them takes about
 /// as long as the syncs of a close. So the next open of a small store has nothing to redo.
 const SMALL_CHECKPOINT_BYTES: u64 = 1 << 20;
 
-/// From so many earlier opens on whose segments recovery has to read, a checkpoint is due. Each open
-/// that writes something leaves a segment, most of it unused.
+/// From so many earlier opens on whose segments recovery has to read, a checkpoint is due. Each
+/// open that writes something leaves a segment, most of it unused.
 const OPENS_PER_CHECKPOINT: usize = 16;
-/// From so many on, the open itself takes the checkpoint: no open before lived long enough to take it.
+/// From so many on, the open itself takes the checkpoint: no open before lived long enough to take
+/// it.
 const OPENS_OVERDUE: usize = 2 * OPENS_PER_CHECKPOINT;
 /// The same for a log near its bound.
 const OPENS_OVERDUE_NEAR_BOUND: usize = OPENS_PER_CHECKPOINT / 2;
@@ -102,8 +104,8 @@ impl Limits {
             return true;
         }
         // A crowded log with few new records is kept by the older snapshot, and the next
-        // checkpoints drop that one. An eighth of the bound justifies writing a snapshot, if that is
-        // no larger or the log takes five eighths of its bound.
+        // checkpoints drop that one. An eighth of the bound justifies writing a snapshot, if that
+        // is no larger or the log takes five eighths of its bound.
         let near = self.is_near_bound(segment_bytes);
         let justified = log_bytes >= write_bytes || segment_bytes > self.max_log_bytes / 8 * 5;
         if crowded && ((justified && log_bytes > self.max_log_bytes / 8) || (near && rested >= RETRY)) {
@@ -128,7 +130,8 @@ impl Limits {
             || self.recover_within.is_some_and(is_late)
     }
 
-    /// After how long a checkpoint is due if nothing but time passes. `None` if it is not due then either.
+    /// After how long a checkpoint is due if nothing but time passes. `None` if it is not due then
+    /// either.
     pub(super) fn due_in(&self, inputs: &Inputs) -> Option<Duration> {
         let &Inputs { rested, took, .. } = inputs;
         let later = [RETRY, took.max(LEAST_REST), took.saturating_mul(4).saturating_add(Duration::from_nanos(1))];
@@ -137,8 +140,8 @@ impl Limits {
         Some(due.saturating_sub(rested))
     }
 
-    /// How far the log may grow before it is looked at again: to where a checkpoint is due, but at most
-    /// 1/64 of its bound, and no more than costs little of a recovery budget.
+    /// How far the log may grow before it is looked at again: to where a checkpoint is due, but at
+    /// most 1/64 of its bound, and no more than costs little of a recovery budget.
     pub(super) fn quiet_bytes(&self, log_bytes: u64, write_bytes: u64) -> u64 {
         let to_checkpoint = self.due_bytes(write_bytes).saturating_sub(log_bytes);
         MAX_QUIET_BYTES.min(self.max_log_bytes / 64).min(to_checkpoint).max(1)
@@ -244,8 +247,8 @@ mod tests {
         }
     }
 
-    /// S17: A checkpoint is due by what it would write, between `checkpoint_log_bytes` and a quarter
-    /// of the log's bound.
+    /// S17: A checkpoint is due by what it would write, between `checkpoint_log_bytes` and a
+    /// quarter of the log's bound.
     #[test]
     fn a_checkpoint_is_due_once_the_log_has_grown_by_what_it_would_write() {
         for (write_bytes, due) in [(0, 16), (16, 16), (17, 17), (100, 100), (256, 256), (257, 256), (10_000, 256)] {

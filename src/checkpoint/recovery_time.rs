@@ -10,8 +10,8 @@
 //!   now.
 //!
 //! Until then, the machine's typical rates are used. A log of small durable commits is mostly
-//! padding, which recovery only reads. So bytes of log count at the rate of reading, and the rest of
-//! the cost belongs to the records.
+//! padding, which recovery only reads. So bytes of log count at the rate of reading, and the rest
+//! of the cost belongs to the records.
 
 use crate::io::Clock;
 use crate::io::sync::{AtomicU64, Ordering};
@@ -168,7 +168,8 @@ mod tests {
     fn the_estimate_is_within_half_of_what_the_redo_took() {
         const KV: RecoveryRates = RecoveryRates::IN_BATCHES;
         const MB: u64 = 1_000_000;
-        // the time of a command in nanoseconds, the bytes and records of the log, the time of the redo
+        // the time of a command in nanoseconds, the bytes and records of the log, the time of the
+        // redo
         let table = [
             ("two million entries", KV, 2_664, 384 * MB, 2 * MB, micros(3_427_000)),
             ("a million entries of a map that serde saves", ONE_BY_ONE, 5_730, 128 * MB, MB, micros(9_719_000)),

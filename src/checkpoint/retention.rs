@@ -62,8 +62,8 @@ pub(super) fn log_start(snapshots: &[SnapshotEntry]) -> Option<Lsn> {
 }
 
 /// Deletes the segments and snapshots that the published manifest does not need. When it returns,
-/// the deletions survive power loss; the space of deferred files is freed later. Snapshots stay while
-/// there are readers.
+/// the deletions survive power loss; the space of deferred files is freed later. Snapshots stay
+/// while there are readers.
 ///
 /// # Errors
 /// I/O errors. The next checkpoint deletes what is left.

@@ -106,7 +106,8 @@ impl<M: StateMachine> CommitThrottle<M> {
         while self.has_threads && !deadline.is_over() {
             // a close ends this wait too
             self.copies.core.check()?;
-            // a failed checkpoint may be due again by the storage's clock, which its thread does not watch
+            // a failed checkpoint may be due again by the storage's clock, which its thread does
+            // not watch
             self.monitor.ring();
             deadline.sleep(THROTTLED, |limit| self.await_end(limit));
             if !self.monitor.is_over_limit() {

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::machine::StateMachine;
 use crate::wal::DeferredWakes;
 
-/// Closes the engine: it refuses new operations, rolls back open transactions, takes a checkpoint if
-/// that costs no more than what has changed, and marks the log as closed cleanly. A second call
+/// Closes the engine: it refuses new operations, rolls back open transactions, takes a checkpoint
+/// if that costs no more than what has changed, and marks the log as closed cleanly. A second call
 /// returns the same result.
 pub(super) fn close<M: StateMachine>(shared: &Shared<M>) -> Result<()> {
     if shared.checkpointer.is_in_stage() {

@@ -148,8 +148,8 @@ impl<M: StateMachine> Engine<M> {
     /// # Errors
     /// The machine's rejection; [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]:
     /// nothing happened; [`Error::Latched`]: whether it survived is known after the store is
-    /// reopened. [`Error::Delayed`]: the command has taken effect, and becomes durable with the next
-    /// commit that does.
+    /// reopened. [`Error::Delayed`]: the command has taken effect, and becomes durable with the
+    /// next commit that does.
     pub fn execute(&self, command: M::Command) -> ExecuteResult<M, M::Reply> {
         self.execute_with(command, self.shared().options.durability)
     }
@@ -274,11 +274,11 @@ impl<M: StateMachine> Engine<M> {
     /// requested. It costs one clone of the machine, and undoes the open transactions on that
     /// clone.
     ///
-    /// All commits wait for the clone. [`Kv`](crate::kv::Kv) is cloned in microseconds, whatever its
-    /// size. A machine that copies its elements takes time in proportion to the state: seconds for
-    /// millions of entries. The view takes the memory of a second state while it lives, also if the
-    /// machine has [`SnapshotSource::Replay`](crate::machine::SnapshotSource::Replay). For such a
-    /// machine, [`Engine::read`] a part, or take a backup.
+    /// All commits wait for the clone. [`Kv`](crate::kv::Kv) is cloned in microseconds, whatever
+    /// its size. A machine that copies its elements takes time in proportion to the state: seconds
+    /// for millions of entries. The view takes the memory of a second state while it lives, also if
+    /// the machine has [`SnapshotSource::Replay`](crate::machine::SnapshotSource::Replay). For such
+    /// a machine, [`Engine::read`] a part, or take a backup.
     ///
     /// # Errors
     /// [`Error::Latched`] if a crash may take back what it would show.
@@ -294,8 +294,8 @@ impl<M: StateMachine> Engine<M> {
         View::take(self.shared()).map(|(view, _)| view)
     }
 
-    /// Takes a checkpoint now and waits for it, while commits continue. What it costs depends on the
-    /// machine's [`SnapshotSource`](crate::machine::SnapshotSource).
+    /// Takes a checkpoint now and waits for it, while commits continue. What it costs depends on
+    /// the machine's [`SnapshotSource`](crate::machine::SnapshotSource).
     ///
     /// When it returns `Ok`, the snapshot survives power loss, recovery starts from it, and the log
     /// that no snapshot needs is deleted. The space of a deleted snapshot may be freed a little
@@ -378,13 +378,14 @@ impl<M: StateMachine> Engine<M> {
         }
     }
 
-    /// Closes the store, for all clones: rolls open transactions back, makes everything durable, and
-    /// marks the store clean.
+    /// Closes the store, for all clones: rolls open transactions back, makes everything durable,
+    /// and marks the store clean.
     ///
-    /// It costs about what has changed. It takes a checkpoint if that writes no more than the log has
-    /// grown by since the last one, or at most 1 MiB; see [`Options::checkpoint_on_close`]. Opening the
-    /// store then redoes no more log than the size of the snapshot that it loads, unless the option
-    /// forbids the checkpoint. It needs no undo, unless the disk was full at the close. After
+    /// It costs about what has changed. It takes a checkpoint if that writes no more than the log
+    /// has grown by since the last one, or at most 1 MiB; see [`Options::checkpoint_on_close`].
+    /// Opening the store then redoes no more log than the size of the snapshot that it loads,
+    /// unless the option forbids the checkpoint. It needs no undo, unless the disk was full at the
+    /// close. After
     /// [`Engine::checkpoint`] there is nothing to redo either.
     ///
     /// It may be called in a waker or by a thread of the store, which may outlive the call for a

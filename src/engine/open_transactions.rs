@@ -15,8 +15,8 @@ pub(super) struct Tx {
     pub(super) id: Option<TxnId>,
     /// Room in the log for the records of its rollback and of its end, once it has logged a record.
     pub(super) rollback_room: Option<RollbackRoom>,
-    /// Further room for the next rollback to a savepoint. It is held from the savepoint to the end of
-    /// that rollback.
+    /// Further room for the next rollback to a savepoint. It is held from the savepoint to the end
+    /// of that rollback.
     pub(super) partial_rollback_room: Option<RollbackRoom>,
     /// The barrier for answers that depend on what the transaction saw.
     pub(super) seen: DurabilityBarrier,

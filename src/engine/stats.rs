@@ -26,7 +26,8 @@ pub struct Stats {
     /// Size of the log behind the newest snapshot, in bytes, padding included.
     pub log_bytes_since_snapshot: u64,
     /// Size of the log behind the newest snapshot at which a checkpoint is due by what it would
-    /// write, in bytes; see [`Options::checkpoint_log_bytes`](crate::Options::checkpoint_log_bytes).
+    /// write, in bytes; see
+    /// [`Options::checkpoint_log_bytes`](crate::Options::checkpoint_log_bytes).
     pub checkpoint_due_bytes: u64,
     /// Number of checkpoints taken since the store was opened.
     pub checkpoints: u64,

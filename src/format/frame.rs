@@ -20,17 +20,18 @@
 //!      …    … padding            zeros
 //! ```
 //!
-//! A record's LSN is the frame's LSN plus the offset of the record's length field in the frame. A frame
-//! starts where the one before ended, and ends at a multiple of 64. A durable frame ends on a block
-//! boundary, so that no later write shares a block with it. A frame that is written but not durable
-//! ends where its payload does. A header is 64 bytes long, so none crosses a multiple of 512.
+//! A record's LSN is the frame's LSN plus the offset of the record's length field in the frame. A
+//! frame starts where the one before ended, and ends at a multiple of 64. A durable frame ends on a
+//! block boundary, so that no later write shares a block with it. A frame that is written but not
+//! durable ends where its payload does. A header is 64 bytes long, so none crosses a multiple of
+//! 512.
 //!
-//! At a position that is a multiple of 512, in the file and in the log, the magic occurs only where a frame
-//! begins. The writer chooses the mask so that this holds. The mask is zero unless a record's bytes
-//! have the magic at such a position, by chance or by intent. So the first four bytes of a block tell
-//! whether a frame can begin in it. The content of a record is never taken for a frame, even if much of
-//! its own frame is lost. This holds for every multiple of the smallest block size, because files are
-//! reused under other block sizes.
+//! At a position that is a multiple of 512, in the file and in the log, the magic occurs only where
+//! a frame begins. The writer chooses the mask so that this holds. The mask is zero unless a
+//! record's bytes have the magic at such a position, by chance or by intent. So the first four
+//! bytes of a block tell whether a frame can begin in it. The content of a record is never taken
+//! for a frame, even if much of its own frame is lost. This holds for every multiple of the
+//! smallest block size, because files are reused under other block sizes.
 
 use super::bytes::{Put, Take, are_zero, round_up, varint_len};
 pub(crate) use super::limits::ALIGN_BYTES;

@@ -10,10 +10,10 @@
 //! Digest  7 | varint LSN − point | varint digest
 //! ```
 //!
-//! A transaction's id is the LSN of its first record, so the distances are short, and 0 in that record.
-//! A digest belongs to the state at an earlier point: it is computed from a frozen copy while the log
-//! goes on. The log holds no undo data: replaying a command yields its inverse again, and a CLR
-//! (compensation log record, as in ARIES) says "undo the last effect".
+//! A transaction's id is the LSN of its first record, so the distances are short, and 0 in that
+//! record. A digest belongs to the state at an earlier point: it is computed from a frozen copy
+//! while the log goes on. The log holds no undo data: replaying a command yields its inverse again,
+//! and a CLR (compensation log record, as in ARIES) says "undo the last effect".
 
 use super::bytes::{Head, Take};
 use crate::ids::{Lsn, TxnId};

@@ -33,8 +33,8 @@
 //!         varint LSN − the one before (the first: − id) | varint length | the inverse command
 //! ```
 //!
-//! A machine can decode a part of the state without the parts before it. A state that does not begin
-//! with kind 4 is read as a stream.
+//! A machine can decode a part of the state without the parts before it. A state that does not
+//! begin with kind 4 is read as a stream.
 
 use super::bytes::{Put, Take};
 use super::limits::HeaderFault;

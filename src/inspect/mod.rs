@@ -1,7 +1,8 @@
 //! Read-only tools: list the files of a store, show them as text, and verify them.
 //!
-//! Every function here takes a shared lock and writes nothing: it neither cuts a torn tail nor undoes
-//! transactions. It works on the store of any machine; only the replay of commands needs the machine.
+//! Every function here takes a shared lock and writes nothing: it neither cuts a torn tail nor
+//! undoes transactions. It works on the store of any machine; only the replay of commands needs the
+//! machine.
 //!
 //! Requires the feature `inspect`.
 //!
@@ -77,7 +78,8 @@ fn attach(storage: Arc<dyn Storage>) -> Result<StoreDir> {
     Ok(store_dir)
 }
 
-/// The machine that the store belongs to, from the manifest or else from the oldest readable segment.
+/// The machine that the store belongs to, from the manifest or else from the oldest readable
+/// segment.
 fn machine_of(store_dir: &StoreDir) -> Option<MachineTag> {
     if let Some(manifest) = &store_dir.manifest {
         return Some(manifest.machine.clone());

@@ -1,9 +1,9 @@
-//! Verifies a store: both copies of the manifest, every snapshot, and the log that recovery may need.
-//! Also verifies that replay from each snapshot ends in the same state.
+//! Verifies a store: both copies of the manifest, every snapshot, and the log that recovery may
+//! need. Also verifies that replay from each snapshot ends in the same state.
 //!
 //! Verification uses recovery's own scanner, evidence rule and replay. A store that it finds clean,
-//! torn or degraded therefore opens, and a store that does not open is found damaged. In addition it
-//! reports damage that recovery works around, such as one damaged copy of the manifest.
+//! torn or degraded therefore opens, and a store that does not open is found damaged. In addition
+//! it reports damage that recovery works around, such as one damaged copy of the manifest.
 
 use super::{attach, machine_of};
 use crate::count::Count;
@@ -33,10 +33,11 @@ use std::path::PathBuf;
 pub enum Severity {
     /// Information; nothing is wrong.
     Note,
-    /// The last write was interrupted. Opening the store cuts it, and no acknowledged commit is lost.
+    /// The last write was interrupted. Opening the store cuts it, and no acknowledged commit is
+    /// lost.
     TornTail,
-    /// Durable data is damaged, but a whole copy replaces it: the store opens and nothing is missing.
-    /// Open it and take a checkpoint, because further damage may not be replaceable.
+    /// Durable data is damaged, but a whole copy replaces it: the store opens and nothing is
+    /// missing. Open it and take a checkpoint, because further damage may not be replaceable.
     Degraded,
     /// Durable data is damaged, and nothing replaces it.
     Damage,
@@ -103,8 +104,8 @@ pub struct VerifyReport {
     pub records: u64,
     /// The first LSN of the log, and the end of its readable part.
     pub log: Option<(Lsn, Lsn)>,
-    /// The error that opening the store would return; `None` if it opens. With [`Depth::Frames`], this
-    /// is a forecast from frames alone.
+    /// The error that opening the store would return; `None` if it opens. With [`Depth::Frames`],
+    /// this is a forecast from frames alone.
     pub open_error: Option<Error>,
 }
 
@@ -238,8 +239,8 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-/// Verifies a store. A store of the built-in machine is verified by replay, a store of another machine
-/// by its frames, records and snapshot chunks.
+/// Verifies a store. A store of the built-in machine is verified by replay, a store of another
+/// machine by its frames, records and snapshot chunks.
 ///
 /// Nothing is written. Damage is a finding in the report, not an error.
 ///
@@ -294,8 +295,8 @@ fn examine<M: StateMachine>(storage: Arc<dyn Storage>, replays: impl Fn(&Machine
     Ok(report)
 }
 
-/// Where the records of a log begin that stands alone and was truncated. It has no snapshots, and an
-/// engine truncates its log only below a snapshot.
+/// Where the records of a log begin that stands alone and was truncated. It has no snapshots, and
+/// an engine truncates its log only below a snapshot.
 fn start_of_bare_log(store_dir: &StoreDir) -> Option<Candidate> {
     let manifest = store_dir.manifest.as_ref()?;
     let is_bare = manifest.snapshots.is_empty() && store_dir.snapshots.is_empty() && manifest.origin != Lsn::ZERO;
@@ -464,8 +465,8 @@ fn check_replay<M: StateMachine>(store_dir: &StoreDir, usable: &[Candidate], rep
     Ok(())
 }
 
-/// Predicts from frames alone whether the store opens: it needs an intact starting state and an intact
-/// log after it.
+/// Predicts from frames alone whether the store opens: it needs an intact starting state and an
+/// intact log after it.
 fn foretell(store_dir: &StoreDir, best: Option<&Candidate>, report: &mut VerifyReport) -> Result<()> {
     let Some(best) = best else {
         let first = report.findings.iter().find(|finding| finding.severity >= Severity::Degraded);

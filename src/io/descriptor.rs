@@ -37,8 +37,8 @@ pub(super) fn open_dir(path: &Path) -> io::Result<File> {
     Ok(above_standard_streams(rustix::fs::open(path, flags, Mode::empty())?)?.into())
 }
 
-/// Opens `/dev/null` under those descriptors of the standard streams that are free. While the result
-/// lives, no file gets one of them, not even until it is duplicated.
+/// Opens `/dev/null` under those descriptors of the standard streams that are free. While the
+/// result lives, no file gets one of them, not even until it is duplicated.
 ///
 /// Without descriptors, or without that device, fewer are taken.
 pub(super) fn occupy_standard_streams() -> Vec<OwnedFd> {

@@ -144,8 +144,8 @@ pub trait Directory: Send + Sync + 'static {
     /// alignment of direct I/O, in bytes. A power of two.
     fn block_bytes(&self) -> u32;
 
-    /// The largest file that this process may write, in bytes. A write beyond such a limit can end the
-    /// process by a signal, so the store keeps its files below it.
+    /// The largest file that this process may write, in bytes. A write beyond such a limit can end
+    /// the process by a signal, so the store keeps its files below it.
     fn max_file_bytes(&self) -> u64 {
         u64::MAX
     }

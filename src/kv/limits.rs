@@ -1,4 +1,5 @@
-//! The checks that reject a command: limits of table names, keys and values, and the expected value.
+//! The checks that reject a command: limits of table names, keys and values, and the expected
+//! value.
 
 use super::command::{KvRejection, MAX_KEY_LEN, MAX_VALUE_LEN};
 use super::keys::is_table;

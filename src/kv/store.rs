@@ -56,7 +56,8 @@ impl Engine<Kv> {
         get_in(self, Kv::DEFAULT_TABLE, key.as_ref(), ReadLevel::Hardened)
     }
 
-    /// Hands the value of a key to `f`, where it lies: nothing is copied. What `f` returns leaves once what it saw has hardened.
+    /// Hands the value of a key to `f`, where it lies: nothing is copied. What `f` returns leaves
+    /// once what it saw has hardened.
     ///
     /// Commits wait for `f`, which must not use the engine, as in [`Engine::read`].
     ///
@@ -116,10 +117,11 @@ impl Engine<Kv> {
         frozen_in(self, KvSpan::of_prefix(Kv::DEFAULT_TABLE, prefix.as_ref()))
     }
 
-    /// Hands the entries of a range of keys to `f`, in order, where they lie: nothing is copied. They are as at one moment, and what
-    /// `f` returns leaves once what it saw has hardened.
+    /// Hands the entries of a range of keys to `f`, in order, where they lie: nothing is copied.
+    /// They are as at one moment, and what `f` returns leaves once what it saw has hardened.
     ///
-    /// Commits wait for `f`, which must not use the engine, as in [`Engine::read`]. Long walks are for [`range`](Self::range), or for a
+    /// Commits wait for `f`, which must not use the engine, as in [`Engine::read`]. Long walks are
+    /// for [`range`](Self::range), or for a
     /// [view](Engine::view).
     ///
     /// # Errors
@@ -201,7 +203,8 @@ impl Table {
         get_in(&self.engine, &self.name, key.as_ref(), ReadLevel::Latest)
     }
 
-    /// Hands the value of a key to `f`, where it lies: nothing is copied. What `f` returns leaves once what it saw has hardened.
+    /// Hands the value of a key to `f`, where it lies: nothing is copied. What `f` returns leaves
+    /// once what it saw has hardened.
     ///
     /// Commits wait for `f`, which must not use the engine, as in [`Engine::read`].
     ///
@@ -275,10 +278,11 @@ impl Table {
         frozen_in(&self.engine, KvSpan::of_prefix(&self.name, prefix.as_ref()))
     }
 
-    /// Hands the entries of a range of keys to `f`, in order, where they lie: nothing is copied. They are as at one moment, and what
-    /// `f` returns leaves once what it saw has hardened.
+    /// Hands the entries of a range of keys to `f`, in order, where they lie: nothing is copied.
+    /// They are as at one moment, and what `f` returns leaves once what it saw has hardened.
     ///
-    /// Commits wait for `f`, which must not use the engine, as in [`Engine::read`]. Long walks are for [`range`](Self::range), or for a
+    /// Commits wait for `f`, which must not use the engine, as in [`Engine::read`]. Long walks are
+    /// for [`range`](Self::range), or for a
     /// [view](Engine::view).
     ///
     /// # Errors
@@ -359,7 +363,8 @@ fn frozen_in(engine: &Engine<Kv>, span: KvSpan) -> Result<KvIter> {
 
 /// Entries of a table, keys and values, as they were at one moment; from both ends.
 ///
-/// It keeps a frozen copy of the state, which costs nothing but the copying of what is changed meanwhile.
+/// It keeps a frozen copy of the state, which costs nothing but the copying of what is changed
+/// meanwhile.
 pub struct KvIter {
     frozen: Kv,
     /// What neither end has taken out yet.
@@ -427,11 +432,12 @@ impl Transaction<Kv> {
         self.get_locked(Access::Shared, table, key.as_ref())
     }
 
-    /// The value of a key as this transaction sees it, for a change that depends on it. Locks the key,
-    /// exclusively, to the end.
+    /// The value of a key as this transaction sees it, for a change that depends on it. Locks the
+    /// key, exclusively, to the end.
     ///
-    /// If two transactions [`get`](Self::get) a key and then write it, each waits for the other to end
-    /// its read: always a deadlock, and one of them runs again. With this read the second one waits.
+    /// If two transactions [`get`](Self::get) a key and then write it, each waits for the other to
+    /// end its read: always a deadlock, and one of them runs again. With this read the second one
+    /// waits.
     ///
     /// # Errors
     /// As [`Transaction::execute`].
@@ -503,8 +509,8 @@ impl Transaction<Kv> {
         self.execute(KvCommand::delete(table, key)).map(previous)
     }
 
-    /// The entries of a range of keys of a table as this transaction sees them. Locks the range, shared, to the end: no key appears
-    /// in it that was not there.
+    /// The entries of a range of keys of a table as this transaction sees them. Locks the range,
+    /// shared, to the end: no key appears in it that was not there.
     ///
     /// # Errors
     /// As [`Transaction::execute`].
@@ -512,8 +518,8 @@ impl Transaction<Kv> {
         self.frozen_in(KvSpan::of_range(table, &range))
     }
 
-    /// The entries of a table whose keys start with `prefix`, as this transaction sees them. Locks them, present or not, shared, to the
-    /// end.
+    /// The entries of a table whose keys start with `prefix`, as this transaction sees them. Locks
+    /// them, present or not, shared, to the end.
     ///
     /// # Errors
     /// As [`Transaction::execute`].

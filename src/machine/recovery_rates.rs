@@ -10,7 +10,8 @@ pub(crate) struct RecoveryRates {
 }
 
 impl RecoveryRates {
-    /// Of a machine that decodes and applies the commands in turn, and loads a snapshot as a stream.
+    /// Of a machine that decodes and applies the commands in turn, and loads a snapshot as a
+    /// stream.
     pub(crate) const ONE_BY_ONE: RecoveryRates = RecoveryRates { redo_speedup: 1, load_byte_picos: 6_000 };
     /// Of `Kv`, which decodes on all processors and inserts in sorted batches.
     pub(crate) const IN_BATCHES: RecoveryRates = RecoveryRates { redo_speedup: 2, load_byte_picos: 1_500 };

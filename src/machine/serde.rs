@@ -90,9 +90,9 @@ pub trait SerdeMachine: Clone + Default + Send + Sync + Serialize + DeserializeO
     const VERSION: u32;
     /// See [`StateMachine::SNAPSHOT_SOURCE`].
     ///
-    /// Default: [`SnapshotSource::Replay`], because ordinary collections are cloned element by element.
-    /// It takes the memory of a second state during a checkpoint. Set [`SnapshotSource::Clone`] if the
-    /// state stays small.
+    /// Default: [`SnapshotSource::Replay`], because ordinary collections are cloned element by
+    /// element. It takes the memory of a second state during a checkpoint. Set
+    /// [`SnapshotSource::Clone`] if the state stays small.
     const SNAPSHOT_SOURCE: SnapshotSource = SnapshotSource::Replay;
 
     /// A change to the state. Its inverse is a command too.

@@ -139,7 +139,8 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     }
 }
 
-/// Where checkpoints and backups get the state that they save: see [`StateMachine::SNAPSHOT_SOURCE`].
+/// Where checkpoints and backups get the state that they save: see
+/// [`StateMachine::SNAPSHOT_SOURCE`].
 ///
 /// A checkpoint saves the same bytes with either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,12 +150,12 @@ pub enum SnapshotSource {
     /// For a machine whose clone is cheap, because it shares its data with the original as
     /// [`Kv`](crate::kv::Kv) does, or because the state is small.
     Clone,
-    /// From a second state, rebuilt from the newest snapshot and the log after it, as recovery does.
-    /// The live state is not cloned, and no commit waits for any part of this.
+    /// From a second state, rebuilt from the newest snapshot and the log after it, as recovery
+    /// does. The live state is not cloned, and no commit waits for any part of this.
     ///
-    /// The costs: memory for a second whole state until it is saved, also in [`Engine::close`] if it
-    /// takes a checkpoint; and the time of an open for each checkpoint and each backup, mostly beside
-    /// the commits. A checkpoint fails if an open would fail.
+    /// The costs: memory for a second whole state until it is saved, also in [`Engine::close`] if
+    /// it takes a checkpoint; and the time of an open for each checkpoint and each backup, mostly
+    /// beside the commits. A checkpoint fails if an open would fail.
     ///
     /// Two operations still stop all commits for a time that grows with the state:
     /// [`Engine::view`], which clones it, and each digest of [`Options::digest_every`], unless the

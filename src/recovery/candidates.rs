@@ -36,8 +36,8 @@ impl Candidate {
     }
 }
 
-/// Lists the candidates. The manifest names the snapshots that count. Without a manifest, a snapshot
-/// counts if the valid log passes its LSN.
+/// Lists the candidates. The manifest names the snapshots that count. Without a manifest, a
+/// snapshot counts if the valid log passes its LSN.
 pub(crate) fn list(store_dir: &StoreDir) -> Result<Vec<Candidate>> {
     if let Some(manifest) = &store_dir.manifest {
         let mut list: Vec<Candidate> = manifest.snapshots.iter().copied().map(Candidate::Snapshot).collect();
@@ -82,15 +82,16 @@ fn passed(store_dir: &StoreDir, start: Lsn) -> Result<Vec<Lsn>> {
     scanner.take_end()?;
     for file in store_dir.segments.iter().filter(|file| file.base >= start) {
         let header = Segment::read(&*store_dir.storage, file)?.header;
-        // where nothing was cut before the first segment, its base is also the end of the log before it
+        // where nothing was cut before the first segment, its base is also the end of the log
+        // before it
         let uncut = file.base == start && header.previous_end == start;
         pass(file.base, if uncut { Epoch::default() } else { header.epoch });
     }
     Ok(found.into_iter().filter_map(|(lsn, _, passed)| passed.then_some(lsn)).collect())
 }
 
-/// The epoch that wrote a snapshot. A damaged header counts as the newest epoch: loading the snapshot
-/// then reports the damage.
+/// The epoch that wrote a snapshot. A damaged header counts as the newest epoch: loading the
+/// snapshot then reports the damage.
 pub(crate) fn epoch_of(store_dir: &StoreDir, lsn: Lsn) -> Result<Epoch> {
     let file = NamedFile::open(&*store_dir.storage, &names::snapshot(lsn), OpenMode::Read)?;
     let mut buf = file.buffer(HEADER_BYTES.max(store_dir.storage.block_bytes() as usize))?;

@@ -1,8 +1,9 @@
 //! Recovery: from a directory to a state, a log to append to, and a report.
 //!
-//! It locks and syncs the directory; loads the newest whole snapshot; redoes the log after it; cuts the
-//! log's end by starting a new epoch in a new segment; and undoes the transactions that had not ended,
-//! which it logs and makes durable. A crash at any point leaves a directory that recovers again.
+//! It locks and syncs the directory; loads the newest whole snapshot; redoes the log after it; cuts
+//! the log's end by starting a new epoch in a new segment; and undoes the transactions that had not
+//! ended, which it logs and makes durable. A crash at any point leaves a directory that recovers
+//! again.
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::expect_used)
@@ -69,8 +70,8 @@ impl Stopwatch<'_> {
 
 /// Recovers a store, or creates it.
 ///
-/// When it returns, the end of the log, the new epoch and the undo survive power loss, except for what
-/// is returned as `pending_undo`. A read-only open writes nothing.
+/// When it returns, the end of the log, the new epoch and the undo survive power loss, except for
+/// what is returned as `pending_undo`. A read-only open writes nothing.
 pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Options) -> Result<Recovered<M>> {
     options.validate()?;
     let mut watch = Stopwatch(&*storage, storage.monotonic());
@@ -117,7 +118,8 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     Ok(Recovered { state, pending_undo, log: Some(log), report, snapshots, opens })
 }
 
-/// Opens the manifest. Without a whole copy, the segments and the verified snapshots make a new one.
+/// Opens the manifest. Without a whole copy, the segments and the verified snapshots make a new
+/// one.
 fn open_manifest(
     store_dir: &StoreDir,
     machine: &MachineTag,

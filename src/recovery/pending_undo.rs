@@ -10,8 +10,8 @@ use crate::wal::{Level, Log, Reservation};
 
 /// At open: undoes everything, logs it and makes that durable. Returns the state.
 ///
-/// On a full disk it undoes everything in memory, and also returns what is not logged yet. That has to
-/// be logged before anything else is.
+/// On a full disk it undoes everything in memory, and also returns what is not logged yet. That has
+/// to be logged before anything else is.
 pub(super) fn undo_at_open<M: StateMachine>(
     mut pending: PendingUndo<M>,
     log: &Log,

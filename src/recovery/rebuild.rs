@@ -1,8 +1,8 @@
 //! A second state, rebuilt from the snapshot and the log of a store that is open.
 //!
-//! A checkpoint or a backup of a machine that is expensive to clone saves such a state. It is recovery
-//! without the parts that write: the same snapshot is loaded, and the same redo runs over the log. So
-//! commits need not wait, and what is saved is what recovery would have come to.
+//! A checkpoint or a backup of a machine that is expensive to clone saves such a state. It is
+//! recovery without the parts that write: the same snapshot is loaded, and the same redo runs over
+//! the log. So commits need not wait, and what is saved is what recovery would have come to.
 
 use super::redo::Redo;
 use super::report::{ProgressReporter, new_report};
@@ -22,13 +22,14 @@ pub(crate) struct Rebuilt<M: StateMachine> {
     pub(crate) state: M,
     /// These transactions, with their inverses.
     pub(crate) table: ActiveTransactions<M::Command>,
-    /// The snapshots that are whole as far as this is known: one that was found damaged is left out.
+    /// The snapshots that are whole as far as this is known: one that was found damaged is left
+    /// out.
     pub(crate) snapshots: Vec<SnapshotEntry>,
 }
 
-/// Rebuilds the state at an LSN, a frame boundary below which everything is durable. The segments that
-/// it reads are held meanwhile; the caller keeps the snapshots from being deleted. `check` says whether
-/// to go on; it is called after each part of the work.
+/// Rebuilds the state at an LSN, a frame boundary below which everything is durable. The segments
+/// that it reads are held meanwhile; the caller keeps the snapshots from being deleted. `check`
+/// says whether to go on; it is called after each part of the work.
 ///
 /// # Errors
 /// Those of `check`, and those of an open: [`Error::Diverged`] if a digest in the log differs;

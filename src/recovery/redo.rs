@@ -11,8 +11,8 @@ use crate::recovery::report::{ProgressReporter, RecoveryReport};
 use crate::snapshot::Help;
 use crate::wal::scan::{Chunk, ScanEnd, Scanner};
 
-/// The most log that is replayed at once. Recovery holds at most three groups, beside what the machine
-/// makes of them: one is replayed, one waits, and one is read.
+/// The most log that is replayed at once. Recovery holds at most three groups, beside what the
+/// machine makes of them: one is replayed, one waits, and one is read.
 const GROUP_BYTES: u64 = 32 << 20;
 /// The size of the first groups, so that replay starts early while the state is small.
 const FIRST_GROUP_BYTES: u64 = 8 << 20;
@@ -43,8 +43,8 @@ impl<M: StateMachine> Redo<'_, M> {
         }
     }
 
-    /// One thread reads, one checks what was read, and the caller decodes and applies a group while the
-    /// next one is read.
+    /// One thread reads, one checks what was read, and the caller decodes and applies a group while
+    /// the next one is read.
     fn run_with_threads(self, mut scanner: Scanner) -> Result<ScanEnd> {
         let path = scanner.storage().path("");
         let mut groups = BatchSizes::new(&scanner, self);
@@ -122,8 +122,8 @@ fn group_bytes(read: u64) -> u64 {
     (read / 3).clamp(FIRST_GROUP_BYTES, GROUP_BYTES)
 }
 
-/// Reads the next group. It ends early where the log seems to end, so that the group is replayed while
-/// the tail is searched. The group is empty once the log has ended.
+/// Reads the next group. It ends early where the log seems to end, so that the group is replayed
+/// while the tail is searched. The group is empty once the log has ended.
 fn next_group(scanner: &mut Scanner, total: &mut u64) -> Result<Vec<Chunk>> {
     let (mut group, mut bytes) = (Vec::new(), 0u64);
     let wanted = group_bytes(*total);

@@ -46,8 +46,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// The transactions that begin and commit in these chunks and undo nothing. Their inverses are never
-/// needed. The first record must be here, because it opens the transaction.
+/// The transactions that begin and commit in these chunks and undo nothing. Their inverses are
+/// never needed. The first record must be here, because it opens the transaction.
 fn settled_in(chunks: &[Chunk]) -> HashSet<TxnId> {
     let mut open = HashSet::new();
     let mut settled = HashSet::new();
@@ -273,7 +273,8 @@ impl<M: StateMachine> Replay<M> {
         }
     }
 
-    /// Compares the state at a point with its digest. If replay began past the point, it does nothing.
+    /// Compares the state at a point with its digest. If replay began past the point, it does
+    /// nothing.
     fn compare(&mut self, lsn: Lsn, point: Lsn, digest: u64, report: &mut RecoveryReport) -> Result<(), Stop> {
         let Some(at) = self.points.iter().position(|(kept, _)| *kept == point) else { return Ok(()) };
         let Some((_, state)) = self.points.remove(at) else { return Ok(()) };
@@ -376,8 +377,9 @@ mod tests {
         assert_eq!((replay.state.len(), replay.table.len()), (1, 1));
     }
 
-    /// A log of interleaved transactions and single commands, in the order of a seed. The transactions
-    /// commit, go back to savepoints, roll back, or never end. Returns one chunk per segment.
+    /// A log of interleaved transactions and single commands, in the order of a seed. The
+    /// transactions commit, go back to savepoints, roll back, or never end. Returns one chunk per
+    /// segment.
     fn tangled(seed: u64) -> Vec<Chunk> {
         let disk = SimDisk::new(seed);
         let options = Options::new()

@@ -86,10 +86,11 @@ pub struct RecoveryReport {
     pub undo_steps: u64,
     /// The number of state digests in the log that the replayed state was compared and agreed with.
     pub digests: u64,
-    /// The incomplete write that was found past the end of the log and cut. `None` if there was none.
+    /// The incomplete write that was found past the end of the log and cut. `None` if there was
+    /// none.
     pub tail: Option<Tail>,
-    /// Problems that cost no data, a sentence each: a damaged copy that another one replaced, a foreign
-    /// file, a file system without the needed promises.
+    /// Problems that cost no data, a sentence each: a damaged copy that another one replaced, a
+    /// foreign file, a file system without the needed promises.
     pub warnings: Vec<String>,
     /// The warnings about a snapshot or a copy of the manifest that is damaged or missing, and that
     /// another one stands in for. The store has no such reserve until its next checkpoint.

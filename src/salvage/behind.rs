@@ -1,8 +1,8 @@
 //! Finds and applies complete transactions in the log after the first damage.
 //!
-//! A transaction is complete if its first record and its commit are present, with no gap in between.
-//! Under two-phase locking the commit order is a serial order, so each transaction is applied at its
-//! commit.
+//! A transaction is complete if its first record and its commit are present, with no gap in
+//! between. Under two-phase locking the commit order is a serial order, so each transaction is
+//! applied at its commit.
 
 use super::report::Behind;
 use crate::error::{Error, Result};

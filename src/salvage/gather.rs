@@ -14,8 +14,8 @@ use crate::txn::{ActiveTransactions, guarded, undo_in_memory};
 use crate::wal::scan::Chunk;
 use std::collections::BTreeMap;
 
-/// A state, with the findings about the log that led to it. They belong to the state, because another
-/// starting state leads to other findings.
+/// A state, with the findings about the log that led to it. They belong to the state, because
+/// another starting state leads to other findings.
 pub(super) struct Gathered<M> {
     pub(super) state: M,
     base: Base,
@@ -44,8 +44,8 @@ impl<M> Gathered<M> {
 }
 
 /// Builds the best possible state: from the newest intact snapshot that was in use, up to the first
-/// damage. With [`Reach::Beyond`], also from a snapshot that nothing proves to have been in use, if it
-/// is newer than everything that is proven.
+/// damage. With [`Reach::Beyond`], also from a snapshot that nothing proves to have been in use, if
+/// it is newer than everything that is proven.
 pub(super) fn gather<M: StateMachine>(
     inventory: &Inventory,
     reach: Reach,
@@ -112,8 +112,8 @@ fn load<M: StateMachine>(inventory: &Inventory, lsn: Lsn, report: &mut SalvageRe
     }
 }
 
-/// The snapshots that were in use, newest first: a copy of the manifest names them, or the log passed
-/// their LSN in an epoch that is no newer than theirs.
+/// The snapshots that were in use, newest first: a copy of the manifest names them, or the log
+/// passed their LSN in an epoch that is no newer than theirs.
 fn counted(inventory: &Inventory) -> Result<Vec<Lsn>> {
     let store_dir = &inventory.store_dir;
     let mut counted = inventory.named.clone();

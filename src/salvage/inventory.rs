@@ -19,8 +19,8 @@ pub(super) struct Inventory {
     pub(super) store: StoreId,
     /// Segments with an intact header, each id once, oldest first.
     pub(super) segments: Vec<Segment>,
-    /// Segments whose header was reconstructed from their frames. The end of the segment before each of
-    /// them is unknown.
+    /// Segments whose header was reconstructed from their frames. The end of the segment before
+    /// each of them is unknown.
     pub(super) rebuilt: BTreeSet<SegmentId>,
     /// The faults of the other segments, by id.
     pub(super) bad_segments: Vec<(SegmentId, Error)>,
@@ -28,7 +28,8 @@ pub(super) struct Inventory {
     pub(super) newest: SegmentId,
     /// Snapshots that a copy of the manifest names, newest first.
     pub(super) named: Vec<Lsn>,
-    /// True if both copies of the manifest are intact, so that the newer one is the newest ever written.
+    /// True if both copies of the manifest are intact, so that the newer one is the newest ever
+    /// written.
     manifest_is_known: bool,
 }
 

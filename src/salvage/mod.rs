@@ -2,15 +2,16 @@
 //!
 //! A store whose durable data is damaged does not open, and opening it changes nothing on disk.
 //! [`salvage`] reads such a store without writing to it, and builds a new one. It begins with the
-//! newest intact snapshot, or with the empty state if the log goes back to it. It replays the log up
-//! to the first damage, and undoes the transactions that are open there. The new store therefore has
-//! a state that the damaged store had after one of its commits. The report says what is missing, and
-//! what follows the damage.
+//! newest intact snapshot, or with the empty state if the log goes back to it. It replays the log
+//! up to the first damage, and undoes the transactions that are open there. The new store therefore
+//! has a state that the damaged store had after one of its commits. The report says what is
+//! missing, and what follows the damage.
 //!
-//! A store that opens is copied with the state that it opens with. Blocks that the device cannot read
-//! count as damage.
+//! A store that opens is copied with the state that it opens with. Blocks that the device cannot
+//! read count as damage.
 //!
-//! The log after the first damage does not continue the state, because commits before it are missing.
+//! The log after the first damage does not continue the state, because commits before it are
+//! missing.
 //! [`Reach::Beyond`] applies its complete transactions all the same, and the report counts them. A
 //! snapshot with a damaged chunk is never used in part, because a part of a state never existed.
 //!
@@ -63,13 +64,15 @@ use inventory::Inventory;
 use names::FileName;
 use source::Source;
 
-/// Copies what is intact of the store in `source` into a new store in `target`, which must be empty.
+/// Copies what is intact of the store in `source` into a new store in `target`, which must be
+/// empty.
 ///
-/// Nothing is written to `source`, and a shared lock keeps it from being opened for writing meanwhile.
-/// When this returns `Ok` and the outcome is not [`Outcome::Nothing`], the new store is complete and
-/// survives power loss. It is in the same condition as after a close, and has its own identifier.
-/// When it fails or the process is killed, `target` does not open as a store, and another salvage may
-/// write to it. The whole state is held in memory meanwhile, as in an open store.
+/// Nothing is written to `source`, and a shared lock keeps it from being opened for writing
+/// meanwhile. When this returns `Ok` and the outcome is not [`Outcome::Nothing`], the new store is
+/// complete and survives power loss. It is in the same condition as after a close, and has its own
+/// identifier. When it fails or the process is killed, `target` does not open as a store, and
+/// another salvage may write to it. The whole state is held in memory meanwhile, as in an open
+/// store.
 ///
 /// # Errors
 /// - [`Error::NotAStore`] if `source` has no store; [`Error::OtherMachine`] if it has one of another machine.

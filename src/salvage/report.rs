@@ -6,8 +6,8 @@ use crate::ids::{Lsn, MachineTag};
 use crate::inspect::{Finding, Severity};
 use std::fmt;
 
-/// The maximum number of entries in each list of a report; further entries are only counted. It bounds
-/// the memory of a report on a badly damaged store.
+/// The maximum number of entries in each list of a report; further entries are only counted. It
+/// bounds the memory of a report on a badly damaged store.
 const MAX_LISTED: usize = 256;
 
 /// How far salvage goes.
@@ -16,9 +16,9 @@ pub enum Reach {
     /// Up to the first damage. The new store has exactly a state that the damaged store once had.
     #[default]
     Proven,
-    /// Beyond the first damage too. Complete transactions after it are applied if the machine accepts
-    /// them. Salvage may also begin with a snapshot that nothing proves to have been in use. The
-    /// resulting state may be one that never existed.
+    /// Beyond the first damage too. Complete transactions after it are applied if the machine
+    /// accepts them. Salvage may also begin with a snapshot that nothing proves to have been in
+    /// use. The resulting state may be one that never existed.
     Beyond,
 }
 
@@ -52,8 +52,8 @@ pub enum Base {
 pub struct Gap {
     /// The first LSN of the gap.
     pub from: Lsn,
-    /// The LSN at which the log continues, or ended if the store was closed; `None` if nothing follows
-    /// and the end is unknown.
+    /// The LSN at which the log continues, or ended if the store was closed; `None` if nothing
+    /// follows and the end is unknown.
     pub to: Option<Lsn>,
 }
 

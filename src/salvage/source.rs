@@ -1,5 +1,5 @@
-//! The storage of a damaged store, read-only. An unreadable block becomes damaged data instead of an
-//! I/O error, so that one bad block does not end the salvage.
+//! The storage of a damaged store, read-only. An unreadable block becomes damaged data instead of
+//! an I/O error, so that one bad block does not end the salvage.
 
 use crate::io::sync::{Arc, Mutex};
 use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, Storage, WritePath};
@@ -8,8 +8,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Replaces bytes that cannot be read. No header, frame or chunk begins with it, and it differs from
-/// the zeros of a block that was never written.
+/// Replaces bytes that cannot be read. No header, frame or chunk begins with it, and it differs
+/// from the zeros of a block that was never written.
 const UNREADABLE: u8 = 0xff;
 /// The maximum number of unreadable blocks that are reported one by one.
 const MAX_REPORTED: usize = 256;

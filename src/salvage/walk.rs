@@ -85,7 +85,8 @@ impl<'a> Walker<'a> {
             }
             Err(error) if error.is_corrupt() => {
                 self.at = scanner.position();
-                // if the segment's end is unknown, frames after a hole may be ones that a recovery cut off
+                // if the segment's end is unknown, frames after a hole may be ones that a recovery
+                // cut off
                 let ends_the_log = self.runs.is_empty() && self.last() == self.inventory.newest;
                 if (ends_the_log || scanner.end_is_recorded()) && scanner.skip_damage()? {
                     let step = Step::Gap(self.at, Some(scanner.position()), vec![error]);
@@ -139,7 +140,8 @@ fn runs(inventory: &Inventory, segments: &[Segment]) -> VecDeque<Run> {
         let expected = SegmentId::new(before.file.id.get().saturating_add(1));
         let epochs = (before.header.epoch, segment.header.epoch);
         let why = if inventory.rebuilt.contains(&segment.file.id) && epochs.0 != epochs.1 {
-            // within an epoch, segments are contiguous; between epochs, only the lost header said how much was cut
+            // within an epoch, segments are contiguous; between epochs, only the lost header said
+            // how much was cut
             let reason = "the segment has lost its header, which said where its predecessor ended";
             let path = inventory.storage().path(&segment.file.name);
             Some(Error::corrupt(path, 0, Some(segment.header.base), reason))
@@ -157,7 +159,8 @@ fn runs(inventory: &Inventory, segments: &[Segment]) -> VecDeque<Run> {
     runs
 }
 
-/// The reason why segments cannot be used: the fault of the first damaged one, or that they are missing.
+/// The reason why segments cannot be used: the fault of the first damaged one, or that they are
+/// missing.
 fn missing(inventory: &Inventory, first: SegmentId, last: SegmentId, lsn: Lsn) -> Error {
     let bad = inventory.bad_segments.iter().find(|(id, _)| (first..=last).contains(id));
     if let Some((_, error)) = bad {

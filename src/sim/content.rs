@@ -1,8 +1,8 @@
 //! The content of a file, sparse and copy-on-write, and the pages for which it has space.
 //!
-//! Cloning is cheap until one of the copies is written. Pages that were never written, or were written
-//! with zeros completely, take no memory. No byte past `len` is ever read. Truncation clears the bytes
-//! past the new end, so that a file that grows again shows zeros there.
+//! Cloning is cheap until one of the copies is written. Pages that were never written, or were
+//! written with zeros completely, take no memory. No byte past `len` is ever read. Truncation
+//! clears the bytes past the new end, so that a file that grows again shows zeros there.
 
 use crate::io::sync::{Arc, OnceLock};
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! Crashes: the states that a power loss or a kill can leave.
 //!
-//! A power loss keeps any subset of the pending units: sectors, file lengths and name changes. The kept
-//! units are applied in their original order. A name change refers to the file itself, not to its old
-//! name: if a file's creation was lost and its rename was kept, the file has the new name.
+//! A power loss keeps any subset of the pending units: sectors, file lengths and name changes. The
+//! kept units are applied in their original order. A name change refers to the file itself, not to
+//! its old name: if a file's creation was lost and its rename was kept, the file has the new name.
 
 use super::content::{SECTOR_BYTES, SECTORS_PER_PAGE, sectors_of};
 use super::image::{Image, InFlight, Ino, apply_entry};
@@ -20,14 +20,15 @@ pub enum Crash {
     Nothing,
     /// Power loss. All written data survives, synced or not, except what a failed sync has lost.
     Everything,
-    /// Power loss. A random subset of the unsynced units survives. The seed also decides whether it is
-    /// chosen by unit, by page, by file, or as a prefix.
+    /// Power loss. A random subset of the unsynced units survives. The seed also decides whether it
+    /// is chosen by unit, by page, by file, or as a prefix.
     Seeded(u64),
-    /// A kill of the process. The page cache survives, and unsynced data is still unsynced on the new
-    /// disk.
+    /// A kill of the process. The page cache survives, and unsynced data is still unsynced on the
+    /// new disk.
     KillOnly,
-    /// Like `Seeded`, and one physical block is destroyed, including durable data in it. It is a block
-    /// of the last unfinished durable write, or else one with unsynced sectors, if there is any.
+    /// Like `Seeded`, and one physical block is destroyed, including durable data in it. It is a
+    /// block of the last unfinished durable write, or else one with unsynced sectors, if there is
+    /// any.
     TornBlock(u64),
     /// Power loss. This number of unsynced units survives, the oldest ones.
     Prefix(u32),
@@ -35,8 +36,8 @@ pub enum Crash {
     AllBut(u32),
     /// Power loss. Of the unsynced units only this one survives, counted from 0.
     Only(u32),
-    /// Power loss. The unsynced units whose bit is set survive; the lowest bit stands for the first unit.
-    /// Units from the 65th on are lost.
+    /// Power loss. The unsynced units whose bit is set survive; the lowest bit stands for the first
+    /// unit. Units from the 65th on are lost.
     Subset(u64),
 }
 
@@ -172,8 +173,8 @@ fn units(image: &Image) -> Vec<(u64, About)> {
 fn seeded(image: &Image, seed: u64) -> Image {
     let all = units(image);
     let mut rng = Rng::new(seed);
-    // Choosing sectors independently almost never loses a whole write and keeps a later one, so whole
-    // pages and whole files are chosen as well.
+    // Choosing sectors independently almost never loses a whole write and keeps a later one, so
+    // whole pages and whole files are chosen as well.
     let (manner, sixteenths, salt) = (rng.below(4), rng.below(17), rng.next());
     let moment = rng.below(all.len() as u64 + 1) as usize;
     let keep = |at: usize| {

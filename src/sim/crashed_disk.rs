@@ -8,8 +8,8 @@ use std::ops::RangeBounds;
 impl SimDisk {
     /// Returns the disk after a crash at this moment. This disk does not change.
     ///
-    /// The new disk has the same clock and space limit, no faults and no locks, and counts operations
-    /// from 0. Its random numbers depend on this disk and on the choice.
+    /// The new disk has the same clock and space limit, no faults and no locks, and counts
+    /// operations from 0. Its random numbers depend on this disk and on the choice.
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
@@ -31,8 +31,8 @@ impl SimDisk {
         SimDisk::of(crash::after(&self.state.lock().image, choice))
     }
 
-    /// The number of units that are written but not synced: sectors, file lengths and name changes. A
-    /// power loss keeps any subset of them.
+    /// The number of units that are written but not synced: sectors, file lengths and name changes.
+    /// A power loss keeps any subset of them.
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};
@@ -50,10 +50,11 @@ impl SimDisk {
         crash::pending_units(&self.state.lock().image)
     }
 
-    /// The crashes to try at this moment: a kill, a torn block if a write is pending, and power losses.
+    /// The crashes to try at this moment: a kill, a torn block if a write is pending, and power
+    /// losses.
     ///
-    /// Up to eight pending units, the power losses are all subsets. Beyond that they are: no unit, all
-    /// units, each prefix, each single unit, all but one unit, and sixteen random subsets.
+    /// Up to eight pending units, the power losses are all subsets. Beyond that they are: no unit,
+    /// all units, each prefix, each single unit, all but one unit, and sixteen random subsets.
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk};

@@ -1,7 +1,8 @@
 //! The simulated disk, as programs and tests use it.
 //!
-//! One mutex guards the whole disk. It is held for one operation at a time, never across a callback. In
-//! a single-threaded program, the same calls with the same seed give the same results and trace.
+//! One mutex guards the whole disk. It is held for one operation at a time, never across a
+//! callback. In a single-threaded program, the same calls with the same seed give the same results
+//! and trace.
 
 use super::fault::{Fault, OpKind, Persistence, When};
 use super::image::{Config, EntryChange, Image, Ino, Names, down, eio, no_space};
@@ -81,7 +82,8 @@ impl SimDiskBuilder {
         self
     }
 
-    /// A warning that [`Directory::warnings`](crate::io::Directory::warnings) returns. Default: none.
+    /// A warning that [`Directory::warnings`](crate::io::Directory::warnings) returns. Default:
+    /// none.
     pub fn warning(mut self, warning: &'static str) -> Self {
         self.config.warning = Some(warning);
         self
@@ -116,7 +118,8 @@ impl SimDisk {
         self.state.lock().plan.add(When::At(op_index), fault, persistence);
     }
 
-    /// Plans a fault for the next operation of a kind; with [`Persistence::ForEver`], for all of them.
+    /// Plans a fault for the next operation of a kind; with [`Persistence::ForEver`], for all of
+    /// them.
     pub fn fail_next(&self, kind: OpKind, fault: Fault, persistence: Persistence) {
         self.state.lock().plan.add(When::Next(kind), fault, persistence);
     }
@@ -148,8 +151,8 @@ impl SimDisk {
         std::mem::replace(&mut image.most_open, open).max(open)
     }
 
-    /// Limits the free space, in bytes; `None` lifts the limit. Space is counted in pages of 4096 bytes,
-    /// and removing or truncating a file frees its pages.
+    /// Limits the free space, in bytes; `None` lifts the limit. Space is counted in pages of 4096
+    /// bytes, and removing or truncating a file frees its pages.
     pub fn set_free_bytes(&self, free: Option<u64>) {
         let image = &mut self.state.lock().image;
         image.capacity = free.map(|free| image.used_bytes().saturating_add(free));
@@ -168,8 +171,8 @@ impl SimDisk {
         }
     }
 
-    /// A hash of all operations so far: their names, offsets, lengths, bytes and faults. Equal hashes
-    /// mean equal runs.
+    /// A hash of all operations so far: their names, offsets, lengths, bytes and faults. Equal
+    /// hashes mean equal runs.
     pub fn trace_hash(&self) -> u64 {
         self.state.lock().trace.hash()
     }
@@ -179,8 +182,8 @@ impl SimDisk {
         self.state.lock().trace.enable();
     }
 
-    /// The operations since [`SimDisk::enable_trace`], one per line: index, kind, name, offset, length,
-    /// fault.
+    /// The operations since [`SimDisk::enable_trace`], one per line: index, kind, name, offset,
+    /// length, fault.
     pub fn trace(&self) -> Vec<String> {
         self.state.lock().trace.lines()
     }
@@ -213,8 +216,8 @@ impl SimDisk {
         }))
     }
 
-    /// Creates or replaces a file with this content, durably, name included. This call does not count
-    /// as an operation.
+    /// Creates or replaces a file with this content, durably, name included. This call does not
+    /// count as an operation.
     pub fn write_file(&self, name: &str, bytes: &[u8]) {
         let image = &mut self.state.lock().image;
         image.sync_name(name);
@@ -262,8 +265,8 @@ impl SimDisk {
         })
     }
 
-    /// Sets a file's length, durably; unsynced content becomes durable too. This call does not count as
-    /// an operation.
+    /// Sets a file's length, durably; unsynced content becomes durable too. This call does not
+    /// count as an operation.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`].

@@ -6,26 +6,29 @@
 /// A fault of the simulated disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// The operation returns `EIO`. A failed sync marks its pages clean, as Linux does: the page cache
-    /// shows the data, the device lacks it, and the next sync succeeds without writing it. A failed
-    /// durable write leaves any subset of its sectors.
+    /// The operation returns `EIO`. A failed sync marks its pages clean, as Linux does: the page
+    /// cache shows the data, the device lacks it, and the next sync succeeds without writing it. A
+    /// failed durable write leaves any subset of its sectors.
     Eio,
     /// Operations that may need space return `ENOSPC`; others succeed.
     NoSpace,
-    /// `write_at` and `read_at` transfer a part, at least one byte. Other operations are not affected.
+    /// `write_at` and `read_at` transfer a part, at least one byte. Other operations are not
+    /// affected.
     ShortWrite,
-    /// A signal arrives. Reads and `write_at` return [`std::io::ErrorKind::Interrupted`] and have no
-    /// effect. A sync fails as with [`Fault::Eio`], because its effect is unknown. Other operations are
-    /// not affected. With [`Persistence::ForEver`] it affects every other operation, so that retry
-    /// loops end.
+    /// A signal arrives. Reads and `write_at` return [`std::io::ErrorKind::Interrupted`] and have
+    /// no effect. A sync fails as with [`Fault::Eio`], because its effect is unknown. Other
+    /// operations are not affected. With [`Persistence::ForEver`] it affects every other operation,
+    /// so that retry loops end.
     Interrupted,
-    /// The computer stops in the middle of this operation. What it writes is unsynced, and all later
-    /// operations fail. [`super::SimDisk::crash`] decides what survives.
+    /// The computer stops in the middle of this operation. What it writes is unsynced, and all
+    /// later operations fail. [`super::SimDisk::crash`] decides what survives.
     Crash,
-    /// Writes only: the device acknowledges the write and does not store it. The file's length changes
-    /// as usual. After a write through the page cache, the cache shows data that the device lacks.
+    /// Writes only: the device acknowledges the write and does not store it. The file's length
+    /// changes as usual. After a write through the page cache, the cache shows data that the device
+    /// lacks.
     LostWrite,
-    /// Like `LostWrite`, and the data is stored durably in another block, of this file or another one.
+    /// Like `LostWrite`, and the data is stored durably in another block, of this file or another
+    /// one.
     MisdirectedWrite,
 }
 

@@ -34,8 +34,8 @@ impl SimDisk {
         self.state.lock().image.held.len()
     }
 
-    /// Completes one durable write in flight, counted from 0 in the order in which they began. Returns
-    /// false if there is no such write.
+    /// Completes one durable write in flight, counted from 0 in the order in which they began.
+    /// Returns false if there is no such write.
     pub fn complete_write(&self, nth: usize) -> bool {
         let mut state = self.state.lock();
         let done = state.image.complete(nth);

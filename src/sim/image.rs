@@ -75,8 +75,8 @@ pub(super) struct Image {
     pub(super) capacity: Option<u64>,
     /// The generator of [`Clock::random`](crate::io::Clock::random).
     pub(super) rng: Rng,
-    /// The generator of fault effects. It is separate, so that a fault does not change the numbers that
-    /// the program gets.
+    /// The generator of fault effects. It is separate, so that a fault does not change the numbers
+    /// that the program gets.
     pub(super) fault_rng: Rng,
     pub(super) clock: Duration,
     pub(super) down: bool,
@@ -175,8 +175,8 @@ impl Image {
         self.inodes.retain(|ino, _| handles.contains_key(ino) || named.contains(ino));
     }
 
-    /// Makes all name changes before a direct edit of this name durable, so that none of them is applied
-    /// after it.
+    /// Makes all name changes before a direct edit of this name durable, so that none of them is
+    /// applied after it.
     pub(super) fn sync_name(&mut self, name: &str) {
         let about = |change: &EntryChange, ino: Option<&Ino>| match change {
             EntryChange::Create { name: n, ino: i }
@@ -219,8 +219,8 @@ impl Image {
         self.capacity.map_or(UNLIMITED_BYTES, |capacity| capacity.saturating_sub(self.used_bytes()))
     }
 
-    /// Allocates space for a range of a file, from its start, until the disk is full. Returns the number
-    /// of bytes of the range that have space.
+    /// Allocates space for a range of a file, from its start, until the disk is full. Returns the
+    /// number of bytes of the range that have space.
     pub(super) fn claim(&mut self, ino: Ino, offset: u64, len: u64) -> u64 {
         let page_bytes = PAGE_BYTES as u64;
         let (first, last) = (offset / page_bytes, (offset + len).div_ceil(page_bytes));
@@ -261,8 +261,8 @@ pub(super) fn apply_entry(names: &mut Names, change: &EntryChange) {
     }
 }
 
-/// Gives an inode a name, and removes the name it had. If an earlier rename was lost, that is not the old
-/// name in this change.
+/// Gives an inode a name, and removes the name it had. If an earlier rename was lost, that is not
+/// the old name in this change.
 fn give_name(names: &mut Names, name: &Arc<str>, ino: Ino) {
     names.retain(|_, held| *held != ino);
     names.insert(Arc::clone(name), ino);

@@ -22,8 +22,8 @@ pub(super) enum Unit {
     Shrink(u64),
 }
 
-/// A unit with its position in the order of all changes of the disk. A sector's position is that of its
-/// page, plus its index in the page.
+/// A unit with its position in the order of all changes of the disk. A sector's position is that of
+/// its page, plus its index in the page.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) seq: u64,
@@ -65,7 +65,8 @@ impl Inode {
         }
     }
 
-    /// Writes whole sectors, bypassing the page cache. Pending changes of these sectors are superseded.
+    /// Writes whole sectors, bypassing the page cache. Pending changes of these sectors are
+    /// superseded.
     pub(super) fn write_device(&mut self, buf: &[u8], offset: u64) {
         self.settle_shrinks();
         let end = offset + buf.len() as u64;
@@ -136,9 +137,9 @@ impl Inode {
         self.cached.cut(cached_len.max(end));
     }
 
-    /// A pending cut must be on the device before a durable write, or it would take that write's bytes
-    /// with it later; the file system's journal does the same. Later growth is left pending, and so is what was written, that by
-    /// which the rest of the last page is cleared included.
+    /// A pending cut must be on the device before a durable write, or it would take that write's
+    /// bytes with it later; the file system's journal does the same. Later growth is left pending,
+    /// and so is what was written, that by which the rest of the last page is cleared included.
     fn settle_shrinks(&mut self) {
         let Some(last) = self.pending.iter().rposition(|p| matches!(p.unit, Unit::Shrink(_))) else { return };
         let later = self.pending.split_off(last + 1);
@@ -197,7 +198,8 @@ impl Inode {
             let cleared = (self.cached.len - len).min((PAGE_BYTES - inside) as u64) as usize;
             self.cached.cut(len);
             if inside > 0 {
-                // The rest of the last page is cleared by a write of its own, which may outlive the cut (seen on xfs).
+                // The rest of the last page is cleared by a write of its own, which may outlive the
+                // cut (seen on xfs).
                 let unit = Unit::Sectors { index, mask: mask_of(inside, cleared), page: self.cached.page(index) };
                 self.push(seq, unit);
             }
@@ -206,8 +208,8 @@ impl Inode {
         }
     }
 
-    /// The result of a direct read. Dirty pages are written to the device first. They stay pending, because
-    /// the device may have them in a volatile cache.
+    /// The result of a direct read. Dirty pages are written to the device first. They stay pending,
+    /// because the device may have them in a volatile cache.
     pub(super) fn read_device(&self, buf: &mut [u8], offset: u64) -> usize {
         let n = self.durable.read_as_if(self.cached.len, buf, offset);
         let end = offset + n as u64;

@@ -1,8 +1,9 @@
 //! A deterministic simulator: a disk in memory that crashes, fills up and fails on demand.
 //!
 //! [`SimDisk`] implements [`Storage`](crate::io::Storage), so production code runs on it unchanged. It
-//! tracks which bytes are durable and which are only written. All of its decisions come from one seed,
-//! so a run can be repeated exactly. [`explore`] uses it to crash a whole store at every operation.
+//! tracks which bytes are durable and which are only written. All of its decisions come from one
+//! seed, so a run can be repeated exactly. [`explore`] uses it to crash a whole store at every
+//! operation.
 //!
 //! Requires the feature `sim`.
 //!
@@ -18,8 +19,8 @@
 //!   ([`SimDisk::hold_writes`]).
 //!
 //! Tests compare states that ext4, xfs and btrfs leave with [`SimDisk::can_leave`]; all of them are
-//! among the simulated ones. Not simulated are several directories, sparse files that run out of space
-//! in a sync, and devices that lose data after a sync (except by lost writes).
+//! among the simulated ones. Not simulated are several directories, sparse files that run out of
+//! space in a sync, and devices that lose data after a sync (except by lost writes).
 
 mod content;
 mod crash;

@@ -1,4 +1,5 @@
-//! Decides whether a power loss can leave given files, to compare the simulated disk with a real one.
+//! Decides whether a power loss can leave given files, to compare the simulated disk with a real
+//! one.
 //!
 //! All combinations of name changes are tried, each resulting set of names once. Sectors are
 //! independent, so each is checked alone; only lengths are combined. Faults and torn blocks are not

@@ -1,10 +1,10 @@
-//! Random numbers from a seed: splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-//! generators", OOPSLA 2014).
+//! Random numbers from a seed: splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
+//! number generators", OOPSLA 2014).
 //!
 //! The same seed gives the same numbers on every computer. They are not suited for secrets.
 
-/// A random number generator with a seed. It gives the same numbers on every computer, and is not suited
-/// for secrets.
+/// A random number generator with a seed. It gives the same numbers on every computer, and is not
+/// suited for secrets.
 ///
 /// ```
 /// use seawal::sim::Rng;

@@ -1,4 +1,5 @@
-//! The state behind a simulated disk's lock: its image, with planned faults, trace, locks and crash points.
+//! The state behind a simulated disk's lock: its image, with planned faults, trace, locks and crash
+//! points.
 
 use super::fault::{Fault, OpKind, Plan};
 use super::image::{Image, down, eio, no_space};
@@ -45,8 +46,8 @@ impl State {
         }
     }
 
-    /// Runs one operation: counts it, finds its fault, and calls `act` with both. If crash points are
-    /// recorded, a copy of the disk runs the same operation with [`Fault::Crash`].
+    /// Runs one operation: counts it, finds its fault, and calls `act` with both. If crash points
+    /// are recorded, a copy of the disk runs the same operation with [`Fault::Crash`].
     pub(super) fn perform<T>(
         &mut self,
         op: &Op<'_>,
@@ -75,8 +76,8 @@ impl State {
         result
     }
 
-    /// An operation that has no effect if it fails. If the computer stops, the operation takes effect, but
-    /// its result is not returned.
+    /// An operation that has no effect if it fails. If the computer stops, the operation takes
+    /// effect, but its result is not returned.
     pub(super) fn simple<T>(
         &mut self,
         op: &Op<'_>,

@@ -63,8 +63,8 @@ impl Image {
         }
     }
 
-    /// Stores the bytes of a misdirected write in another block, of any file. If there is no other block,
-    /// the bytes are lost.
+    /// Stores the bytes of a misdirected write in another block, of any file. If there is no other
+    /// block, the bytes are lost.
     pub(super) fn stray(&mut self, ino: Ino, bytes: &[u8], offset: u64) {
         let block = u64::from(self.config.block_bytes);
         let blocks = |(&ino, inode): (&Ino, &Arc<Inode>)| (ino, inode.durable.len.div_ceil(block));
@@ -116,8 +116,8 @@ impl Image {
     }
 }
 
-/// The error of a failed sync. As on the real disk, an interrupted sync does not return the error kind
-/// that loops retry.
+/// The error of a failed sync. As on the real disk, an interrupted sync does not return the error
+/// kind that loops retry.
 pub(super) fn sync_error(fault: Fault) -> io::Error {
     match fault {
         Fault::NoSpace => no_space(),

@@ -14,8 +14,8 @@ use crate::snapshot::io_pacing::IoPacing;
 use crate::store::manifest_file::header_error;
 use std::io;
 
-/// The size of one read, unless a chunk is larger. It holds the largest chunk that is accepted, and is
-/// large enough that a device reads at its sequential rate.
+/// The size of one read, unless a chunk is larger. It holds the largest chunk that is accepted, and
+/// is large enough that a device reads at its sequential rate.
 const READ_BYTES: u64 = 4 << 20;
 
 /// A snapshot file being read.
@@ -185,8 +185,8 @@ impl Chunks {
         Error::corrupt(self.file.path().to_owned(), self.offset, Some(self.lsn), reason)
     }
 
-    /// Brings `len` bytes from `offset` on into the window, as far as the file goes. Returns where in
-    /// the window they begin.
+    /// Brings `len` bytes from `offset` on into the window, as far as the file goes. Returns where
+    /// in the window they begin.
     fn fill(&mut self, offset: u64, len: usize) -> Result<usize> {
         debug_assert!(offset >= self.window_offset, "a snapshot is read from front to back");
         let at = offset.saturating_sub(self.window_offset);
@@ -252,8 +252,8 @@ impl Chunks {
         }
     }
 
-    /// Reads the header of the next chunk and checks that it belongs there. `None` past the end chunk:
-    /// the file was whole.
+    /// Reads the header of the next chunk and checks that it belongs there. `None` past the end
+    /// chunk: the file was whole.
     fn next_header(&mut self) -> Result<Option<ChunkHeader>> {
         if self.before == Some(ChunkKind::End) {
             return Ok(None);
@@ -300,8 +300,8 @@ impl Chunks {
         Ok(Some(Piece { window, at, len: content, kind: header.kind, end_offset: self.offset }))
     }
 
-    /// Reads and checks the next chunk without keeping it, so that the window need not hold all of it.
-    /// Returns `false` at the end chunk, which is checked too.
+    /// Reads and checks the next chunk without keeping it, so that the window need not hold all of
+    /// it. Returns `false` at the end chunk, which is checked too.
     pub(super) fn pass_chunk(&mut self) -> Result<bool> {
         let header = match self.next_header()? {
             Some(header) if header.kind != ChunkKind::End => header,

@@ -7,7 +7,8 @@ use crate::options::Background;
 pub(crate) enum Help {
     /// The caller does everything itself: the operations on files have one order.
     None,
-    /// Threads that end with the call: one reads or writes, one checks, and others decode or encode.
+    /// Threads that end with the call: one reads or writes, one checks, and others decode or
+    /// encode.
     Threads,
 }
 

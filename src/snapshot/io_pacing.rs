@@ -6,7 +6,8 @@ use crate::io::{File, read_device_full};
 use std::io;
 use std::time::Duration;
 
-/// The size of the parts that a transfer is split into, and the pause before each part but the first.
+/// The size of the parts that a transfer is split into, and the pause before each part but the
+/// first.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IoPacing {
     chunk_bytes: usize,

@@ -29,8 +29,8 @@ pub(crate) struct Loaded<M: StateMachine> {
     pub(crate) file_bytes: u64,
 }
 
-/// Receives the bytes read so far and the bytes of the whole file. An error that it returns ends the
-/// load.
+/// Receives the bytes read so far and the bytes of the whole file. An error that it returns ends
+/// the load.
 pub(crate) type Report<'a> = &'a (dyn Fn(u64, u64) -> Result<()> + Sync);
 
 /// Reads and checks a snapshot. `store` is the store that it must belong to, where that is known.
@@ -94,7 +94,8 @@ pub(crate) fn load<M: StateMachine>(
 /// Loads the first `most_bytes` of a snapshot of this machine's version, to measure how long that
 /// takes. Returns the time and the bytes. `None` where nothing could be read.
 ///
-/// The machine finds its state cut short, or takes it for a smaller one. What it answers is dropped.
+/// The machine finds its state cut short, or takes it for a smaller one. What it answers is
+/// dropped.
 pub(crate) fn rehearse<M: StateMachine>(storage: &dyn Storage, lsn: Lsn, most_bytes: u64) -> Option<(Duration, u64)> {
     let name = names::snapshot(lsn);
     let began = storage.monotonic();

@@ -8,7 +8,8 @@ use crate::machine::StateMachine;
 use crate::store::create::NewStore;
 use crate::txn::ActiveTransactions;
 
-/// Writes a state as a new store. When it returns `Ok`, the store is complete and survives power loss.
+/// Writes a state as a new store. When it returns `Ok`, the store is complete and survives power
+/// loss.
 ///
 /// # Errors
 /// As [`write`].

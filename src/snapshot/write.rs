@@ -23,18 +23,19 @@ use crate::store::layout as names;
 use crate::txn::{ActiveTransactions, guarded};
 use std::io::{self, Write};
 
-/// The content of a chunk. It bounds what one flipped bit can spoil and what a reader decodes at once.
+/// The content of a chunk. It bounds what one flipped bit can spoil and what a reader decodes at
+/// once.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Room in a buffer beside its piece: for the chunk that fills the piece, and for headers.
 const BESIDE_BYTES: usize = CHUNK_BYTES + (64 << 10);
-/// The size of a write without pacing: about three chunks, because each write costs the device 0.1 ms
-/// whatever its size. Together with [`BESIDE_BYTES`] it fills two huge pages; in small pages a write
-/// took 1.5 times as long.
+/// The size of a write without pacing: about three chunks, because each write costs the device 0.1
+/// ms whatever its size. Together with [`BESIDE_BYTES`] it fills two huge pages; in small pages a
+/// write took 1.5 times as long.
 const UNPACED_WRITE_BYTES: usize = (4 << 20) - BESIDE_BYTES;
 /// The size of a write with pacing, which [`IoPacing`] splits further.
 const PACED_WRITE_BYTES: usize = 1 << 20;
-/// The number of buffers: one is encoded, one is written, one waits between the two. More would leave
-/// the processor's cache before they are written.
+/// The number of buffers: one is encoded, one is written, one waits between the two. More would
+/// leave the processor's cache before they are written.
 const PIECES: usize = 3;
 
 /// How fast a snapshot is written.
@@ -120,7 +121,8 @@ fn write_temp<M: StateMachine>(
             let (spares_out, spares_in) = mpsc::channel::<AlignedBuf>();
             let (ends_out, ends_in) = mpsc::channel::<u64>();
             let target = &target;
-            // a thread that is refused drops its ends of the channels, and the other thread then ends
+            // a thread that is refused drops its ends of the channels, and the other thread then
+            // ends
             let verifier = spawn_scoped(scope, move || verify(storage, temp, header, Written::so_far(ends_in, pacing)));
             let Ok(verifier) = verifier else { return Err(content) };
             let writer = spawn_scoped(scope, move || write_all(target, pacing, &pieces_in, &spares_out, &ends_out));
@@ -262,7 +264,8 @@ enum Out<'a> {
     },
 }
 
-/// Buffers the file's bytes into large pieces. Each but the last begins and ends on a block boundary.
+/// Buffers the file's bytes into large pieces. Each but the last begins and ends on a block
+/// boundary.
 struct Pieces<'a> {
     out: Out<'a>,
     buf: AlignedBuf,

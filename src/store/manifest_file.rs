@@ -1,8 +1,8 @@
 //! The manifest's two copies on disk: reading the current one, and replacing the other.
 //!
-//! A publication overwrites the copy that is not current, so a crash in its middle leaves the current
-//! one whole, also where the other one is damaged or missing. The counter moves only after a completed
-//! write: after a failure the same copy is written again.
+//! A publication overwrites the copy that is not current, so a crash in its middle leaves the
+//! current one whole, also where the other one is damaged or missing. The counter moves only after
+//! a completed write: after a failure the same copy is written again.
 
 use crate::error::{Error, Result};
 use crate::format::HeaderFault;
@@ -96,8 +96,8 @@ impl ManifestFile {
         Self::open(storage, manifest, 0)
     }
 
-    /// Writes a whole copy in place of one that is missing or damaged: create a temporary file, write,
-    /// sync, rename, sync the directory.
+    /// Writes a whole copy in place of one that is missing or damaged: create a temporary file,
+    /// write, sync, rename, sync the directory.
     fn create_copy(storage: &dyn Storage, name: &str, manifest: &Manifest) -> Result<()> {
         let temp = names::temp(name);
         let written = (|| {
@@ -114,9 +114,9 @@ impl ManifestFile {
         storage.sync_names()
     }
 
-    /// Opens both copies of an existing store for publication. It creates a missing copy, so that later
-    /// publications need no space. On a full disk, the first publication that finds space does so.
-    /// `slot` is the place of the current one in [`names::MANIFESTS`].
+    /// Opens both copies of an existing store for publication. It creates a missing copy, so that
+    /// later publications need no space. On a full disk, the first publication that finds space
+    /// does so. `slot` is the place of the current one in [`names::MANIFESTS`].
     pub(crate) fn open(storage: Arc<dyn Storage>, current: Manifest, slot: usize) -> Result<ManifestFile> {
         let open = |name: &str| -> Result<Option<NamedFile>> {
             match NamedFile::open(&*storage, name, OpenMode::ReadWrite) {
@@ -142,8 +142,8 @@ impl ManifestFile {
 
     /// Applies `change` to the manifest and publishes the result.
     ///
-    /// When it returns `Ok`, the new manifest survives power loss. When it fails, either the old or the
-    /// new one does.
+    /// When it returns `Ok`, the new manifest survives power loss. When it fails, either the old or
+    /// the new one does.
     ///
     /// # Errors
     /// [`Error::Full`] where a missing copy had to be created and there is no space; I/O errors.

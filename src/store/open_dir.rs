@@ -1,7 +1,8 @@
 //! Opens a store directory: locks it, syncs and lists its files, and reads its manifest.
 //!
-//! Recovery must rest on what the device holds. The page cache may remember writes of a process that
-//! was killed, or of a sync that failed. So every file is synced first and then read around the cache.
+//! Recovery must rest on what the device holds. The page cache may remember writes of a process
+//! that was killed, or of a sync that failed. So every file is synced first and then read around
+//! the cache.
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{Manifest, SNAPSHOTS_KEPT, SnapshotEntry};
@@ -37,8 +38,8 @@ pub(crate) struct PreallocatedSegment {
     pub(crate) name: String,
     pub(crate) number: u64,
     pub(crate) file_bytes: u64,
-    /// The file, open for writing, so that a log without descriptors can still rotate. `None` if that
-    /// was not possible; it is opened when it is needed then.
+    /// The file, open for writing, so that a log without descriptors can still rotate. `None` if
+    /// that was not possible; it is opened when it is needed then.
     pub(crate) file: Option<Arc<dyn File>>,
 }
 
@@ -94,7 +95,8 @@ impl StoreDir {
         lost.map_or(Ok(store_dir), Err)
     }
 
-    /// Like [`StoreDir::new`] with [`Access::ReadWrite`], but also accepts what an interrupted backup left.
+    /// Like [`StoreDir::new`] with [`Access::ReadWrite`], but also accepts what an interrupted
+    /// backup left.
     pub(crate) fn for_backup(storage: Arc<dyn Storage>) -> Result<StoreDir> {
         let (store_dir, lost) = Self::read(storage, Access::ReadWrite, Duration::ZERO)?;
         let lost = lost.filter(|_| store_dir.interrupted_backup().is_none());
@@ -108,8 +110,8 @@ impl StoreDir {
         Self::read(storage, Access::ReadOnly, Duration::ZERO)
     }
 
-    /// Reads the directory. The second result says what is wrong where a store has lost its manifest
-    /// and its segments.
+    /// Reads the directory. The second result says what is wrong where a store has lost its
+    /// manifest and its segments.
     fn read(storage: Arc<dyn Storage>, access: Access, lock_wait: Duration) -> Result<(StoreDir, Option<Error>)> {
         let lock = take_lock(&*storage, access, lock_wait)?;
         let mut names = storage.list_files()?;
@@ -151,8 +153,8 @@ impl StoreDir {
         Ok((store_dir, lost))
     }
 
-    /// The snapshot of a backup that was interrupted before its manifest was written. The mark beside
-    /// it distinguishes it from the snapshot of a store that has lost everything else.
+    /// The snapshot of a backup that was interrupted before its manifest was written. The mark
+    /// beside it distinguishes it from the snapshot of a store that has lost everything else.
     fn interrupted_backup(&self) -> Option<Lsn> {
         let [lsn] = *self.snapshots.as_slice() else { return None };
         let marked = self.unfinished.contains(&backup_mark(lsn));
@@ -190,15 +192,15 @@ impl StoreDir {
         self.manifest.is_none() && self.segments.is_empty()
     }
 
-    /// Removes the temporary files that a crash left. Recovery calls it only once the store is certain
-    /// to open.
+    /// Removes the temporary files that a crash left. Recovery calls it only once the store is
+    /// certain to open.
     pub(crate) fn remove_unfinished(&self) -> Result<()> {
         self.unfinished.iter().try_for_each(|name| self.storage.remove_file(name))
     }
 
-    /// Removes unfinished files and opens the manifest for publication. Without a manifest, it makes
-    /// one of `stand_in`, or creates that of a new store. A created manifest survives power loss when
-    /// this returns.
+    /// Removes unfinished files and opens the manifest for publication. Without a manifest, it
+    /// makes one of `stand_in`, or creates that of a new store. A created manifest survives power
+    /// loss when this returns.
     pub(crate) fn open_manifest(
         &self,
         machine: &MachineTag,
@@ -254,8 +256,8 @@ impl StoreDir {
 }
 
 impl dyn Storage {
-    /// The names of sub-directories that are names of this store's files. Opening one is an error that
-    /// names it; a directory must not pass for a file that is missing.
+    /// The names of sub-directories that are names of this store's files. Opening one is an error
+    /// that names it; a directory must not pass for a file that is missing.
     fn list_misnamed_directories(&self) -> Result<Vec<String>> {
         let mut names = self.list_directories().map_err(|e| Error::io("list", self.path(""), e))?;
         names.retain(|name| names::parse(name) != FileName::Foreign);

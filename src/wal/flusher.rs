@@ -129,8 +129,8 @@ impl Shared {
         Ok((false, limit))
     }
 
-    /// Keeps segments ready ahead of need. It sleeps until a segment is taken, or what is reserved changes, unless
-    /// something failed.
+    /// Keeps segments ready ahead of need. It sleeps until a segment is taken, or what is reserved
+    /// changes, unless something failed.
     pub(super) fn run_preallocator(&self) {
         self.commit.set_preallocator(thread::current());
         let stopping = || self.stop.load(Ordering::Acquire);

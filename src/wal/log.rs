@@ -454,7 +454,8 @@ impl Log {
         self.shared.commit.has_entered()
     }
 
-    /// Where the log of earlier opens ends, in the segments that stay when this open enters its first.
+    /// Where the log of earlier opens ends, in the segments that stay when this open enters its
+    /// first.
     pub(crate) fn end_of_earlier_segments(&self) -> Lsn {
         self.shared.previous_end
     }
@@ -471,7 +472,8 @@ impl Log {
             .map(|s| crate::store::open_dir::SegmentFile { name: s.name, id: s.id, base: s.base })
             .collect::<Vec<_>>();
         let mut manifest = self.manifest();
-        // a segment that was entered since is none of those listed, and holds nothing that is read here
+        // a segment that was entered since is none of those listed, and holds nothing that is read
+        // here
         manifest.segment = segments.last().map_or(manifest.segment, |last| manifest.segment.min(last.id));
         HeldSegments { store_dir: StoreDir::listed(self.shared.storage.clone(), segments, manifest), upto, hold }
     }

@@ -23,7 +23,8 @@ use crate::ids::Lsn;
 use crate::io::sync::{Arc, Ordering};
 use crate::store::open_dir::PreallocatedSegment;
 
-/// Each time that reservations have grown by so many bytes, the preallocator checks whether another segment is due.
+/// Each time that reservations have grown by so many bytes, the preallocator checks whether another
+/// segment is due.
 const AHEAD_BYTES: u64 = 64 << 10;
 
 /// Where a record was placed.
@@ -122,7 +123,8 @@ impl RollbackRoom {
     /// Takes over room that was claimed.
     fn new(shared: &Arc<Shared>, bytes: u64) -> RollbackRoom {
         let before = shared.commit.rollback_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // The next segment is made ahead of need, also for reservations. It is looked for once in a while.
+        // The next segment is made ahead of need, also for reservations. It is looked for once in a
+        // while.
         if before / AHEAD_BYTES != before.saturating_add(bytes) / AHEAD_BYTES {
             shared.commit.wake_preallocator();
         }
@@ -169,8 +171,8 @@ impl Drop for RollbackRoom {
     }
 }
 
-/// What is free on a full disk, set aside for a checkpoint: until this is dropped, no segment is preallocated, and commits that
-/// need one are refused.
+/// What is free on a full disk, set aside for a checkpoint: until this is dropped, no segment is
+/// preallocated, and commits that need one are refused.
 #[must_use = "dropping it ends the setting aside"]
 pub(crate) struct SpaceAside(Arc<Shared>);
 
@@ -318,8 +320,9 @@ impl Log {
         SpaceAside(self.shared.clone())
     }
 
-    /// Takes all preallocated segments out of the pool that no rollback has reserved. The caller holds the lock that orders its
-    /// appends, for a record that has found room must keep it. It then calls [`Log::remove_preallocated`] without that lock.
+    /// Takes all preallocated segments out of the pool that no rollback has reserved. The caller
+    /// holds the lock that orders its appends, for a record that has found room must keep it. It
+    /// then calls [`Log::remove_preallocated`] without that lock.
     pub(crate) fn take_unreserved(&self) -> Vec<PreallocatedSegment> {
         self.shared.commit.queue.lock().room.take_unreserved()
     }

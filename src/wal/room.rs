@@ -6,8 +6,8 @@
 
 use crate::store::open_dir::PreallocatedSegment;
 
-/// Room that must be left in preallocated segments beyond what is reserved, in bytes, unless a segment holds less: it lets a full
-/// disk be opened again.
+/// Room that must be left in preallocated segments beyond what is reserved, in bytes, unless a
+/// segment holds less: it lets a full disk be opened again.
 const RESERVE_BYTES: u64 = 64 << 10;
 
 /// Why a record cannot be placed now.
@@ -73,8 +73,8 @@ impl Room {
 
     /// Takes a preallocated segment that holds at least `bytes` behind its header.
     pub(super) fn take(&mut self, bytes: u64) -> Option<PreallocatedSegment> {
-        // The smallest that serves, for the others may hold what was reserved; of these the newest, which is the most likely to have
-        // been recycled.
+        // The smallest that serves, for the others may hold what was reserved; of these the newest,
+        // which is the most likely to have been recycled.
         let serving = self.segments.iter().enumerate().rev().filter(|(_, s)| self.capacity_of(s) >= bytes);
         let (at, _) = serving.min_by_key(|(_, s)| s.file_bytes)?;
         Some(self.segments.remove(at))
@@ -120,9 +120,10 @@ impl Room {
         self.reserved = self.reserved.saturating_sub(bytes);
     }
 
-    /// The place of a segment that is not needed, for [`Room::take_out`]. The others hold what is reserved, the reserve, and the next
-    /// ordinary frame, for one as large is left; they are at least `ready`. A segment of more than `ordinary_bytes` was made for
-    /// reservations that are over; of the others, `most` are kept.
+    /// The place of a segment that is not needed, for [`Room::take_out`]. The others hold what is
+    /// reserved, the reserve, and the next ordinary frame, for one as large is left; they are at
+    /// least `ready`. A segment of more than `ordinary_bytes` was made for reservations that are
+    /// over; of the others, `most` are kept.
     pub(super) fn surplus(&self, ready: usize, most: usize, ordinary_bytes: u64) -> Option<usize> {
         let count = self.segments.len();
         if count <= ready {
@@ -160,8 +161,8 @@ impl Room {
     }
 }
 
-/// What rollback records can be sure of in a segment, in bytes. Its header takes a block, and so may the rest at its end, where the
-/// next record does not fit any more.
+/// What rollback records can be sure of in a segment, in bytes. Its header takes a block, and so
+/// may the rest at its end, where the next record does not fit any more.
 fn usable_bytes(file_bytes: u64, block_bytes: u32) -> u64 {
     file_bytes.saturating_sub(u64::from(block_bytes).saturating_mul(2))
 }

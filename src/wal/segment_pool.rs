@@ -22,10 +22,11 @@ use std::time::Duration;
 /// bounds how long a commit waits behind it.
 const PIECE_BYTES: u64 = 1 << 20;
 const PIECE_BYTES_AHEAD: u64 = 256 << 10;
-/// The smallest segment that is tried where there is no space for a larger one. It holds the reserve.
+/// The smallest segment that is tried where there is no space for a larger one. It holds the
+/// reserve.
 const LEAST_BYTES: u64 = 128 << 10;
-/// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum. So preallocation takes at most
-/// a fifth of the device's time.
+/// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum.
+/// So preallocation takes at most a fifth of the device's time.
 const PAUSE_FACTOR: u32 = 4;
 const MAX_PAUSE: Duration = Duration::from_millis(5);
 
@@ -96,8 +97,9 @@ impl SegmentPool {
         }
     }
 
-    /// Whether a file of this size can become a segment. A larger one than the log's segments cannot: as the current segment it could
-    /// not be recycled, and with a limit of a few segments it would fill the log by itself.
+    /// Whether a file of this size can become a segment. A larger one than the log's segments
+    /// cannot: as the current segment it could not be recycled, and with a limit of a few segments
+    /// it would fill the log by itself.
     pub(super) fn is_usable(&self, file_bytes: u64) -> bool {
         let block = u64::from(self.bounds.block_bytes);
         let is_of_size = (block.saturating_mul(2)..=self.largest_bytes()).contains(&file_bytes);
@@ -108,8 +110,8 @@ impl SegmentPool {
         round_up(self.bounds.segment_bytes, u64::from(self.bounds.block_bytes))
     }
 
-    /// The size of the next preallocated segment: segments start small and double up to their limit. One that is needed is as large
-    /// as what is missing, up to the same limit.
+    /// The size of the next preallocated segment: segments start small and double up to their
+    /// limit. One that is needed is as large as what is missing, up to the same limit.
     fn next_bytes(&self, current: u64, missing_bytes: u64) -> u64 {
         let block = u64::from(self.bounds.block_bytes);
         // a block for its header, and one for what does not fit at its end
@@ -118,8 +120,9 @@ impl SegmentPool {
         round_up(grown.clamp(self.bounds.first_segment_bytes, self.bounds.segment_bytes), block)
     }
 
-    /// Preallocates one segment for `missing_bytes`, or for a part of them that fills a segment, if `needed` still says so once no
-    /// other thread is preallocating. When it returns `true`, the preallocated segment survives power loss.
+    /// Preallocates one segment for `missing_bytes`, or for a part of them that fills a segment, if
+    /// `needed` still says so once no other thread is preallocating. When it returns `true`, the
+    /// preallocated segment survives power loss.
     ///
     /// # Errors
     /// [`Error::Full`] if the file system has no space. The incomplete file is removed again.
@@ -175,8 +178,8 @@ impl SegmentPool {
         Ok(true)
     }
 
-    /// Removes a preallocated segment that nothing needs any more, such as one for the rollback of transactions that are over.
-    /// Returns whether there was one.
+    /// Removes a preallocated segment that nothing needs any more, such as one for the rollback of
+    /// transactions that are over. Returns whether there was one.
     ///
     /// # Errors
     /// I/O errors; the segment stays in the pool then.
@@ -210,7 +213,8 @@ impl SegmentPool {
         }
     }
 
-    /// Leaves what is free, and becomes so, to a checkpoint. When it returns, no segment is being preallocated.
+    /// Leaves what is free, and becomes so, to a checkpoint. When it returns, no segment is being
+    /// preallocated.
     pub(super) fn set_space_aside(&self) {
         let _making = self.making.lock();
         self.set_aside.store(true, Ordering::Relaxed);
@@ -236,14 +240,15 @@ impl SegmentPool {
         result
     }
 
-    /// Waits until no segment is being preallocated or recycled. After the log was stopped, none will be.
+    /// Waits until no segment is being preallocated or recycled. After the log was stopped, none
+    /// will be.
     pub(super) fn settle(&self) {
         drop(self.making.lock());
         drop(self.recycling.lock());
     }
 
-    /// Whether fewer segments are ready than should be, or the next rotation would find none: all of them hold what is reserved, and
-    /// the reserve.
+    /// Whether fewer segments are ready than should be, or the next rotation would find none: all
+    /// of them hold what is reserved, and the reserve.
     pub(super) fn are_short(&self, queue: &Queue) -> bool {
         let room = &queue.room;
         let can_rotate = room.check(u64::from(self.bounds.block_bytes), false).is_ok();
@@ -255,8 +260,8 @@ impl SegmentPool {
         self.newest.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    /// Makes the next segment. Where there is no space for it, or it would exceed a limit of file sizes, half its size is tried, and
-    /// so on.
+    /// Makes the next segment. Where there is no space for it, or it would exceed a limit of file
+    /// sizes, half its size is tried, and so on.
     fn make_what_fits(
         &self,
         number: u64,

@@ -36,8 +36,8 @@ pub(crate) struct Shared {
     pub(super) start: Lsn,
     /// The end of the recovered log.
     pub(super) recovered: Lsn,
-    /// The same, as the header of this open's first segment tells it: without a segment that held no
-    /// frame and is replaced by that one.
+    /// The same, as the header of this open's first segment tells it: without a segment that held
+    /// no frame and is replaced by that one.
     pub(super) previous_end: Lsn,
 }
 

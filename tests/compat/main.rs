@@ -246,8 +246,8 @@ fn every_log_has_the_records_that_it_had() {
         let title = &fixture.title;
         let mut found = facts_of_log(&fixture.files);
         if !fixture.facts.iter().any(|line| line.starts_with("verify")) {
-            // 0.1.0 mistook a truncated log for a store whose snapshot is missing, so its answer was
-            // not recorded
+            // 0.1.0 mistook a truncated log for a store whose snapshot is missing, so its answer
+            // was not recorded
             let verified = found.split_off(fixture.facts.len());
             assert!(verified[0].starts_with("verify: Clean"), "{title}: {verified:?}");
         }

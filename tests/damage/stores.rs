@@ -250,8 +250,8 @@ impl Store {
         Outcome::Opens(self.whole().clone())
     }
 
-    /// Whether a whole frame of the bad one's place or of a later one stands at another block of the
-    /// segment. No crash leaves that, so the log went on.
+    /// Whether a whole frame of the bad one's place or of a later one stands at another block of
+    /// the segment. No crash leaves that, so the log went on.
     fn is_misdirected(&self, segment: &Segment, bad: &Frame, bytes: &[u8]) -> bool {
         let later = self.segments.iter().flat_map(|from| from.frames.iter().map(move |frame| (from, frame)));
         let mut later = later.filter(|(_, frame)| frame.epoch == bad.epoch && frame.lsn >= bad.lsn);

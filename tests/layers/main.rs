@@ -1,6 +1,8 @@
-//! Holds the layers of the crate: which folder may use which, that there are no circles, and that files, clocks and threads are reached from one place.
+//! Holds the layers of the crate: which folder may use which, that there are no circles, and that
+//! files, clocks and threads are reached from one place.
 //!
-//! The table below is the truth about the layers; `docs/architecture.md` explains it. A new edge needs a row with its reason.
+//! The table below is the truth about the layers; `docs/architecture.md` explains it. A new edge
+//! needs a row with its reason.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod modules;
@@ -11,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::Path;
 
-/// `(user, used, why)`: each edge between folders (and single files) of `src`, the lower layers first.
+/// `(user, used, why)`: each edge between folders (and single files) of `src`, the lower layers
+/// first.
 const EDGES: &[(&str, &str, &str)] = &[
     ("error", "ids", "an error names the LSN where something is wrong"),
     ("format", "ids", "headers and records hold the identifiers"),
@@ -130,7 +133,8 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("sim::explore", "wal", "the log's steps are taken one by one"),
 ];
 
-/// Hidden modules that give other crates of this repository access to internals. They may import all.
+/// Hidden modules that give other crates of this repository access to internals. They may import
+/// all.
 const DOORS: &[&str] = &["fuzzing"];
 
 /// `(path of another crate, where it may be named, why only there)`

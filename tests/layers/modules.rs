@@ -1,7 +1,9 @@
-//! Reads the modules of a crate and resolves what each one names: imports, paths in bodies, and re-exports.
+//! Reads the modules of a crate and resolves what each one names: imports, paths in bodies, and
+//! re-exports.
 //!
-//! A tokenizer by hand serves: the questions concern `use`, `mod` and `::` alone, and no macro of the crate makes any of them. Code
-//! under `#[cfg(test)]` is left out. A method call needs no import, so this finds no dependency that consists of calls alone.
+//! A tokenizer by hand serves: the questions concern `use`, `mod` and `::` alone, and no macro of
+//! the crate makes any of them. Code under `#[cfg(test)]` is left out. A method call needs no
+//! import, so this finds no dependency that consists of calls alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -70,7 +72,8 @@ impl Modules {
         }
     }
 
-    /// Takes in a file's text. Returns the modules that lie in files of their own, each with the file that an attribute names.
+    /// Takes in a file's text. Returns the modules that lie in files of their own, each with the
+    /// file that an attribute names.
     pub(crate) fn parse(&mut self, path: Names, file: &Path, text: &str) -> Vec<(Names, Option<String>)> {
         let tokens = tokens(text);
         let mut parser =
@@ -131,7 +134,8 @@ impl Modules {
         Target::Item(from)
     }
 
-    /// Whether a module shows an item of this name beside a module of this name (`pub use verify::verify`).
+    /// Whether a module shows an item of this name beside a module of this name (`pub use
+    /// verify::verify`).
     fn exports(&self, module: &[String], name: &String) -> bool {
         let Some(module) = self.0.get(module) else { return false };
         module.items.contains(name)
@@ -140,8 +144,8 @@ impl Modules {
             })
     }
 
-    /// Everything that a module depends on. An import of a module counts where something is taken from it; a re-export of what lies
-    /// below the module counts where the module itself uses it.
+    /// Everything that a module depends on. An import of a module counts where something is taken
+    /// from it; a re-export of what lies below the module counts where the module itself uses it.
     pub(crate) fn targets(&self, at: &Names) -> BTreeMap<Names, Target> {
         let module = &self.0[at];
         let mut targets = BTreeMap::new();
@@ -282,8 +286,8 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads an attribute up to its last bracket, and what it stands before where that is compiled for tests only. Returns the file
-    /// that it names.
+    /// Reads an attribute up to its last bracket, and what it stands before where that is compiled
+    /// for tests only. Returns the file that it names.
     fn attribute(&mut self) -> Option<String> {
         let start = self.at;
         while self.peek(0) != "[" {
@@ -348,8 +352,8 @@ impl Parser<'_> {
     }
 }
 
-/// Whether a condition holds that stands at the beginning of `words`, where no test is compiled, and how many words it takes. `None`
-/// is for conditions on anything else.
+/// Whether a condition holds that stands at the beginning of `words`, where no test is compiled,
+/// and how many words it takes. `None` is for conditions on anything else.
 fn holds(words: &[&str]) -> (Option<bool>, usize) {
     let [name, "(", inner @ ..] = words else { return ((words[0] == "test").then_some(false), 1) };
     let (mut at, mut each) = (0, Vec::new());
@@ -377,7 +381,8 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// Names, numbers, `::` and single characters; a string literal is one token with its quotes. Comments are left out.
+/// Names, numbers, `::` and single characters; a string literal is one token with its quotes.
+/// Comments are left out.
 pub(crate) fn tokens(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut rest = text;

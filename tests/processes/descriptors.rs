@@ -13,8 +13,8 @@ fn open(dir: &Path) -> seawal::Result<Engine<Stacks>> {
     options().open(dir)
 }
 
-/// Restarts a store so many times, by drop and by close, with a commit each time, and then waits to be
-/// killed.
+/// Restarts a store so many times, by drop and by close, with a commit each time, and then waits to
+/// be killed.
 pub(crate) fn child_restarts() {
     let (dir, numbers) = started();
     let [restarts] = *numbers else { panic!() };
@@ -53,7 +53,8 @@ fn hundreds_of_restarts_under_64_descriptors_leave_few_files() {
     assert_eq!((state(&engine).at(1).len(), state(&engine).at(2).len()), (120, killed));
 }
 
-/// Prints while a store is open. The outcome goes to a file, for this process has no standard streams.
+/// Prints while a store is open. The outcome goes to a file, for this process has no standard
+/// streams.
 pub(crate) fn child_without_streams() {
     use std::io::Write;
     let (dir, _) = started();
@@ -73,8 +74,8 @@ pub(crate) fn child_without_streams() {
 
 /// A store's files never have the descriptors of the standard streams.
 ///
-/// Rust's runtime opens `/dev/null` in place of closed streams, as it learns by `poll`. Other programs
-/// that use this crate do not, so strace keeps the runtime from noticing.
+/// Rust's runtime opens `/dev/null` in place of closed streams, as it learns by `poll`. Other
+/// programs that use this crate do not, so strace keeps the runtime from noticing.
 #[test]
 fn a_store_never_takes_the_descriptors_of_closed_standard_streams() {
     if !Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {

@@ -176,7 +176,8 @@ pub(crate) fn child_losing() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// N1: a log without space made no checkpoint due, and no checkpoint gave up the log before the first snapshot.
+/// N1: a log without space made no checkpoint due, and no checkpoint gave up the log before the
+/// first snapshot.
 #[test]
 fn a_full_file_system_heals_without_a_new_open_where_a_checkpoint_frees_space() {
     if let Some(lines) = privately("that_heals") {
@@ -228,7 +229,8 @@ fn heal(kind: &str, mount: &Path) {
     tell(&format!("healed: {kind}"));
 }
 
-/// S5: a limit of file sizes ended the process by a signal, or failed commits that smaller segments could take.
+/// S5: a limit of file sizes ended the process by a signal, or failed commits that smaller segments
+/// could take.
 #[test]
 fn under_a_limit_of_file_sizes_a_store_keeps_its_files_below_it() {
     let dir = tempfile::tempdir().unwrap();

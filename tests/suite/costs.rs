@@ -101,7 +101,8 @@ fn what_was_closed_without_a_checkpoint_survives_power_loss() {
     }
 }
 
-/// S10: A close takes the checkpoint that costs no more than what has changed, unless none is wanted.
+/// S10: A close takes the checkpoint that costs no more than what has changed, unless none is
+/// wanted.
 #[test]
 fn a_close_takes_a_checkpoint_where_much_has_changed_unless_none_is_wanted() {
     for wanted in [true, false] {

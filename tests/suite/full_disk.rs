@@ -395,7 +395,8 @@ fn fill(engine: &Engine<Kv>) {
     assert!(is_full(engine.remove("key").unwrap_err()));
 }
 
-/// N1: where a checkpoint, an older snapshot or the log before a snapshot can free space, a full disk heals without a new open.
+/// N1: where a checkpoint, an older snapshot or the log before a snapshot can free space, a full
+/// disk heals without a new open.
 #[test]
 fn a_full_disk_heals_as_soon_as_a_checkpoint_can_free_space() {
     let options = manual().segment_bytes(64 << 10).max_log_bytes(64 << 20).checkpoint_log_bytes(1 << 30);

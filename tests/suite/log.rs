@@ -86,8 +86,8 @@ fn what_was_acknowledged_is_there_after_a_crash_at_any_operation() {
     }
 }
 
-/// A kill leaves names that no sync of the directory has covered. Recovery relies on them, so it must
-/// make them durable before it acknowledges anything.
+/// A kill leaves names that no sync of the directory has covered. Recovery relies on them, so it
+/// must make them durable before it acknowledges anything.
 #[test]
 fn a_power_loss_during_the_recovery_from_a_kill_takes_nothing_acknowledged() {
     let whole = SimDisk::new(1);

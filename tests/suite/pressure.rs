@@ -471,7 +471,8 @@ fn go_on(disk: &SimDisk, engine: &Engine<Stacks>) {
     }
 }
 
-/// H1: what partial rollbacks reserve is given back when each of them ends, so that the log's limit refuses no later commit.
+/// H1: what partial rollbacks reserve is given back when each of them ends, so that the log's limit
+/// refuses no later commit.
 #[test]
 fn many_partial_rollbacks_leave_the_log_its_room() {
     let disk = SimDisk::new(7);
@@ -495,7 +496,8 @@ fn many_partial_rollbacks_leave_the_log_its_room() {
     assert_eq!(largest, Some(64 << 10), "no segment is larger than the option says");
 }
 
-/// H1, S13: room for the rollback of many open transactions counts towards the log's limit, and comes back when they end.
+/// H1, S13: room for the rollback of many open transactions counts towards the log's limit, and
+/// comes back when they end.
 #[test]
 fn what_open_transactions_reserve_is_bounded_and_comes_back() {
     let disk = SimDisk::new(8);
@@ -536,7 +538,8 @@ fn a_store_goes_on_with_smaller_segments_and_a_smaller_limit_than_before() {
     drop(engine);
     let options = manual().segment_bytes(64 << 10).max_log_bytes(256 << 10).checkpoint_log_bytes(1 << 30);
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
-    // the first checkpoint keeps the log as a stand-in for an older snapshot, and the second gives it up
+    // the first checkpoint keeps the log as a stand-in for an older snapshot, and the second gives
+    // it up
     for _ in 0..2 {
         engine.checkpoint().unwrap();
     }

@@ -1,5 +1,5 @@
-//! Checkpoints and backups of a machine that is expensive to clone: a second state is rebuilt from the
-//! newest snapshot and the log, and the live state is left alone.
+//! Checkpoints and backups of a machine that is expensive to clone: a second state is rebuilt from
+//! the newest snapshot and the log, and the live state is left alone.
 
 use crate::common::{Cmd, Empty, Rng, Stacks, manual, names, open_on, scale};
 use crate::like_stacks::as_the_stacks;

@@ -1,5 +1,5 @@
-//! Restarts: whatever their number, a store keeps few files and opens few at once. And rotations that
-//! are refused for a moment.
+//! Restarts: whatever their number, a store keeps few files and opens few at once. And rotations
+//! that are refused for a moment.
 
 use crate::common::{Cmd, Stacks, crash_choice, manual, names, open, open_on, state};
 use seawal::ids::Lsn;
@@ -107,7 +107,8 @@ fn log_options() -> LogOptions {
     options
 }
 
-/// S1: a crash at any operation of such an open takes nothing with it, and neither does the next open.
+/// S1: a crash at any operation of such an open takes nothing with it, and neither does the next
+/// open.
 #[test]
 fn a_crash_at_any_operation_of_an_open_that_replaces_an_unused_segment_leaves_every_record() {
     let open = |disk: &SimDisk| Log::open_on(Arc::new(disk.clone()), log_options());

@@ -135,8 +135,8 @@ fn open_stacks(disk: &SimDisk, background: Background) -> Engine<Stacks> {
     Options::new().background(background).open_on(Arc::new(disk.clone())).unwrap()
 }
 
-/// H3: a thread that closed the store or took a checkpoint ran wakers under its locks, and a waker that
-/// closed the store waited for itself.
+/// H3: a thread that closed the store or took a checkpoint ran wakers under its locks, and a waker
+/// that closed the store waited for itself.
 #[test]
 fn a_waker_may_close_the_store_whoever_runs_it() {
     let runners: [fn(&Engine<Stacks>); 4] = [

@@ -118,7 +118,8 @@ fn open_transactions(engine: &Engine<Kv>) -> Vec<seawal::Transaction<Kv>> {
 }
 
 /// U1: a write, a transaction, a checkpoint or a close within the closure of a read would wait for
-/// itself, for ever, and so would a read if a writer waits for the outer one. It is refused at once.
+/// itself, for ever, and so would a read if a writer waits for the outer one. It is refused at
+/// once.
 #[test]
 fn a_call_from_within_a_read_is_refused_at_once() {
     within_a_minute(|| {

@@ -1,4 +1,5 @@
-//! The record of a run: how often it did what, and a line for each step if the history is to be shown.
+//! The record of a run: how often it did what, and a line for each step if the history is to be
+//! shown.
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 pub struct Explored {
     /// The number of workloads.
     pub seeds: u64,
-    /// The number of storage operations, in workloads and recoveries, that were interrupted by a crash.
+    /// The number of storage operations, in workloads and recoveries, that were interrupted by a
+    /// crash.
     pub operations: u64,
     /// The number of states after a crash that were recovered and checked.
     pub states: u64,

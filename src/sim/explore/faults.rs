@@ -48,7 +48,8 @@ impl Outcome {
         use OpKind::{ReadAt, ReadDeviceAt, SyncAll, SyncData, SyncDir, WriteAt, WriteDurableAt};
         match (fault, kind, parse(name)) {
             (Fault::ShortWrite, ..) | (Fault::Interrupted, WriteAt | ReadAt | ReadDeviceAt, _) => Outcome::Unnoticed,
-            // an open file keeps the name that it was opened under, and so most segments are spares here
+            // an open file keeps the name that it was opened under, and so most segments are spares
+            // here
             (
                 _,
                 WriteAt | WriteDurableAt | SyncData | SyncAll,
@@ -236,7 +237,8 @@ impl<M: Explorable> Run<'_, M> {
         Ok(After::GoesOn)
     }
 
-    /// Checks that a latched log writes nothing more, and that the engine shows nothing that may vanish.
+    /// Checks that a latched log writes nothing more, and that the engine shows nothing that may
+    /// vanish.
     fn check_latched(&mut self) -> Stopped {
         let mut rng = Rng::new(self.oracle.digest());
         // open transactions may hold locks

@@ -11,8 +11,8 @@ use std::path::Path;
 /// The number of outstanding tickets while the store is written, which keeps the log's frames full.
 const OUTSTANDING: usize = 4096;
 
-/// Builds a store and leaves it as a kill of the process would, with a given number of records in the
-/// log and of open transactions.
+/// Builds a store and leaves it as a kill of the process would, with a given number of records in
+/// the log and of open transactions.
 ///
 /// ```
 /// use seawal::{Options, kv::{Kv, KvCommand}, sim::explore::KilledStore};
@@ -41,9 +41,9 @@ pub struct KilledStore {
 }
 
 impl KilledStore {
-    /// Builds the store in a directory. `command` returns the n-th command, and `loser` the n-th command
-    /// of an open transaction, which must not conflict with any other. The store survives power loss when
-    /// this returns.
+    /// Builds the store in a directory. `command` returns the n-th command, and `loser` the n-th
+    /// command of an open transaction, which must not conflict with any other. The store survives
+    /// power loss when this returns.
     ///
     /// # Errors
     /// The engine's errors, and [`Error::InvalidArgument`] if the machine rejects a command.
@@ -85,10 +85,11 @@ impl KilledStore {
     }
 }
 
-/// Ends an engine, for all of its clones, as a kill of the process would. Nothing more is written, and open transactions are
-/// left for the next recovery.
+/// Ends an engine, for all of its clones, as a kill of the process would. Nothing more is written,
+/// and open transactions are left for the next recovery.
 ///
-/// Requires the feature `sim`. It is for tests and measurements; a program ends an engine with [`Engine::close`] or by dropping it.
+/// Requires the feature `sim`. It is for tests and measurements; a program ends an engine with
+/// [`Engine::close`] or by dropping it.
 pub fn kill<M: StateMachine>(engine: &Engine<M>) {
     engine.kill();
 }

@@ -12,8 +12,9 @@
 //!   crashes again during the second recovery.
 //! - The machine keeps the law in the documentation of [`StateMachine`].
 //!
-//! Exploration is deterministic. A failure contains a [`Replay`], the seed and the steps that reproduce
-//! it. Everything runs on the calling threads and in simulated time; a state takes some 10 µs to 100 µs.
+//! Exploration is deterministic. A failure contains a [`Replay`], the seed and the steps that
+//! reproduce it. Everything runs on the calling threads and in simulated time; a state takes some
+//! 10 µs to 100 µs.
 
 mod builtin;
 mod crashes;

@@ -69,7 +69,8 @@ impl Judge {
         Judge { digests, acked, written }
     }
 
-    /// The judge for a crash within the step that led to `after`. Commits of that step may survive or not.
+    /// The judge for a crash within the step that led to `after`. Commits of that step may survive
+    /// or not.
     pub(super) fn until(mut self, after: &Judge) -> Judge {
         if after.digests.len() > self.digests.len() && after.digests.starts_with(&self.digests) {
             self.digests.clone_from(&after.digests);

@@ -1,6 +1,7 @@
 //! A run: an engine on a simulated disk, beside the model that every answer is compared with.
 //!
-//! A run has one thread and several open transactions. If a lock is held, the engine must say so at once.
+//! A run has one thread and several open transactions. If a lock is held, the engine must say so at
+//! once.
 
 use super::diary::Diary;
 use super::explorable::Explorable;
@@ -55,7 +56,8 @@ pub(super) enum Refusals {
 }
 
 impl<'a, M: Explorable> Run<'a, M> {
-    /// Opens the store and lets the judge check what it finds. Without a judge, any state is accepted.
+    /// Opens the store and lets the judge check what it finds. Without a judge, any state is
+    /// accepted.
     pub(super) fn start(
         plan: &'a Explore<M>,
         disk: &SimDisk,

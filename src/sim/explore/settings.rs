@@ -71,22 +71,22 @@ impl<M: Explorable> Explore<M> {
         .options_as_needed()
     }
 
-    /// A workload of random commands, combined into random transactions, which may end or return to a
-    /// savepoint after any command. The invariant must hold for any combination of commands.
+    /// A workload of random commands, combined into random transactions, which may end or return to
+    /// a savepoint after any command. The invariant must hold for any combination of commands.
     pub fn commands(draw: impl Fn(&mut Rng) -> M::Command + Send + Sync + 'static) -> Self {
         Self::new(Source::Commands(Box::new(draw)))
     }
 
-    /// A workload of random transactions. The commands of a transaction are executed in order, all or
-    /// none; the commands of concurrent transactions interleave. A transaction is rolled back if one of
-    /// its commands is rejected.
+    /// A workload of random transactions. The commands of a transaction are executed in order, all
+    /// or none; the commands of concurrent transactions interleave. A transaction is rolled back if
+    /// one of its commands is rejected.
     pub fn transactions(draw: impl Fn(&mut Rng) -> Vec<M::Command> + Send + Sync + 'static) -> Self {
         Self::new(Source::Transactions(Box::new(draw)))
     }
 
-    /// A workload of these transactions, each begun once, in this order, with up to four open at a time.
-    /// A transaction that fails to get a lock, expires, or is open at a crash is rolled back and not
-    /// repeated.
+    /// A workload of these transactions, each begun once, in this order, with up to four open at a
+    /// time. A transaction that fails to get a lock, expires, or is open at a crash is rolled back
+    /// and not repeated.
     pub fn workload(transactions: Vec<Vec<M::Command>>) -> Self {
         Self::new(Source::Listed(transactions)).seeds(4)
     }
@@ -125,8 +125,8 @@ impl<M: Explorable> Explore<M> {
         self
     }
 
-    /// The options of the store. Exploration sets background work and time limits itself. Default: the
-    /// smallest possible segments.
+    /// The options of the store. Exploration sets background work and time limits itself. Default:
+    /// the smallest possible segments.
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
         self.options_as_needed()
@@ -150,8 +150,8 @@ impl<M: Explorable> Explore<M> {
         self
     }
 
-    /// The number of seeds. Default: 1, or no limit if [`Explore::states`] or [`Explore::within`] sets
-    /// one.
+    /// The number of seeds. Default: 1, or no limit if [`Explore::states`] or [`Explore::within`]
+    /// sets one.
     pub fn seeds(mut self, seeds: u64) -> Self {
         self.seeds = Some(seeds);
         self
@@ -175,16 +175,16 @@ impl<M: Explorable> Explore<M> {
         self
     }
 
-    /// Crashes one in this many operations, chosen at random, for long workloads. Default: 1, which is
-    /// every operation.
+    /// Crashes one in this many operations, chosen at random, for long workloads. Default: 1, which
+    /// is every operation.
     pub fn one_in(mut self, operations: u64) -> Self {
         self.one_in = operations.max(1);
         self
     }
 
-    /// The disk that the workload of a seed begins on. Each call must return a new disk with the same
-    /// content. If it has a store, the state that first opens is taken as correct and must not be lost.
-    /// Default: an empty disk, whose properties depend on the seed.
+    /// The disk that the workload of a seed begins on. Each call must return a new disk with the
+    /// same content. If it has a store, the state that first opens is taken as correct and must not
+    /// be lost. Default: an empty disk, whose properties depend on the seed.
     ///
     /// ```
     /// use seawal::sim::{Crash, SimDisk, explore::Explore};
@@ -204,14 +204,16 @@ impl<M: Explorable> Explore<M> {
         self
     }
 
-    /// Lets the disk become full at random times, and have space again later. On a full disk, operations
-    /// that need space may fail, but the store must open, and it must continue once there is space.
+    /// Lets the disk become full at random times, and have space again later. On a full disk,
+    /// operations that need space may fail, but the store must open, and it must continue once
+    /// there is space.
     pub fn full_disks(mut self) -> Self {
         self.space = Space::Scarce;
         self
     }
 
-    /// The steps of a seed, at least as many as are named. More steps do not change the earlier ones.
+    /// The steps of a seed, at least as many as are named. More steps do not change the earlier
+    /// ones.
     pub(super) fn draw_steps(&self, seed: u64, kept: Option<&[usize]>) -> Vec<Step<M>> {
         let named = match (&self.source, kept) {
             (Source::Listed(_), _) | (_, None) => 0,

@@ -12,8 +12,9 @@ use crate::io::threads::spawn_scoped;
 use crate::sim::SimDisk;
 
 impl<M: Explorable> Explore<M> {
-    /// Runs the workload of the first seed once on this disk, without crashes, so that you can crash or
-    /// damage the disk yourself. A store on the disk is continued. If the disk goes down, for example by
+    /// Runs the workload of the first seed once on this disk, without crashes, so that you can
+    /// crash or damage the disk yourself. A store on the disk is continued. If the disk goes down,
+    /// for example by
     /// [`Fault::Crash`](crate::sim::Fault::Crash), the run ends without a failure.
     ///
     /// ```
@@ -40,8 +41,8 @@ impl<M: Explorable> Explore<M> {
         }
     }
 
-    /// Explores every crash. The result is deterministic, except for time limits. Before that, it checks
-    /// the machine's law, and the invariant in states that commands lead to without a crash.
+    /// Explores every crash. The result is deterministic, except for time limits. Before that, it
+    /// checks the machine's law, and the invariant in states that commands lead to without a crash.
     ///
     /// # Errors
     /// The first violation that was found, minimized.
@@ -49,8 +50,9 @@ impl<M: Explorable> Explore<M> {
         self.each_seed(|seed, limits| self.explore_seed(seed, None, limits))
     }
 
-    /// Fails each storage operation in turn, once and permanently, with an I/O error, a full disk, a short
-    /// transfer and an interruption; then crashes, recovers and continues. Checks the same as
+    /// Fails each storage operation in turn, once and permanently, with an I/O error, a full disk,
+    /// a short transfer and an interruption; then crashes, recovers and continues. Checks the same
+    /// as
     /// [`Explore::run`], and that each failure is a typed error of one operation or a latched store.
     ///
     /// ```

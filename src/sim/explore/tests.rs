@@ -1,5 +1,6 @@
-//! Whether explorations find what they are for: machines that break their law in one way each, invariants that do not hold, and
-//! states that are none; and whether what they find can be seen again.
+//! Whether explorations find what they are for: machines that break their law in one way each,
+//! invariants that do not hold, and states that are none; and whether what they find can be seen
+//! again.
 
 use super::oracle::{Judge, Lost};
 use super::{Explore, Failure, Look, Replay};
@@ -13,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One way to break the law; by default nothing is broken.
 trait Flaw: Clone + Default + Send + Sync + 'static {
-    /// What an addition really adds: the second number changes with each call of `apply` in the process.
+    /// What an addition really adds: the second number changes with each call of `apply` in the
+    /// process.
     fn added(by: i64, _calls: u64) -> i64 {
         by
     }

@@ -1,6 +1,7 @@
 //! What a workload is made of: transactions, looks at the state, and steps drawn from a seed.
 //!
-//! A step makes sense whatever came before it, so that a history can be thinned out and still be run.
+//! A step makes sense whatever came before it, so that a history can be thinned out and still be
+//! run.
 
 use super::super::rng::Rng;
 use crate::durability::Durability;
@@ -121,7 +122,8 @@ pub(super) enum Leave {
 }
 
 pub(super) enum Step<M: StateMachine> {
-    /// The next command of the transaction in a slot; where the slot is vacant, the transaction begins.
+    /// The next command of the transaction in a slot; where the slot is vacant, the transaction
+    /// begins.
     Go {
         slot: usize,
         script: Script<M>,
@@ -222,7 +224,8 @@ pub(super) struct Drawing<'a, M: StateMachine> {
 impl<M: StateMachine> Drawing<'_, M> {
     pub(super) fn steps(&mut self, count: usize) -> Vec<Step<M>> {
         let mut steps: Vec<_> = (0..count).map(|_| self.step()).collect();
-        // a list is played out, whatever was asked for: in each round one of the open transactions gets on
+        // a list is played out, whatever was asked for: in each round one of the open transactions
+        // gets on
         if let Source::Listed(all) = self.source {
             let rounds: usize = all.iter().map(|script| script.len() + 2).sum();
             let slots = (0..rounds).flat_map(|_| 0..SLOTS);

@@ -20,7 +20,8 @@ pub(crate) struct Evidence {
     pub(crate) end_is_recorded: bool,
     /// Whether the recorded end is this LSN.
     pub(crate) at_recorded_end: bool,
-    /// A watermark above this LSN stands somewhere, or a frame of this LSN or a later one stands at a wrong place.
+    /// A watermark above this LSN stands somewhere, or a frame of this LSN or a later one stands at
+    /// a wrong place.
     pub(crate) proven_complete: bool,
 }
 

@@ -1,9 +1,9 @@
 //! Scans the tail of a segment past an invalid frame for valid later frames.
 //!
 //! It searches the blocks that a frame can begin in and, from each frame that it finds, follows the
-//! chain. Recovery needs what the watermarks of later frames prove, and salvage needs the place to go
-//! on. A frame of this place or a later one that stands elsewhere is a misdirected write; it proves
-//! that the log went on. The decision is made in [`evidence`](crate::wal::scan::evidence).
+//! chain. Recovery needs what the watermarks of later frames prove, and salvage needs the place to
+//! go on. A frame of this place or a later one that stands elsewhere is a misdirected write; it
+//! proves that the log went on. The decision is made in [`evidence`](crate::wal::scan::evidence).
 
 use crate::error::Result;
 #[cfg(any(test, feature = "salvage"))]
@@ -24,8 +24,9 @@ pub(super) struct TailFindings {
     pub(super) frames: u64,
     /// The highest watermark of these frames.
     pub(super) watermark: Lsn,
-    /// Whether a whole frame of the invalid place, or of a later one, stands at a wrong place. Each write
-    /// goes to its own place, also where a crash interrupts it, so the device has misdirected this one.
+    /// Whether a whole frame of the invalid place, or of a later one, stands at a wrong place. Each
+    /// write goes to its own place, also where a crash interrupts it, so the device has misdirected
+    /// this one.
     pub(super) misplaced: bool,
     /// Whether anything was ever written there.
     written: bool,
@@ -39,8 +40,8 @@ impl TailFindings {
     /// Checks whether `bytes` starts with a valid frame. Returns its length in bytes, or why it is
     /// invalid.
     ///
-    /// Inside a block a frame counts only if it continues the chain of the frame before it: only at a
-    /// block boundary do the first four bytes distinguish a frame from a record's content.
+    /// Inside a block a frame counts only if it continues the chain of the frame before it: only at
+    /// a block boundary do the first four bytes distinguish a frame from a record's content.
     fn check(&mut self, bytes: &[u8], place: &Place, invalid: Lsn) -> Result<u64, FrameFault> {
         let before = self.last.filter(|(end, _)| *end == place.lsn).map(|(_, checksum)| checksum);
         let at_boundary = place.rest_of_block() == place.block_bytes as usize;
@@ -48,7 +49,8 @@ impl TailFindings {
             let rest = bytes.get(..place.rest_of_block()).unwrap_or(bytes);
             self.written = self.written || !are_zero(rest);
             self.stale = self.stale || frame::stated_bytes(bytes).is_some();
-            // The older frames of a reused file are of LSNs below its base. To check them all would cost too much.
+            // The older frames of a reused file are of LSNs below its base. To check them all would
+            // cost too much.
             if let Some(own) = frame::claimed_place(bytes, place).filter(|own| at_boundary && own.lsn >= invalid) {
                 frame::check(bytes, &own)?;
                 self.misplaced = true;
@@ -85,7 +87,8 @@ impl TailFindings {
 }
 
 /// Searches a segment for valid frames past `offset`, where none is: at the blocks that a frame can
-/// begin in, and right behind each frame that it finds. A misplaced frame may also stand at `offset`.
+/// begin in, and right behind each frame that it finds. A misplaced frame may also stand at
+/// `offset`.
 ///
 /// Every byte is read once, however many blocks claim to begin a frame. A claim is false if another
 /// frame can begin inside it. If a claimed frame ends past the bytes read so far, the rest of it is

@@ -1,8 +1,8 @@
 //! Applies deliberate defects to the source of seawal, so that `tests/defects.sh` can show which
 //! test catches each.
 //!
-//! A defect names the function that it breaks, for example `Queue::in_block`, and the tokens that it
-//! replaces there. It names neither files nor lines, so that moving code leaves it valid.
+//! A defect names the function that it breaks, for example `Queue::in_block`, and the tokens that
+//! it replaces there. It names neither files nor lines, so that moving code leaves it valid.
 //! [`defect`] describes the file format.
 //!
 //! ```text

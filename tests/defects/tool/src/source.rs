@@ -210,8 +210,8 @@ impl Function {
     }
 }
 
-/// Whether each branch of an `if` may hold a body of this function: not in a `const fn`, and not where
-/// each body would have an `impl` type of its own.
+/// Whether each branch of an `if` may hold a body of this function: not in a `const fn`, and not
+/// where each body would have an `impl` type of its own.
 fn may_branch(signature: &syn::Signature) -> bool {
     struct Opaque(bool);
     impl Visit<'_> for Opaque {
@@ -229,7 +229,8 @@ struct Finder<'a> {
     file: &'a Path,
     text: &'a str,
     modules: Vec<String>,
-    /// The types, traits and functions around the present place. An `impl` of a trait has two names.
+    /// The types, traits and functions around the present place. An `impl` of a trait has two
+    /// names.
     scope: Vec<Vec<String>>,
     functions: &'a mut Vec<Function>,
 }

@@ -48,8 +48,8 @@ pub fn flat(stream: TokenStream, text: &str) -> Vec<Token> {
 
 fn flatten(stream: TokenStream, text: &str, tokens: &mut Vec<Token>) {
     for tree in stream {
-        // The lexer turns a documentation comment into an attribute. All of its tokens have the span
-        // of the comment.
+        // The lexer turns a documentation comment into an attribute. All of its tokens have the
+        // span of the comment.
         let origin = text.get(tree.span().byte_range()).unwrap_or_default();
         if origin.starts_with("//") || origin.starts_with("/*") {
             continue;
