@@ -14,10 +14,10 @@
 //! 3. Make the log durable through the snapshot's LSN, then publish the snapshot in the manifest.
 //! 4. Recycle the segments that neither of the two newest snapshots needs.
 //!
-//! On a full disk, a checkpoint is what frees space. It then keeps only the newest snapshot. Where
-//! there is no space for that one, it first frees what is only convenient: the older snapshot and
-//! the log that stand in for the newest one, then preallocated segments. What becomes free is set
-//! aside for the snapshot, so that no commit takes it, and the checkpoint begins anew.
+//! On a full disk, a checkpoint frees space, and keeps only the newest snapshot. If there is no
+//! space for that snapshot, the checkpoint first removes files that recovery does not need: the
+//! older snapshot with its log, then preallocated segments. It reserves the freed space for the
+//! snapshot, so that no commit takes it, and begins again.
 //!
 //! Lock order: the job's lock comes before those that the engine's first page lists. Events are
 //! reported after every lock is released.

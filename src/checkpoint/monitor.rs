@@ -190,7 +190,7 @@ impl Monitor {
         is_telling.then_some(TELLING_BYTES / 2)
     }
 
-    /// Notes that loading so many bytes of a snapshot took that long.
+    /// Notes a measured load of a snapshot: its time and its bytes.
     pub(super) fn note_load(&self, load: (Duration, u64)) {
         self.cost_model.note_load(load);
     }

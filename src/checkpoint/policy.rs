@@ -8,19 +8,19 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// The least time between checkpoints that the recovery budget asks for. An empty checkpoint takes
 /// a few syncs, which is about this long on a slow disk.
 const LEAST_REST: Duration = Duration::from_millis(50);
-/// The most that the log may grow without being looked at. Redo of so much takes a few
-/// milliseconds.
+/// With a recovery budget, the most that the log may grow before the policy is asked again, in
+/// bytes. Redo of this amount takes a few milliseconds.
 const MAX_QUIET_BYTES: u64 = 64 << 10;
 
-/// A close takes a checkpoint of so many bytes however little has changed: writing them takes about
-/// as long as the syncs of a close. So the next open of a small store has nothing to redo.
+/// A close always takes a checkpoint that writes at most this many bytes: it takes about as long as
+/// the syncs of a close. So the next open of a small store has nothing to redo.
 const SMALL_CHECKPOINT_BYTES: u64 = 1 << 20;
 
-/// From so many earlier opens on whose segments recovery has to read, a checkpoint is due. Each
-/// open that writes something leaves a segment, most of it unused.
+/// A checkpoint is due once recovery has to read the segments of this many earlier opens. Each open
+/// that writes something leaves a segment, most of it unused.
 const OPENS_PER_CHECKPOINT: usize = 16;
-/// From so many on, the open itself takes the checkpoint: no open before lived long enough to take
-/// it.
+/// From this many opens on, the open itself takes the checkpoint: no open before it lived long
+/// enough to take one.
 const OPENS_OVERDUE: usize = 2 * OPENS_PER_CHECKPOINT;
 /// The same for a log near its bound.
 const OPENS_OVERDUE_NEAR_BOUND: usize = OPENS_PER_CHECKPOINT / 2;
@@ -140,14 +140,20 @@ impl Limits {
         Some(due.saturating_sub(rested))
     }
 
-    /// How far the log may grow before it is looked at again: to where a checkpoint is due, but at
-    /// most 1/64 of its bound, and no more than costs little of a recovery budget.
+    /// How far the log may grow before the policy is asked again, in bytes: to where a checkpoint is
+    /// due, but at most 1/64 of the log's bound, and little of a recovery budget. Time alone makes a
+    /// checkpoint due that has failed; see [`Limits::due_in`].
     pub(super) fn quiet_bytes(&self, log_bytes: u64, write_bytes: u64) -> u64 {
-        let to_checkpoint = self.due_bytes(write_bytes).saturating_sub(log_bytes);
-        MAX_QUIET_BYTES.min(self.max_log_bytes / 64).min(to_checkpoint).max(1)
+        let coarse = (self.max_log_bytes / 64).max(1);
+        let fine = MAX_QUIET_BYTES.min(coarse);
+        match self.due_bytes(write_bytes).saturating_sub(log_bytes) {
+            0 => fine,
+            to_checkpoint if self.recover_within.is_some() => fine.min(to_checkpoint),
+            to_checkpoint => coarse.min(to_checkpoint),
+        }
     }
 
-    /// Whether so many opens wrote the log that this one must not leave it as it is.
+    /// Whether this open must take a checkpoint, after the number of opens that wrote the log.
     pub(super) fn is_overdue(&self, opens: usize, segment_bytes: u64) -> bool {
         let limit = if self.is_near_bound(segment_bytes) { OPENS_OVERDUE_NEAR_BOUND } else { OPENS_OVERDUE };
         opens >= limit
@@ -298,10 +304,11 @@ mod tests {
 
     #[test]
     fn the_log_is_looked_at_where_a_checkpoint_is_due() {
-        assert_eq!(LIMITS.quiet_bytes(0, 0), 64 << 10);
-        assert_eq!(LIMITS.quiet_bytes(16 * MIB - 100, 0), 100);
-        assert_eq!(LIMITS.quiet_bytes(17 * MIB, 0), 1);
-        assert_eq!(LARGE.quiet_bytes(17 * MIB, 100 * MIB), 64 << 10);
+        let budget = Limits { recover_within: Some(millis(200)), ..LIMITS };
+        assert_eq!((LIMITS.quiet_bytes(0, 0), budget.quiet_bytes(0, 0)), (MIB, 64 << 10));
+        assert_eq!((LIMITS.quiet_bytes(16 * MIB - 100, 0), budget.quiet_bytes(16 * MIB - 100, 0)), (100, 100));
+        assert_eq!(LIMITS.quiet_bytes(17 * MIB, 0), 64 << 10, "it has failed, and time makes it due again");
+        assert_eq!(LARGE.quiet_bytes(17 * MIB, 100 * MIB), LARGE.max_log_bytes / 64);
         assert_eq!(LARGE.quiet_bytes(100 * MIB - 100, 100 * MIB), 100);
         assert_eq!(Limits { max_log_bytes: MIB, ..LIMITS }.quiet_bytes(0, 0), 16 << 10);
     }

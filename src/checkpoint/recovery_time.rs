@@ -109,7 +109,7 @@ impl RecoveryCostModel {
         self.apply_nanos.store(average.max(1), Ordering::Relaxed);
     }
 
-    /// Notes that loading so many bytes of a snapshot took that long.
+    /// Notes a measured load of a snapshot: its time and its bytes.
     pub(super) fn note_load(&self, load: (Duration, u64)) {
         let Some(now) = byte_picos(load) else { return };
         let average = match self.load_byte_picos.load(Ordering::Relaxed) {

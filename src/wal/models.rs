@@ -1,6 +1,6 @@
 //! Small models of group commit for loom, which runs every interleaving of a few threads up to a
-//! number of preemptions: nobody waits for ever, whoever is told `Ok` has it on the device, and a
-//! failure is told to all.
+//! number of preemptions. No thread waits for ever. A thread that gets `Ok` has its record on the
+//! device. All waiting threads get a failure.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release --target-dir target/loom --lib models

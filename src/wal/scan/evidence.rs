@@ -7,8 +7,8 @@
 //! - *here*: the recorded end is this LSN.
 //! - *proven*: a watermark above this LSN stands in a valid frame, a segment header, the manifest or
 //!   the clean mark. It proves that everything below it had been on stable storage. A whole frame of
-//!   this LSN or a later one that stands at a wrong place proves the same: the log went on, and the
-//!   device wrote this frame over another place.
+//!   this LSN or a later one at a wrong place proves the same: the log continued, and the device
+//!   misdirected the write of this frame.
 //!
 //! The decision is a table, so that it can be read, printed and tested for every input. Each row
 //! has a label, which is part of the message about what it decided.
@@ -20,8 +20,8 @@ pub(crate) struct Evidence {
     pub(crate) end_is_recorded: bool,
     /// Whether the recorded end is this LSN.
     pub(crate) at_recorded_end: bool,
-    /// A watermark above this LSN stands somewhere, or a frame of this LSN or a later one stands at
-    /// a wrong place.
+    /// Whether there is a watermark above this LSN, or a misdirected frame of this LSN or a later
+    /// one.
     pub(crate) proven_complete: bool,
 }
 

@@ -1,9 +1,9 @@
 //! Scans the tail of a segment past an invalid frame for valid later frames.
 //!
 //! It searches the blocks that a frame can begin in and, from each frame that it finds, follows the
-//! chain. Recovery needs what the watermarks of later frames prove, and salvage needs the place to
-//! go on. A frame of this place or a later one that stands elsewhere is a misdirected write; it
-//! proves that the log went on. The decision is made in [`evidence`](crate::wal::scan::evidence).
+//! chain. Recovery needs what the watermarks of later frames prove, and salvage needs the place
+//! where the log continues. A frame at another place than its LSN says is a misdirected write, which
+//! proves that the log continued. The decision is made in [`evidence`](crate::wal::scan::evidence).
 
 use crate::error::Result;
 #[cfg(any(test, feature = "salvage"))]
@@ -24,9 +24,8 @@ pub(super) struct TailFindings {
     pub(super) frames: u64,
     /// The highest watermark of these frames.
     pub(super) watermark: Lsn,
-    /// Whether a whole frame of the invalid place, or of a later one, stands at a wrong place. Each
-    /// write goes to its own place, also where a crash interrupts it, so the device has misdirected
-    /// this one.
+    /// Whether a whole frame of the invalid LSN or a later one is at a wrong place. Even a crash
+    /// leaves each write at its own place, so the device has misdirected this one.
     pub(super) misplaced: bool,
     /// Whether anything was ever written there.
     written: bool,
