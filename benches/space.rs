@@ -1,7 +1,9 @@
 //! The space of an entry: in memory when inserted at random, when recovered, and in a checkpoint
-//! under full write load; and in the log, in batches. Memory is measured in separate processes.
+//! under full write load; in the log, in batches; and in the directory, while the entries are
+//! overwritten at the default settings. Memory is measured in separate processes.
 //!
-//! `SEAWAL_BENCH_ENTRIES=10000000` measures ten million entries instead of a million.
+//! `SEAWAL_BENCH_ENTRIES=10000000` measures ten million entries instead of a million, and
+//! `SEAWAL_BENCH_SECONDS=60` overwrites for a minute instead of ten seconds.
 #![allow(clippy::expect_used, reason = "a benchmark that cannot run is to stop")]
 #![allow(clippy::print_stdout, reason = "the figures")]
 
@@ -13,7 +15,7 @@ use seawal::{Durability, Engine, Options};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PAYLOAD: u64 = 16 + VALUE.len() as u64;
 
@@ -73,6 +75,44 @@ fn log_volume(place: &Path, batches: u64) {
     println!("log volume in batches of 100: {ratio:.3} bytes for each byte of payload");
 }
 
+/// The size of all files of a directory, in bytes.
+fn directory_bytes(place: &Path) -> u64 {
+    let files = std::fs::read_dir(place).expect("a directory").flatten();
+    // a file may be removed while it is counted
+    files.filter_map(|file| file.metadata().ok()).map(|about| about.len()).sum()
+}
+
+/// The peak size of a store's directory at the default settings, while one thread overwrites the
+/// entries and waits for each commit.
+fn directory(place: &Path, entries: u64) {
+    let seconds = std::env::var("SEAWAL_BENCH_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
+    let engine = Options::new().open::<Kv>(place).expect("a store to measure");
+    (0..entries / 100).for_each(|n| drop(engine.execute_with(batch(n), Durability::Os).expect("a commit")));
+    engine.checkpoint().expect("a checkpoint");
+    let (stop, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (began, mut commits) = (Instant::now(), 0u64);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                most.fetch_max(directory_bytes(place), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        while began.elapsed() < Duration::from_secs(seconds) {
+            engine.execute(put(commits % entries)).expect("a commit");
+            commits += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let rate = commits as f64 / began.elapsed().as_secs_f64();
+    let mib = |bytes| bytes as f64 / f64::from(1 << 20);
+    let (data, most, last) = (mib(entries * PAYLOAD), mib(most.into_inner()), mib(directory_bytes(place)));
+    println!(
+        "directory of {entries} entries ({data:.1} MiB of data): at most {most:.0} MiB, {last:.0} MiB at the end, \
+         {rate:.0} commits per second"
+    );
+}
+
 fn main() {
     let entries = most_entries(1_000_000);
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
@@ -83,6 +123,9 @@ fn main() {
             let mut command = Command::new(std::env::current_exe().expect("this program"));
             let ended = command.arg(task).arg(place.path()).status().expect("a process");
             assert!(ended.success(), "{task} failed");
+        }
+        for entries in [10, 10_000, entries] {
+            directory(dir().path(), entries);
         }
         return;
     };
@@ -96,6 +139,7 @@ fn main() {
             let _store = open(place);
             tell_grown("recovered", entries, before);
         }
+        "directory" => directory(place, entries),
         "checkpoint" => checkpoint(&inserted(place, entries), entries),
         _ => log_volume(place, entries / 100),
     }

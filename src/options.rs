@@ -58,7 +58,7 @@ pub struct LogOptions {
     /// lets a log be opened on a full disk. Default: 2.
     pub preallocated_segments: usize,
     /// The maximum number of preallocated segments that recycling keeps; it removes further
-    /// truncated segments. Default: 4. Reserving room for the rollback of open transactions may add
+    /// truncated segments. Default: 6. Reserving room for the rollback of open transactions may add
     /// more.
     pub max_preallocated_segments: usize,
     /// Which threads run background work. Default: [`Background::Threads`].
@@ -80,7 +80,7 @@ impl Default for LogOptions {
             max_frames_in_flight: None,
             commit_spin: Duration::from_micros(500),
             preallocated_segments: 2,
-            max_preallocated_segments: 4,
+            max_preallocated_segments: 6,
             background: Background::Threads,
             lock_wait: Duration::ZERO,
         }
@@ -145,7 +145,8 @@ pub struct Options {
     pub(crate) lock_timeout: Duration,
     pub(crate) max_txn_age: Duration,
     pub(crate) max_txn_undo_bytes: u64,
-    pub(crate) checkpoint_log_bytes: u64,
+    /// `None` chooses by the size of the state.
+    pub(crate) checkpoint_log_bytes: Option<u64>,
     pub(crate) checkpoint_bytes_per_second: Option<u64>,
     pub(crate) checkpoint_on_close: bool,
     pub(crate) max_log_bytes: u64,
@@ -164,7 +165,7 @@ impl Default for Options {
             lock_timeout: Duration::from_secs(5),
             max_txn_age: Duration::from_secs(60),
             max_txn_undo_bytes: 256 << 20,
-            checkpoint_log_bytes: 256 << 20,
+            checkpoint_log_bytes: None,
             checkpoint_bytes_per_second: Some(256 << 20),
             checkpoint_on_close: true,
             max_log_bytes: 4 << 30,
@@ -196,8 +197,8 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// The default settings: each commit survives power loss, and a checkpoint follows as much log
-    /// as it writes itself, but at least 256 MiB.
+    /// The default settings: each commit survives power loss, and a checkpoint follows as much log as
+    /// it writes itself, and four times as much while that is no more than 256 MiB.
     pub fn new() -> Self {
         Self::default()
     }
@@ -272,7 +273,8 @@ impl Options {
         self
     }
 
-    /// The least amount of log after which a checkpoint is taken, in bytes. Default: 256 MiB.
+    /// The least amount of log after which a checkpoint is taken, in bytes. Default: four times the
+    /// newest snapshot, but at least 32 MiB and at most 256 MiB.
     ///
     /// A checkpoint is due once the log has grown by as much as the newest snapshot takes, because
     /// it writes about that much. So checkpoints at most double the bytes that reach the device, up
@@ -281,11 +283,16 @@ impl Options {
     /// more often than its size asks for. [`recover_within`](Self::recover_within) may ask for a
     /// checkpoint earlier. [`Stats::checkpoint_due_bytes`](crate::Stats) tells the present amount.
     ///
+    /// The amount bounds the directory: that takes at most about four times as much, and three
+    /// snapshots. The log is kept from the snapshot before the newest one on, because that one stands
+    /// in for a damaged newest one. Segments for a part of the next interval are preallocated. A
+    /// segment grows to a quarter of the amount, unless `first_segment_bytes` or a record is larger.
+    ///
     /// The padding of small durable commits counts, because the device writes it. Recovery hardly
     /// notices it, and `recover_within` does not count it as work.
     #[must_use]
     pub fn checkpoint_log_bytes(mut self, bytes: u64) -> Self {
-        self.checkpoint_log_bytes = bytes;
+        self.checkpoint_log_bytes = Some(bytes);
         self
     }
 
@@ -325,8 +332,9 @@ impl Options {
     /// Close to the limit, commits are throttled so that a checkpoint can catch up. At the limit
     /// they return [`Error::Full`].
     ///
-    /// Preallocated segments come on top: at most 4 of [`segment_bytes`](Self::segment_bytes) each
-    /// (256 MiB by default), and one that is being written.
+    /// Preallocated segments come on top: at most 6 of [`segment_bytes`](Self::segment_bytes) each
+    /// (384 MiB by default), and one that is being written. A small store has smaller segments; see
+    /// [`checkpoint_log_bytes`](Self::checkpoint_log_bytes).
     /// [`LogStats::preallocated_bytes`](crate::wal::LogStats) is their actual size.
     #[must_use]
     pub fn max_log_bytes(mut self, bytes: u64) -> Self {
@@ -377,8 +385,9 @@ impl Options {
         self
     }
 
-    /// The size of the first log segment, in bytes; each later one is twice as large, up to
-    /// `segment_bytes`. At least 16 KiB. Default: 1 MiB.
+    /// The size of the first log segment, in bytes. Each later one is twice as large, up to a
+    /// quarter of the log between two checkpoints, and at most `segment_bytes`. At least 16 KiB.
+    /// Default: 1 MiB.
     #[must_use]
     pub fn first_segment_bytes(mut self, bytes: u64) -> Self {
         self.log.first_segment_bytes = bytes;
@@ -422,7 +431,8 @@ impl Options {
         self
     }
 
-    /// The maximum number of preallocated log segments that recycling keeps. Default: 4.
+    /// The maximum number of preallocated log segments that recycling keeps. Default: 6, which
+    /// is enough for the log between two checkpoints and the segments that are kept ready.
     #[must_use]
     pub fn max_preallocated_segments(mut self, segments: usize) -> Self {
         self.log.max_preallocated_segments = segments;

@@ -67,7 +67,7 @@ impl Monitor {
         };
         let published =
             Published { snapshots, mark: None, last_error: None, ended_at: Duration::ZERO, took: Duration::ZERO };
-        Monitor {
+        let monitor = Monitor {
             storage,
             log,
             cost_model,
@@ -75,6 +75,15 @@ impl Monitor {
             limits,
             told_of_budget: AtomicBool::new(false),
             published: Mutex::new(published),
+        };
+        monitor.announce_interval();
+        monitor
+    }
+
+    /// Tells the log how far it grows between two checkpoints.
+    fn announce_interval(&self) {
+        if let Some(log) = &self.log {
+            log.expect_truncation_every(self.due_bytes());
         }
     }
 
@@ -262,9 +271,12 @@ impl Monitor {
     /// Notes which snapshots the manifest names, and the position of the newest if that is a new
     /// one.
     pub(super) fn note_snapshots(&self, snapshots: Vec<SnapshotEntry>, mark: Option<Mark>) {
-        let mut published = self.published.lock();
-        published.snapshots = snapshots;
-        published.mark = mark.or(published.mark);
+        {
+            let mut published = self.published.lock();
+            published.snapshots = snapshots;
+            published.mark = mark.or(published.mark);
+        }
+        self.announce_interval();
     }
 
     /// Excludes a record from those that make another checkpoint due.

@@ -25,11 +25,18 @@ const OPENS_OVERDUE: usize = 2 * OPENS_PER_CHECKPOINT;
 /// The same for a log near its bound.
 const OPENS_OVERDUE_NEAR_BOUND: usize = OPENS_PER_CHECKPOINT / 2;
 
+/// While the user has set nothing else, the log grows to this many times the newest snapshot before
+/// a checkpoint is due, within these bounds. So a small store stays small, and its checkpoints write
+/// a fraction of what commits write.
+const LOG_PER_SNAPSHOT: u64 = 4;
+const LEAST_LOG_BYTES: u64 = 32 << 20;
+const MOST_LOG_BYTES: u64 = 256 << 20;
+
 /// What the user has set.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) max_log_bytes: u64,
-    pub(super) checkpoint_log_bytes: u64,
+    pub(super) checkpoint_log_bytes: Option<u64>,
     pub(super) recover_within: Option<Duration>,
 }
 
@@ -84,7 +91,8 @@ impl Limits {
     /// Padding counts, because the device writes it too. The log of two such intervals is half of
     /// its bound, which leaves the other half for commits that arrive meanwhile.
     pub(super) fn due_bytes(&self, write_bytes: u64) -> u64 {
-        write_bytes.min(self.max_log_bytes / 4).max(self.checkpoint_log_bytes)
+        let usual = || write_bytes.saturating_mul(LOG_PER_SNAPSHOT).clamp(LEAST_LOG_BYTES, MOST_LOG_BYTES);
+        write_bytes.min(self.max_log_bytes / 4).max(self.checkpoint_log_bytes.unwrap_or_else(usual))
     }
 
     /// Whether a checkpoint is due.
@@ -178,7 +186,8 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
-    const LIMITS: Limits = Limits { max_log_bytes: 64 * MIB, checkpoint_log_bytes: 16 * MIB, recover_within: None };
+    const LIMITS: Limits =
+        Limits { max_log_bytes: 64 * MIB, checkpoint_log_bytes: Some(16 * MIB), recover_within: None };
     /// Limits in the proportions of the defaults.
     const LARGE: Limits = Limits { max_log_bytes: 1024 * MIB, ..LIMITS };
 
@@ -267,8 +276,19 @@ mod tests {
         assert!(!LARGE.is_due(&crowded(640 * MIB)));
         assert!(LARGE.is_due(&crowded(640 * MIB + 1)));
         // what is asked for in log stays the least, whatever the bound
-        let rare = Limits { checkpoint_log_bytes: 2048 * MIB, ..LARGE };
+        let rare = Limits { checkpoint_log_bytes: Some(2048 * MIB), ..LARGE };
         assert!(!rare.is_due(&Inputs { log_bytes: 500 * MIB, ..quiet() }));
+    }
+
+    /// N11: By default, a small state has little log, and a checkpoint of it costs little. For a state
+    /// of 64 MiB or more, checkpoints are as rare as speed needs.
+    #[test]
+    fn by_default_a_small_state_has_little_log() {
+        let limits = Limits { max_log_bytes: 4096 * MIB, checkpoint_log_bytes: None, recover_within: None };
+        let table = [(0, 32), (8, 32), (9, 36), (64, 256), (256, 256), (257, 257), (1024, 1024), (1025, 1024)];
+        for (write_bytes, due) in table {
+            assert_eq!(limits.due_bytes(write_bytes * MIB), due * MIB, "{write_bytes} MiB to write");
+        }
     }
 
     /// S10: A close writes no more than what has changed, or little.

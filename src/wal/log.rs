@@ -487,6 +487,11 @@ impl Log {
         self.shared.publish(change)
     }
 
+    /// Chooses the size of segments for a log that is truncated each time it has grown by `bytes`.
+    pub(crate) fn expect_truncation_every(&self, bytes: u64) {
+        self.shared.segment_pool.expect_truncation_every(bytes);
+    }
+
     pub(crate) fn recycle_below(&self, lsn: Lsn) -> Result<usize> {
         self.shared.segment_pool.recycle_below(&self.shared.commit, lsn)
     }

@@ -22,8 +22,10 @@ use std::time::Duration;
 /// bounds how long a commit waits behind it.
 const PIECE_BYTES: u64 = 1 << 20;
 const PIECE_BYTES_AHEAD: u64 = 256 << 10;
-/// The smallest segment that is tried where there is no space for a larger one. It holds the
-/// reserve.
+/// How many segments hold the log between two truncations. Recycling gives up whole segments, so
+/// fewer would keep more log than is needed, and more would rotate more often.
+const SEGMENTS_PER_TRUNCATION: u64 = 4;
+/// The smallest segment that is tried where there is no space for a larger one. It holds the reserve.
 const LEAST_BYTES: u64 = 128 << 10;
 /// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum.
 /// So preallocation takes at most a fifth of the device's time.
@@ -45,6 +47,8 @@ pub(super) struct PoolBounds {
 pub(super) struct SegmentPool {
     storage: Arc<dyn Storage>,
     bounds: PoolBounds,
+    /// Up to this size, in bytes, each segment is twice as large as the one before it.
+    doubling_limit: AtomicU64,
     /// The highest number that a preallocated segment was given.
     newest: AtomicU64,
     /// Held while a segment is preallocated, so that one is made at a time. Recycling never waits
@@ -88,6 +92,7 @@ impl SegmentPool {
         SegmentPool {
             storage,
             bounds,
+            doubling_limit: AtomicU64::new(bounds.segment_bytes),
             newest: AtomicU64::new(newest),
             making: Mutex::new(None),
             recycling: Mutex::new(Vec::new()),
@@ -110,13 +115,26 @@ impl SegmentPool {
         round_up(self.bounds.segment_bytes, u64::from(self.bounds.block_bytes))
     }
 
-    /// The size of the next preallocated segment: segments start small and double up to their
-    /// limit. One that is needed is as large as what is missing, up to the same limit.
+    /// Chooses the size of segments for a log that is truncated each time it has grown by `bytes`.
+    /// A log that is truncated often then takes little space.
+    pub(super) fn expect_truncation_every(&self, bytes: u64) {
+        let PoolBounds { first_segment_bytes, segment_bytes, .. } = self.bounds;
+        // a power of two, so that a small change leaves the size, and recycled segments have the
+        // right one
+        let each = bytes.checked_div(SEGMENTS_PER_TRUNCATION).and_then(u64::checked_ilog2);
+        let limit = each.map_or(0, |bits| 1u64 << bits).clamp(first_segment_bytes, segment_bytes);
+        self.doubling_limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// The size of the next preallocated segment, in bytes. Segments start small and double up to
+    /// a limit. One that is needed for a larger record holds what is missing, up to
+    /// `segment_bytes`. The next one is as large, because large records rarely come alone.
     fn next_bytes(&self, current: u64, missing_bytes: u64) -> u64 {
         let block = u64::from(self.bounds.block_bytes);
         // a block for its header, and one for what does not fit at its end
         let needed = missing_bytes.saturating_add(block.saturating_mul(2));
-        let grown = current.saturating_mul(2).max(needed);
+        let doubled = current.saturating_mul(2).min(self.doubling_limit.load(Ordering::Relaxed));
+        let grown = current.max(doubled).max(needed);
         round_up(grown.clamp(self.bounds.first_segment_bytes, self.bounds.segment_bytes), block)
     }
 

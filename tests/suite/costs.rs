@@ -6,6 +6,7 @@ use seawal::inspect::{self, Soundness};
 use seawal::kv::{Kv, KvCommand};
 use seawal::recovery::Verdict;
 use seawal::sim::{Crash, SimDisk};
+use seawal::wal::LogStep;
 use seawal::{Durability, Engine, Options, RecoveryPolicy, Step};
 use std::sync::Arc;
 
@@ -58,6 +59,30 @@ fn checkpoints_write_no_more_than_the_log() {
     }
     // 2000 durable commits take a block each
     assert_eq!(taken - 1, 2000 * 4096 / snapshot.next_multiple_of(4096), "{:?}", engine.stats());
+}
+
+/// N11: The directory of a small store takes a few times `checkpoint_log_bytes`, however much is
+/// written, and segments for the next interval are ready all the same.
+#[test]
+fn the_directory_of_a_small_store_is_bounded_by_the_log_between_checkpoints() {
+    const DUE_BYTES: u64 = 256 << 10;
+    let options = manual().segment_bytes(16 * MIB).first_segment_bytes(16 << 10).max_log_bytes(64 * MIB);
+    let disk = SimDisk::new(1);
+    let engine = open(&disk, &options.checkpoint_log_bytes(DUE_BYTES));
+    for n in 0..1000 {
+        engine.execute(put(n % 10, 10)).unwrap();
+        for step in [Step::Log(LogStep::PrepareSegment), Step::Checkpoint] {
+            while engine.step(step).unwrap() {}
+        }
+        let log = engine.stats().log.unwrap();
+        assert!(log.preallocated_segments >= 2, "commit {n}: {log:?}");
+        let sizes = disk.file_names().into_iter().map(|name| disk.read_file(&name).unwrap().len() as u64);
+        let all = sizes.sum::<u64>();
+        assert!(all <= 4 * DUE_BYTES, "commit {n}: {all} bytes, {log:?}");
+    }
+    assert!(engine.stats().checkpoints >= 10, "{:?}", engine.stats());
+    // a record that is larger than such a segment still fits the log
+    engine.execute(put(1, 5 << 20)).unwrap();
 }
 
 /// S10: A close after one change writes no snapshot, is a clean end, and whatever reads the store
