@@ -12,6 +12,9 @@ const MIN_SEGMENT_BYTES: u64 = 16 << 10;
 /// Positions within a segment are 32 bits on disk; half of that leaves space to round up.
 const MAX_SEGMENT_BYTES: u64 = (u32::MAX / 2) as u64;
 
+/// The default of [`Options::redo_memory_bytes`].
+pub(crate) const DEFAULT_REDO_MEMORY_BYTES: u64 = 1 << 30;
+
 /// Which threads run background work: flushing tickets, preallocating segments, taking checkpoints.
 ///
 /// Default: [`Background::Threads`].
@@ -151,6 +154,7 @@ pub struct Options {
     pub(crate) checkpoint_on_close: bool,
     pub(crate) max_log_bytes: u64,
     pub(crate) recover_within: Option<Duration>,
+    pub(crate) redo_memory_bytes: u64,
     pub(crate) digest_every: Option<u64>,
     pub(crate) policy: RecoveryPolicy,
     pub(crate) progress: Option<ProgressFn>,
@@ -170,6 +174,7 @@ impl Default for Options {
             checkpoint_on_close: true,
             max_log_bytes: 4 << 30,
             recover_within: None,
+            redo_memory_bytes: DEFAULT_REDO_MEMORY_BYTES,
             digest_every: None,
             policy: RecoveryPolicy::Strict,
             progress: None,
@@ -190,6 +195,7 @@ impl fmt::Debug for Options {
             .field("checkpoint_on_close", &self.checkpoint_on_close)
             .field("max_log_bytes", &self.max_log_bytes)
             .field("recover_within", &self.recover_within)
+            .field("redo_memory_bytes", &self.redo_memory_bytes)
             .field("digest_every", &self.digest_every)
             .field("policy", &self.policy)
             .finish_non_exhaustive()
@@ -356,6 +362,20 @@ impl Options {
     #[must_use]
     pub fn recover_within(mut self, budget: Duration) -> Self {
         self.recover_within = Some(budget);
+        self
+    }
+
+    /// The maximum memory that recovery takes to gather commands before it applies them, in bytes. It
+    /// comes on top of the state. Default: 1 GiB.
+    ///
+    /// [`Kv`](crate::kv::Kv) takes half of what its state holds, but at least 64 MiB, and never more
+    /// than this option and one group of at most 32 MiB of log. So a small state with a short log
+    /// needs little. A small value suits a container that is sized for the state, and recovery of a
+    /// long log takes longer then. Other machines gather nothing unless they implement
+    /// [`BulkMachine::limit_redo_memory`](crate::machine::BulkMachine::limit_redo_memory).
+    #[must_use]
+    pub fn redo_memory_bytes(mut self, bytes: u64) -> Self {
+        self.redo_memory_bytes = bytes;
         self
     }
 

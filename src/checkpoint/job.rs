@@ -116,6 +116,8 @@ pub(crate) struct Checkpointer<M: StateMachine> {
     log: Option<Arc<Log>>,
     storage: Arc<dyn Storage>,
     background: Background,
+    /// How much memory a rebuilt state may take beyond itself for its redo, in bytes.
+    redo_memory_bytes: u64,
     /// The rate limit of checkpoints, if there is one.
     bytes_per_second: Option<u64>,
     monitor: Arc<Monitor>,
@@ -145,6 +147,7 @@ impl<M: StateMachine> Checkpointer<M> {
             log: log.clone(),
             storage: storage.clone(),
             background,
+            redo_memory_bytes: options.redo_memory_bytes,
             bytes_per_second: options.checkpoint_bytes_per_second.filter(|_| background == Background::Threads),
             throttle: CommitThrottle::new(monitor.clone(), storage.clone(), core.clone(), options),
             monitor,
@@ -521,7 +524,8 @@ impl<M: StateMachine> Checkpointer<M> {
     fn rebuild(&self, log: &Log, lsn: Lsn, point: Option<Lsn>) -> Result<Stage<M>> {
         log.wait(lsn, Level::Durable)?;
         let check = || check_goes_on(&self.core, &self.stopping);
-        let Rebuilt { state, table, snapshots } = recovery::rebuild(log, lsn, self.background.into(), &check)?;
+        let Rebuilt { state, table, snapshots } =
+            recovery::rebuild(log, lsn, (self.background.into(), self.redo_memory_bytes), &check)?;
         let known = self.monitor.snapshots();
         if known.iter().any(|known| !snapshots.contains(known)) {
             // the new snapshot must not take the place of the one that stood in for a damaged one

@@ -45,7 +45,8 @@ fn rebuilt<M: StateMachine>(shared: &Shared<M>, log: &Log) -> Result<M> {
     };
     let _snapshots = shared.checkpointer.keep_snapshots();
     let check = || shared.core.check();
-    let rebuilt = recovery::rebuild_committed(log, upto, shared.options.log.background.into(), &check);
+    let help = shared.options.log.background.into();
+    let rebuilt = recovery::rebuild_committed(log, upto, (help, shared.options.redo_memory_bytes), &check);
     // the files of a closed store are another owner's
     rebuilt.map_err(|error| shared.core.check().err().unwrap_or(error))
 }

@@ -283,6 +283,12 @@ impl BulkMachine for Kv {
         true
     }
 
+    fn limit_redo_memory(&mut self, bytes: u64) {
+        let Kv { tree, redo_buffer } = self;
+        let buffer = redo_buffer.get_or_insert_with(|| Box::new(RedoBuffer::new(tree, RedoTuning::default())));
+        buffer.limit_memory(tree, bytes);
+    }
+
     fn redo(&mut self, commands: &[&[u8]], _version: u32) -> Result<(), RedoFault> {
         let Kv { tree, redo_buffer } = self;
         let buffer = redo_buffer.get_or_insert_with(|| Box::new(RedoBuffer::new(tree, RedoTuning::default())));

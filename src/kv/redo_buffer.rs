@@ -12,19 +12,15 @@ use super::limits::{check_expected, check_key, check_value};
 use super::tree::{Batch, Tree, Tuning};
 use crate::io::parallel::{max_threads, parallel_map};
 use crate::machine::RedoFault;
+use crate::options::DEFAULT_REDO_MEMORY_BYTES;
 
 /// Sizes that tests make small.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RedoTuning {
-    /// The buffer holds at least this much before it is merged. Recovery needs this memory in
-    /// addition to the state.
+    /// The buffer of a small state holds this much before it is merged, unless `max_bytes` is less.
     pub(super) min_bytes: u64,
-    /// The buffer holds at most this much. Recovery of a large state needs this memory in addition
-    /// to it.
+    /// The buffer holds at most this much. Recovery needs this memory in addition to the state.
     pub(super) max_bytes: u64,
-    /// The same while the state is empty: then the buffer becomes the state, and building the tree
-    /// once is cheapest.
-    pub(super) max_bytes_for_empty: u64,
     /// One more thread decodes commands for each of this number of bytes: milliseconds of work,
     /// while starting a thread takes microseconds.
     pub(super) bytes_per_thread: usize,
@@ -34,9 +30,8 @@ pub(super) struct RedoTuning {
 impl Default for RedoTuning {
     fn default() -> Self {
         RedoTuning {
-            min_bytes: 256 << 20,
-            max_bytes: 1 << 30,
-            max_bytes_for_empty: 4 << 30,
+            min_bytes: 64 << 20,
+            max_bytes: DEFAULT_REDO_MEMORY_BYTES,
             bytes_per_thread: 1 << 20,
             batch: Tuning::default(),
         }
@@ -55,8 +50,9 @@ impl RedoTuning {
 #[derive(Clone, Debug)]
 pub(super) struct RedoBuffer {
     writes: Batch,
-    /// How many bytes the writes may take before they are merged: about as many as the state takes.
-    /// So each entry is copied a few times in all, however long the log is.
+    /// How many bytes the writes may take before they are merged: about half as many as the state
+    /// takes. So each entry is copied a few times in all, because the log that is redone is rarely
+    /// larger than the state.
     limit: u64,
     tuning: RedoTuning,
 }
@@ -91,8 +87,17 @@ impl RedoBuffer {
         Ok(())
     }
 
+    /// Sets the number of bytes that the buffer holds at most.
+    pub(super) fn limit_memory(&mut self, tree: &Tree, max_bytes: u64) {
+        if self.tuning.max_bytes != max_bytes {
+            self.tuning.max_bytes = max_bytes;
+            self.set_limit(tree);
+        }
+    }
+
     fn set_limit(&mut self, tree: &Tree) {
-        self.limit = tree.payload_bytes().clamp(self.tuning.min_bytes, self.tuning.max_bytes);
+        let RedoTuning { min_bytes, max_bytes, .. } = self.tuning;
+        self.limit = (tree.payload_bytes() / 2).max(min_bytes).min(max_bytes);
     }
 
     /// Merges all writes into the tree.
@@ -134,8 +139,8 @@ impl RedoBuffer {
         // The final size of a state that begins empty is unknown. While little is
         // overwritten, it grows with the buffer, and building the tree once is cheapest.
         let live = if tree.is_empty() { self.writes.live_size() as u64 } else { 0 };
-        if live > self.limit / 2 && self.limit < self.tuning.max_bytes_for_empty {
-            self.limit = (self.limit * 2).min(self.tuning.max_bytes_for_empty);
+        if live > self.limit / 2 && self.limit < self.tuning.max_bytes {
+            self.limit = self.limit.saturating_mul(2).min(self.tuning.max_bytes);
         } else {
             self.merge_into(tree);
         }
@@ -285,9 +290,39 @@ mod tests {
         assert!(few <= RedoTuning::small().min_bytes, "ten keys: {few}");
     }
 
+    /// S14: The memory of redo beyond the state has the bound that is set, and one group of commands
+    /// more, whether the state is empty or not and whether threads decode the commands or not.
+    #[test]
+    fn what_is_gathered_is_bounded_by_what_is_set() {
+        const LIMIT: u64 = 32 << 10;
+        for (group, distinct) in [(1, 1 << 20), (20, 1 << 20), (20, 500)] {
+            let mut kv = small_buffers();
+            let mut most = 0;
+            for from in (0u32..10_000).step_by(group) {
+                let commands: Vec<Vec<u8>> = (from..from + group as u32)
+                    .map(|n| {
+                        let mut bytes = Vec::new();
+                        Kv::encode(&KvCommand::put("", (n % distinct).to_be_bytes(), [7; 100]), &mut bytes);
+                        bytes
+                    })
+                    .collect();
+                kv.limit_redo_memory(LIMIT);
+                kv.redo(&commands.iter().map(Vec::as_slice).collect::<Vec<_>>(), Kv::VERSION).unwrap();
+                most = most.max(kv.redo_buffer.as_ref().map_or(0, |buffer| buffer.writes.size() as u64));
+            }
+            kv.finish_redo();
+            assert_eq!(kv.len(), 10_000.min(distinct as usize));
+            assert!((LIMIT / 4..=LIMIT + 200 * group as u64).contains(&most), "{group} commands at once: {most}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn redoing_at_once_is_redoing_in_order(commands in prop::collection::vec(command(), 0..60), cas in any::<u8>()) {
+        fn redoing_at_once_is_redoing_in_order(
+            commands in prop::collection::vec(command(), 0..60),
+            cas in any::<u8>(),
+            memory_bytes in 0u64..8 << 10,
+        ) {
             let mut one_by_one = Kv::default();
             let mut encoded = Vec::new();
             for (n, command) in commands.iter().enumerate() {
@@ -308,6 +343,7 @@ mod tests {
             let mut at_once = small_buffers();
             let slices: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
             for part in slices.chunks(usize::from(cas) + 1) {
+                at_once.limit_redo_memory(memory_bytes);
                 at_once.redo(part, Kv::VERSION).unwrap();
             }
             at_once.finish_redo();

@@ -113,7 +113,8 @@ pub trait BulkMachine: StateMachine {
     /// its time here.
     ///
     /// A machine may buffer the commands until [`finish_redo`](Self::finish_redo). Until then the
-    /// engine calls nothing but these two methods and does not read the state. The machine bounds
+    /// engine calls nothing but these two methods and
+    /// [`limit_redo_memory`](Self::limit_redo_memory), and does not read the state. The machine bounds
     /// its buffer itself, and decodes and checks each command before it buffers it. After an error
     /// the engine discards the state.
     ///
@@ -124,6 +125,13 @@ pub trait BulkMachine: StateMachine {
     /// log is damaged.
     fn redo(&mut self, commands: &[&[u8]], version: u32) -> Result<(), RedoFault> {
         redo_one_by_one(self, commands, version)
+    }
+
+    /// Sets how much memory the commands that [`redo`](Self::redo) buffers may take, in bytes:
+    /// [`Options::redo_memory_bytes`](crate::Options::redo_memory_bytes). The engine calls it before
+    /// each `redo`. The default does nothing, because a machine that buffers nothing needs no bound.
+    fn limit_redo_memory(&mut self, bytes: u64) {
+        let _ = bytes;
     }
 
     /// Carries out the commands that [`redo`](Self::redo) has buffered. The default does nothing.
@@ -210,6 +218,7 @@ impl<M: BulkMachine> Bulk<M> {
             apply_without_inverse: M::apply_without_inverse,
             inverse_of: M::inverse_of,
             visit_keys: M::visit_keys,
+            limit_redo_memory: M::limit_redo_memory,
             redo: M::redo,
             finish_redo: M::finish_redo,
             encoded_len: M::encoded_len,
@@ -240,6 +249,13 @@ pub(crate) fn inverse_of<M: StateMachine>(command: &M::Command, reply: &M::Reply
 #[inline]
 pub(crate) fn visit_keys<M: StateMachine>(command: &M::Command, visit: &mut dyn FnMut(&[u8])) -> bool {
     M::BULK.is_some_and(|bulk| (bulk.visit_keys)(command, visit))
+}
+
+/// See [`BulkMachine::limit_redo_memory`].
+pub(crate) fn limit_redo_memory<M: StateMachine>(state: &mut M, bytes: u64) {
+    if let Some(bulk) = M::BULK {
+        (bulk.limit_redo_memory)(state, bytes);
+    }
 }
 
 /// See [`BulkMachine::redo`].

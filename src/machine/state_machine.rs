@@ -181,6 +181,7 @@ pub struct Bulk<M: StateMachine> {
     pub(super) apply_without_inverse: fn(&mut M, &M::Command) -> Applied<M>,
     pub(super) inverse_of: fn(&M::Command, &M::Reply) -> Option<M::Command>,
     pub(super) visit_keys: fn(&M::Command, &mut dyn FnMut(&[u8])) -> bool,
+    pub(super) limit_redo_memory: fn(&mut M, u64),
     pub(super) redo: fn(&mut M, &[&[u8]], u32) -> Result<(), RedoFault>,
     pub(super) finish_redo: fn(&mut M),
     pub(super) encoded_len: fn(&M::Command) -> usize,

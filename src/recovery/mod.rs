@@ -89,6 +89,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     let help = Help::from(options.log.background);
     let Base { mut replay, start, snapshots, origin } =
         load_base::<M>(&store_dir, &mut report, &reporter, (help, stands_in))?;
+    replay.redo_memory_bytes = options.redo_memory_bytes;
     report.phases.snapshot = watch.lap();
 
     let scanner = Scanner::new(&store_dir, start)?;

@@ -37,10 +37,10 @@ pub(crate) struct Rebuilt<M: StateMachine> {
 pub(crate) fn rebuild<M: StateMachine>(
     log: &Log,
     upto: Lsn,
-    help: Help,
+    (help, redo_memory_bytes): (Help, u64),
     check: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<Rebuilt<M>> {
-    rebuild_held(&log.hold_segments(), upto, help, check).map_err(not_poisoned)
+    rebuild_held(&log.hold_segments(), upto, (help, redo_memory_bytes), check).map_err(not_poisoned)
 }
 
 /// As [`rebuild`], without the effects of transactions that had not ended there.
@@ -50,10 +50,10 @@ pub(crate) fn rebuild<M: StateMachine>(
 pub(crate) fn rebuild_committed<M: StateMachine>(
     log: &Log,
     upto: Lsn,
-    help: Help,
+    (help, redo_memory_bytes): (Help, u64),
     check: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<M> {
-    let Rebuilt { mut state, mut table, .. } = rebuild(log, upto, help, check)?;
+    let Rebuilt { mut state, mut table, .. } = rebuild(log, upto, (help, redo_memory_bytes), check)?;
     undo_in_memory(&mut state, &mut table).map_err(not_poisoned)?;
     Ok(state)
 }
@@ -69,7 +69,7 @@ fn not_poisoned(error: Error) -> Error {
 fn rebuild_held<M: StateMachine>(
     held: &HeldSegments,
     upto: Lsn,
-    help: Help,
+    (help, redo_memory_bytes): (Help, u64),
     check: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<Rebuilt<M>> {
     debug_assert!(upto <= held.upto, "what is replayed is durable");
@@ -77,6 +77,7 @@ fn rebuild_held<M: StateMachine>(
     // an error of the machine, such as too little memory, says nothing about the snapshot
     let base = load_base::<M>(&held.store_dir, &mut report, &reporter, (help, Error::is_corrupt))?;
     let Base { mut replay, start, snapshots, .. } = base;
+    replay.redo_memory_bytes = redo_memory_bytes;
     held.advance(start);
     let scanner = Scanner::new(&held.store_dir, start)?.stop_at(upto);
     let end = Redo { replay: &mut replay, report: &mut report, reporter: &reporter }.run(scanner, help)?;

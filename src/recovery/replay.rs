@@ -6,6 +6,7 @@ use crate::format::record::Record;
 use crate::ids::{Lsn, TxnId};
 use crate::machine::bulk::{self, KeptForDigest};
 use crate::machine::{DecodeError, StateMachine};
+use crate::options::DEFAULT_REDO_MEMORY_BYTES;
 use crate::txn::{ActiveTransactions, UndoEntry, guarded, undo_last};
 use crate::wal::scan::{Chunk, records_of};
 use std::borrow::Cow;
@@ -28,6 +29,8 @@ pub(crate) struct Replay<M: StateMachine> {
     /// The version of the machine that wrote the last commands. What is buffered of them is applied
     /// before those of another version.
     version: Option<u32>,
+    /// How much memory the commands that the machine buffers may take, in bytes.
+    pub(crate) redo_memory_bytes: u64,
 }
 
 /// Consecutive commands whose inverses are not needed, to be redone at once.
@@ -118,7 +121,8 @@ const REJECTED: &str = "the machine rejects a command that it had accepted";
 impl<M: StateMachine> Replay<M> {
     /// A replay that begins at `start` with this state and these open transactions.
     pub(crate) fn new(state: M, table: ActiveTransactions<M::Command>, start: Lsn) -> Self {
-        Replay { state, table, points: VecDeque::new(), agreed: start, version: None }
+        let redo_memory_bytes = DEFAULT_REDO_MEMORY_BYTES;
+        Replay { state, table, points: VecDeque::new(), agreed: start, version: None, redo_memory_bytes }
     }
 
     /// Replays all records of consecutive chunks. After the last chunks, call
@@ -253,6 +257,7 @@ impl<M: StateMachine> Replay<M> {
         debug_assert_eq!(batch.commands.len(), batch.lsns.len(), "each command has an LSN");
         debug_assert!(batch.lsns.is_sorted(), "the log is replayed in order");
         if !batch.commands.is_empty() {
+            bulk::limit_redo_memory(&mut self.state, self.redo_memory_bytes);
             bulk::redo(&mut self.state, &batch.commands, self.version.unwrap_or_default()).map_err(|fault| {
                 let lsn = batch.lsns.get(fault.index).copied().unwrap_or_default();
                 (lsn, fault.unreadable.map_or(REJECTED.into(), Fault::Unreadable))

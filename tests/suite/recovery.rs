@@ -293,11 +293,12 @@ fn a_log_of_two_versions_tells_decode_who_wrote_each_record() {
     assert_eq!(SEEN.take(), [3, 3, 3, 4, 4]);
 }
 
+/// S14: The machine is told the bound of the memory for what it puts off.
 #[test]
 fn what_redo_puts_off_is_carried_out_once_however_long_the_log_is() {
-    /// Its second field counts the calls of `finish_redo`.
+    /// Its other fields count the calls of `finish_redo` and `limit_redo_memory`.
     #[derive(Clone, Default)]
-    struct PutsOff(Stacks, u32);
+    struct PutsOff(Stacks, u32, u32);
     impl StateMachine for PutsOff {
         const NAME: &'static str = "stacks";
         const VERSION: u32 = 3;
@@ -308,6 +309,10 @@ fn what_redo_puts_off_is_carried_out_once_however_long_the_log_is() {
         fn finish_redo(&mut self) {
             self.1 += 1;
         }
+        fn limit_redo_memory(&mut self, bytes: u64) {
+            assert_eq!(bytes, 12_345);
+            self.2 += 1;
+        }
     }
     // more than two of the groups in which recovery replays
     let (disk, commands) = (SimDisk::new(1), 600);
@@ -315,7 +320,8 @@ fn what_redo_puts_off_is_carried_out_once_however_long_the_log_is() {
         .segment_bytes(32 << 20)
         .first_segment_bytes(32 << 20)
         .max_log_bytes(1 << 30)
-        .checkpoint_log_bytes(1 << 30);
+        .checkpoint_log_bytes(1 << 30)
+        .redo_memory_bytes(12_345);
     let (engine, _) = open_on::<PutsOff>(&disk, &options).unwrap();
     for n in 0..commands {
         engine.execute(Cmd::Push { key: 1, value: n, pad: 30_000 }).unwrap();
@@ -323,6 +329,7 @@ fn what_redo_puts_off_is_carried_out_once_however_long_the_log_is() {
     drop(engine);
     let (engine, report) = open_on::<PutsOff>(&disk.crash(Crash::Nothing), &options).unwrap();
     assert_eq!((report.redone, engine.read(|s| s.1).unwrap()), (u64::from(commands), 1));
+    assert!(engine.read(|s| s.2).unwrap() > 2, "the bound is set before each group");
 }
 
 #[test]
