@@ -369,7 +369,7 @@ impl Options {
     /// comes on top of the state. Default: 1 GiB.
     ///
     /// [`Kv`](crate::kv::Kv) takes half of what its state holds, but at least 64 MiB, and never more
-    /// than this option and one group of at most 32 MiB of log. So a small state with a short log
+    /// than this option, or one group of at most 32 MiB of log. So a small state with a short log
     /// needs little. A small value suits a container that is sized for the state, and recovery of a
     /// long log takes longer then. Other machines gather nothing unless they implement
     /// [`BulkMachine::limit_redo_memory`](crate::machine::BulkMachine::limit_redo_memory).

@@ -12,7 +12,6 @@ use super::limits::{check_expected, check_key, check_value};
 use super::tree::{Batch, Tree, Tuning};
 use crate::io::parallel::{max_threads, parallel_map};
 use crate::machine::RedoFault;
-use crate::options::DEFAULT_REDO_MEMORY_BYTES;
 
 /// Sizes that tests make small.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +30,8 @@ impl Default for RedoTuning {
     fn default() -> Self {
         RedoTuning {
             min_bytes: 64 << 20,
-            max_bytes: DEFAULT_REDO_MEMORY_BYTES,
+            // the engine sets its own bound
+            max_bytes: 1 << 30,
             bytes_per_thread: 1 << 20,
             batch: Tuning::default(),
         }
@@ -73,7 +73,7 @@ impl RedoBuffer {
             let visited = visit(command, |part| {
                 if let Some(write) = BlindWrite::of(&part) {
                     write.buffer(&mut self.writes)?;
-                    self.merge_if_full(tree);
+                    self.merge_if_full(tree, 0);
                 } else if let Part::CompareAndSet { table, key, expected, new } = part {
                     self.merge_into(tree);
                     redo_compare_and_set(tree, (table, key), expected, new)?;
@@ -114,6 +114,7 @@ impl RedoBuffer {
         if threads < 2 {
             return 0;
         }
+        self.merge_if_full(tree, bytes as u64);
         let parts = split_by_bytes(commands, bytes.div_ceil(threads));
         // a write takes a few bytes more here than in the log
         let room = |part: &&[&[u8]]| part.iter().map(|command| command.len()).sum::<usize>() / 8 * 9;
@@ -128,12 +129,14 @@ impl RedoBuffer {
                 break;
             }
         }
-        self.merge_if_full(tree);
+        self.merge_if_full(tree, 0);
         taken
     }
 
-    fn merge_if_full(&mut self, tree: &mut Tree) {
-        if self.writes.size() as u64 <= self.limit {
+    /// Merges the writes into the tree if there is no room for so many bytes more.
+    fn merge_if_full(&mut self, tree: &mut Tree, more_bytes: u64) {
+        let size = self.writes.size() as u64;
+        if size == 0 || size.saturating_add(more_bytes) <= self.limit {
             return;
         }
         // The final size of a state that begins empty is unknown. While little is
@@ -290,8 +293,8 @@ mod tests {
         assert!(few <= RedoTuning::small().min_bytes, "ten keys: {few}");
     }
 
-    /// S14: The memory of redo beyond the state has the bound that is set, and one group of commands
-    /// more, whether the state is empty or not and whether threads decode the commands or not.
+    /// S14: The memory of redo beyond the state has the bound that is set, or that of one group of
+    /// commands, whether the state is empty or not and whether threads decode the commands or not.
     #[test]
     fn what_is_gathered_is_bounded_by_what_is_set() {
         const LIMIT: u64 = 32 << 10;

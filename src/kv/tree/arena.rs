@@ -99,6 +99,9 @@ impl Arena {
         let next = match self.free.iter().position(|block| block.len() >= len) {
             Some(at) => self.free.swap_remove(at),
             None => {
+                // these are too small for the parts that come now, and their memory would never be
+                // used again
+                self.free.clear();
                 let all: usize = self.blocks.iter().map(|block| block.len()).sum();
                 Block::zeroed(all.clamp(self.first_block_bytes, self.max_block_bytes).max(len))
             }
