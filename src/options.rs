@@ -203,8 +203,8 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// The default settings: each commit survives power loss, and a checkpoint follows as much log as
-    /// it writes itself, and four times as much while that is no more than 256 MiB.
+    /// The default settings: each commit survives power loss, and a checkpoint follows as much log
+    /// as it writes itself, and four times as much while that is no more than 256 MiB.
     pub fn new() -> Self {
         Self::default()
     }
@@ -290,9 +290,10 @@ impl Options {
     /// checkpoint earlier. [`Stats::checkpoint_due_bytes`](crate::Stats) tells the present amount.
     ///
     /// The amount bounds the directory: that takes at most about four times as much, and three
-    /// snapshots. The log is kept from the snapshot before the newest one on, because that one stands
-    /// in for a damaged newest one. Segments for a part of the next interval are preallocated. A
-    /// segment grows to a quarter of the amount, unless `first_segment_bytes` or a record is larger.
+    /// snapshots. The log is kept from the snapshot before the newest one on, because that one
+    /// stands in for a damaged newest one. Segments for a part of the next interval are
+    /// preallocated. A segment grows to a quarter of the amount, unless `first_segment_bytes` or a
+    /// record is larger.
     ///
     /// The padding of small durable commits counts, because the device writes it. Recovery hardly
     /// notices it, and `recover_within` does not count it as work.
@@ -365,8 +366,8 @@ impl Options {
         self
     }
 
-    /// The maximum memory that recovery takes to gather commands before it applies them, in bytes. It
-    /// comes on top of the state. Default: 1 GiB.
+    /// The maximum memory that recovery takes to gather commands before it applies them, in bytes.
+    /// It comes on top of the state. Default: 1 GiB.
     ///
     /// [`Kv`](crate::kv::Kv) takes half of what its state holds, but at least 64 MiB, and never more
     /// than this option, or one group of at most 32 MiB of log. So a small state with a short log

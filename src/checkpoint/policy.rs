@@ -26,8 +26,8 @@ const OPENS_OVERDUE: usize = 2 * OPENS_PER_CHECKPOINT;
 const OPENS_OVERDUE_NEAR_BOUND: usize = OPENS_PER_CHECKPOINT / 2;
 
 /// While the user has set nothing else, the log grows to this many times the newest snapshot before
-/// a checkpoint is due, within these bounds. So a small store stays small, and its checkpoints write
-/// a fraction of what commits write.
+/// a checkpoint is due, within these bounds. So a small store stays small, and its checkpoints
+/// write a fraction of what commits write.
 const LOG_PER_SNAPSHOT: u64 = 4;
 const LEAST_LOG_BYTES: u64 = 32 << 20;
 const MOST_LOG_BYTES: u64 = 256 << 20;
@@ -148,9 +148,9 @@ impl Limits {
         Some(due.saturating_sub(rested))
     }
 
-    /// How far the log may grow before the policy is asked again, in bytes: to where a checkpoint is
-    /// due, but at most 1/64 of the log's bound, and little of a recovery budget. Time alone makes a
-    /// checkpoint due that has failed; see [`Limits::due_in`].
+    /// How far the log may grow before the policy is asked again, in bytes: to where a checkpoint
+    /// is due, but at most 1/64 of the log's bound, and little of a recovery budget. Time alone
+    /// makes a checkpoint due that has failed; see [`Limits::due_in`].
     pub(super) fn quiet_bytes(&self, log_bytes: u64, write_bytes: u64) -> u64 {
         let coarse = (self.max_log_bytes / 64).max(1);
         let fine = MAX_QUIET_BYTES.min(coarse);
@@ -280,8 +280,8 @@ mod tests {
         assert!(!rare.is_due(&Inputs { log_bytes: 500 * MIB, ..quiet() }));
     }
 
-    /// N11: By default, a small state has little log, and a checkpoint of it costs little. For a state
-    /// of 64 MiB or more, checkpoints are as rare as speed needs.
+    /// N11: By default, a small state has little log, and a checkpoint of it costs little. For a
+    /// state of 64 MiB or more, checkpoints are as rare as speed needs.
     #[test]
     fn by_default_a_small_state_has_little_log() {
         let limits = Limits { max_log_bytes: 4096 * MIB, checkpoint_log_bytes: None, recover_within: None };

@@ -129,7 +129,8 @@ pub trait BulkMachine: StateMachine {
 
     /// Sets how much memory the commands that [`redo`](Self::redo) buffers may take, in bytes:
     /// [`Options::redo_memory_bytes`](crate::Options::redo_memory_bytes). The engine calls it before
-    /// each `redo`. The default does nothing, because a machine that buffers nothing needs no bound.
+    /// each `redo`. The default does nothing, because a machine that buffers nothing needs no
+    /// bound.
     fn limit_redo_memory(&mut self, bytes: u64) {
         let _ = bytes;
     }

@@ -23,8 +23,8 @@ use crate::ids::Lsn;
 use crate::io::sync::{Arc, Ordering};
 use crate::store::open_dir::PreallocatedSegment;
 
-/// The preallocator checks whether another segment is due each time that the reservations have grown
-/// by this many bytes.
+/// The preallocator checks whether another segment is due each time that the reservations have
+/// grown by this many bytes.
 const AHEAD_BYTES: u64 = 64 << 10;
 
 /// Where a record was placed.

@@ -25,7 +25,8 @@ const PIECE_BYTES_AHEAD: u64 = 256 << 10;
 /// How many segments hold the log between two truncations. Recycling gives up whole segments, so
 /// fewer would keep more log than is needed, and more would rotate more often.
 const SEGMENTS_PER_TRUNCATION: u64 = 4;
-/// The smallest segment that is tried where there is no space for a larger one. It holds the reserve.
+/// The smallest segment that is tried where there is no space for a larger one. It holds the
+/// reserve.
 const LEAST_BYTES: u64 = 128 << 10;
 /// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum.
 /// So preallocation takes at most a fifth of the device's time.

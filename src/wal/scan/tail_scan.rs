@@ -2,8 +2,9 @@
 //!
 //! It searches the blocks that a frame can begin in and, from each frame that it finds, follows the
 //! chain. Recovery needs what the watermarks of later frames prove, and salvage needs the place
-//! where the log continues. A frame at another place than its LSN says is a misdirected write, which
-//! proves that the log continued. The decision is made in [`evidence`](crate::wal::scan::evidence).
+//! where the log continues. A frame at another place than its LSN says is a misdirected write,
+//! which proves that the log continued. The decision is made in
+//! [`evidence`](crate::wal::scan::evidence).
 
 use crate::error::Result;
 #[cfg(any(test, feature = "salvage"))]
