@@ -1,7 +1,7 @@
 //! Tables and plots from figures.
 
 use crate::figures::{Figures, Part};
-use crate::parts::{Which, checkpoint, commit, growth, reads, recovery, segments, space};
+use crate::parts::{Which, checkpoint, commit, growth, reads, recovery, segments, space, young};
 use crate::peer::OURS;
 use crate::work::Spread;
 use crate::{peers, plot};
@@ -105,6 +105,12 @@ fn rows(part: &str) -> Vec<Vec<String>> {
         "segments" => {
             vec![segments::PERCENTILES.map(|(name, _)| segments::row(name)).to_vec(), vec![segments::BEGUN.into()]]
         }
+        "young" => young::THREADS
+            .map(|threads| {
+                let latencies = commit::PERCENTILES.map(|(name, _)| young::row(threads, name));
+                std::iter::once(young::rate_row(threads)).chain(latencies).collect()
+            })
+            .to_vec(),
         "recovery" => vec![vec![recovery::KILLED.into(), recovery::CLOSED.into()]],
         "checkpoint" => vec![
             commit::PERCENTILES.map(|(name, _)| checkpoint::latency_row(name)).to_vec(),

@@ -1,7 +1,7 @@
 //! The targets: what each figure is compared with, and whether it is met.
 
 use crate::figures::{Figures, Part};
-use crate::parts::{checkpoint, commit, growth, reads, recovery, segments, space};
+use crate::parts::{checkpoint, commit, growth, reads, recovery, segments, space, young};
 use crate::peer::OURS;
 use crate::report::short;
 use std::fmt::Write;
@@ -94,6 +94,8 @@ fn targets() -> Vec<Target> {
         shown("commit", t("`Os`, in batches of 100, entries", "1,000,000 entries a second", "buffered", commit::BATCHED.into(), AtLeast(1e6), Itself, None, true)),
         shown("commit", t("p99 latency at 8 threads, µs, lower is better", "2 × the device's own p99 at the most", "commit", commit::latency_row("p99"), AtMost(2.0), Named(commit::FLOOR), floor, true)),
         t("p99.9 latency at 8 threads with a new segment for each MiB, µs", "2 × that within one segment, at the most", "segments", segments::row("p99.9"), AtMost(2.0), Named(segments::ONE), Some(segments::ONE), false),
+        t("p99 latency of 1 thread on a new store, µs", "the best log", "young", young::row(1, "p99"), AtMost(1.0), BestPeer, None, true),
+        t("durable, 8 threads, on a new store", "2 × the best log", "young", young::rate_row(8), AtLeast(2.0), BestPeer, None, true),
         shown("open", t("log replay of a million, records a second", "3,000,000", "growth", growth::replay_row(1_000_000), AtLeast(3e6), Itself, device, false)),
         large(t("log replay of ten million", "3,000,000: linear", "growth", growth::replay_row(10_000_000), AtLeast(3e6), Itself, device, false)),
         large(t("log replay of twenty million", "3,000,000: linear", "growth", growth::replay_row(20_000_000), AtLeast(3e6), Itself, device, false)),

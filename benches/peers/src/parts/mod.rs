@@ -7,6 +7,7 @@ pub mod reads;
 pub mod recovery;
 pub mod segments;
 pub mod space;
+pub mod young;
 
 use crate::figures::Part;
 use crate::peer::OURS;
@@ -21,6 +22,8 @@ pub enum Which {
     Buffered,
     /// Latency of commits that begin many segments.
     Segments,
+    /// Latency of commits from the first moment of a new store.
+    Young,
     /// Points and scans of a million entries.
     Reads,
     /// The same with ten million, for this engine and LMDB; only with --large.
@@ -36,10 +39,11 @@ pub enum Which {
 }
 
 impl Which {
-    pub const ALL: [Which; 9] = [
+    pub const ALL: [Which; 10] = [
         Which::Commit,
         Which::Buffered,
         Which::Segments,
+        Which::Young,
         Which::Reads,
         Which::ReadsLarge,
         Which::Recovery,
@@ -53,6 +57,7 @@ impl Which {
             Which::Commit => "commit",
             Which::Buffered => "buffered",
             Which::Segments => "segments",
+            Which::Young => "young",
             Which::Reads => "reads",
             Which::ReadsLarge => "reads-large",
             Which::Recovery => "recovery",
@@ -72,6 +77,7 @@ impl Which {
             Which::Commit => commit::durable(effort),
             Which::Buffered => commit::buffered(effort),
             Which::Segments => segments::measure(effort),
+            Which::Young => young::measure(effort),
             Which::Reads => reads::measure(effort, 1_000_000, |_| true),
             Which::ReadsLarge => {
                 reads::measure(effort, 10_000_000, |peer| peer.name.starts_with(OURS) || peer.name.starts_with("LMDB"))
