@@ -264,9 +264,9 @@ impl GroupCommit {
             queue.want(lsn, level);
             if queue.may_lead(&self.progress) {
                 queue.add_leader();
-                let is_forming = queue.is_forming();
+                let awaits_followers = queue.awaits_followers();
                 drop(queue);
-                self.lead(is_forming)?;
+                self.lead(awaits_followers)?;
                 continue;
             }
             let spin = self.latency.spin_limit(queue.committers);
@@ -298,7 +298,7 @@ impl GroupCommit {
 
     /// Yields for a while so that threads that the previous frame woke can join the forming frame.
     fn gather(&self) {
-        if !self.latency.yield_until(self.latency.gather_limit(), || !self.queue.lock().is_forming()) {
+        if !self.latency.yield_until(self.latency.gather_limit(), || !self.queue.lock().awaits_followers()) {
             self.queue.lock().expect_no_more();
         }
     }
@@ -360,11 +360,11 @@ impl GroupCommit {
         Ok(true)
     }
 
-    /// Does one piece of work and steps down. If `is_forming`, it first waits for other committers
-    /// to join the frame. The caller has already counted itself as a leader.
-    fn lead(&self, is_forming: bool) -> Result<()> {
+    /// Does one piece of work and steps down. If `awaits_followers`, it first waits for other
+    /// committers to join the frame. The caller has already counted itself as a leader.
+    fn lead(&self, awaits_followers: bool) -> Result<()> {
         let leader = Leader { commit: self, done: false };
-        if is_forming {
+        if awaits_followers {
             self.gather();
         }
         let result = self.lead_inner();

@@ -244,8 +244,9 @@ impl Queue {
         self.frames.has_sealed() || self.frames.forming().records as usize >= self.committers
     }
 
-    /// Whether a leader should wait for threads that were woken just now to join.
-    pub(super) fn is_forming(&self) -> bool {
+    /// Whether a leader should wait for followers: threads that the last frame woke, and that are
+    /// about to join the next one.
+    pub(super) fn awaits_followers(&self) -> bool {
         self.bounds.max_in_flight.is_none() && self.goes_directly() && !self.has_gathered()
     }
 
