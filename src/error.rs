@@ -151,7 +151,14 @@ pub enum Error {
         /// Why the log could not write it.
         source: Arc<Error>,
     },
-    /// The state machine panicked. Its state may be half changed; reopening the store recovers.
+    /// The state machine's own code panicked. The message of that panic, which Rust prints to
+    /// stderr unless the program has set a panic hook, says where.
+    ///
+    /// If it panicked while a command was applied or undone, the state in memory may be half
+    /// changed. Every call then returns this error until the store is closed and opened again,
+    /// which recovers all that was committed. The command that panicked is not logged, so it does
+    /// not come back. In other code, such as `encode` or `footprint`, only the call fails. If an
+    /// open returns it, the machine panics on data of the store, and must be fixed.
     Poisoned,
     /// A thread of the store itself panicked. Reopening recovers.
     Internal {
@@ -426,7 +433,10 @@ impl fmt::Display for Error {
             Error::Delayed { source } => {
                 write!(f, "the commit took effect but waits to be written; the next commit that succeeds writes it ({source})")
             }
-            Error::Poisoned => f.write_str("the state machine panicked; reopen the store to recover"),
+            Error::Poisoned => f.write_str(
+                "the state machine's own code panicked, and the panic's message says where; reopen the store to recover \
+                 all that was committed, and fix the machine if it panics again",
+            ),
             Error::Internal { what } => write!(f, "a thread of the store panicked while {what}; reopen the store"),
             Error::Closed => f.write_str("the store is closed"),
             Error::ReadOnly => {
