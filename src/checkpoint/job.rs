@@ -81,7 +81,7 @@ struct Job<M: StateMachine> {
     stage: Stage<M>,
     /// How much the log held when the state was frozen.
     mark: Mark,
-    /// The time when the state was frozen, or its LSN was chosen.
+    /// The time when the checkpoint began. On a full disk it may freeze the state several times.
     began: Duration,
     /// What was freed for it on a full disk.
     space: Option<SpaceAside>,
@@ -216,13 +216,18 @@ impl<M: StateMachine> Checkpointer<M> {
     /// Also [`Error::Full`] where the disk was full, and still has no space for the log.
     pub(crate) fn checkpoint(&self) -> Result<()> {
         let lacked_space = self.monitor.lacks_space();
+        let began = self.storage.monotonic();
         let (result, ends) = self.checkpoint_unreported(|| true);
         ends.report();
         result?;
         if !lacked_space {
             return Ok(());
         }
-        self.log()?.claim_freed_space().inspect_err(|error| self.monitor.note_end(Err(error)))
+        let claimed = self.log()?.claim_freed_space();
+        if let Err(error) = &claimed {
+            self.monitor.note_end(began, Some(error));
+        }
+        claimed
     }
 
     /// Takes the checkpoint of a close: one in progress is finished, and another is taken if it is
@@ -242,7 +247,7 @@ impl<M: StateMachine> Checkpointer<M> {
             if !is_wanted() {
                 return Ok(());
             }
-            self.freeze(job, ends)?;
+            self.begin_job(job, ends)?;
             while job.is_some() {
                 self.run_stage(job, ends)?;
             }
@@ -265,7 +270,7 @@ impl<M: StateMachine> Checkpointer<M> {
             if job.is_some() {
                 return Ok(false);
             }
-            self.freeze(job, ends)?;
+            self.begin_job(job, ends)?;
             Ok(job.is_some())
         })
     }
@@ -290,7 +295,7 @@ impl<M: StateMachine> Checkpointer<M> {
             if !self.monitor.is_due() {
                 return Ok(false);
             }
-            self.freeze(job, ends)?;
+            self.begin_job(job, ends)?;
             Ok(job.is_some())
         })
     }
@@ -321,25 +326,30 @@ impl<M: StateMachine> Checkpointer<M> {
         (result, ends)
     }
 
-    fn freeze(&self, job: &mut Option<Job<M>>, ends: &mut CheckpointEnds) -> Result<()> {
-        let try_freeze = || contained(|| self.freeze_now()).unwrap_or(Err(PANICKED));
+    fn begin_job(&self, job: &mut Option<Job<M>>, ends: &mut CheckpointEnds) -> Result<()> {
+        self.freeze(job, self.storage.monotonic(), ends)
+    }
+
+    /// Freezes the state for a checkpoint that began at a time.
+    fn freeze(&self, job: &mut Option<Job<M>>, began: Duration, ends: &mut CheckpointEnds) -> Result<()> {
+        let try_freeze = || contained(|| self.freeze_now(began)).unwrap_or(Err(PANICKED));
         let mut frozen = try_freeze();
         // the log may need its first segment for that, so what is preallocated stays
         while frozen.as_ref().is_err_and(Error::can_be_met_by_freeing) && self.free_stand_ins() {
             frozen = try_freeze();
         }
-        *job = Some(frozen.inspect_err(|error| self.note_failure(error, ends))?);
+        *job = Some(frozen.inspect_err(|error| self.note_failure(began, error, ends))?);
         Ok(())
     }
 
-    /// Keeps a failure for the stats. It also delays the next automatic checkpoint by
-    /// [`RETRY`](super::policy::RETRY).
-    fn note_failure(&self, error: &Error, ends: &mut CheckpointEnds) {
-        self.monitor.note_end(Err(error));
+    /// Keeps a failure for the stats. It also delays the next automatic checkpoint, by at least the
+    /// time that this one took; see the policy.
+    fn note_failure(&self, began: Duration, error: &Error, ends: &mut CheckpointEnds) {
+        self.monitor.note_end(began, Some(error));
         ends.0.push(Some(error.clone()));
     }
 
-    fn freeze_now(&self) -> Result<Job<M>> {
+    fn freeze_now(&self, began: Duration) -> Result<Job<M>> {
         let log = self.log()?;
         log.check_latch()?;
         // at most the files that one checkpoint unlinked are waiting for this
@@ -352,7 +362,7 @@ impl<M: StateMachine> Checkpointer<M> {
         }
         self.enter_first_segment(log)?;
         let core = self.core.write()?;
-        let began = self.storage.monotonic();
+        let frozen_at = self.storage.monotonic();
         self.core.check_not_poisoned()?;
         let lsn = log.seal()?;
         let frozen = match M::SNAPSHOT_SOURCE {
@@ -362,7 +372,7 @@ impl<M: StateMachine> Checkpointer<M> {
         let point = self.digester.note_point(&core, log)?;
         let (records, _) = log.appended();
         drop(core);
-        let held = self.storage.monotonic().saturating_sub(began);
+        let held = self.storage.monotonic().saturating_sub(frozen_at);
         self.freeze_nanos.fetch_max(held.as_nanos() as u64, Ordering::Relaxed);
         let identity = log.identity();
         let header = SnapshotHeader {
@@ -410,7 +420,7 @@ impl<M: StateMachine> Checkpointer<M> {
             Ok(None) => {
                 drop(space);
                 self.log()?.note_space_freed();
-                self.monitor.note_end(Ok(self.storage.monotonic().saturating_sub(began)));
+                self.monitor.note_end(began, None);
                 self.taken.fetch_add(1, Ordering::Relaxed);
                 ends.0.push(None);
                 self.throttle.note_end();
@@ -421,13 +431,13 @@ impl<M: StateMachine> Checkpointer<M> {
                     && let Some(space) = self.free_space(space)
                 {
                     // what was frozen is gone
-                    self.freeze(job, ends)?;
+                    self.freeze(job, began, ends)?;
                     if let Some(job) = job {
                         job.space = Some(space);
                     }
                     return Ok(());
                 }
-                self.note_failure(&error, ends);
+                self.note_failure(began, &error, ends);
                 self.throttle.note_end();
                 Err(error)
             }

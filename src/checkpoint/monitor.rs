@@ -286,12 +286,12 @@ impl Monitor {
         }
     }
 
-    /// Notes the end of a checkpoint: how long it took, or why it failed.
-    pub(super) fn note_end(&self, outcome: Result<Duration, &Error>) {
+    /// Notes the end of a checkpoint that began at a time, and why it failed if it did.
+    pub(super) fn note_end(&self, began: Duration, error: Option<&Error>) {
         let now = self.storage.monotonic();
         let mut published = self.published.lock();
         published.ended_at = now;
-        published.took = outcome.unwrap_or(Duration::ZERO);
-        published.last_error = outcome.err().cloned();
+        published.took = now.saturating_sub(began);
+        published.last_error = error.cloned();
     }
 }

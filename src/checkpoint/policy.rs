@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-/// The least time between a failed checkpoint and the next one.
-pub(super) const RETRY: Duration = Duration::from_secs(1);
+/// The least time between a failed checkpoint and the next one, and between checkpoints that are to
+/// free space.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest time between a failed checkpoint and the next one: the log grows meanwhile.
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// The least time between checkpoints that the recovery budget asks for. An empty checkpoint takes
 /// a few syncs, which is about this long on a slow disk.
 const LEAST_REST: Duration = Duration::from_millis(50);
@@ -62,7 +65,7 @@ pub(super) struct Inputs {
     pub(super) write_bytes: u64,
     /// Time since the last checkpoint ended, whether it failed or not.
     pub(super) rested: Duration,
-    /// How long the last checkpoint took.
+    /// How long the last checkpoint took, whether it failed or not.
     pub(super) took: Duration,
     pub(super) failed: bool,
     /// How many opens wrote the log that recovery would have to read, without this one.
@@ -70,6 +73,14 @@ pub(super) struct Inputs {
     pub(super) recovery: RecoveryTime,
     /// The disk has no space for another segment, and a checkpoint may free some.
     pub(super) frees_wanted_space: bool,
+}
+
+impl Inputs {
+    /// The time between the last checkpoint and the next retry. A checkpoint that keeps failing
+    /// takes at most half of the time, because a try may read or write as much as the state.
+    fn retry_rest(&self) -> Duration {
+        if self.failed { self.took.clamp(RETRY, LONGEST_RETRY) } else { RETRY }
+    }
 }
 
 impl Limits {
@@ -99,13 +110,14 @@ impl Limits {
     pub(super) fn is_due(&self, inputs: &Inputs) -> bool {
         let Inputs { segment_bytes, records, log_bytes, write_bytes, rested, took, failed, opens, .. } = *inputs;
         let recovery = &inputs.recovery;
-        if inputs.frees_wanted_space && rested >= RETRY {
+        let retry_rest = inputs.retry_rest();
+        if inputs.frees_wanted_space && rested >= retry_rest {
             return true;
         }
         // a crowded log counts even without records: a program that restarts repeatedly leaves a
         // segment each time
         let crowded = self.is_crowded(segment_bytes);
-        if (records == 0 && !crowded) || (failed && rested < RETRY) {
+        if (records == 0 && !crowded) || (failed && rested < retry_rest) {
             return false;
         }
         if log_bytes >= self.due_bytes(write_bytes) || opens >= OPENS_PER_CHECKPOINT {
@@ -142,8 +154,9 @@ impl Limits {
     /// either.
     pub(super) fn due_in(&self, inputs: &Inputs) -> Option<Duration> {
         let &Inputs { rested, took, .. } = inputs;
-        let later = [RETRY, took.max(LEAST_REST), took.saturating_mul(4).saturating_add(Duration::from_nanos(1))];
-        let times = later.into_iter().map(|time| time.max(rested)).chain([rested]);
+        let budget = [took.max(LEAST_REST), took.saturating_mul(4).saturating_add(Duration::from_nanos(1))];
+        let later = [RETRY, inputs.retry_rest()].into_iter().chain(budget);
+        let times = later.map(|time| time.max(rested)).chain([rested]);
         let due = times.filter(|&rested| self.is_due(&Inputs { rested, ..*inputs })).min()?;
         Some(due.saturating_sub(rested))
     }
@@ -233,6 +246,24 @@ mod tests {
                 Inputs { log_bytes: 16 * MIB, failed: true, rested: RETRY, ..quiet() },
                 true,
             ),
+            (
+                "failed after a long try",
+                LIMITS,
+                Inputs { log_bytes: 16 * MIB, failed: true, took: millis(5000), rested: millis(4999), ..quiet() },
+                false,
+            ),
+            (
+                "rested as long as the try took",
+                LIMITS,
+                Inputs { log_bytes: 16 * MIB, failed: true, took: millis(5000), rested: millis(5000), ..quiet() },
+                true,
+            ),
+            (
+                "rested for the longest time",
+                LIMITS,
+                Inputs { log_bytes: 16 * MIB, failed: true, took: Duration::MAX, rested: LONGEST_RETRY, ..quiet() },
+                true,
+            ),
             ("many opens", LIMITS, Inputs { opens: OPENS_PER_CHECKPOINT, ..quiet() }, true),
             ("not so many", LIMITS, Inputs { opens: OPENS_PER_CHECKPOINT - 1, ..quiet() }, false),
             ("crowded, little new", LIMITS, crowded, false),
@@ -243,6 +274,18 @@ mod tests {
                 LIMITS,
                 Inputs { frees_wanted_space: true, rested: millis(999), ..quiet() },
                 false,
+            ),
+            (
+                "the disk is full, and the snapshot does not fit",
+                LIMITS,
+                Inputs { frees_wanted_space: true, failed: true, took: millis(5000), rested: millis(4999), ..quiet() },
+                false,
+            ),
+            (
+                "the disk is full again after a long checkpoint",
+                LIMITS,
+                Inputs { frees_wanted_space: true, took: millis(5000), rested: RETRY, ..quiet() },
+                true,
             ),
             ("near the bound, nothing new", LIMITS, near, true),
             ("the same right after another", LIMITS, Inputs { rested: millis(999), ..near }, false),
@@ -309,6 +352,7 @@ mod tests {
     fn what_makes_a_checkpoint_due_by_time_alone_is_known_beforehand() {
         let failed = Inputs { log_bytes: 16 * MIB, failed: true, rested: millis(400), ..quiet() };
         assert_eq!(LIMITS.due_in(&failed), Some(millis(600)));
+        assert_eq!(LIMITS.due_in(&Inputs { took: millis(5000), ..failed }), Some(millis(4600)));
         assert_eq!(LIMITS.due_in(&Inputs { records: 0, ..failed }), None);
         assert_eq!(LIMITS.due_in(&Inputs { failed: false, ..failed }), Some(Duration::ZERO));
         assert_eq!(LIMITS.due_in(&quiet()), None);

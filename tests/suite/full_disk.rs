@@ -452,3 +452,30 @@ fn a_checkpoint_that_cannot_free_space_says_so() {
     engine.checkpoint().unwrap();
     engine.insert("key", "small").unwrap();
 }
+
+/// N1: a snapshot that never fits is not written all the time, and commits resume with the space.
+#[test]
+fn a_snapshot_that_does_not_fit_is_tried_at_most_half_of_the_time() {
+    let options = manual().segment_bytes(64 << 10).max_log_bytes(64 << 20).checkpoint_log_bytes(1 << 30);
+    let disk = SimDisk::new(1);
+    disk.set_free_bytes(Some(3 << 20));
+    let (engine, _) = open_on::<Kv>(&disk, &options).unwrap();
+    (0..300).for_each(|key| drop(engine.insert(format!("{key}"), vec![1; 3000]).unwrap()));
+    disk.advance(Duration::from_secs(1));
+    for round in 0..3 {
+        fill(&engine);
+        assert!(engine.step(Step::Checkpoint).unwrap(), "round {round}: {:?}", engine.stats());
+        disk.advance(Duration::from_secs(30));
+        let error = std::iter::repeat_with(|| engine.step(Step::Checkpoint)).find_map(Result::err).unwrap();
+        assert!(error.is_full(), "{error:?}");
+        disk.advance(Duration::from_millis(29_999));
+        assert!(!engine.step(Step::Checkpoint).unwrap(), "it rests");
+        disk.advance(Duration::from_millis(1));
+    }
+    // a checkpoint has failed just now, and commits do not wait for the next one
+    engine.checkpoint().unwrap_err();
+    disk.set_free_bytes(None);
+    let _ = engine.step(Step::Log(LogStep::PrepareSegment));
+    engine.insert("key", "small").unwrap();
+    engine.checkpoint().unwrap();
+}

@@ -8,10 +8,11 @@ use seawal::sim::explore::{Explore, Look};
 use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::{Background, LogStep};
 use seawal::{Durability, Engine, Error, Step, Transaction};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::BufRead;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const FROZEN: u8 = 0;
 const REPLAYED: u8 = 1;
@@ -30,6 +31,8 @@ enum Load {
 
 thread_local! {
     static LOAD: Cell<Load> = const { Cell::new(Load::Works) };
+    /// Called by each load of a state.
+    static ON_LOAD: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
     /// What is added to each value that is pushed: it makes a machine break its law.
     static DRIFT: Cell<u32> = const { Cell::new(0) };
 }
@@ -56,6 +59,7 @@ impl<const SOURCE: u8> StateMachine for By<SOURCE> {
     }
 
     fn load(input: &mut dyn BufRead, version: u32) -> Result<Self, DecodeError> {
+        ON_LOAD.with_borrow(|call| call.iter().for_each(|call| call()));
         match LOAD.get() {
             Load::Works => Stacks::load(input, version).map(By),
             Load::Fails => Err(DecodeError::new("there is no memory")),
@@ -323,6 +327,37 @@ fn a_second_state_that_cannot_be_loaded_fails_the_checkpoint_and_nothing_else() 
         engine.checkpoint().unwrap();
     }
     assert_eq!(state(&open::<NeverCloned>(&disk.crash(Crash::Nothing))), holding(&[(1, &[1, 2, 3, 2, 3, 4, 5, 4, 5])]));
+}
+
+/// Each retry loads the whole state again.
+#[test]
+fn a_checkpoint_that_keeps_failing_takes_at_most_half_of_the_time() {
+    let disk = SimDisk::new(8);
+    let (engine, _) = open_on::<NeverCloned>(&disk, &manual().checkpoint_log_bytes(1)).unwrap();
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.checkpoint().unwrap();
+    (2..8).for_each(|value| _ = engine.execute(Cmd::push(1, value)).unwrap());
+    let clock = disk.clone();
+    ON_LOAD.set(Some(Box::new(move || clock.advance(Duration::from_secs(20)))));
+    LOAD.set(Load::Fails);
+    for round in 0..3 {
+        assert!(engine.step(Step::Checkpoint).unwrap(), "round {round}: {:?}", engine.stats());
+        engine.step(Step::Checkpoint).unwrap_err();
+        let before = disk.op_count();
+        disk.advance(Duration::from_millis(19_999));
+        assert!(!engine.step(Step::Checkpoint).unwrap(), "it rests");
+        assert_eq!(disk.op_count(), before, "no file is read meanwhile");
+        // a call is never delayed
+        engine.checkpoint().unwrap_err();
+        disk.advance(Duration::from_secs(100));
+    }
+    LOAD.set(Load::Works);
+    assert!(engine.step(Step::Checkpoint).unwrap());
+    while engine.step(Step::Checkpoint).unwrap() {}
+    ON_LOAD.set(None);
+    assert!(engine.stats().checkpoint_error.is_none());
+    let after = open::<NeverCloned>(&disk.crash(Crash::Nothing));
+    assert_eq!(state(&after), holding(&[(1, &[1, 2, 3, 4, 5, 6, 7])]));
 }
 
 #[test]
