@@ -7,7 +7,7 @@
 use seawal::kv::{Kv, KvCommand};
 use seawal::sim::{Fault, OpKind, Persistence, SimDisk};
 use seawal::wal::{Background, Log, LogOptions};
-use seawal::{Engine, Options, Step};
+use seawal::{Engine, Error, Options, Step};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -88,6 +88,28 @@ fn a_close_from_the_event_of_its_own_checkpoint_ends() {
         listener.returned.load(Ordering::SeqCst)
     });
     assert_eq!(told, 1, "the close takes a checkpoint and tells of it");
+}
+
+/// A close that gives a checkpoint up is no failure of that checkpoint.
+#[test]
+fn a_checkpoint_that_a_close_gives_up_is_not_told_as_a_failure() {
+    let told = ends(|| {
+        let disk = SimDisk::new(1);
+        let options = Options::new().background(Background::Manual).checkpoint_on_close(false);
+        let engine: Engine<Kv> = options.open_on(Arc::new(disk)).unwrap();
+        engine.execute(KvCommand::put("", "key", "value")).unwrap();
+        assert!(engine.step(Step::BeginCheckpoint).unwrap());
+        let listener = Listener::default();
+        listener.calls(|| ());
+        tracing::subscriber::with_default(listener.clone(), || {
+            engine.close().unwrap();
+            assert!(matches!(engine.step(Step::Checkpoint), Err(Error::Closed)));
+            assert!(matches!(engine.checkpoint(), Err(Error::Closed)));
+        });
+        assert!(engine.stats().checkpoint_error.is_none());
+        listener.returned.load(Ordering::SeqCst)
+    });
+    assert_eq!(told, 0);
 }
 
 /// S18: A recovery budget that cannot be met is told once, under no lock.

@@ -224,7 +224,7 @@ impl<M: StateMachine> Checkpointer<M> {
             return Ok(());
         }
         let claimed = self.log()?.claim_freed_space();
-        if let Err(error) = &claimed {
+        if let Err(error @ Error::Full { .. }) = &claimed {
             self.monitor.note_end(began, Some(error));
         }
         claimed
@@ -292,7 +292,8 @@ impl<M: StateMachine> Checkpointer<M> {
             if job.is_some() {
                 return self.run_stage(job, ends).map(|()| true);
             }
-            if !self.monitor.is_due() {
+            // one that was given up is still due
+            if self.stopping.load(Ordering::Acquire) || !self.monitor.is_due() {
                 return Ok(false);
             }
             self.begin_job(job, ends)?;
@@ -343,8 +344,11 @@ impl<M: StateMachine> Checkpointer<M> {
     }
 
     /// Keeps a failure for the stats. It also delays the next automatic checkpoint, by at least the
-    /// time that this one took; see the policy.
+    /// time that this one took; see the policy. A close that gives a checkpoint up is no failure.
     fn note_failure(&self, began: Duration, error: &Error, ends: &mut CheckpointEnds) {
+        if matches!(error, Error::Closed) {
+            return;
+        }
         self.monitor.note_end(began, Some(error));
         ends.0.push(Some(error.clone()));
     }

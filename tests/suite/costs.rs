@@ -6,8 +6,8 @@ use seawal::inspect::{self, Soundness};
 use seawal::kv::{Kv, KvCommand};
 use seawal::recovery::Verdict;
 use seawal::sim::{Crash, SimDisk};
-use seawal::wal::LogStep;
-use seawal::{Durability, Engine, Options, RecoveryPolicy, Step};
+use seawal::wal::{Background, LogStep};
+use seawal::{Durability, Engine, Error, Options, RecoveryPolicy, Step};
 use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
@@ -158,6 +158,35 @@ fn many_closes_after_little_work_leave_a_bounded_log() {
         taken += engine.stats().checkpoints;
     }
     assert!((4..=8).contains(&taken), "{taken} checkpoints");
+}
+
+/// S10: A close gives a running checkpoint up, and that is no failure.
+#[test]
+fn a_checkpoint_that_is_given_up_has_not_failed() {
+    let rare = options().checkpoint_log_bytes(1 << 40).checkpoint_on_close(false);
+    let slow = rare.clone().background(Background::Threads).checkpoint_bytes_per_second(Some(1 << 16));
+    for called in [true, false] {
+        let (disk, engine) = two_mib(&rare);
+        drop(engine);
+        let engine = open(&disk, &slow);
+        engine.execute(put(1, 1)).unwrap();
+        let before = snapshots(&disk).0;
+        std::thread::scope(|scope| {
+            let checkpoint = called.then(|| scope.spawn(|| engine.checkpoint()));
+            if !called {
+                engine.step(Step::BeginCheckpoint).unwrap();
+            }
+            while crate::common::names(&disk, ".tmp").is_empty() {
+                std::thread::yield_now();
+            }
+            engine.close().unwrap();
+            if let Some(checkpoint) = checkpoint {
+                assert!(matches!(checkpoint.join().unwrap(), Err(Error::Closed)));
+            }
+        });
+        assert_eq!((engine.stats().checkpoints, snapshots(&disk).0), (0, before));
+        assert!(engine.stats().checkpoint_error.is_none(), "{:?}", engine.stats().checkpoint_error);
+    }
 }
 
 /// S10: The close of a store that has a checkpoint in progress does not take another one after it.
