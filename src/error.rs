@@ -393,7 +393,7 @@ impl fmt::Display for Error {
             Error::OtherMachine { path, found, version, expected } => write!(
                 f,
                 "{} belongs to the machine \"{found}\" version {version}, and was opened as \"{expected}\"; open it with \
-                 its own machine; `seawal inspect`, `stat` and `verify` work on the store of any machine",
+                 its own machine; `seawal inspect`, `stat`, `verify` and `backup` work on the store of any machine",
                 path.display()
             ),
             Error::UnsupportedVersion { path, what, found, supported } => {

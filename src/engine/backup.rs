@@ -19,7 +19,7 @@ pub(super) fn to_dir<M: StateMachine>(shared: &Shared<M>, dir: &Path) -> Result<
 
 pub(super) fn to_storage<M: StateMachine>(shared: &Shared<M>, storage: Arc<dyn Storage>) -> Result<()> {
     shared.core.check_not_held()?;
-    let place = NewStore::claim(storage)?;
+    let place = NewStore::claim(storage, shared.options.log.lock_wait)?;
     let help = shared.options.log.background.into();
     snapshot::write_as_store(place, committed_state(shared)?, help)
 }

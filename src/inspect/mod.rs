@@ -1,8 +1,8 @@
-//! Read-only tools: list the files of a store, show them as text, and verify them.
+//! Read-only tools: list the files of a store, show them as text, verify them, and copy them.
 //!
-//! Every function here takes a shared lock and writes nothing: it neither cuts a torn tail nor
-//! undoes transactions. It works on the store of any machine; only the replay of commands needs the
-//! machine.
+//! Every function here takes a shared lock and writes nothing to the store: it neither cuts a torn
+//! tail nor undoes transactions. It works on the store of any machine; only the replay of commands
+//! needs the machine.
 //!
 //! Requires the feature `inspect`.
 //!
@@ -26,12 +26,14 @@
 //! ```
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::unwrap_used, clippy::expect_used)]
 
+mod backup;
 mod survey;
 #[cfg(test)]
 mod tests;
 mod text;
 mod verify;
 
+pub use backup::{BackupReport, backup};
 pub use survey::{SegmentFigures, SnapshotFigures, Survey, survey};
 pub use text::{Detail, write_text};
 pub use verify::{Depth, Finding, Severity, Soundness, VerifyReport, verify, verify_machine};

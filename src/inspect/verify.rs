@@ -297,7 +297,7 @@ fn examine<M: StateMachine>(storage: Arc<dyn Storage>, replays: impl Fn(&Machine
 
 /// Where the records of a log begin that stands alone and was truncated. It has no snapshots, and
 /// an engine truncates its log only below a snapshot.
-fn start_of_bare_log(store_dir: &StoreDir) -> Option<Candidate> {
+pub(super) fn start_of_bare_log(store_dir: &StoreDir) -> Option<Candidate> {
     let manifest = store_dir.manifest.as_ref()?;
     let is_bare = manifest.snapshots.is_empty() && store_dir.snapshots.is_empty() && manifest.origin != Lsn::ZERO;
     is_bare.then_some(Candidate::Origin(manifest.log_start))

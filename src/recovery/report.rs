@@ -116,7 +116,7 @@ impl fmt::Display for RecoveryReport {
 
 impl RecoveryReport {
     /// Notes that another part stands in for one that is damaged or missing.
-    pub(super) fn warn_of_stand_in(&mut self, warning: String) {
+    pub(crate) fn warn_of_stand_in(&mut self, warning: String) {
         self.stand_ins.push(warning.clone());
         self.warnings.push(warning);
     }

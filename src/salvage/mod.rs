@@ -63,6 +63,7 @@ use crate::store::open_dir::StoreDir;
 use inventory::Inventory;
 use names::FileName;
 use source::Source;
+use std::time::Duration;
 
 /// Copies what is intact of the store in `source` into a new store in `target`, which must be
 /// empty.
@@ -93,7 +94,7 @@ pub fn salvage<M: StateMachine>(
         return Err(Error::NotAStore { path, reason: "the directory has neither a manifest nor a segment".into() });
     }
     // locked after the source, so that salvaging a store into itself fails
-    let target = NewStore::claim(target)?;
+    let target = NewStore::claim(target, Duration::ZERO)?;
     let mut report = SalvageReport::new(reach);
     let options = Options::new().recovery(RecoveryPolicy::ReadOnly);
     let state = match recover::<M>(source.clone(), &options) {

@@ -52,6 +52,20 @@ pub(crate) fn temp(name: &str) -> String {
     format!("{name}{TEMP}")
 }
 
+/// The name of an empty file that marks an unfinished backup, whose snapshot or log begins at this
+/// LSN. The mark stays until the manifest is written. No store has a segment with this number.
+pub(crate) fn backup_mark(lsn: Lsn) -> String {
+    temp(&segment(SegmentId::new(0), lsn))
+}
+
+/// The LSN in the name of a backup's mark. `None` if it is no such name.
+pub(crate) fn parse_backup_mark(name: &str) -> Option<Lsn> {
+    match parse(name.strip_suffix(TEMP)?) {
+        FileName::Segment { id, base } if id == SegmentId::new(0) => Some(base),
+        _ => None,
+    }
+}
+
 /// Parses a file name. It recognizes only the exact form that the functions above return.
 pub(crate) fn parse(name: &str) -> FileName {
     if let Some(rest) = name.strip_suffix(TEMP) {
@@ -99,6 +113,8 @@ mod tests {
         assert_eq!(parse(&snapshot(lsn)), FileName::Snapshot { lsn });
         assert_eq!(parse(&temp(&snapshot(lsn))), FileName::Temp);
         assert_eq!(parse("LOCK"), FileName::Lock);
+        assert_eq!((parse(&backup_mark(lsn)), parse_backup_mark(&backup_mark(lsn))), (FileName::Temp, Some(lsn)));
+        assert_eq!(parse_backup_mark(&temp(&segment(id, lsn))), None);
         for foreign in
             ["", "notes.txt", "notes.txt.tmp", "+0000001-0000000000000000.seg", "1-0.seg", "spare-1", "F.snap"]
         {

@@ -77,12 +77,6 @@ pub(crate) struct StoreDir {
     pub(crate) manifests_missing: Vec<&'static str>,
 }
 
-/// The name of an empty file that marks an unfinished backup: it lies beside the snapshot until the
-/// manifest is written. No store has a segment with this number.
-pub(crate) fn backup_mark(lsn: Lsn) -> String {
-    names::temp(&names::segment(SegmentId::new(0), lsn))
-}
-
 impl StoreDir {
     /// Locks the store, syncs its files and reads the manifest. It waits up to `lock_wait` for the
     /// lock. [`Access::ReadOnly`] writes nothing.
@@ -97,9 +91,9 @@ impl StoreDir {
 
     /// Like [`StoreDir::new`] with [`Access::ReadWrite`], but also accepts what an interrupted
     /// backup left.
-    pub(crate) fn for_backup(storage: Arc<dyn Storage>) -> Result<StoreDir> {
-        let (store_dir, lost) = Self::read(storage, Access::ReadWrite, Duration::ZERO)?;
-        let lost = lost.filter(|_| store_dir.interrupted_backup().is_none());
+    pub(crate) fn for_backup(storage: Arc<dyn Storage>, lock_wait: Duration) -> Result<StoreDir> {
+        let (store_dir, lost) = Self::read(storage, Access::ReadWrite, lock_wait)?;
+        let lost = lost.filter(|_| !store_dir.is_interrupted_backup());
         lost.map_or(Ok(store_dir), Err)
     }
 
@@ -140,31 +134,44 @@ impl StoreDir {
         }
         store_dir.segments.sort_by_key(|s| (s.id, s.base));
         store_dir.snapshots.sort_by(|a, b| b.cmp(a));
-        let lost = store_dir.manifest.is_none()
+        let is_lost = store_dir.manifest.is_none()
             && store_dir.segments.is_empty()
             && (has_manifest || !store_dir.snapshots.is_empty());
-        let lost = lost.then(|| {
-            let fault = store_dir.manifest_faults.pop();
-            fault.unwrap_or_else(|| {
-                let reason = "snapshots without a manifest or segments: an interrupted backup, or lost files";
-                Error::corrupt_as_a_whole(store_dir.storage.path(""), None, reason)
+        let lost = if store_dir.is_interrupted_backup() {
+            let reason = "an interrupted backup, whose manifest is missing; repeat the backup";
+            Some(Error::corrupt_as_a_whole(store_dir.storage.path(""), None, reason))
+        } else {
+            is_lost.then(|| {
+                let fault = store_dir.manifest_faults.pop();
+                fault.unwrap_or_else(|| {
+                    let reason = "snapshots without a manifest or segments: an interrupted backup, or lost files";
+                    Error::corrupt_as_a_whole(store_dir.storage.path(""), None, reason)
+                })
             })
-        });
+        };
         Ok((store_dir, lost))
     }
 
-    /// The snapshot of a backup that was interrupted before its manifest was written. The mark
-    /// beside it distinguishes it from the snapshot of a store that has lost everything else.
-    fn interrupted_backup(&self) -> Option<Lsn> {
-        let [lsn] = *self.snapshots.as_slice() else { return None };
-        let marked = self.unfinished.contains(&backup_mark(lsn));
-        (marked && self.is_new() && self.manifests_missing.len() == names::MANIFESTS.len()).then_some(lsn)
+    /// Whether the directory holds files of a backup that was interrupted before its manifest was
+    /// written. The mark beside them distinguishes them from what a damaged store has left. The
+    /// segments alone would otherwise pass for a store with a shorter log.
+    fn is_interrupted_backup(&self) -> bool {
+        let Some(lsn) = self.unfinished.iter().find_map(|name| names::parse_backup_mark(name)) else { return false };
+        let is_of_it = self.snapshots.iter().all(|snapshot| *snapshot == lsn);
+        let has_files = !self.snapshots.is_empty() || !self.segments.is_empty();
+        is_of_it && has_files && self.manifests_missing.len() == names::MANIFESTS.len()
+    }
+
+    /// Whether a backup may write to the directory: it holds no store, or an interrupted backup.
+    pub(crate) fn may_take_backup(&self) -> bool {
+        self.is_new() || self.is_interrupted_backup()
     }
 
     /// Removes what an interrupted backup left. The mark is removed last.
     pub(crate) fn clear_for_backup(&self) -> Result<()> {
-        if let Some(lsn) = self.interrupted_backup() {
-            self.storage.remove_file(&names::snapshot(lsn))?;
+        if self.is_interrupted_backup() {
+            self.snapshots.iter().try_for_each(|lsn| self.storage.remove_file(&names::snapshot(*lsn)))?;
+            self.segments.iter().try_for_each(|segment| self.storage.remove_file(&segment.name))?;
             self.storage.sync_names()?;
         }
         self.remove_unfinished()
@@ -214,12 +221,19 @@ impl StoreDir {
         if let Some(manifest) = &self.manifest {
             return ManifestFile::open(storage, manifest.clone(), self.manifest_slot);
         }
-        let block_bytes = storage.block_bytes();
+        let is_new = stand_in.is_none();
+        let manifest = self.first_manifest(machine, stand_in);
+        if is_new { ManifestFile::create(storage, manifest) } else { ManifestFile::open(storage, manifest, 0) }
+    }
+
+    /// The manifest of a store that has none: made of `stand_in`, or that of a new store.
+    pub(crate) fn first_manifest(&self, machine: &MachineTag, stand_in: Option<ManifestStandIn>) -> Manifest {
+        let block_bytes = self.storage.block_bytes();
         // the first frame lies behind the first segment's header
         let first = Lsn::new(u64::from(block_bytes));
         let new = Manifest {
             counter: 0,
-            store: StoreId::new(storage.random()),
+            store: StoreId::new(self.storage.random()),
             epoch: Epoch::new(0),
             log_start: first,
             watermark: Lsn::ZERO,
@@ -230,13 +244,11 @@ impl StoreDir {
             machine: machine.clone(),
             snapshots: Vec::new(),
         };
-        let Some(found) = stand_in else {
-            return ManifestFile::create(storage, new);
-        };
+        let Some(found) = stand_in else { return new };
         let ManifestStandIn { store, block_bytes, log_start, origin, mut snapshots } = found;
         snapshots.truncate(SNAPSHOTS_KEPT);
         let origin = origin.unwrap_or(Lsn::ZERO);
-        ManifestFile::open(storage, Manifest { store, block_bytes, log_start, origin, snapshots, ..new }, 0)
+        Manifest { store, block_bytes, log_start, origin, snapshots, ..new }
     }
 
     fn classify(&mut self, name: String) -> Result<()> {

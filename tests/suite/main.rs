@@ -10,6 +10,7 @@ mod determinism;
 mod digests;
 mod durability;
 mod faults;
+mod file_backups;
 mod full_disk;
 mod handles;
 mod interleaved;

@@ -98,8 +98,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let text = match &error {
             Error::OtherMachine { path, found, version, .. } => format!(
-                "{} belongs to the machine \"{found}\" version {version}, and this program knows \"{}\"; use inspect, \
-                 stat or verify, which work on any store, or your own program",
+                "{} is a store of the machine \"{found}\" version {version}, and this command needs one of \"{}\"; stat, \
+                 inspect, verify and backup work on it, and for the rest use the program that has its machine",
                 path.display(),
                 Kv::NAME
             ),

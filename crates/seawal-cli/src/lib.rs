@@ -24,7 +24,7 @@ use seawal::Options;
 use seawal::RecoveryPolicy;
 use seawal::Result as StoreResult;
 use seawal::inspect;
-use seawal::io::{Create, Storage};
+use seawal::io::{Create, DiskStorage, Storage};
 use seawal::kv::Kv;
 use seawal::{Engine, RecoveryReport};
 use std::ffi::OsString;
@@ -73,7 +73,7 @@ struct Dir {
     /// The store's directory.
     #[arg(long = "dir", value_name = "DIR")]
     path: PathBuf,
-    /// How long to wait while another process has the store open.
+    /// How long to wait while another process has the store open, or the directory of --to.
     #[arg(long, value_name = "SECONDS", default_value = "0", hide_default_value = true, value_parser = parse_seconds)]
     wait: Duration,
 }
@@ -97,6 +97,14 @@ impl Dir {
         inspect::storage_within(&self.path, self.wait)
     }
 
+    /// The directory of a new store that the command writes, created if it is missing. Its lock
+    /// waits as long as that of the store.
+    fn target(&self, dir: &Path) -> Result<Arc<dyn Storage>, Failure> {
+        let target = DiskStorage::open(dir, Create::IfMissing)
+            .map_err(|e| Failure::io(format_args!("open {}", dir.display()), &e))?;
+        Ok(Arc::new(target.with_lock_wait(self.wait)))
+    }
+
     /// Opens the store read-only. Nothing is written.
     fn open_to_read(&self) -> StoreResult<(Engine<Kv>, RecoveryReport)> {
         let store: Engine<Kv> = self.options().recovery(RecoveryPolicy::ReadOnly).open(&self.path)?;
@@ -114,10 +122,12 @@ impl Dir {
 
 /// Prints the warnings of recovery to stderr, so that they do not disturb the output.
 fn warn_of(store: &Engine<Kv>) {
-    for warning in &store.recovery_report().warnings {
-        // without a stderr there is no place to print a warning
-        let _ = writeln!(io::stderr(), "seawal: warning: {warning}");
-    }
+    store.recovery_report().warnings.iter().for_each(|warning| warn(warning));
+}
+
+fn warn(warning: &str) {
+    // without a stderr there is no place to print a warning
+    let _ = writeln!(io::stderr(), "seawal: warning: {warning}");
 }
 
 /// The table that a command works on.

@@ -1,7 +1,8 @@
 //! The commands for whole stores: `stat`, `checkpoint`, `backup`, `salvage`.
 
 use super::failure::{Failure, Status};
-use super::{Dir, say};
+use super::{Dir, say, warn};
+use seawal::Error;
 use seawal::RecoveryReport;
 use seawal::StateMachine;
 use seawal::inspect::{self, Survey};
@@ -11,7 +12,6 @@ use seawal::salvage::{Outcome, Reach, salvage};
 use seawal::wal::BatchSizes;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Prints statistics of a store of any state machine.
 ///
@@ -151,7 +151,11 @@ impl Checkpoint {
     }
 }
 
-/// Copies the state into a new store in another directory; reads the original only.
+/// Copies a store of any state machine into a new store in another directory.
+///
+/// The original is only read. For the built-in machine the new store holds a snapshot of the
+/// committed state. For another machine it holds copies of the files that recovery needs: the
+/// newest intact snapshot and the log after it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Backup {
     #[command(flatten)]
@@ -163,12 +167,21 @@ pub(super) struct Backup {
 
 impl Backup {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let (store, _) = self.dir.open_to_read()?;
-        Ok(store.backup_to(&self.to)?)
+        match self.dir.open_to_read() {
+            Ok((store, _)) => Ok(store.backup_to(&self.to)?),
+            Err(Error::OtherMachine { .. }) => {
+                let source = self.dir.storage()?;
+                let report = inspect::backup(source, self.dir.target(&self.to)?)?;
+                report.warnings.iter().for_each(|warning| warn(warning));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
-/// Recovers as much as possible from a damaged store into a new store in another directory.
+/// Recovers as much as possible from a damaged key-value store into a new store in another
+/// directory.
 ///
 /// Exit status 0: nothing is missing. 1: some data is missing. 2: no usable state is left, and
 /// nothing was written.
@@ -191,10 +204,20 @@ pub(super) struct Salvage {
 impl Salvage {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let source = self.dir.storage()?;
-        let target = DiskStorage::open(&self.to, Create::IfMissing)
-            .map_err(|e| Failure::io(format_args!("open {}", self.to.display()), &e))?;
+        let target = self.dir.target(&self.to)?;
         let reach = if self.beyond { Reach::Beyond } else { Reach::Proven };
-        let report = salvage::<Kv>(source, Arc::new(target), reach)?;
+        let report = salvage::<Kv>(source, target, reach).map_err(|error| match error {
+            Error::OtherMachine { path, found, version, .. } => Failure::new(
+                Status::NotAStore,
+                format!(
+                    "{} is a store of the machine \"{found}\" version {version}; salvage replays its commands, which \
+                     takes that machine, so call seawal::salvage in a program that has it; backup copies the store if \
+                     verify finds that it opens",
+                    path.display()
+                ),
+            ),
+            error => error.into(),
+        })?;
         let status = match report.outcome {
             Outcome::Whole => None,
             Outcome::Partial => Some(Status::Partly),

@@ -19,4 +19,6 @@ pub use scanner::Tail;
 pub(crate) use scanner::{ScanEnd, Scanner};
 #[cfg(any(test, feature = "salvage"))]
 pub(crate) use segment_set::check_sequence;
+#[cfg(any(test, feature = "inspect"))]
+pub(crate) use segment_set::needed_segments;
 pub(crate) use segment_set::{Segment, manifest_stand_in, oldest_usable, origin};

@@ -212,7 +212,7 @@ fn buffer_for(handle: &NamedFile, bytes: u64) -> Result<AlignedBuf> {
 
 /// The segments from the one that holds `start` on. Older segments are garbage, so they are not
 /// checked.
-pub(super) fn needed_segments(store_dir: &StoreDir, start: Lsn) -> Result<&[SegmentFile]> {
+pub(crate) fn needed_segments(store_dir: &StoreDir, start: Lsn) -> Result<&[SegmentFile]> {
     let segments = &store_dir.segments;
     let newest = store_dir.manifest.as_ref().map_or(SegmentId::default(), |m| m.segment);
     let missing = |id: SegmentId| {

@@ -594,19 +594,37 @@ fn what_needs_no_machine_works_on_the_store_of_any() {
     assert!(run("stat", &dir, &[]).exits(0).out.contains("machine.name: \"ledger\"\n"));
     assert!(run("inspect", &dir, &["--records"]).exits(0).out.contains("machine \"ledger\" version 1"));
     assert!(run("verify", &dir, &[]).exits(0).out.ends_with("clean\n"));
-    let copy = place.0.path().join("copy");
+    let salvaged = place.0.path().join("salvaged");
     for (command, args) in [
         ("dump", &[][..]),
+        ("scan", &[]),
         ("get", &["k"]),
         ("put", &["k", "v"]),
         ("checkpoint", &[]),
-        ("salvage", &["--to", copy.to_str().unwrap()]),
-        ("backup", &["--to", copy.to_str().unwrap()]),
+        ("salvage", &["--to", salvaged.to_str().unwrap()]),
     ] {
         let err = run(command, &dir, args).exits(4).err;
-        assert!(err.contains("belongs to the machine \"ledger\" version 1, and this program knows \"kv\""), "{err}");
-        assert!(err.contains("verify") && !err.contains("not a store"), "{err}");
+        assert!(err.contains("is a store of the machine \"ledger\" version 1"), "{err}");
+        assert!(err.contains("verify") && err.contains("backup") && !err.contains("not a store"), "{err}");
+        if command == "salvage" {
+            assert!(err.contains("salvage replays its commands, which takes that machine"), "{err}");
+        }
     }
+    let copy = place.0.path().join("copy");
+    let back_up = || run("backup", &dir, &["--to", copy.to_str().unwrap()]);
+    assert_eq!(back_up().exits(0).err, "");
+    run("verify", &copy, &[]).exits(0);
+    let opened = Engine::<Ledger>::open(&copy).unwrap();
+    assert_eq!(opened.read(|ledger| ledger.0).unwrap(), 45);
+    let err = back_up().exits(5).err;
+    assert!(err.contains("copy is in use"), "{err}");
+    opened.close().unwrap();
+    drop(opened);
+    assert!(back_up().exits(3).err.contains("holds a store already"));
+    std::fs::remove_file(dir.join("MANIFEST-1")).unwrap();
+    std::fs::remove_dir_all(&copy).unwrap();
+    assert!(back_up().exits(0).err.contains("warning: "));
+    std::fs::write(dir.join("MANIFEST-1"), &before["MANIFEST-1"]).unwrap();
     let after = bytes_of(&dir).into_iter().filter(|(name, _)| name != "LOCK");
     assert!(after.eq(before.into_iter().filter(|(name, _)| name != "LOCK")));
 }
