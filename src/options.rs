@@ -229,7 +229,7 @@ impl Options {
     ///
     /// Default: zero, which returns [`Error::Locked`] at once. A service sets a few seconds if it
     /// may start while its predecessor ends, or while a reader has the store open. New readers are
-    /// refused while it waits.
+    /// refused while it waits. A backup waits as long for the directory that it writes.
     ///
     /// ```
     /// use seawal::{Options, kv::Kv};

@@ -317,7 +317,8 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Writes a consistent committed state as a new store into a directory, while this engine stays
-    /// in use. When it returns `Ok`, the new store is complete and survives power loss.
+    /// in use. When it returns `Ok`, the new store is complete and survives power loss. It waits up
+    /// to [`lock_wait`](Options::lock_wait) while the directory is in use.
     ///
     /// If the machine has [`SnapshotSource::Replay`](crate::machine::SnapshotSource::Replay), no
     /// commit waits for the backup, and it takes the memory of a second state.

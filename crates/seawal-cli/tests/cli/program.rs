@@ -1,5 +1,6 @@
 //! The program, as a shell sees it: what it writes, what it exits with, and what it leaves on disk.
 
+use seawal::io::{Create, Directory, DiskStorage, LockMode};
 use seawal::machine::{BulkMachine, DecodeError};
 use seawal::{Engine, StateMachine, inspect, kv::Kv};
 use std::collections::{BTreeMap, hash_map::RandomState};
@@ -672,6 +673,28 @@ fn a_reader_that_goes_away_ends_the_program_quietly() {
         let mut err = String::new();
         child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
         assert_eq!((child.wait().unwrap().code(), err.as_str()), (Some(0), ""), "{command}");
+    }
+}
+
+/// S7: `--wait` covers the directory that a command writes, too.
+#[test]
+fn a_command_waits_for_a_target_that_is_in_use() {
+    let place = Place::with_store(SMALL);
+    let ledgers = place.0.path().join("ledgers");
+    Engine::<Ledger>::open(&ledgers).unwrap().close().unwrap();
+    for (command, source) in [("backup", place.store()), ("salvage", place.store()), ("backup", ledgers)] {
+        let target = tempfile::tempdir().unwrap();
+        let to = ["--to", target.path().to_str().unwrap()];
+        let lock = DiskStorage::open(target.path(), Create::Never).unwrap().lock(LockMode::Exclusive).unwrap();
+        let err = run(command, &source, &[&["--wait", "0.05"], &to[..]].concat()).exits(5).err;
+        assert!(err.contains(to[1]) && err.contains("--wait"), "{err}");
+        let end = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(150));
+            drop(lock);
+        });
+        run(command, &source, &[&["--wait", "60"], &to[..]].concat()).exits(0);
+        end.join().unwrap();
+        run("verify", target.path(), &[]).exits(0);
     }
 }
 
