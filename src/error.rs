@@ -4,8 +4,13 @@ use crate::ids::Lsn;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+// an error is never changed once it was made
+impl UnwindSafe for Error {}
+impl RefUnwindSafe for Error {}
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

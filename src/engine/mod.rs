@@ -50,6 +50,7 @@ use crate::recovery::{self, RecoveryReport};
 use maintenance::Threads;
 use shared::Shared;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,6 +82,11 @@ use std::time::Duration;
 pub struct Engine<M: StateMachine> {
     handle: Arc<Handle<M>>,
 }
+
+// A panic of the machine poisons the engine, which then shows no state. Any other code of the
+// caller runs where it cannot leave a change half made.
+impl<M: StateMachine> UnwindSafe for Engine<M> {}
+impl<M: StateMachine> RefUnwindSafe for Engine<M> {}
 
 /// The handle that all clones share. Dropping the last clone stops the threads.
 struct Handle<M: StateMachine> {

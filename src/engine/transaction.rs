@@ -18,6 +18,7 @@ use crate::txn::{Core, Locks, Owner, Scope, UndoEntry, guarded, roll_back};
 use crate::wal::{DeferredWakes, Log, Need, RollbackRoom};
 use std::fmt;
 use std::ops::DerefMut;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// A point in a transaction to which it can be rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,10 @@ pub struct Transaction<M: StateMachine> {
     shared: Arc<Shared<M>>,
     tx: Arc<Mutex<Tx>>,
 }
+
+// as for the engine: each operation of a transaction is done or not done
+impl<M: StateMachine> UnwindSafe for Transaction<M> {}
+impl<M: StateMachine> RefUnwindSafe for Transaction<M> {}
 
 impl<M: StateMachine> Transaction<M> {
     pub(super) fn begin(shared: Arc<Shared<M>>, age: u64) -> Result<Self> {

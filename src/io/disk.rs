@@ -27,6 +27,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -106,6 +107,10 @@ pub struct DiskStorage {
     dir_sync_missing: AtomicBool,
     _standard_streams: Vec<OwnedFd>,
 }
+
+// no code of the caller runs while its state is changed
+impl UnwindSafe for DiskStorage {}
+impl RefUnwindSafe for DiskStorage {}
 
 impl DiskStorage {
     /// Opens a directory.

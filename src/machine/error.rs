@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// A logged command that could not be redone.
 #[derive(Debug)]
@@ -30,6 +31,10 @@ pub struct DecodeError {
     reason: Cow<'static, str>,
     source: Option<io::Error>,
 }
+
+// an error is never changed once it was made
+impl UnwindSafe for DecodeError {}
+impl RefUnwindSafe for DecodeError {}
 
 impl DecodeError {
     /// An error with a reason: what is wrong with the bytes.

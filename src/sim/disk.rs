@@ -14,6 +14,7 @@ use crate::io::sync::{Arc, Mutex};
 use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, WritePath};
 use rustix::io::Errno;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,6 +47,10 @@ const WALL_CLOCK_START_MICROS: u64 = 1_700_000_000_000_000;
 pub struct SimDisk {
     pub(super) state: Arc<Mutex<State>>,
 }
+
+// no code of the caller runs while its state is changed
+impl UnwindSafe for SimDisk {}
+impl RefUnwindSafe for SimDisk {}
 
 /// Builds a [`SimDisk`] with other properties than the default ones.
 ///

@@ -22,6 +22,7 @@ use crate::wal::reader_holds::HeldSegments;
 use crate::wal::scan::{Records, Scanner};
 use crate::wal::segment_writer::Identity;
 use crate::wal::shared::Shared;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::time::Duration;
 
@@ -85,6 +86,10 @@ pub struct Log {
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     report: LogReport,
 }
+
+// no code of the caller runs while a change of the log is half made
+impl UnwindSafe for Log {}
+impl RefUnwindSafe for Log {}
 
 impl Log {
     /// Opens the log in a directory, or creates it. Every record is verified;

@@ -8,6 +8,7 @@ use crate::ids::Lsn;
 use crate::io::sync::Arc;
 use std::fmt;
 use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -24,6 +25,10 @@ pub struct LogTicket {
     /// The registration of the waker of an earlier poll.
     registration: Option<WaitKey>,
 }
+
+// as for the log
+impl UnwindSafe for LogTicket {}
+impl RefUnwindSafe for LogTicket {}
 
 impl LogTicket {
     pub(super) fn new(shared: Arc<Shared>, end: Lsn, level: Level) -> Self {

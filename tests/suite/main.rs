@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 #![allow(clippy::print_stdout, reason = "how much was explored")]
 
+mod auto_traits;
 mod blocks;
 mod checkpoints;
 mod common;

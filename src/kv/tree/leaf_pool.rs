@@ -13,6 +13,7 @@
 
 use super::leaf::{Leaf, SIZE_CLASSES, class_of};
 use crate::io::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use std::panic::RefUnwindSafe;
 
 /// While a copy is written out, a leaf of the next size class serves too: it would otherwise lie
 /// idle.
@@ -32,6 +33,9 @@ pub(super) struct LeafPool {
     /// About how many bytes of them nothing else holds any more.
     held: AtomicU64,
 }
+
+// no code of the caller runs under its lock, and what it holds is only a reserve
+impl RefUnwindSafe for LeafPool {}
 
 impl Default for LeafPool {
     fn default() -> Self {

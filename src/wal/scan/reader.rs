@@ -6,6 +6,7 @@ use crate::store::open_dir::SegmentFile;
 use crate::wal::reader_holds::ReaderHold;
 use crate::wal::scan::chunk::records_of;
 use crate::wal::scan::scanner::Scanner;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 /// The records of a log in order, from a given LSN up to what was durable when the iterator was
 /// made.
@@ -21,6 +22,10 @@ pub struct Records {
     /// Records of the current chunk, in reverse.
     ready: Vec<(Lsn, Vec<u8>)>,
 }
+
+// as for the log
+impl UnwindSafe for Records {}
+impl RefUnwindSafe for Records {}
 
 impl Records {
     pub(in crate::wal) fn new(scanner: Scanner, from: Lsn, upto: Lsn, hold: ReaderHold) -> Records {
