@@ -5,9 +5,10 @@
 //!   store is open. If the program frees one later, a file that gets it is moved to another.
 //! - Opening never blocks, as it would on a FIFO without a writer.
 //! - Any file that is not a regular file is refused, with an error that names its kind. A symbolic
-//!   link is followed.
+//!   link is followed. It is not removed or replaced either, because it is not the store's.
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,7 +23,7 @@ pub(super) fn open_file(dir: impl AsFd, name: &str, flags: OFlags) -> io::Result
     let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = match rustix::fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR) {
         // a socket, or a device that does not exist
-        Err(rustix::io::Errno::NXIO) => return Err(refusal("a socket or a device")),
+        Err(Errno::NXIO) => return Err(refusal("a socket or a device")),
         other => above_standard_streams(other?)?,
     };
     match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
@@ -50,6 +51,35 @@ pub(super) fn occupy_standard_streams() -> Vec<OwnedFd> {
 pub(super) fn above_standard_streams(fd: OwnedFd) -> rustix::io::Result<OwnedFd> {
     if fd.as_raw_fd() >= FIRST { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, FIRST) }
 }
+
+/// Refuses to remove or replace what is neither a regular file nor a link to one. `called` names it
+/// in the error. A missing file is accepted.
+pub(super) fn check_is_file(dir: impl AsFd, name: &str, called: &str) -> io::Result<()> {
+    let kind = match rustix::fs::statat(&dir, name, AtFlags::empty()) {
+        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => return Ok(()),
+            other => describe(other),
+        },
+        Err(Errno::NOENT) => match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => DANGLING,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        },
+        // a link that leads to itself, for example
+        Err(e) => return Err(io::Error::new(io::Error::from(e).kind(), format!("{called}: {e}"))),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{called} is {kind}, not a regular file")))
+}
+
+/// The error of a path that leads nowhere: `other` if nothing has that name.
+pub(super) fn missing(path: &Path, other: io::Error) -> io::Error {
+    match rustix::fs::lstat(path) {
+        Ok(_) => io::Error::new(io::ErrorKind::InvalidInput, format!("it is {DANGLING}")),
+        Err(_) => other,
+    }
+}
+
+const DANGLING: &str = "a link that leads nowhere";
 
 fn refusal(kind: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}, not a regular file"))

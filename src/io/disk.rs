@@ -12,7 +12,7 @@
 
 use crate::io::deadline::pauses;
 use crate::io::descriptor;
-use crate::io::descriptor::{occupy_standard_streams, open_dir};
+use crate::io::descriptor::{check_is_file, missing, occupy_standard_streams, open_dir};
 use crate::io::disk_file::{DiskFile, Paths, is_sync_missing, sync_result};
 use crate::io::inherit::inherit;
 use crate::io::lock::{LOCK_FILE, Locks};
@@ -131,7 +131,8 @@ impl DiskStorage {
             Create::Never if path.is_dir() => sync_parent(&path)?,
             Create::Never => DirSync::Done,
         };
-        let dir = open_dir(&path)?;
+        let dir =
+            open_dir(&path).map_err(|e| if e.kind() == io::ErrorKind::NotFound { missing(&path, e) } else { e })?;
         let probe = probe::probe(&dir, create)?;
         let direct = probe.direct_io;
         Ok(DiskStorage {
@@ -272,16 +273,19 @@ impl Directory for DiskStorage {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         check_name(from)?;
         check_name(to)?;
+        check_is_file(&self.dir, to, to)?;
         Ok(rustix::fs::renameat(&self.dir, from, &self.dir, to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
+        check_is_file(&self.dir, name, "it")?;
         Ok(rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())?)
     }
 
     fn remove_gradually(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
+        check_is_file(&self.dir, name, "it")?;
         // if the file cannot be opened, it is deleted in one step, which is slower for commits only
         let file = descriptor::open_file(&self.dir, name, OFlags::WRONLY | OFlags::NOFOLLOW);
         rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())?;
@@ -382,6 +386,7 @@ fn make_dir_durable(path: &Path, mode: u32) -> io::Result<DirSync> {
     }
     match std::fs::DirBuilder::new().mode(mode).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !path.exists() => return Err(missing(path, e)),
         other => other?,
     }
     sync_parent(path)

@@ -106,7 +106,8 @@ pub trait Directory: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Renames a file, replacing the target. Durable after [`Directory::sync_dir`].
+    /// Renames a file, replacing the target if that is a file. Durable after
+    /// [`Directory::sync_dir`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file. Durable after [`Directory::sync_dir`].

@@ -17,6 +17,7 @@ mod full;
 mod idle;
 mod inject;
 mod kills;
+mod kinds;
 mod mounts;
 mod surroundings;
 mod workload;
