@@ -38,6 +38,12 @@ pub(super) fn open_dir(path: &Path) -> io::Result<File> {
     Ok(above_standard_streams(rustix::fs::open(path, flags, Mode::empty())?)?.into())
 }
 
+/// Opens a directory that this process has just made. A link that took its place is not followed.
+pub(super) fn open_new_dir(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(above_standard_streams(rustix::fs::open(path, flags, Mode::empty())?)?.into())
+}
+
 /// Opens `/dev/null` under those descriptors of the standard streams that are free. While the
 /// result lives, no file gets one of them, not even until it is duplicated.
 ///

@@ -12,9 +12,9 @@
 
 use crate::io::deadline::pauses;
 use crate::io::descriptor;
-use crate::io::descriptor::{check_is_file, missing, occupy_standard_streams, open_dir};
+use crate::io::descriptor::{check_is_file, missing, occupy_standard_streams, open_dir, open_new_dir};
 use crate::io::disk_file::{DiskFile, Paths, is_sync_missing, sync_result};
-use crate::io::inherit::inherit;
+use crate::io::inherit::{inherit, inherit_dir};
 use crate::io::lock::{LOCK_FILE, Locks};
 use crate::io::probe;
 use crate::io::probe::Probe;
@@ -117,8 +117,9 @@ impl DiskStorage {
     ///
     /// When this returns, the directory's own name survives power loss, provided that its parent is
     /// durable, may be opened, and can be synced. A directory that this call creates has mode 0700,
-    /// and missing ones above it have ordinary permissions. A new file gets the owner and the group
-    /// of the directory, as far as the process may set them, and the group's permissions.
+    /// and missing ones above it have ordinary permissions. If root creates them, they get the owner
+    /// and the group of the directory above. A new file gets the owner and the group of the
+    /// directory, as far as the process may set them, and the group's permissions.
     ///
     /// # Errors
     /// The operating system's error; [`io::ErrorKind::NotFound`] with [`Create::Never`] if there is
@@ -385,11 +386,23 @@ fn make_dir_durable(path: &Path, mode: u32) -> io::Result<DirSync> {
         make_dir_durable(parent, PARENT_MODE)?;
     }
     match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => give_to_owner_above(path).inspect_err(|_| {
+            let _ = std::fs::remove_dir(path);
+        })?,
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !path.exists() => return Err(missing(path, e)),
         other => other?,
     }
     sync_parent(path)
+}
+
+/// Gives a new directory to the owner of the one above, if this process is root's. That user could
+/// not open a store in it otherwise.
+fn give_to_owner_above(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if rustix::process::geteuid().is_root() => inherit_dir(&open_dir(parent)?, &open_new_dir(path)?),
+        _ => Ok(()),
+    }
 }
 
 /// Makes a directory's name durable. A directory that exists is synced too, because the process

@@ -137,10 +137,54 @@ pub(crate) fn child_of_another_user() {
     tell("closed");
 }
 
+/// The user, and the group, of another service.
+const USER: u32 = 65534;
+
+/// What has another owner than the user of [`USER`], in a directory and below.
+fn not_the_users(dir: &Path, found: &mut Vec<String>) {
+    for entry in dir.read_dir().unwrap().map(Result::unwrap) {
+        let about = entry.metadata().unwrap();
+        if (about.uid(), about.gid()) != (USER, USER) {
+            found.push(format!("{} of {}:{}", entry.path().display(), about.uid(), about.gid()));
+        }
+        if about.is_dir() {
+            not_the_users(&entry.path(), found);
+        }
+    }
+}
+
+/// S9: root writes stores, backups and salvaged stores below another user's directory, and that user
+/// can open them.
+#[test]
+fn a_store_that_root_creates_below_another_users_directory_is_that_users() {
+    let root = tempfile::tempdir().unwrap();
+    let home = root.path().join("home");
+    std::fs::create_dir(&home).unwrap();
+    if std::os::unix::fs::chown(&home, Some(USER), Some(USER)).is_err() {
+        return skipped("only root can give files away");
+    }
+    let store = home.join("above/store");
+    let engine = Engine::<Stacks>::open(&store).unwrap();
+    engine.execute(Cmd::push(1, 1)).unwrap();
+    engine.checkpoint().unwrap();
+    engine.backup_to(home.join("backup")).unwrap();
+    engine.close().unwrap();
+    let target = |name: &str| Arc::new(DiskStorage::open(home.join(name), Create::IfMissing).unwrap());
+    inspect::backup(inspect::storage(&store).unwrap(), target("copies/files")).unwrap();
+    salvage::<Stacks>(inspect::storage(&store).unwrap(), target("salvaged"), Reach::Proven).unwrap();
+    let mut found = Vec::new();
+    not_the_users(&home, &mut found);
+    assert!(found.is_empty(), "{found:?}");
+    let mode = |path: &str| std::fs::metadata(home.join(path)).unwrap().mode() & 0o777;
+    std::fs::create_dir(root.path().join("ordinary")).unwrap();
+    for (above, store) in [("above", "above/store"), ("copies", "copies/files"), ("../ordinary", "salvaged")] {
+        assert_eq!((mode(above), mode(store)), (mode("../ordinary"), 0o700), "{store}");
+    }
+}
+
 /// S9: what root does to a store of another user leaves every file to that user.
 #[test]
 fn a_command_of_root_does_not_lock_the_stores_user_out() {
-    const USER: u32 = 65534;
     let root = tempfile::tempdir().unwrap();
     if std::fs::metadata(root.path()).unwrap().uid() != 0 {
         return skipped("only root can give files away");
