@@ -64,14 +64,15 @@ impl<M: StateMachine> Digester<M> {
     }
 
     /// Freezes the state for a digest that is due, or writes the digest of the frozen state to the
-    /// log. Returns `false` if there was nothing to do.
+    /// log. Returns `false` if there was nothing to do, or if a step is running.
     ///
     /// # Errors
     /// Those of the log, and [`Error::Io`] if the machine cannot be digested.
     pub(crate) fn step(&self) -> Result<bool> {
         let Some(every) = self.every else { return Ok(false) };
         let log = self.log.as_deref().ok_or(Error::ReadOnly)?;
-        let mut job = self.job.lock();
+        // the machine's code runs in a step, and may call this
+        let Some(mut job) = self.job.try_lock() else { return Ok(false) };
         if let Some((point, state)) = job.frozen.take() {
             let digest = self.contained(|| state.digest())?;
             if self.note_digest(log, point, digest)? {

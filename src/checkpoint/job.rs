@@ -258,10 +258,16 @@ impl<M: StateMachine> Checkpointer<M> {
     /// Takes a checkpoint as part of an open, if so many opens before it wrote a little and left a
     /// segment each without ever living long enough for a checkpoint. A failure is kept for the
     /// stats.
+    ///
+    /// Otherwise it deletes some files that the last checkpoint no longer needed, but could not
+    /// delete before its process was killed. What is left then is for the next open or checkpoint.
     pub(crate) fn tidy_after_many_opens(&self) {
-        if self.log.is_some() && self.monitor.is_overdue() {
-            let _ = self.checkpoint();
-        }
+        let Some(log) = &self.log else { return };
+        let _ = if self.monitor.is_overdue() {
+            self.checkpoint()
+        } else {
+            retention::give_up_some_unneeded(&self.storage, log, &self.snapshot_readers)
+        };
     }
 
     /// Freezes the state for a checkpoint, unless one is in progress. Returns whether it did.
@@ -320,6 +326,10 @@ impl<M: StateMachine> Checkpointer<M> {
             }
         }
         let mut ends = CheckpointEnds::default();
+        if self.is_in_stage() {
+            // the machine's code called, and would wait for itself
+            return (Err(Error::Reentrant), ends);
+        }
         let _wakes = DeferredWakes::begin();
         let mut job = self.job.lock();
         let _in_stage = InStage(IN_STAGE.with(|own| own.replace(self.address())));

@@ -9,6 +9,10 @@ use crate::io::{OpenMode, Storage};
 use crate::store::layout::{self, FileName};
 use crate::wal::Log;
 
+/// The size of the segments that an open deletes at most, if there is more than one. An open must
+/// not wait for the deletion of a large log.
+const BYTES_PER_OPEN: u64 = 16 << 20;
+
 /// How the space of an unlinked snapshot is freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unlink {
@@ -75,13 +79,36 @@ pub(super) fn give_up_unneeded(
 ) -> Result<()> {
     let manifest = log.manifest();
     log.recycle_below(manifest.log_start)?;
+    remove_unneeded_snapshots(storage, log, readers, &manifest, unlink)
+}
+
+/// As [`give_up_unneeded`], but deletes only a few of the segments. The oldest go first. If no
+/// segment is left over, it does not look for snapshots.
+///
+/// # Errors
+/// I/O errors.
+pub(super) fn give_up_some_unneeded(storage: &Arc<dyn Storage>, log: &Log, readers: &SnapshotReaders) -> Result<()> {
+    let manifest = log.manifest();
+    if log.recycle_some_below(manifest.log_start, BYTES_PER_OPEN)? == 0 {
+        return Ok(());
+    }
+    remove_unneeded_snapshots(storage, log, readers, &manifest, Unlink::Deferred)
+}
+
+fn remove_unneeded_snapshots(
+    storage: &Arc<dyn Storage>,
+    log: &Log,
+    readers: &SnapshotReaders,
+    manifest: &Manifest,
+    unlink: Unlink,
+) -> Result<()> {
     // a reader that begins after this reads a manifest that names nothing of what is deleted here
     if !readers.is_empty() {
         return Ok(());
     }
     let mut removed = false;
     for name in storage.list_files()? {
-        if !is_unneeded_snapshot(&name, &manifest) {
+        if !is_unneeded_snapshot(&name, manifest) {
             continue;
         }
         // the space of a file that cannot be opened is freed at once

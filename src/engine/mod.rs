@@ -311,6 +311,7 @@ impl<M: StateMachine> Engine<M> {
     /// [`Error::Full`] and I/O errors. The store continues without the checkpoint. On a full disk, it
     /// is also [`Error::Full`] if a snapshot was taken, but the log still has no space for another
     /// record. If the state is replayed, also the errors of an open, such as [`Error::Diverged`].
+    /// [`Error::Reentrant`] if code of the machine, such as a `Drop`, calls it within a checkpoint.
     pub fn checkpoint(&self) -> Result<()> {
         // a checkpoint that waits for this thread may hold the checkpoint job
         self.shared().core.check_not_held()?;

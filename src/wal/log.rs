@@ -500,6 +500,22 @@ impl Log {
     pub(crate) fn recycle_below(&self, lsn: Lsn) -> Result<usize> {
         self.shared.segment_pool.recycle_below(&self.shared.commit, lsn)
     }
+
+    /// As [`Log::recycle_below`], but only the oldest segments: two of them, or more if they take no
+    /// more than `most_bytes`.
+    pub(crate) fn recycle_some_below(&self, lsn: Lsn, most_bytes: u64) -> Result<usize> {
+        let limit = {
+            let segments = self.shared.commit.segments.lock();
+            let sizes = segments.iter().map(|segment| segment.file_bytes);
+            let totals = sizes.scan(0u64, |total, bytes| {
+                *total = total.saturating_add(bytes);
+                Some(*total)
+            });
+            let few = totals.take_while(|total| *total <= most_bytes).count().max(2);
+            segments.get(few).map_or(lsn, |next| next.base.min(lsn))
+        };
+        self.recycle_below(limit)
+    }
 }
 
 impl Drop for Log {

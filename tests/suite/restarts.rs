@@ -75,6 +75,25 @@ fn any_number_of_restarts_with_little_data_leaves_few_files_of_which_few_are_ope
     restart(500, 5, |n| [End::Killed, End::Dropped, End::Killed, End::Closed][n as usize * 7 % 13 % 4]);
 }
 
+/// S1: each process is killed as soon as its checkpoint is published, before it deletes what that
+/// checkpoint made unnecessary. Later opens delete it, though none of them lives any longer.
+#[test]
+fn what_killed_checkpoints_could_not_delete_is_deleted_by_later_opens() {
+    let mut disk = SimDisk::new(1);
+    let options = manual().max_log_bytes(64 << 20);
+    let (mut published, mut most) = (0, 0);
+    for n in 0..200 {
+        let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+        assert_eq!(state(&engine).at(1), (0..n).collect::<Vec<_>>());
+        engine.execute(Cmd::push(1, n)).unwrap();
+        // it freezes, writes and publishes, if one is due
+        published += u32::from((0..3).all(|_| engine.step(Step::Checkpoint).unwrap()));
+        disk = end(disk, engine, End::Killed);
+        most = most.max(disk.file_names().len());
+    }
+    assert!(published > 5 && most <= 64, "{published} checkpoints, {most} files");
+}
+
 /// S1: an open that writes nothing leaves nothing behind, also without an engine that checkpoints.
 #[test]
 fn an_open_that_writes_nothing_leaves_no_segment() {

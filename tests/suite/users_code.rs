@@ -214,6 +214,65 @@ fn a_call_from_within_the_machine_is_refused() {
     });
 }
 
+static SAVER_CALLS: Mutex<Option<Engine<Saver>>> = Mutex::new(None);
+static SAVER_ANSWERS: Mutex<Vec<Result<bool, Error>>> = Mutex::new(Vec::new());
+
+/// Stacks that take checkpoints while they are saved, and while a copy of them is dropped.
+#[derive(Clone, Default)]
+struct Saver(Stacks);
+
+fn call_as_it_saves() {
+    // whatever these calls run in turn finds no engine here
+    let Some(engine) = SAVER_CALLS.lock().unwrap().take() else { return };
+    for step in [Step::BeginCheckpoint, Step::Checkpoint, Step::Digest] {
+        SAVER_ANSWERS.lock().unwrap().push(engine.step(step));
+    }
+    SAVER_ANSWERS.lock().unwrap().push(engine.checkpoint().map(|()| true));
+    *SAVER_CALLS.lock().unwrap() = Some(engine);
+}
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        call_as_it_saves();
+    }
+}
+
+impl StateMachine for Saver {
+    const NAME: &'static str = "stacks";
+    const VERSION: u32 = 1;
+    as_the_stacks!(commands apply decode load);
+    fn save(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        call_as_it_saves();
+        self.0.save(out)
+    }
+}
+
+/// U1: the machine's own code in a checkpoint asks for a checkpoint, which would wait for itself.
+#[test]
+fn a_checkpoint_from_within_a_checkpoint_is_refused_and_a_digest_within_a_digest_too() {
+    within_a_minute(|| {
+        let options = manual().digest_every(1);
+        let (engine, _) = open_on::<Saver>(&SimDisk::new(1), &options).unwrap();
+        engine.execute(Cmd::push(1, 7)).unwrap();
+        *SAVER_CALLS.lock().unwrap() = Some(engine.clone());
+        engine.checkpoint().unwrap();
+        SAVER_CALLS.lock().unwrap().take();
+        let answers = std::mem::take(&mut *SAVER_ANSWERS.lock().unwrap());
+        let refused = answers.iter().filter(|answer| matches!(answer, Err(Error::Reentrant))).count();
+        assert!(answers.len() >= 8 && refused == answers.len() / 4 * 3, "{answers:?}");
+        engine.execute(Cmd::push(1, 8)).unwrap();
+        assert!(engine.step(Step::Digest).unwrap(), "the state is frozen");
+        *SAVER_CALLS.lock().unwrap() = Some(engine.clone());
+        assert!(engine.step(Step::Digest).unwrap(), "the digest is logged");
+        SAVER_CALLS.lock().unwrap().take();
+        let answers = std::mem::take(&mut *SAVER_ANSWERS.lock().unwrap());
+        assert!(matches!(answers[2], Ok(false)), "{answers:?}");
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert_eq!(engine.read(|state| state.0.at(1)).unwrap(), [7, 8]);
+        engine.close().unwrap();
+    });
+}
+
 /// U11: a read that locks exclusively at once, so that two read-modify-writes never deadlock.
 #[test]
 fn read_modify_writes_with_get_for_update_never_run_twice() {
