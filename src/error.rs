@@ -360,6 +360,15 @@ pub(crate) fn out_of_space(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
+/// True if the system refuses memory, descriptors or threads to this process, or to all of them.
+#[cfg(any(test, feature = "salvage"))]
+pub(crate) fn lacks_resources(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let refusals = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    matches!(e.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock)
+        || e.raw_os_error().is_some_and(|raw| refusals.contains(&raw))
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,7 +9,6 @@ use crate::io::threads::spawn_scoped;
 use crate::io::{AlignedBuf, File, read_device_full};
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
 
 /// The free space in front of a prefetched buffer's bytes, for the end of the previous window. It
 /// bounds the frames and chunks that profit from read-ahead: 4 MiB holds the largest chunk.
@@ -108,35 +107,34 @@ impl SequentialReader {
 /// Most allocators hand the arena of the thread that exited last to the next new thread. Threads
 /// that `work` starts should inherit the arenas of other workers, and not those of the readers.
 ///
-/// Without a thread for `fetcher`, nothing is prefetched.
+/// Without a thread for `fetcher`, nothing is prefetched. Without a thread for `read`, nothing runs,
+/// and it returns `None`.
 ///
 /// # Errors
-/// [`Error::Io`] if the system refuses the thread of `read`, with this path. [`Error::Internal`] if
-/// one of the two threads panicked.
+/// [`Error::Internal`] if one of the two threads panicked.
 pub(crate) fn hold_readers<R>(
-    path: &Path,
     fetcher: Fetcher,
     read: impl FnOnce() + Send,
     work: impl FnOnce() -> R,
-) -> Result<R> {
+) -> Result<Option<R>> {
     let held = &Mutex::new(());
     thread::scope(|scope| {
         let until_done = held.lock();
+        let reader = spawn_scoped(scope, move || {
+            read();
+            drop(held.lock());
+        });
+        let Ok(reader) = reader else { return Ok(None) };
         // if the thread of the fetcher is refused, the fetcher is dropped and the reader reads by
         // itself
         let fetcher = spawn_scoped(scope, move || {
             fetcher.run();
             drop(held.lock());
         });
-        let reader = spawn_scoped(scope, move || {
-            read();
-            drop(held.lock());
-        });
-        let reader = reader.map_err(|e| Error::io("start a thread for", path.to_owned(), e))?;
         let worked = work();
         drop(until_done);
         let ended = [reader.join().is_ok(), fetcher.ok().is_none_or(|fetcher| fetcher.join().is_ok())];
-        if ended == [true; 2] { Ok(worked) } else { Err(Error::Internal { what: "it read ahead" }) }
+        if ended == [true; 2] { Ok(Some(worked)) } else { Err(Error::Internal { what: "it read ahead" }) }
     })
 }
 

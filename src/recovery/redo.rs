@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::io::Storage;
 use crate::io::read_ahead::hold_readers;
-use crate::io::sync::{Arc, mpsc};
+use crate::io::sync::{Arc, Mutex, mpsc};
 use crate::machine::StateMachine;
 use crate::options::Phase;
 use crate::recovery::replay::Replay;
@@ -17,6 +17,9 @@ const GROUP_BYTES: u64 = 32 << 20;
 /// The size of the first groups, so that replay starts early while the state is small.
 const FIRST_GROUP_BYTES: u64 = 8 << 20;
 
+/// The error for a thread that ended without its result.
+const UNREAD: Error = Error::Internal { what: "it read the log" };
+
 /// A replay, and where it reports to.
 pub(super) struct Redo<'a, M: StateMachine> {
     pub(super) replay: &'a mut Replay<M>,
@@ -26,11 +29,16 @@ pub(super) struct Redo<'a, M: StateMachine> {
 
 impl<M: StateMachine> Redo<'_, M> {
     /// Reads and replays the log up to its end.
-    pub(super) fn run(self, mut scanner: Scanner, help: Help) -> Result<ScanEnd> {
-        if help == Help::Threads {
-            return self.run_with_threads(scanner);
+    pub(super) fn run(mut self, scanner: Scanner, help: Help) -> Result<ScanEnd> {
+        let scanner = Mutex::new(Some(scanner));
+        if help == Help::Threads
+            && let Some(end) = self.run_with_threads(&scanner)?
+        {
+            return Ok(end);
         }
-        let mut groups = BatchSizes::new(&scanner, self);
+        // without threads, or if the system refuses them
+        let mut scanner = scanner.lock().take().ok_or(UNREAD)?;
+        let mut groups = BatchSizes::new(&scanner, &mut self);
         let mut read = 0;
         loop {
             let group = next_group(&mut scanner, &mut read)?;
@@ -44,15 +52,20 @@ impl<M: StateMachine> Redo<'_, M> {
     }
 
     /// One thread reads, one checks what was read, and the caller decodes and applies a group while
-    /// the next one is read.
-    fn run_with_threads(self, mut scanner: Scanner) -> Result<ScanEnd> {
-        let path = scanner.storage().path("");
-        let mut groups = BatchSizes::new(&scanner, self);
+    /// the next one is read. Returns `None` if the system refuses the threads; then the scanner is
+    /// still there, and nothing was read.
+    fn run_with_threads(&mut self, scanner: &Mutex<Option<Scanner>>) -> Result<Option<ScanEnd>> {
+        let (fetcher, mut groups) = {
+            let mut scanner = scanner.lock();
+            let scanner = scanner.as_mut().ok_or(UNREAD)?;
+            (scanner.start_ahead(), BatchSizes::new(scanner, self))
+        };
         let (groups_out, groups_in) = mpsc::sync_channel::<Vec<Chunk>>(1);
         let (used_out, used_in) = mpsc::channel::<Chunk>();
         let (ends_out, ends_in) = mpsc::channel::<Result<ScanEnd>>();
-        let fetcher = scanner.start_ahead();
         let read = move || {
+            // this thread drops it, which ends the fetcher
+            let Some(scanner) = scanner.lock().take() else { return };
             // a receiver that is gone has failed, and its own error is returned
             let _ = ends_out.send(read_groups(scanner, groups_out, used_in));
         };
@@ -66,28 +79,28 @@ impl<M: StateMachine> Redo<'_, M> {
                 group.into_iter().for_each(|chunk| drop(used_out.send(chunk)));
             }
             drop((groups_in, used_out));
-            let end = ends_in.recv().unwrap_or(Err(Error::Internal { what: "it read the log" }));
+            let end = ends_in.recv().unwrap_or(Err(UNREAD));
             result.and(end).and_then(|end| groups.redo.replay.finish().map(|()| end))
         };
-        hold_readers(&path, fetcher, read, work)?
+        hold_readers(fetcher, read, work)?.transpose()
     }
 }
 
 /// The replay of one group after the other.
-struct BatchSizes<'a, M: StateMachine> {
-    redo: Redo<'a, M>,
+struct BatchSizes<'r, 'a, M: StateMachine> {
+    redo: &'r mut Redo<'a, M>,
     storage: Arc<dyn Storage>,
     /// The size of the whole log in bytes, or more.
     total: u64,
 }
 
-impl<'a, M: StateMachine> BatchSizes<'a, M> {
-    fn new(scanner: &Scanner, redo: Redo<'a, M>) -> Self {
+impl<'r, 'a, M: StateMachine> BatchSizes<'r, 'a, M> {
+    fn new(scanner: &Scanner, redo: &'r mut Redo<'a, M>) -> Self {
         BatchSizes { redo, storage: scanner.storage().clone(), total: scanner.bytes_ahead() }
     }
 
     fn replay(&mut self, group: &[Chunk]) -> Result<()> {
-        let Redo { replay, report, reporter } = &mut self.redo;
+        let Redo { replay, report, reporter } = &mut *self.redo;
         replay.chunks(group, |chunk| self.storage.path(&chunk.segment().name), report)?;
         let bytes = group.iter().map(Chunk::bytes).fold(0, u64::saturating_add);
         debug_assert!(bytes > 0, "a group holds frames");

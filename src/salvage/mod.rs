@@ -48,7 +48,7 @@ mod walk;
 pub use crate::inspect::{Finding, Severity};
 pub use report::{Base, Behind, Gap, Outcome, Reach, SalvageReport};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, lacks_resources};
 use crate::ids::MachineTag;
 use crate::io::sync::Arc;
 use crate::io::{Directory, Storage};
@@ -101,6 +101,10 @@ pub fn salvage<M: StateMachine>(
         Ok(recovered) => Some(take_whole(recovered, &store_dir, &mut report)),
         Err(error @ (Error::Locked { .. } | Error::UnsupportedVersion { .. } | Error::Full { .. })) => {
             return Err(error);
+        }
+        // it says nothing about the store
+        Err(Error::Io { operation, path, offset, source }) if lacks_resources(&source) => {
+            return Err(Error::Io { operation, path, offset, source });
         }
         Err(_) => {
             let inventory = Inventory::take::<M>((store_dir, lost), &mut report)?;

@@ -1,6 +1,7 @@
 //! The storage of a damaged store, read-only. An unreadable block becomes damaged data instead of
 //! an I/O error, so that one bad block does not end the salvage.
 
+use crate::error::lacks_resources;
 use crate::io::sync::{Arc, Mutex};
 use crate::io::{Clock, Directory, DirectoryLock, File, LockMode, OpenMode, Storage, WritePath};
 use std::collections::BTreeMap;
@@ -32,6 +33,11 @@ impl Source {
     pub(super) fn unreadable(&self) -> Unreadable {
         self.unreadable.lock().clone()
     }
+}
+
+/// Whether a failed read says something about the medium, and not about this process.
+fn is_of_the_medium(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::Interrupted && !lacks_resources(error)
 }
 
 fn refuse<T>() -> io::Result<T> {
@@ -121,7 +127,7 @@ impl SourceFile {
             match self.file.read_device_at(block, at) {
                 Ok(n) if n >= wanted => {}
                 Ok(n) => return Ok(read.saturating_add(n)),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => return Err(e),
+                Err(e) if !is_of_the_medium(&e) => return Err(e),
                 Err(e) => {
                     block.fill(UNREADABLE);
                     let mut unreadable = self.unreadable.lock();
@@ -144,7 +150,7 @@ impl File for SourceFile {
 
     fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         match self.file.read_device_at(buf, offset) {
-            Err(e) if e.kind() != io::ErrorKind::Interrupted => self.read_in_pieces(buf, offset),
+            Err(e) if is_of_the_medium(&e) => self.read_in_pieces(buf, offset),
             other => other,
         }
     }

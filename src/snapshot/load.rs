@@ -7,7 +7,7 @@ use crate::ids::{Lsn, StoreId, TxnId};
 use crate::io::Storage;
 use crate::io::parallel::max_threads;
 use crate::io::read_ahead::hold_readers;
-use crate::io::sync::mpsc;
+use crate::io::sync::{Mutex, mpsc};
 use crate::machine::parts::{Part, PartSource, read_buffered};
 use crate::machine::{DecodeError, Parts, StateMachine, bulk};
 use crate::snapshot::chunk_reader::{Chunks, Piece, Source};
@@ -15,7 +15,6 @@ use crate::snapshot::help::Help;
 use crate::store::layout as names;
 use crate::txn::{ActiveTransactions, UndoEntry, UndoList, guarded};
 use std::io::{self, BufRead, Read};
-use std::path::Path;
 use std::time::Duration;
 
 /// The number of checked chunks that may wait for the machine. It bounds them to 8 MiB as written.
@@ -86,7 +85,17 @@ pub(crate) fn load<M: StateMachine>(
     };
     let (state, table) = match help {
         Help::None => decode(Pull::Here(&mut chunks), 1)?,
-        Help::Threads => read_ahead(&storage.path(&name), chunks, |pieces| decode(Pull::Ahead(pieces), max_threads()))?,
+        Help::Threads => {
+            let chunks = Mutex::new(Some(chunks));
+            match read_ahead(&chunks, |pieces| decode(Pull::Ahead(pieces), max_threads()))? {
+                Some(decoded) => decoded,
+                // the system refuses threads
+                None => {
+                    let mut unread = chunks.lock().take().ok_or(Error::Internal { what: "it read ahead" })?;
+                    decode(Pull::Here(&mut unread), 1)?
+                }
+            }
+        }
     };
     Ok(Loaded { header, state, table, file_bytes })
 }
@@ -104,7 +113,7 @@ pub(crate) fn rehearse<M: StateMachine>(storage: &dyn Storage, lsn: Lsn, most_by
     chunks.stop_after(file_bytes);
     let unread = |_, _| Error::Internal { what: "it rehearsed the load of a snapshot" };
     let errors = Errors { damage: &unread, unreadable: &unread };
-    let measured = read_ahead(&storage.path(&name), chunks, |pieces| {
+    let measured = read_ahead(&Mutex::new(Some(chunks)), |pieces| {
         let pull = Pull::Ahead(pieces);
         let progress = &|_, _| Ok(());
         let mut feed =
@@ -112,18 +121,21 @@ pub(crate) fn rehearse<M: StateMachine>(storage: &dyn Storage, lsn: Lsn, most_by
         let _state = load_state::<M>(&mut feed, M::VERSION, max_threads(), &errors);
         Ok((storage.monotonic().saturating_sub(began), feed.offset))
     });
-    measured.ok().filter(|(_, bytes)| *bytes > 0)
+    measured.ok().flatten().filter(|(_, bytes)| *bytes > 0)
 }
 
-/// Runs `decode` while one thread reads the chunks and one checks them.
+/// Runs `decode` while one thread reads the chunks and one checks them. Returns `None` if the system
+/// refuses the threads; then the chunks are still there, and unread.
 fn read_ahead<R>(
-    path: &Path,
-    mut chunks: Chunks,
+    chunks: &Mutex<Option<Chunks>>,
     decode: impl FnOnce(mpsc::Receiver<Result<Piece>>) -> Result<R>,
-) -> Result<R> {
-    let fetcher = chunks.start_ahead();
+) -> Result<Option<R>> {
+    let unread = Error::Internal { what: "it read ahead" };
+    let fetcher = chunks.lock().as_mut().map(Chunks::start_ahead).ok_or(unread)?;
     let (out, pieces) = mpsc::sync_channel(CHUNKS_AHEAD);
     let read = move || {
+        // this thread drops them, which ends the fetcher
+        let Some(mut chunks) = chunks.lock().take() else { return };
         while let Some(piece) = chunks.next_chunk().transpose() {
             let last = piece.is_err();
             // a receiver that is gone has failed, and its own error is returned
@@ -132,7 +144,7 @@ fn read_ahead<R>(
             }
         }
     };
-    hold_readers(path, fetcher, read, || decode(pieces))?
+    hold_readers(fetcher, read, || decode(pieces))?.transpose()
 }
 
 /// The errors for a place of a snapshot: the file is damaged, or the machine cannot decode what is
