@@ -66,6 +66,11 @@ impl Room {
         self.segments.iter().map(|s| s.file_bytes).fold(0, u64::saturating_add)
     }
 
+    /// The number of preallocated segments that are open.
+    pub(super) fn open_files(&self) -> usize {
+        self.segments.iter().filter(|s| s.file.is_some()).count()
+    }
+
     pub(super) fn add(&mut self, segment: PreallocatedSegment) {
         debug_assert!(self.segments.iter().all(|s| s.name != segment.name), "{} is added twice", segment.name);
         self.segments.push(segment);
@@ -73,10 +78,10 @@ impl Room {
 
     /// Takes a preallocated segment that holds at least `bytes` behind its header.
     pub(super) fn take(&mut self, bytes: u64) -> Option<PreallocatedSegment> {
-        // The smallest that serves, for the others may hold what was reserved; of these the newest,
-        // which is the most likely to have been recycled.
+        // The smallest that serves, for the others may hold what was reserved; of these one that is
+        // open, and of these the newest, which is the most likely to have been recycled.
         let serving = self.segments.iter().enumerate().rev().filter(|(_, s)| self.capacity_of(s) >= bytes);
-        let (at, _) = serving.min_by_key(|(_, s)| s.file_bytes)?;
+        let (at, _) = serving.min_by_key(|(_, s)| (s.file_bytes, s.file.is_none()))?;
         Some(self.segments.remove(at))
     }
 

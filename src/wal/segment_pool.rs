@@ -1,8 +1,8 @@
 //! The segment pool: segments that are preallocated, and segments that are recycled.
 //!
 //! A preallocated segment was filled with zeros and synced before it got its name, so that a frame
-//! written into it later changes no metadata. It has no base LSN until the log enters it, and stays
-//! open until then. Preallocation is slow and holds no lock that a commit or recycling needs. Ahead
+//! written into it later changes no metadata. It has no base LSN until the log enters it. A few stay open
+//! until then. Preallocation is slow and holds no lock that a commit or recycling needs. Ahead
 //! of need it proceeds in pieces with pauses between them, so that commits find the device free.
 //! The zeros are written around the page cache where the device takes direct writes.
 
@@ -29,6 +29,9 @@ const SEGMENTS_PER_TRUNCATION: u64 = 4;
 /// The smallest segment that is tried where there is no space for a larger one. It holds the
 /// reserve.
 const LEAST_BYTES: u64 = 128 << 10;
+/// The number of preallocated segments that stay open. Open transactions may have reserved thousands
+/// of segments, and the descriptors belong to the whole process.
+const MOST_OPEN: usize = 8;
 /// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum.
 /// So preallocation takes at most a fifth of the device's time.
 const PAUSE_FACTOR: u32 = 4;
@@ -177,12 +180,12 @@ impl SegmentPool {
     ) -> Result<bool> {
         let mut making = self.making.lock();
         commit.check_latch()?;
-        let current = {
+        let (current, stays_open) = {
             let mut queue = commit.queue.lock();
             if !needed(&mut queue) {
                 return Ok(false);
             }
-            queue.frames.segment_bytes()
+            (queue.frames.segment_bytes(), queue.room.open_files() < MOST_OPEN)
         };
         // a failed attempt may have left its file, which the next one replaces
         let number = *making.get_or_insert_with(|| self.next_number());
@@ -192,7 +195,11 @@ impl SegmentPool {
             // a checkpoint may be due for that
             commit.growth_alarm.wake();
         }
-        let spare = made?;
+        let mut spare = made?;
+        if stays_open {
+            // if no descriptor is free now, rotation opens the file later
+            spare.file = self.storage.open(&spare.name, OpenMode::ReadWrite).ok();
+        }
         *making = None;
         commit.queue.lock().room.add(spare);
         Ok(true)
@@ -312,10 +319,7 @@ impl SegmentPool {
         let temp = names::temp(&name);
         let made = self.write_through(&temp, &name, file_bytes, pace);
         match made {
-            Ok(()) => {
-                let file = self.storage.open(&name, OpenMode::ReadWrite).ok();
-                Ok(PreallocatedSegment { name, number, file_bytes, file })
-            }
+            Ok(()) => Ok(PreallocatedSegment { name, number, file_bytes, file: None }),
             Err(error) => {
                 // best effort: a left-over is removed at the next open
                 let _ = self.storage.remove(&temp);

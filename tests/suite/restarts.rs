@@ -192,6 +192,29 @@ fn a_log_of_many_segments_is_read_with_few_files_open() {
     assert!(open <= FEW, "{open} files are open");
 }
 
+/// S1, S13: the segments that open transactions have reserved take no descriptors.
+#[test]
+fn many_open_transactions_leave_few_files_open() {
+    let disk = SimDisk::new(11);
+    let (engine, _) = open_on::<Stacks>(&disk, &manual().max_log_bytes(64 << 20)).unwrap();
+    let begin = |key: u8| {
+        let mut tx = engine.begin().unwrap();
+        tx.execute(Cmd::push(key, 1)).unwrap();
+        tx
+    };
+    let open: Vec<_> = (0..200).map(begin).collect();
+    let spares = disk.file_names().iter().filter(|name| name.starts_with("spare-")).count();
+    let most = disk.take_most_open_files();
+    assert!(spares > 3 * FEW && most <= FEW, "{spares} preallocated segments, {most} open files");
+    // the log enters the open ones, and then others
+    (0..40).for_each(|n| _ = engine.execute(Cmd::Push { key: 201, value: n, pad: 20_000 }).unwrap());
+    let (rolled_back, committed): (Vec<_>, Vec<_>) = open.into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
+    rolled_back.into_iter().for_each(|(_, tx)| tx.rollback().unwrap());
+    committed.into_iter().for_each(|(_, tx)| tx.commit().unwrap());
+    assert_eq!(state(&engine).by_key.len(), 101);
+    assert!(disk.take_most_open_files() <= FEW);
+}
+
 /// Fills the pool, so that the next rotation needs no other segment to be made.
 fn fill_pool(engine: &Engine<Stacks>) {
     while engine.step(Step::Log(LogStep::PrepareSegment)).unwrap() {}
