@@ -10,9 +10,10 @@
 //! ```
 //!
 //! In a field `\t`, `\n`, `\\` and `\xHH` are escapes; all other bytes stand for themselves. Blank
-//! lines are ignored. A line ends with LF or CR LF, so a field that ends with CR writes it as
-//! `\x0d`, as [`escape`] does. A byte order mark of UTF-8 at the beginning is skipped. Any input
-//! gives transactions or an error with a line number. Lines and transactions have a maximum size.
+//! lines are ignored. A line ends with LF or CR LF. A CR elsewhere is refused, because it is what
+//! another line end becomes; a field writes it as `\x0d`, as [`escape`] does. A byte order mark of
+//! UTF-8 at the beginning is skipped. Any input gives transactions or an error with a line number.
+//! Lines and transactions have a maximum size.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -27,7 +28,8 @@ pub(crate) const FORMAT: &str = "Script format: a text of lines whose fields are
   # TEXT                   a comment, ignored like a blank line
 
 In KEY, VALUE and NAME, \\t is a tab, \\n a line feed, \\\\ a backslash, and \\xHH the byte with that hexadecimal
-number; all other bytes stand for themselves. Lines end with LF or CR LF, and a byte order mark is skipped.
+number; all other bytes stand for themselves. Lines end with LF or CR LF; another CR is written as \\x0d. A byte
+order mark is skipped.
 \"dump --script\" writes such a script.";
 
 /// The byte order mark of UTF-8, which some editors write at the beginning of a text.
@@ -96,6 +98,12 @@ pub fn parse_line(line: &[u8]) -> Result<Line, &'static str> {
         _ if has_spaces_for_tabs(name) => Err("fields are separated by tabs, not by spaces"),
         _ => Err("the line begins with none of \"put\", \"del\", \"table\", \"commit\" and \"#\""),
     }
+}
+
+/// Whether a script that begins with this is UTF-16: it has a mark, or one of the first two bytes is
+/// zero, as in no script.
+fn is_utf16(line: &[u8]) -> bool {
+    matches!(line, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..])
 }
 
 /// Whether this is the name of an operation with spaces around it.
@@ -280,12 +288,17 @@ impl<R: BufRead> Script<R> {
         if self.line.last() == Some(&b'\r') {
             self.line.pop();
         }
-        if self.lines <= 1 {
-            if self.line.starts_with(BYTE_ORDER_MARK) {
-                self.line.drain(..BYTE_ORDER_MARK.len());
-            } else if self.line.starts_with(b"\xff\xfe") || self.line.starts_with(b"\xfe\xff") {
-                return Err(self.error(ScriptFault::Malformed("the script is UTF-16; convert it to UTF-8")));
+        if self.line.starts_with(BYTE_ORDER_MARK) {
+            if self.lines > 1 {
+                return Err(self.error(ScriptFault::Malformed("a byte order mark stands within the script; remove it")));
             }
+            self.line.drain(..BYTE_ORDER_MARK.len());
+        } else if self.lines <= 1 && is_utf16(&self.line) {
+            return Err(self.error(ScriptFault::Malformed("the script is UTF-16; convert it to UTF-8")));
+        }
+        if self.line.contains(&b'\r') {
+            let reason = "a carriage return stands within the line; end lines with LF or CR LF, and write it as \\x0d";
+            return Err(self.error(ScriptFault::Malformed(reason)));
         }
         Ok(has_line)
     }
@@ -418,8 +431,22 @@ mod tests {
         }
         // only at the beginning, and only once
         assert_eq!(fault("commit\n\u{feff}commit\n".as_bytes()).0, 2);
-        let (line, text) = fault(b"\xff\xfec\0o\0m\0m\0i\0t\0\n\0");
-        assert!(line == 1 && text.contains("UTF-16"), "{text}");
+        assert!(fault("commit\n\u{feff}commit\n".as_bytes()).1.contains("byte order mark"));
+        for utf_16 in [&b"\xff\xfec\0o\0m\0m\0i\0t\0\n\0"[..], b"c\0o\0m\0m\0i\0t\0\n\0", b"\0c\0o\0m\0m\0i\0t\0\n"] {
+            let (line, text) = fault(utf_16);
+            assert!(line == 1 && text.contains("UTF-16"), "{text}");
+        }
+    }
+
+    /// U10: with other line ends, a value got a CR at its end, and a script that began with a comment
+    /// was one.
+    #[test]
+    fn line_ends_of_other_systems_are_named_as_the_fault() {
+        for script in ["put\ta\t1\r\r\ncommit\n", "put\ta\t1\rcommit\r", "# fruit\rput\ta\t1\rcommit\r", "commit\r\r\n"]
+        {
+            let (line, text) = fault(script.as_bytes());
+            assert!(line == 1 && text.contains("carriage return"), "{script:?}: {text}");
+        }
     }
 
     #[test]
