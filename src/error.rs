@@ -1,5 +1,6 @@
 //! The crate's error. It says what failed, in which file, at which offset and LSN.
 
+use crate::count::Count;
 use crate::ids::Lsn;
 use std::borrow::Cow;
 use std::fmt;
@@ -432,7 +433,8 @@ impl fmt::Display for Error {
                 f.write_str("a lock was not granted within lock_timeout; run the transaction again, or raise the limit")
             }
             Error::TooLarge { what, size, limit } => {
-                write!(f, "{what} of {size} bytes exceeds the limit of {limit} bytes")
+                let [size, limit] = [*size, *limit].map(|bytes| Count(bytes, "byte", "bytes"));
+                write!(f, "{what} of {size} exceeds the limit of {limit}")
             }
             Error::Full { what, source } => {
                 write!(f, "no space for {what}")?;
@@ -500,6 +502,13 @@ impl std::error::Error for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// N7: one byte is not told as several.
+    #[test]
+    fn a_limit_of_one_byte_is_singular() {
+        let error = Error::TooLarge { what: "a command", size: 2, limit: 1 };
+        assert_eq!(error.to_string(), "a command of 2 bytes exceeds the limit of 1 byte");
+    }
 
     /// N7: a directory and a missing file have no offset, and damage says what to do.
     #[test]

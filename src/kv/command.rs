@@ -1,5 +1,6 @@
 //! The commands of the key-value machine, its replies and its rejections.
 
+use crate::count::Count;
 use std::fmt;
 
 /// The longest table name, in bytes.
@@ -199,9 +200,10 @@ pub enum KvRejection {
 
 impl fmt::Display for KvRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = |len: usize| Count(len as u64, "byte", "bytes");
         match self {
             KvRejection::Mismatch { actual: Some(actual) } => {
-                write!(f, "the value is not the expected one: it has {} bytes", actual.len())
+                write!(f, "the value is not the expected one: it has {}", bytes(actual.len()))
             }
             KvRejection::Mismatch { actual: None } => {
                 f.write_str("the value is not the expected one: the key does not exist")
@@ -210,10 +212,10 @@ impl fmt::Display for KvRejection {
                 write!(f, "{table:?} is not a table name: use at most {MAX_TABLE_LEN} bytes and no NUL")
             }
             KvRejection::KeyTooLong { len, limit } => {
-                write!(f, "the key has {len} bytes; the limit in this table is {limit}")
+                write!(f, "the key has {}; the limit in this table is {limit}", bytes(*len))
             }
             KvRejection::ValueTooLong { len, limit } => {
-                write!(f, "the value has {len} bytes; the limit is {limit}")
+                write!(f, "the value has {}; the limit is {limit}", bytes(*len))
             }
             KvRejection::BatchTooDeep => write!(f, "batches are nested more than {MAX_BATCH_DEPTH} levels deep"),
             KvRejection::InBatch { index, rejection } => write!(f, "command {index} of the batch: {rejection}"),

@@ -94,6 +94,8 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("format", "varint", "lengths within records and chunks"),
     ("snapshot", "varint", "lengths of the undo lists"),
     ("kv", "varint", "lengths of keys and values"),
+    ("error", "count", "sizes and limits are counted in bytes"),
+    ("kv", "count", "a rejection counts the bytes of keys and values"),
     ("recovery", "count", "its report counts records and transactions"),
     ("inspect", "count", "its report counts files, frames and records"),
     ("inspect", "error", "findings are made from errors"),
