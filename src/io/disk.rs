@@ -266,6 +266,14 @@ impl Directory for DiskStorage {
         Ok(entries.filter_map(|(name, kind)| (kind != FileType::Directory).then_some(name)).collect())
     }
 
+    fn is_named(&self, name: &str, file: &dyn File) -> io::Result<bool> {
+        match rustix::fs::statat(&self.dir, name, AtFlags::empty()) {
+            Ok(found) => Ok(file.identity()?.is_none_or(|opened| opened == (found.st_dev, found.st_ino))),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn list_directories(&self) -> io::Result<Vec<String>> {
         let entries = self.entries()?.into_iter();
         Ok(entries.filter_map(|(name, kind)| (kind == FileType::Directory).then_some(name)).collect())

@@ -255,6 +255,11 @@ impl File for DiskFile {
         Ok(rustix::fs::fstat(&self.buffered)?.st_nlink > 0)
     }
 
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        let stat = rustix::fs::fstat(&self.buffered)?;
+        Ok(Some((stat.st_dev, stat.st_ino)))
+    }
+
     fn allocate(&self, len: u64) -> io::Result<()> {
         if len == 0 {
             return Ok(());

@@ -100,6 +100,13 @@ pub trait Directory: Send + Sync + 'static {
     /// The names of all files in the directory, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
 
+    /// Whether this name leads to this open file, and not to another file or to none. The default
+    /// is for storages whose names no other process can change.
+    fn is_named(&self, name: &str, file: &dyn File) -> io::Result<bool> {
+        let _ = name;
+        file.is_linked()
+    }
+
     /// The names of all sub-directories, sorted. A store has none. If one has the name of a store's
     /// file, it must not be mistaken for a missing file.
     fn list_directories(&self) -> io::Result<Vec<String>> {
@@ -233,6 +240,12 @@ pub trait File: Send + Sync {
     /// is closed. The default is for storages whose files no other process can remove.
     fn is_linked(&self) -> io::Result<bool> {
         Ok(true)
+    }
+
+    /// What distinguishes the file from all others of its storage, whatever its name is: on the
+    /// real disk, its device and its inode. `None` if the storage has nothing like it.
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        Ok(None)
     }
 }
 

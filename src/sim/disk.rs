@@ -346,6 +346,11 @@ impl Directory for SimDisk {
         self.state.lock().simple(&Op::new(OpKind::List, ""), |image| Ok(image.names()))
     }
 
+    fn is_named(&self, name: &str, file: &dyn File) -> io::Result<bool> {
+        let found = self.state.lock().image.dir.get(name).copied();
+        Ok(found.is_some() && found == file.identity()?.map(|(_, ino)| ino))
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         check_name(from)?;
         check_name(to)?;
@@ -614,6 +619,10 @@ impl File for SimFile {
 
     fn is_linked(&self) -> io::Result<bool> {
         Ok(self.state.lock().image.dir.values().any(|ino| *ino == self.ino))
+    }
+
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        Ok(Some((0, self.ino)))
     }
 
     fn write_path(&self) -> WritePath {

@@ -140,6 +140,23 @@ impl ManifestFile {
         &self.current
     }
 
+    /// Checks that the names of the copies still lead to the files that are open here. A
+    /// publication in another file would not be found by the next open.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a copy was removed or replaced. A name that cannot be looked up proves
+    /// nothing.
+    pub(crate) fn check_names(&self) -> Result<()> {
+        for (name, file) in names::MANIFESTS.iter().zip(&self.files) {
+            let Some(file) = file else { continue };
+            if self.storage.is_named(name, &**file.file()).is_ok_and(|named| !named) {
+                let lost = "another program removed or replaced it, so the next open would not find what is published";
+                return Err(Error::io("keep", file.path().to_owned(), io::Error::other(lost)));
+            }
+        }
+        Ok(())
+    }
+
     /// Applies `change` to the manifest and publishes the result.
     ///
     /// When it returns `Ok`, the new manifest survives power loss. When it fails, either the old or

@@ -73,6 +73,7 @@ impl Shared {
         if root.current().epoch == *epoch && root.current().watermark >= self.recovered {
             return Ok(());
         }
+        root.check_names()?;
         root.publish(|m| {
             m.epoch = *epoch;
             m.clean_end = Lsn::ZERO;
@@ -103,11 +104,23 @@ impl Shared {
         self.ownership.check().map_err(|error| self.commit.latch(error))
     }
 
+    /// Checks that the manifest's names are still those of its open files. A lost one latches the
+    /// log. The caller must hold no lock of the log.
+    fn check_manifest(&self) -> Result<()> {
+        let checked = self.root.lock().check_names();
+        checked.map_err(|error| self.commit.latch(error))
+    }
+
     /// Changes the manifest of a log that still writes; see [`ManifestFile::publish`].
     pub(super) fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         self.check_ownership()?;
-        let mut root = self.root.lock();
-        self.commit.check_latch()?;
-        root.publish(change)
+        self.check_manifest()?;
+        {
+            let mut root = self.root.lock();
+            self.commit.check_latch()?;
+            root.publish(change)?;
+        }
+        // again, because the names may have changed during the write
+        self.check_manifest()
     }
 }

@@ -1,7 +1,7 @@
 //! Owners of a directory: a second one is refused, and the first one notices that it has lost it.
 
 use crate::common::{Cmd, Stacks, files, manual, open, state};
-use seawal::io::{Create, Directory, DiskStorage, LockMode};
+use seawal::io::{Create, Directory, DiskStorage, LockMode, OpenMode};
 use seawal::sim::{Crash, SimDisk};
 use seawal::wal::{Log, LogOptions};
 use seawal::{Background, Durability, Engine, Error, ExecuteError, Options, RecoveryPolicy};
@@ -184,4 +184,38 @@ fn a_wait_for_the_lock_ends_by_the_clock_of_the_storage() {
     std::thread::sleep(Duration::from_millis(50));
     drop(held);
     waiting.join().unwrap().unwrap();
+}
+
+/// S6: a publication counts only in the files that the next open reads, on either disk.
+#[test]
+fn a_manifest_that_was_moved_away_or_replaced_stops_its_owner() {
+    for name in ["MANIFEST-0", "MANIFEST-1"] {
+        for replaced in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let dir = root.path().join("store");
+            let engine = Engine::<Stacks>::open(&dir).unwrap();
+            engine.execute(Cmd::push(1, 1)).unwrap();
+            fs::rename(dir.join(name), root.path().join("aside")).unwrap();
+            if replaced {
+                fs::copy(root.path().join("aside"), dir.join(name)).unwrap();
+            }
+            let error = engine.checkpoint().unwrap_err();
+            assert!(error.is_latched() && error.to_string().contains(name), "{error}");
+            assert!(engine.close().unwrap_err().is_latched());
+            drop(engine);
+            assert_eq!(state(&Engine::open(&dir).unwrap()).at(1), [1], "{name}, {replaced}");
+
+            let disk = SimDisk::new(1);
+            let (engine, _) = open(&disk);
+            engine.execute(Cmd::push(1, 1)).unwrap();
+            let held = disk.read_file(name).unwrap();
+            disk.remove(name).unwrap();
+            if replaced {
+                let other = disk.open(name, OpenMode::CreateNew).unwrap();
+                other.write_at(&held, 0).unwrap();
+            }
+            let error = until_refused(&engine, Durability::Sync).0;
+            assert!(error.is_latched() && error.to_string().contains(name), "a rotation: {error}");
+        }
+    }
 }
