@@ -30,6 +30,7 @@ use seawal::{Engine, RecoveryReport};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -95,6 +96,17 @@ impl Dir {
     /// The files of the store, for inspection.
     fn storage(&self) -> StoreResult<Arc<dyn Storage>> {
         inspect::storage_within(&self.path, self.wait)
+    }
+
+    /// Refuses a new store in the directory of the store itself, by whatever path. Its lock would
+    /// only say that a reader has it.
+    fn check_target(&self, dir: &Path) -> Result<(), Failure> {
+        let identity = |path: &Path| path.metadata().ok().map(|about| (about.dev(), about.ino()));
+        if identity(dir).is_some_and(|target| Some(target) == identity(&self.path)) {
+            let text = format!("{} is the directory of --dir; --to takes another directory", dir.display());
+            return Err(Failure::new(Status::Usage, text));
+        }
+        Ok(())
     }
 
     /// The directory of a new store that the command writes, created if it is missing. Its lock

@@ -11,7 +11,7 @@ use seawal::kv::Kv;
 use seawal::salvage::{Outcome, Reach, salvage};
 use seawal::wal::BatchSizes;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Prints statistics of a store of any state machine.
 ///
@@ -167,6 +167,7 @@ pub(super) struct Backup {
 
 impl Backup {
     pub(super) fn run(&self) -> Result<(), Failure> {
+        self.dir.check_target(&self.to)?;
         match self.dir.open_to_read() {
             Ok((store, _)) => Ok(store.backup_to(&self.to)?),
             Err(Error::OtherMachine { .. }) => {
@@ -203,19 +204,18 @@ pub(super) struct Salvage {
 
 impl Salvage {
     pub(super) fn run(&self) -> Result<(), Failure> {
+        self.dir.check_target(&self.to)?;
         let source = self.dir.storage()?;
+        // before the target's directory is created; what else is wrong, salvage itself reports
+        if let Ok(Survey { machine: Some(machine), .. }) = inspect::survey(source.clone())
+            && machine.name != Kv::NAME
+        {
+            return Err(of_another_machine(self.dir.path(), &machine.name, machine.version));
+        }
         let target = self.dir.target(&self.to)?;
         let reach = if self.beyond { Reach::Beyond } else { Reach::Proven };
         let report = salvage::<Kv>(source, target, reach).map_err(|error| match error {
-            Error::OtherMachine { path, found, version, .. } => Failure::new(
-                Status::NotAStore,
-                format!(
-                    "{} is a store of the machine \"{found}\" version {version}; salvage replays its commands, which \
-                     takes that machine, so call seawal::salvage in a program that has it; backup copies the store if \
-                     verify finds that it opens",
-                    path.display()
-                ),
-            ),
+            Error::OtherMachine { path, found, version, .. } => of_another_machine(&path, &found, version),
             error => error.into(),
         })?;
         let status = match report.outcome {
@@ -229,4 +229,15 @@ impl Salvage {
             (printed, _) => printed,
         }
     }
+}
+
+/// The failure of a salvage of a store whose commands this program cannot replay.
+fn of_another_machine(path: &Path, found: &str, version: u32) -> Failure {
+    let text = format!(
+        "{} is a store of the machine \"{found}\" version {version}; salvage replays its commands, which takes that \
+         machine, so call seawal::salvage in a program that has it; backup copies the store if verify finds that it \
+         opens",
+        path.display()
+    );
+    Failure::new(Status::NotAStore, text)
 }

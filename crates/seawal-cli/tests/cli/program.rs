@@ -6,6 +6,8 @@ use seawal::{Engine, StateMachine, inspect, kv::Kv};
 use std::collections::{BTreeMap, hash_map::RandomState};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -609,6 +611,7 @@ fn what_needs_no_machine_works_on_the_store_of_any() {
         assert!(err.contains("verify") && err.contains("backup") && !err.contains("not a store"), "{err}");
         if command == "salvage" {
             assert!(err.contains("salvage replays its commands, which takes that machine"), "{err}");
+            assert!(!salvaged.exists(), "it is refused before anything is created");
         }
     }
     let copy = place.0.path().join("copy");
@@ -881,4 +884,74 @@ fn every_command_that_opens_a_degraded_store_says_so_on_stderr() {
         assert!(ran.err.contains("seawal: warning: ") && ran.err.contains("MANIFEST-0"), "{command}: {}", ran.err);
         assert!(!ran.out.contains("warning: "), "{command}: {}", ran.out);
     }
+}
+
+/// S8: what stands in the place of a store's directory, or above it, is named.
+#[test]
+fn what_is_no_directory_is_named_by_a_command_that_would_create_one() {
+    let place = Place::new();
+    let (file, link) = (PathBuf::from(place.script(b"text")), place.0.path().join("link"));
+    std::os::unix::fs::symlink("/nothing/here", &link).unwrap();
+    for (at, kind) in [(&file, "a regular file"), (&link, "a link that leads nowhere")] {
+        for dir in [at.clone(), at.join("store"), at.join("above/store")] {
+            let ran = run("put", &dir, &["k", "v"]);
+            assert!(matches!(ran.status, Some(3 | 4)), "{:?}", ran.status);
+            assert!(ran.err.contains(kind) && ran.err.contains(at.to_str().unwrap()), "{}", ran.err);
+        }
+    }
+}
+
+/// S8: a target that is the source is refused, by whatever path.
+#[test]
+fn a_store_is_not_copied_into_itself() {
+    let place = Place::with_store(SMALL);
+    let link = place.0.path().join("link");
+    std::os::unix::fs::symlink(place.store(), &link).unwrap();
+    for to in [place.store(), link, place.store().join("../store")] {
+        for command in ["backup", "salvage"] {
+            let err = run(command, &place.store(), &["--to", to.to_str().unwrap()]).exits(64).err;
+            assert!(err.contains("is the directory of --dir"), "{err}");
+        }
+    }
+}
+
+/// S9: no umask keeps the owner of a new store from it. Permissions that do are named.
+#[test]
+fn a_store_that_any_umask_creates_can_be_used_by_its_owner() {
+    const USER: u32 = 65534;
+    let root = tempfile::tempdir().unwrap();
+    let (home, copy) = (root.path().join("home"), root.path().join("seawal"));
+    std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::create_dir(&home).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_seawal"), &copy).unwrap();
+    // the permissions bind every user but root
+    let is_root = std::fs::metadata(&home).unwrap().uid() == 0;
+    if is_root && std::os::unix::fs::chown(&home, Some(USER), Some(USER)).is_err() {
+        return;
+    }
+    let run = |umask: &str, arguments: &[&str], dir: &Path| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask $0 && exec \"$@\"", umask]).arg(&copy).args(arguments).arg("--dir").arg(dir);
+        if is_root {
+            shell.uid(USER).gid(USER);
+        }
+        let output = shell.current_dir("/").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for umask in ["0177", "0777", "0022"] {
+        let dir = home.join(format!("{umask}/above/store"));
+        for value in ["1", "2"] {
+            assert_eq!(run(umask, &["put", "k", value], &dir), (Some(0), String::new()), "{umask}");
+        }
+        assert_eq!(run(umask, &["checkpoint"], &dir), (Some(0), String::new()), "{umask}");
+        assert_eq!(std::fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+        for entry in dir.read_dir().unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().mode() & 0o777, 0o600, "{entry:?}");
+        }
+    }
+    let dir = home.join("0022/above/store");
+    std::fs::set_permissions(dir.join("LOCK"), std::fs::Permissions::from_mode(0o000)).unwrap();
+    let (status, err) = run("0022", &["put", "k", "v"], &dir);
+    assert!(status == Some(3) && err.contains("chmod u+rw LOCK") && !err.contains("belongs"), "{err}");
 }
