@@ -85,6 +85,19 @@ pub(super) fn missing(path: &Path, other: io::Error) -> io::Error {
     }
 }
 
+/// The error of a path that has something else in the place of a directory: `other` if that is
+/// unknown.
+pub(super) fn not_a_directory(path: &Path, other: io::Error) -> io::Error {
+    let kind = match rustix::fs::stat(path) {
+        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => "a regular file",
+            found => describe(found),
+        },
+        Err(_) => return missing(path, other),
+    };
+    io::Error::new(io::ErrorKind::NotADirectory, format!("it is {kind}, not a directory"))
+}
+
 const DANGLING: &str = "a link that leads nowhere";
 
 fn refusal(kind: &str) -> io::Error {

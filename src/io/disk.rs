@@ -12,7 +12,7 @@
 
 use crate::io::deadline::pauses;
 use crate::io::descriptor;
-use crate::io::descriptor::{check_is_file, missing, occupy_standard_streams, open_dir, open_new_dir};
+use crate::io::descriptor::{check_is_file, missing, not_a_directory, occupy_standard_streams, open_dir, open_new_dir};
 use crate::io::disk_file::{DiskFile, Paths, is_sync_missing, sync_result};
 use crate::io::inherit::{inherit, inherit_dir};
 use crate::io::lock::{LOCK_FILE, Locks};
@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -382,26 +382,43 @@ fn sync_dir(dir: &fs::File) -> io::Result<DirSync> {
     }
 }
 
-/// The permissions of a store's directory, and of missing directories above it. The umask applies.
+/// The permissions of a store's directory, and of missing directories above it. The umask applies,
+/// but not to the owner.
 const STORE_MODE: u32 = 0o700;
 const PARENT_MODE: u32 = 0o777;
+/// What the owner of a directory needs to keep a store in it.
+const OWNER_MODE: u32 = 0o700;
 
 /// Creates a directory and its missing ancestors, and makes each durable before the next.
 fn make_dir_durable(path: &Path, mode: u32) -> io::Result<DirSync> {
     if let Some(parent) = path.parent()
         && !parent.is_dir()
     {
-        make_dir_durable(parent, PARENT_MODE)?;
+        let named = |e: io::Error| match e.raw_os_error() {
+            // the text says what is there, so it must say where
+            None => io::Error::new(e.kind(), format!("{}: {e}", parent.display())),
+            Some(_) => e,
+        };
+        make_dir_durable(parent, PARENT_MODE).map_err(named)?;
     }
     match std::fs::DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => give_to_owner_above(path).inspect_err(|_| {
+        Ok(()) => open_to_owner(path).and_then(|()| give_to_owner_above(path)).inspect_err(|_| {
             let _ = std::fs::remove_dir(path);
         })?,
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !path.exists() => return Err(missing(path, e)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(not_a_directory(path, e)),
         other => other?,
     }
     sync_parent(path)
+}
+
+/// Gives the owner of a new directory the permissions that a umask has withheld.
+fn open_to_owner(path: &Path) -> io::Result<()> {
+    let mode = fs::symlink_metadata(path)?.permissions().mode();
+    if mode & OWNER_MODE == OWNER_MODE {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode | OWNER_MODE))
 }
 
 /// Gives a new directory to the owner of the one above, if this process is root's. That user could

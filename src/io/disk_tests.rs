@@ -1,6 +1,5 @@
 use super::*;
 use crate::io::{AlignedBuf, Clock, Directory, File, read_device_full, write_all_at};
-use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
 fn store(path: WritePath) -> (TempDir, DiskStorage) {

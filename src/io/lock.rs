@@ -309,6 +309,9 @@ fn explained(dir: &File, error: Errno) -> io::Error {
     let advice = match error {
         Errno::ROFS => "the file system is read-only; open the store with RecoveryPolicy::ReadOnly".to_owned(),
         Errno::ACCESS => match rustix::fs::statat(dir, LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if found.st_uid == rustix::process::geteuid().as_raw() => {
+                "the permissions of its file LOCK do not let its owner read and write it; chmod u+rw LOCK".to_owned()
+            }
             Ok(found) => format!(
                 "its file LOCK belongs to user {}; open the store as that user, or change the owner of its files",
                 found.st_uid
