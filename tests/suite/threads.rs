@@ -5,6 +5,7 @@ use seawal::machine::{DecodeError, StateMachine};
 use seawal::sim::SimDisk;
 use seawal::wal::{Log, LogOptions, LogStep};
 use seawal::{Background, Engine, Options, Step};
+use std::cell::Cell;
 use std::io::{self, BufRead, Write};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -203,7 +204,13 @@ fn the_last_handle_may_go_in_a_waker_on_a_thread_of_the_store() {
 #[derive(Clone, Default)]
 struct Caller;
 
+/// Held by a test, because any engine of this type takes the call.
+static DROP_CALL_TEST: Mutex<()> = Mutex::new(());
 static DROP_CALL: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+
+thread_local! {
+    static SAVE_CALL: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+}
 
 impl Drop for Caller {
     fn drop(&mut self) {
@@ -234,6 +241,10 @@ impl StateMachine for Caller {
     }
 
     fn save(&self, _out: &mut dyn Write) -> io::Result<()> {
+        let call = SAVE_CALL.take();
+        if let Some(call) = call {
+            call();
+        }
         Ok(())
     }
 
@@ -245,6 +256,7 @@ impl StateMachine for Caller {
 /// H3: the maintenance thread waited for the checkpoint that it was taking itself.
 #[test]
 fn a_drop_within_a_checkpoint_may_close_the_store_or_drop_its_last_handle() {
+    let _alone = DROP_CALL_TEST.lock();
     for closes in [true, false] {
         ends(move || {
             let dir = tempfile::tempdir().unwrap();
@@ -266,4 +278,28 @@ fn a_drop_within_a_checkpoint_may_close_the_store_or_drop_its_last_handle() {
             until("the lock is released", || Engine::<Caller>::open(dir.path()).is_ok());
         });
     }
+}
+
+/// H3: the same on a thread of the user, for which the maintenance thread waited meanwhile.
+#[test]
+fn a_machine_may_close_the_store_within_a_checkpoint_that_the_user_takes() {
+    let _alone = DROP_CALL_TEST.lock();
+    ends(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Options::new().checkpoint_log_bytes(64 << 10).open::<Caller>(dir.path()).unwrap();
+        let (inner, (sender, called)) = (engine.clone(), mpsc::channel());
+        SAVE_CALL.set(Some(Box::new(move || {
+            // the growth of the log wakes the maintenance thread, which waits for this stage
+            std::thread::scope(|scope| {
+                scope.spawn(|| (0..40).for_each(|_| inner.execute(()).unwrap()));
+            });
+            std::thread::sleep(Duration::from_millis(300));
+            sender.send(inner.close()).unwrap();
+        })));
+        engine.execute(()).unwrap();
+        engine.checkpoint().unwrap();
+        assert!(called.recv().unwrap().is_err(), "the close follows the stage");
+        drop(engine);
+        until("the lock is released", || Engine::<Caller>::open(dir.path()).is_ok());
+    });
 }
