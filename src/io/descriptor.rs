@@ -24,6 +24,9 @@ pub(super) fn open_file(dir: impl AsFd, name: &str, flags: OFlags) -> io::Result
     let fd = match rustix::fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR) {
         // a socket, or a device that does not exist
         Err(Errno::NXIO) => return Err(refusal("a socket or a device")),
+        Err(Errno::ISDIR) => {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, refusal("a directory").to_string()));
+        }
         other => above_standard_streams(other?)?,
     };
     match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
