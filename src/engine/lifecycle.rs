@@ -1,11 +1,11 @@
-//! Closing an engine.
+//! Closing an engine, by a call or by the drop of its last handle.
 
 use super::shared::Shared;
 use super::transaction;
 use crate::checkpoint::{CheckpointEnds, log_pending_undo};
 use crate::error::{Error, Result};
 use crate::machine::StateMachine;
-use crate::wal::DeferredWakes;
+use crate::wal::{DeferredWakes, Log};
 
 /// Closes the engine: it refuses new operations, rolls back open transactions, takes a checkpoint
 /// if that costs no more than what has changed, and marks the log as closed cleanly. A second call
@@ -42,22 +42,44 @@ pub(super) fn close_if_asked<M: StateMachine>(shared: &Shared<M>) {
     }
 }
 
-/// Ends the log after the last handle was dropped, without a checkpoint or a clean mark.
-pub(super) fn abandon<M: StateMachine>(shared: &Shared<M>) {
-    let Some(log) = &shared.log else { return };
+/// Ends the store after the last handle was dropped, as a close without a checkpoint does.
+///
+/// Transactions that are still open are left to the next open, which rolls them back: this thread
+/// may be within one of them, and a large one takes a while.
+pub(super) fn end_dropped<M: StateMachine>(shared: &Shared<M>) {
     if shared.checkpointer.is_in_stage() {
         // another owner may have the store only after this stage, so the maintenance thread, which
         // runs the stage, ends the log
         shared.maintenance.leave_end();
         return;
     }
+    let Some(log) = &shared.log else { return };
+    // a transaction that outlives the handles is refused, also one that waits for a checkpoint
+    shared.core.close();
+    shared.checkpointer.throttle().note_end();
     {
         let _wakes = DeferredWakes::begin();
-        // no stage of a checkpoint may still run once the store can have another owner
-        let _job = shared.checkpointer.between_stages();
-        let _ = log.abandon_but_threads();
+        // nobody is left to be told of a failure: the next open recovers as after a kill
+        let _ = end_log_but_threads(shared, log);
     }
     log.end_threads();
+}
+
+/// Ends the store if its last handle was dropped within a stage of a checkpoint. The caller holds
+/// no lock.
+pub(super) fn end_if_left<M: StateMachine>(shared: &Shared<M>) {
+    if shared.maintenance.takes_over_end() {
+        end_dropped(shared);
+    }
+}
+
+/// Ends the log, and marks its end as clean unless the machine panicked. The caller ends its
+/// threads after it has released its locks.
+fn end_log_but_threads<M: StateMachine>(shared: &Shared<M>, log: &Log) -> Result<()> {
+    let poisoned = shared.core.check_not_poisoned();
+    // no stage of a checkpoint may still run once the store can have another owner
+    let _job = shared.checkpointer.between_stages();
+    if poisoned.is_ok() { log.close_but_threads() } else { log.abandon_but_threads() }
 }
 
 fn close_once<M: StateMachine>(shared: &Shared<M>, ends: &mut CheckpointEnds) -> Result<()> {
@@ -91,8 +113,6 @@ fn close_once<M: StateMachine>(shared: &Shared<M>, ends: &mut CheckpointEnds) ->
         }
         Err(_) => Ok(()),
     };
-    // no stage of another checkpoint may still run once the store can have another owner
-    let _job = shared.checkpointer.between_stages();
-    let closed = if poisoned.is_ok() { log.close_but_threads() } else { log.abandon_but_threads() };
+    let closed = end_log_but_threads(shared, log);
     poisoned.and(checkpoint).and(closed)
 }

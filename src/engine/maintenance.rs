@@ -137,9 +137,7 @@ fn run_thread<M: StateMachine>(shared: &Shared<M>, stop: &AtomicBool) {
             None => thread::park(),
         }
     }
-    if shared.maintenance.takes_over_end() {
-        let _ = log.abandon();
-    }
+    lifecycle::end_if_left(shared);
 }
 
 /// The time until the oldest transaction expires. A transaction that has expired but was busy is

@@ -44,6 +44,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::io::Storage;
 use crate::io::sync::{Arc, Runs, defer, thread};
+use crate::io::threads::contained;
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::options::{Background, Options};
 use crate::recovery::{self, RecoveryReport};
@@ -71,6 +72,16 @@ use std::time::Duration;
 /// engine.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Close and drop
+///
+/// The drop of the last clone ends the store as a [`close`](Engine::close) without a checkpoint
+/// does: everything committed becomes durable, and the end of the log is marked as clean. The next
+/// open redoes the log behind the last checkpoint, and rolls back transactions whose handles were
+/// left. A drop tells of no failure, so a program that must know calls `close`. Both wait for the
+/// device, without a time limit: a disk that hangs lets them hang. While the thread panics, or
+/// after the machine has panicked, the end is not marked, and the next open recovers as after a
+/// kill.
 ///
 /// # Fork
 ///
@@ -420,7 +431,8 @@ impl<M: StateMachine> Drop for Handle<M> {
         let end = move || {
             threads.stop(&shared);
             if !is_panicking {
-                lifecycle::abandon(&shared);
+                // code of users, such as a waker, may panic; the drop of the log then does the rest
+                let _ = contained(|| lifecycle::end_dropped(&shared));
             }
         };
         // In the closure of a transaction's read this thread holds the core lock, which the

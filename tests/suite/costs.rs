@@ -7,7 +7,7 @@ use seawal::kv::{Kv, KvCommand};
 use seawal::recovery::Verdict;
 use seawal::sim::{Crash, SimDisk};
 use seawal::wal::{Background, LogStep};
-use seawal::{Durability, Engine, Error, Options, RecoveryPolicy, Step};
+use seawal::{Durability, Engine, Error, ExecuteError, Options, RecoveryPolicy, Step};
 use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
@@ -158,6 +158,57 @@ fn many_closes_after_little_work_leave_a_bounded_log() {
         taken += engine.stats().checkpoints;
     }
     assert!((4..=8).contains(&taken), "{taken} checkpoints");
+}
+
+/// S10: The drop of the last handle is as good as a close that takes no checkpoint: the next open
+/// reads the same, and power loss takes nothing back.
+#[test]
+fn the_drop_of_the_last_handle_is_a_clean_end() {
+    let quick = options().checkpoint_on_close(false);
+    let next_open = |ends: fn(Engine<Kv>)| {
+        let (disk, engine) = two_mib(&quick);
+        engine.execute(put(7, 10)).unwrap();
+        engine.execute_with(put(1, 1), Durability::Os).unwrap();
+        ends(engine);
+        let disk = disk.crash(Crash::Everything);
+        disk.enable_trace();
+        let engine = open(&disk, &quick);
+        let report = engine.recovery_report();
+        assert_eq!((report.verdict, report.undone), (Verdict::Clean, 0), "{report}");
+        assert!(report.tail.is_none() && report.warnings.is_empty(), "{report}");
+        assert_eq!(engine.get("00000001").unwrap().unwrap(), [1; 1]);
+        let reads = disk.trace().iter().filter(|line| line.contains("Read")).count();
+        assert!(reads > 0);
+        (reads, report.records, report.log_bytes)
+    };
+    assert_eq!(next_open(drop), next_open(|engine| engine.close().unwrap()));
+}
+
+/// S10: A transaction that outlives the last handle is refused, and the next open rolls it back.
+#[test]
+fn a_transaction_may_outlive_the_last_handle() {
+    for background in [Background::Manual, Background::Threads] {
+        let options = options().background(background);
+        let (disk, engine) = two_mib(&options);
+        let mut left = engine.begin().unwrap();
+        left.execute(put(2, 2)).unwrap();
+        let mut other = engine.begin().unwrap();
+        other.execute(put(3, 3)).unwrap();
+        drop(engine);
+        let before = crate::common::files(&disk);
+        assert!(matches!(left.execute(put(4, 4)), Err(ExecuteError::Failed(Error::Closed))));
+        assert!(matches!(left.commit(), Err(Error::Closed)));
+        drop(other);
+        assert_eq!(crate::common::files(&disk), before, "nothing is written any more");
+        for disk in [disk.crash(Crash::Everything), disk] {
+            let engine = open(&disk, &options);
+            let report = engine.recovery_report();
+            assert_eq!((report.verdict, report.undone), (Verdict::Clean, 2), "{report}");
+            for key in [2, 3, 4] {
+                assert_eq!(engine.get(format!("{key:08}")).unwrap().unwrap(), [key; 1024]);
+            }
+        }
+    }
 }
 
 /// S10: A close gives a running checkpoint up, and that is no failure.

@@ -55,7 +55,8 @@ fn where_a_store_was_closed_the_report_says_up_to_where_the_end_is_missing() {
     for n in 2..5 {
         engine.execute(Cmd::push(1, n)).unwrap();
     }
-    drop(engine);
+    // a drop would name the end
+    let disk = disk.crash(Crash::Nothing);
     let segment = names(&disk, ".seg").pop().unwrap();
     disk.remove_file(&segment).unwrap();
     let report = salvaged(&disk).0;
@@ -71,7 +72,7 @@ fn where_a_store_was_closed_the_report_says_up_to_where_the_end_is_missing() {
     let (engine, report) = open(&disk);
     let end = report.end;
     engine.execute(Cmd::push(1, 2)).unwrap();
-    drop(engine);
+    let disk = disk.crash(Crash::Nothing);
     manifests.iter().for_each(|(name, bytes)| disk.write_file(name, bytes));
     for segment in names(&disk, ".seg") {
         let len = disk.read_file(&segment).unwrap().len();

@@ -2,6 +2,7 @@
 
 use crate::common::{Cmd, Stacks, state};
 use seawal::machine::{DecodeError, StateMachine};
+use seawal::recovery::Verdict;
 use seawal::sim::SimDisk;
 use seawal::wal::{Log, LogOptions, LogStep};
 use seawal::{Background, Engine, Options, Step};
@@ -195,8 +196,14 @@ fn the_last_handle_may_go_in_a_waker_on_a_thread_of_the_store() {
         // a waker that was never registered never runs
         drop(clone.lock().unwrap().take());
         let reopen = || Options::new().background(Background::Manual).open_on::<Stacks>(Arc::new(disk.clone()));
-        until("the lock is released", || reopen().is_ok());
-        assert_eq!(state(&reopen().unwrap()).at(1), [1]);
+        let reopened = Mutex::new(None);
+        until("the lock is released", || {
+            *reopened.lock().unwrap() = reopen().ok();
+            reopened.lock().unwrap().is_some()
+        });
+        let engine = reopened.into_inner().unwrap().unwrap();
+        assert_eq!(engine.recovery_report().verdict, Verdict::Clean);
+        assert_eq!(state(&engine).at(1), [1]);
     }
 }
 
