@@ -20,6 +20,8 @@
 //!     89    … machine name      UTF-8
 //!      …    1 snapshot count    at most 2, the newest first
 //!      …   16 for each          its LSN, its file's length in bytes
+//!      …    2 shape length      0 if the shape is not known
+//!      …    … shape             of the types that the machine encodes
 //!      …    … zeros up to 4096, or to the end of the device's block if that is larger
 //! ```
 
@@ -34,6 +36,8 @@ const CHECKSUM_OFFSET: usize = 12;
 pub(crate) const MANIFEST_BYTES: usize = 4096;
 /// The number of snapshots that are kept: the newest, and one to fall back on if that is damaged.
 pub(crate) const SNAPSHOTS_KEPT: usize = 2;
+/// The longest shape, in bytes.
+pub(crate) const MAX_SHAPE_BYTES: usize = 1024;
 
 /// A snapshot that was read back and verified before the manifest named it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,9 @@ pub(crate) struct Manifest {
     pub(crate) machine: MachineTag,
     /// Newest first.
     pub(crate) snapshots: Vec<SnapshotEntry>,
+    /// The shape of the types that the machine encodes; see
+    /// [`StateMachine::shape`](crate::machine::StateMachine::shape). Empty if it is not known.
+    pub(crate) shape: Vec<u8>,
 }
 
 impl Manifest {
@@ -86,6 +93,8 @@ impl Manifest {
             put.u64(snapshot.lsn.get())?;
             put.u64(snapshot.file_bytes)?;
         }
+        put.u16(u16::try_from(self.shape.len()).ok()?)?;
+        put.bytes(&self.shape)?;
         put_checksum(block, CHECKSUM_OFFSET).map(|_| ())
     }
 
@@ -130,6 +139,9 @@ impl Manifest {
             let mut entry = || Some(SnapshotEntry { lsn: Lsn::new(take.u64()?), file_bytes: take.u64()? });
             manifest.snapshots.push(entry().ok_or(HeaderFault::Bad("the manifest's snapshots are cut short"))?);
         }
+        let mut shape =
+            || take.u16().map(usize::from).filter(|len| *len <= MAX_SHAPE_BYTES).and_then(|len| take.bytes(len));
+        manifest.shape = shape().ok_or(HeaderFault::Bad("the manifest's shape is impossible"))?.to_vec();
         Ok(manifest)
     }
 
@@ -147,6 +159,7 @@ impl Manifest {
             block_bytes: take.u32()?,
             machine: take_machine(take)?,
             snapshots: Vec::new(),
+            shape: Vec::new(),
         };
         let count = usize::from(take.u8()?);
         Some((manifest, count))
@@ -170,6 +183,7 @@ mod tests {
             block_bytes: 4096,
             machine: MachineTag { name: "kv".into(), version: 9 },
             snapshots: vec![SnapshotEntry { lsn: Lsn::new(2 * 4096), file_bytes: 8 }],
+            shape: vec![1, 2, 3],
         }
     }
 

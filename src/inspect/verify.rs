@@ -18,7 +18,7 @@ use crate::options::Options;
 use crate::options::RecoveryPolicy;
 use crate::recovery::candidates::{self, Candidate};
 use crate::recovery::replay::Fault;
-use crate::recovery::{recover, rehearse, torn_tail};
+use crate::recovery::{check_shape, recover, rehearse, torn_tail};
 use crate::store::layout as names;
 use crate::store::manifest_file::read_each;
 use crate::store::open_dir::StoreDir;
@@ -288,6 +288,7 @@ fn examine<M: StateMachine>(storage: Arc<dyn Storage>, replays: impl Fn(&Machine
         candidates.iter().copied().filter(|c| c.entry().is_none_or(|entry| whole.contains(&entry.lsn))).collect();
     check_log::<M>(&store_dir, &candidates, replays, &mut report)?;
     if replays {
+        check_shape::<M>(&store_dir)?;
         check_replay::<M>(&store_dir, &usable, &mut report)?;
     } else {
         foretell(&store_dir, usable.first(), &mut report)?;

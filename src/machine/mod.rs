@@ -14,6 +14,8 @@ pub(crate) mod parts;
 mod recovery_rates;
 #[cfg(feature = "serde")]
 mod serde;
+#[cfg(feature = "serde")]
+mod shape;
 mod state_machine;
 
 pub use self::bulk::BulkMachine;

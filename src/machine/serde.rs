@@ -4,6 +4,7 @@
 //! without trusting the lengths in it, keeps the errors of the input and output, and rejects
 //! trailing bytes.
 
+use super::shape::shape_of;
 use super::{Access, Bulk, BulkMachine, DecodeError, Footprint, SnapshotSource, StateMachine};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,7 +27,10 @@ use std::io::{self, Read};
 ///   cannot be read back.
 /// - Enum variants are written as their position, and fields in their order. Add variants at the
 ///   end. Raise [`VERSION`](Self::VERSION) with any other change of the types, or of what a command
-///   does.
+///   does. The store keeps a checksum of the shape of the types, and refuses to open with
+///   [`Error::Unreadable`](crate::Error::Unreadable) if they have changed and the version has not.
+///   It covers names of fields and variants, but not what a type's own implementation of
+///   `Deserialize` hides.
 /// - A recursive type is read back by recursion, as deep as the bytes say.
 ///
 /// Both traits have an `apply`, so import only the one you use, or name it:
@@ -190,6 +194,10 @@ impl<T: SerdeMachine> StateMachine for T {
 
     fn supports(version: u32) -> bool {
         <T as SerdeMachine>::supports(version)
+    }
+
+    fn shape(known: &[u8]) -> Vec<u8> {
+        shape_of::<T, Self::Command>(known)
     }
 }
 

@@ -23,7 +23,7 @@ pub use crate::options::{Phase, Progress, RecoveryPolicy};
 pub use report::{Phases, RecoveryReport, Verdict};
 
 use crate::error::{Error, Result};
-use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
+use crate::format::manifest::{MAX_SHAPE_BYTES, SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::ids::{Lsn, MachineTag, StoreId};
 use crate::io::sync::Arc;
 use crate::io::{Clock, Storage};
@@ -83,6 +83,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     let store_dir = StoreDir::new(storage.clone(), access, options.log.lock_wait)?;
     let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
     check_is_ours::<M>(&store_dir, options)?;
+    let shape = check_shape::<M>(&store_dir)?;
     let mut report = new_report(&store_dir);
     report.phases.open_dir = watch.lap();
 
@@ -106,7 +107,8 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
         report.phases.undo = watch.lap();
         return Ok(Recovered { state, pending_undo: None, log: None, report, snapshots, opens });
     }
-    let root = open_manifest(&store_dir, &machine, &snapshots, origin)?;
+    let mut root = open_manifest(&store_dir, &machine, &snapshots, origin)?;
+    root.set_shape(shape);
     let log = Log::continue_from(OpenLog { store_dir, root, end, machine, options: options.log.clone() })?;
     report.epoch = log.epoch();
     report.phases.cut = watch.lap();
@@ -160,6 +162,34 @@ fn check_is_ours<M: StateMachine>(store_dir: &StoreDir, options: &Options) -> Re
         return Err(Error::UnsupportedVersion { path, what, found: found.version, supported: M::VERSION });
     }
     Ok(())
+}
+
+/// Compares the shape of the machine's types with that in the manifest, if it is from the same
+/// version. Returns the shape for the next manifest.
+///
+/// New variants of an enum are not added to the shape before the version is raised. So the program
+/// that lacks them can still open a store in which they were not used.
+pub(crate) fn check_shape<M: StateMachine>(store_dir: &StoreDir) -> Result<Vec<u8>> {
+    let is_ours = |tag: &MachineTag| tag.name == M::NAME && tag.version == M::VERSION;
+    let known = store_dir.manifest.as_ref().filter(|m| is_ours(&m.machine) && !m.shape.is_empty());
+    let mut shape = M::shape(known.map_or(&[], |manifest| &manifest.shape));
+    // such a shape is the machine's mistake, and what it says cannot be kept
+    if shape.len() > MAX_SHAPE_BYTES {
+        shape.clear();
+    }
+    match known {
+        Some(manifest) if !shape.is_empty() && shape != manifest.shape => Err(Error::Unreadable {
+            path: store_dir.manifest_path(),
+            offset: 0,
+            lsn: manifest.log_start,
+            machine: M::NAME,
+            version: M::VERSION,
+            current: M::VERSION,
+            reason: "the types of its state or commands had another shape when the store was written".into(),
+        }),
+        Some(manifest) => Ok(manifest.shape.clone()),
+        None => Ok(shape),
+    }
 }
 
 /// The machine and the id of the store, from the manifest or else from the oldest usable segment.

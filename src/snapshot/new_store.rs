@@ -15,7 +15,7 @@ use crate::txn::ActiveTransactions;
 /// As [`write`].
 pub(crate) fn write_as_store<M: StateMachine>(place: NewStore, state: M, help: Help) -> Result<()> {
     let machine = MachineTag { name: M::NAME.into(), version: M::VERSION };
-    place.create(machine, |storage, header| {
+    place.create(machine, M::shape(&[]), |storage, header| {
         write(storage, header, state, &ActiveTransactions::default(), help, &mut Unpaced)
     })
 }

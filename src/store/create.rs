@@ -32,6 +32,7 @@ impl NewStore {
     pub(crate) fn create(
         self,
         machine: MachineTag,
+        shape: Vec<u8>,
         write_snapshot: impl FnOnce(&dyn Storage, &SnapshotHeader) -> Result<SnapshotEntry>,
     ) -> Result<()> {
         let storage = self.0.storage.clone();
@@ -56,6 +57,7 @@ impl NewStore {
                 block_bytes,
                 machine,
                 snapshots: vec![entry],
+                shape,
             })
         })
     }

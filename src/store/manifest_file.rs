@@ -140,6 +140,11 @@ impl ManifestFile {
         &self.current
     }
 
+    /// Sets the shape of the machine's types. The next publication makes it durable.
+    pub(crate) fn set_shape(&mut self, shape: Vec<u8>) {
+        self.current.shape = shape;
+    }
+
     /// Checks that the names of the copies still lead to the files that are open here. A
     /// publication in another file would not be found by the next open.
     ///

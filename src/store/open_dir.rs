@@ -13,6 +13,7 @@ use crate::io::{DirectoryLock, File, LockMode, NamedFile, OpenMode, Storage};
 use crate::store::layout as names;
 use crate::store::layout::FileName;
 use crate::store::manifest_file::{Copies, ManifestFile, read_copies};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a store is opened.
@@ -205,6 +206,11 @@ impl StoreDir {
         self.unfinished.iter().try_for_each(|name| self.storage.remove_file(name))
     }
 
+    /// The path of the manifest's current copy.
+    pub(crate) fn manifest_path(&self) -> PathBuf {
+        self.storage.path(names::MANIFESTS.get(self.manifest_slot).copied().unwrap_or_default())
+    }
+
     /// Removes unfinished files and opens the manifest for publication. Without a manifest, it
     /// makes one of `stand_in`, or creates that of a new store. A created manifest survives power
     /// loss when this returns.
@@ -243,6 +249,7 @@ impl StoreDir {
             block_bytes,
             machine: machine.clone(),
             snapshots: Vec::new(),
+            shape: Vec::new(),
         };
         let Some(found) = stand_in else { return new };
         let ManifestStandIn { store, block_bytes, log_start, origin, mut snapshots } = found;

@@ -234,6 +234,7 @@ fn pipeline(paper: &Paper, max_in_flight: usize) -> Arc<GroupCommit> {
         block_bytes: BLOCK,
         machine: machine.clone(),
         snapshots: Vec::new(),
+        shape: Vec::new(),
     };
     let root = Arc::new(Mutex::new(ManifestFile::create(storage.clone(), manifest).unwrap()));
     let identity = Identity { store: StoreId::new(1), epoch: Epoch::new(1), block_bytes: BLOCK, machine };

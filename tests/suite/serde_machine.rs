@@ -5,7 +5,7 @@ use seawal::inspect;
 use seawal::machine::{Access, BulkMachine, DecodeError, Footprint, SerdeMachine, StateMachine};
 use seawal::salvage::{Reach, salvage};
 use seawal::sim::SimDisk;
-use seawal::{Engine, Error};
+use seawal::{Engine, Error, RecoveryPolicy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -317,6 +317,38 @@ ledger!(first, 1, 1,);
 ledger!(longer, 1, 1, note);
 ledger!(second, 2, 1, note);
 
+/// The first ledger with another command at the end, and the same with one between.
+macro_rules! entries {
+    ($module:ident, $($variant:ident)*) => {
+        mod $module {
+            use seawal::machine::SerdeMachine;
+            use serde::{Deserialize, Serialize};
+
+            #[derive(Clone, Default, Serialize, Deserialize)]
+            pub(super) struct Entries(u64);
+
+            #[derive(Clone, Serialize, Deserialize)]
+            pub(super) enum Entry { $($variant(i64),)* }
+
+            impl SerdeMachine for Entries {
+                const NAME: &'static str = "entries";
+                const VERSION: u32 = 1;
+                type Command = Entry;
+                type Reply = ();
+                type Rejection = ();
+
+                fn apply(&mut self, entry: &Entry) -> Result<((), Entry), ()> {
+                    Ok(((), entry.clone()))
+                }
+            }
+        }
+    };
+}
+
+entries!(two, Credit Debit);
+entries!(three, Credit Debit Transfer);
+entries!(swapped, Debit Credit Transfer);
+
 /// A store of the first ledger. With a checkpoint, its state must be decoded, else its commands.
 fn ledger_store(checkpoint: bool, amount: i64) -> SimDisk {
     let disk = SimDisk::new(1);
@@ -363,4 +395,39 @@ fn whole_data_that_the_machine_cannot_decode_is_not_damage() {
         let engine: Engine<first::Ledger> = manual().open_on(storage()).unwrap();
         assert_eq!(engine.read(|ledger| ledger.total).unwrap(), if checkpoint { 2400 } else { 1500 });
     }
+}
+
+/// N3: bytes of one type can pass for another, so the store knows the shape of the types, from the
+/// first open on.
+#[test]
+fn a_type_that_changed_without_its_version_is_refused_at_the_first_open() {
+    let storage = |disk: &SimDisk| Arc::new(disk.clone());
+    // a young store, which holds nothing that could be decoded wrongly
+    let disk = SimDisk::new(1);
+    drop(manual().open_on::<first::Ledger>(storage(&disk)).unwrap());
+    let refused = |error: Error| {
+        assert!(error.is_unreadable(), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("MANIFEST-") && text.contains("another shape") && text.contains("VERSION?"), "{text}");
+    };
+    refused(manual().open_on::<longer::Ledger>(storage(&disk)).map(drop).unwrap_err());
+    refused(
+        manual().recovery(RecoveryPolicy::ReadOnly).open_on::<longer::Ledger>(storage(&disk)).map(drop).unwrap_err(),
+    );
+    refused(inspect::verify_machine::<longer::Ledger>(storage(&disk)).map(drop).unwrap_err());
+    drop(manual().open_on::<first::Ledger>(storage(&disk)).unwrap());
+    // a raised version that supports the older one is asked for no shape of it, and leaves its own
+    drop(manual().open_on::<second::Ledger>(storage(&disk)).unwrap());
+    drop(manual().open_on::<second::Ledger>(storage(&disk)).unwrap());
+    // new commands at the end are no change, in both directions
+    let disk = SimDisk::new(2);
+    drop(manual().open_on::<two::Entries>(storage(&disk)).unwrap());
+    drop(manual().open_on::<three::Entries>(storage(&disk)).unwrap());
+    drop(manual().open_on::<two::Entries>(storage(&disk)).unwrap());
+    refused(manual().open_on::<swapped::Entries>(storage(&disk)).map(drop).unwrap_err());
+    // a backup knows the shape too
+    let (disk, copy) = (SimDisk::new(4), SimDisk::new(5));
+    let engine: Engine<first::Ledger> = manual().open_on(storage(&disk)).unwrap();
+    engine.backup_to_storage(storage(&copy)).unwrap();
+    refused(manual().open_on::<longer::Ledger>(storage(&copy)).map(drop).unwrap_err());
 }

@@ -377,7 +377,12 @@ fn interrupted_store() -> Place {
     (0..9).for_each(|n| assert!(store.insert(format!("late {n}"), vec![n; 3000]).is_ok()));
     // an idle log proves its last frames
     std::thread::sleep(Duration::from_millis(100));
+    let files = bytes_of(&place.store());
+    // this ends the log cleanly, which a kill does not
     drop(store);
+    std::fs::remove_dir_all(place.store()).unwrap();
+    std::fs::create_dir(place.store()).unwrap();
+    files.into_iter().for_each(|(name, bytes)| std::fs::write(place.store().join(name), bytes).unwrap());
     place
 }
 
