@@ -78,7 +78,7 @@ pub(super) fn give_up_unneeded(
     unlink: Unlink,
 ) -> Result<()> {
     let manifest = log.manifest();
-    log.recycle_below(manifest.log_start)?;
+    log.recycle_below(manifest.needed_from())?;
     remove_unneeded_snapshots(storage, log, readers, &manifest, unlink)
 }
 
@@ -89,7 +89,7 @@ pub(super) fn give_up_unneeded(
 /// I/O errors.
 pub(super) fn give_up_some_unneeded(storage: &Arc<dyn Storage>, log: &Log, readers: &SnapshotReaders) -> Result<()> {
     let manifest = log.manifest();
-    if log.recycle_some_below(manifest.log_start, BYTES_PER_OPEN)? == 0 {
+    if log.recycle_some_below(manifest.needed_from(), BYTES_PER_OPEN)? == 0 {
         return Ok(());
     }
     remove_unneeded_snapshots(storage, log, readers, &manifest, Unlink::Deferred)

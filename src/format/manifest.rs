@@ -111,6 +111,12 @@ impl Manifest {
         }
     }
 
+    /// The LSN below which nothing needs the log. A log start behind a snapshot is impossible, but an
+    /// open survives it, and must not delete what the snapshot needs.
+    pub(crate) fn needed_from(&self) -> Lsn {
+        self.snapshots.iter().map(|snapshot| snapshot.lsn).fold(self.log_start, Lsn::min)
+    }
+
     /// Which field has a value that no store's manifest has, if one does.
     fn impossible_field(&self) -> Option<&'static str> {
         // the first frame follows the first segment's header
