@@ -21,7 +21,9 @@ pub(super) fn to_storage<M: StateMachine>(shared: &Shared<M>, storage: Arc<dyn S
     shared.core.check_not_held()?;
     let place = NewStore::claim(storage, shared.options.log.lock_wait)?;
     let help = shared.options.log.background.into();
-    snapshot::write_as_store(place, committed_state(shared)?, help)
+    // as in this store, so that both are open to the same programs
+    let known = shared.log.as_ref().map_or(Vec::new(), |log| log.manifest().shape);
+    snapshot::write_as_store(place, committed_state(shared)?, M::shape(&known), help)
 }
 
 fn committed_state<M: StateMachine>(shared: &Shared<M>) -> Result<M> {

@@ -202,8 +202,8 @@ impl Threads {
                 stop.store(true, Ordering::Release);
                 handle.thread().unpark();
             }
-            // A thread of a store joins no other, and neither does the machine's code in a stage of a
-            // checkpoint, for which the thread may wait. The handle is left for another caller.
+            // A thread of a store joins no other, and neither does the machine's code in a stage of
+            // a checkpoint, for which the thread may wait. The handle is left for another caller.
             if is_own() || shared.checkpointer.is_in_stage() { None } else { maintenance.take() }
         };
         if let Some((_, handle)) = maintenance {

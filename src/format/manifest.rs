@@ -93,8 +93,10 @@ impl Manifest {
             put.u64(snapshot.lsn.get())?;
             put.u64(snapshot.file_bytes)?;
         }
-        put.u16(u16::try_from(self.shape.len()).ok()?)?;
-        put.bytes(&self.shape)?;
+        // a longer one is the machine's mistake, and must not make the manifest unreadable
+        let shape = if self.shape.len() > MAX_SHAPE_BYTES { &[] } else { &self.shape[..] };
+        put.u16(shape.len() as u16)?;
+        put.bytes(shape)?;
         put_checksum(block, CHECKSUM_OFFSET).map(|_| ())
     }
 
@@ -111,8 +113,8 @@ impl Manifest {
         }
     }
 
-    /// The LSN below which nothing needs the log. A log start behind a snapshot is impossible, but an
-    /// open survives it, and must not delete what the snapshot needs.
+    /// The LSN below which nothing needs the log. A log start behind a snapshot is impossible, but
+    /// an open survives it, and must not delete what the snapshot needs.
     pub(crate) fn needed_from(&self) -> Lsn {
         self.snapshots.iter().map(|snapshot| snapshot.lsn).fold(self.log_start, Lsn::min)
     }
@@ -200,6 +202,16 @@ mod tests {
         let mut block = vec![0; MANIFEST_BYTES];
         manifest.encode(&mut block).unwrap();
         assert_eq!(Manifest::decode(&block), Ok(manifest));
+    }
+
+    #[test]
+    fn a_shape_that_is_too_long_is_left_out() {
+        let mut block = vec![0; MANIFEST_BYTES];
+        for (len, kept) in [(MAX_SHAPE_BYTES, MAX_SHAPE_BYTES), (MAX_SHAPE_BYTES + 1, 0), (70_000, 0)] {
+            block.fill(0);
+            Manifest { shape: vec![7; len], ..manifest() }.encode(&mut block).unwrap();
+            assert_eq!(Manifest::decode(&block), Ok(Manifest { shape: vec![7; kept], ..manifest() }));
+        }
     }
 
     #[test]

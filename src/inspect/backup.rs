@@ -213,8 +213,8 @@ fn scan(store_dir: &StoreDir, start: Lsn) -> Result<(ScanEnd, BTreeMap<String, u
     Ok((scanner.take_end()?, ends))
 }
 
-/// Copies the first `used_bytes` bytes of a file, and makes the copy `file_bytes` long. Both survive
-/// power loss once the directory is synced too.
+/// Copies the first `used_bytes` bytes of a file, and makes the copy `file_bytes` long. Both
+/// survive power loss once the directory is synced too.
 fn copy(source: &dyn Storage, target: &dyn Storage, name: &str, (used_bytes, file_bytes): (u64, u64)) -> Result<()> {
     if file_bytes > target.max_file_bytes() {
         return Err(Error::io("write", target.path(name), std::io::ErrorKind::FileTooLarge.into()));

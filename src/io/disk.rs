@@ -117,8 +117,8 @@ impl DiskStorage {
     ///
     /// When this returns, the directory's own name survives power loss, provided that its parent is
     /// durable, may be opened, and can be synced. A directory that this call creates has mode 0700,
-    /// and missing ones above it have ordinary permissions. If root creates them, they get the owner
-    /// and the group of the directory above. A new file gets the owner and the group of the
+    /// and missing ones above it have ordinary permissions. If root creates them, they get the
+    /// owner and the group of the directory above. A new file gets the owner and the group of the
     /// directory, as far as the process may set them, and the group's permissions.
     ///
     /// # Errors

@@ -107,8 +107,8 @@ impl SequentialReader {
 /// Most allocators hand the arena of the thread that exited last to the next new thread. Threads
 /// that `work` starts should inherit the arenas of other workers, and not those of the readers.
 ///
-/// Without a thread for `fetcher`, nothing is prefetched. Without a thread for `read`, nothing runs,
-/// and it returns `None`.
+/// Without a thread for `fetcher`, nothing is prefetched. Without a thread for `read`, nothing
+/// runs, and it returns `None`.
 ///
 /// # Errors
 /// [`Error::Internal`] if one of the two threads panicked.

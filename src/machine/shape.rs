@@ -1,9 +1,9 @@
 //! The shape of types that derive serde's traits: which values they consist of, in which order.
 //!
-//! Postcard writes neither types nor names, so bytes of one type can pass for another one. The shape
-//! tells them apart. It is found by deserializing made-up values again and again, with another
-//! variant each time, until every part of the type has been visited. The crate `serde-reflection`
-//! finds formats in this way; a checksum needs less.
+//! Postcard writes neither types nor names, so bytes of one type can pass for another one. The
+//! shape tells them apart. It is found by deserializing made-up values again and again, with
+//! another variant each time, until every part of the type has been visited. The crate
+//! `serde-reflection` finds formats in this way; a checksum needs less.
 //!
 //! An enum may get new variants at its end. So a shape says how many variants of each enum it
 //! covers, and the shape of a newer type is found for as many.
@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The most passes over a type. One pass covers one variant, or one of the two cases of an option, a
-/// sequence or a map.
+/// The most passes over a type. One pass covers one variant, or one of the two cases of an option,
+/// a sequence or a map.
 const MAX_PASSES: usize = 4096;
 /// The most values that one pass visits.
 const MAX_VALUES: usize = 1 << 16;

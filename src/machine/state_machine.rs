@@ -141,9 +141,9 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
     /// Returns a checksum of the shape of the types that the machine encodes, at most 1,024 bytes.
     ///
     /// The store keeps it beside [`VERSION`](Self::VERSION). If an open of the same version finds
-    /// another one, it fails with [`Error::Unreadable`](crate::Error::Unreadable): a type was changed
-    /// and the version was not raised. `known` is what the store has, or empty. A machine may use it
-    /// to describe only what was there before.
+    /// another one, it fails with [`Error::Unreadable`](crate::Error::Unreadable): a type was
+    /// changed and the version was not raised. `known` is what the store has, or empty. A machine
+    /// may use it to describe only what was there before.
     ///
     /// Default: empty, which is compared with nothing. [`SerdeMachine`](super::SerdeMachine) finds
     /// the shape of its types by itself.

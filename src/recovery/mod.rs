@@ -23,7 +23,7 @@ pub use crate::options::{Phase, Progress, RecoveryPolicy};
 pub use report::{Phases, RecoveryReport, Verdict};
 
 use crate::error::{Error, Result};
-use crate::format::manifest::{MAX_SHAPE_BYTES, SNAPSHOTS_KEPT, SnapshotEntry};
+use crate::format::manifest::{SNAPSHOTS_KEPT, SnapshotEntry};
 use crate::ids::{Lsn, MachineTag, StoreId};
 use crate::io::sync::Arc;
 use crate::io::{Clock, Storage};
@@ -172,11 +172,7 @@ fn check_is_ours<M: StateMachine>(store_dir: &StoreDir, options: &Options) -> Re
 pub(crate) fn check_shape<M: StateMachine>(store_dir: &StoreDir) -> Result<Vec<u8>> {
     let is_ours = |tag: &MachineTag| tag.name == M::NAME && tag.version == M::VERSION;
     let known = store_dir.manifest.as_ref().filter(|m| is_ours(&m.machine) && !m.shape.is_empty());
-    let mut shape = M::shape(known.map_or(&[], |manifest| &manifest.shape));
-    // such a shape is the machine's mistake, and what it says cannot be kept
-    if shape.len() > MAX_SHAPE_BYTES {
-        shape.clear();
-    }
+    let shape = M::shape(known.map_or(&[], |manifest| &manifest.shape));
     match known {
         Some(manifest) if !shape.is_empty() && shape != manifest.shape => Err(Error::Unreadable {
             path: store_dir.manifest_path(),

@@ -115,7 +115,7 @@ pub fn salvage<M: StateMachine>(
     };
     tell_unreadable(&source, &mut report);
     if let Some(state) = state {
-        snapshot::write_as_store(target, state, snapshot::Help::None)?;
+        snapshot::write_as_store(target, state, M::shape(&[]), snapshot::Help::None)?;
     }
     Ok(report)
 }

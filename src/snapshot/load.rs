@@ -124,8 +124,8 @@ pub(crate) fn rehearse<M: StateMachine>(storage: &dyn Storage, lsn: Lsn, most_by
     measured.ok().flatten().filter(|(_, bytes)| *bytes > 0)
 }
 
-/// Runs `decode` while one thread reads the chunks and one checks them. Returns `None` if the system
-/// refuses the threads; then the chunks are still there, and unread.
+/// Runs `decode` while one thread reads the chunks and one checks them. Returns `None` if the
+/// system refuses the threads; then the chunks are still there, and unread.
 fn read_ahead<R>(
     chunks: &Mutex<Option<Chunks>>,
     decode: impl FnOnce(mpsc::Receiver<Result<Piece>>) -> Result<R>,

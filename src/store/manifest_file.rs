@@ -168,8 +168,10 @@ impl ManifestFile {
     /// the new one does.
     ///
     /// # Errors
-    /// [`Error::Full`] where a missing copy had to be created and there is no space; I/O errors.
+    /// [`Error::Full`] where a missing copy had to be created and there is no space; I/O errors; those
+    /// of [`ManifestFile::check_names`].
     pub(crate) fn publish(&mut self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+        self.check_names()?;
         let mut next = self.current.clone();
         change(&mut next);
         next.counter = self.current.counter.saturating_add(1);
@@ -191,7 +193,8 @@ impl ManifestFile {
         }
         self.current = next;
         self.slot = slot;
-        Ok(())
+        // again, because the names may have changed during the write
+        self.check_names()
     }
 }
 

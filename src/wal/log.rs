@@ -501,8 +501,8 @@ impl Log {
         self.shared.segment_pool.recycle_below(&self.shared.commit, lsn)
     }
 
-    /// As [`Log::recycle_below`], but only the oldest segments: two of them, or more if they take no
-    /// more than `most_bytes`.
+    /// As [`Log::recycle_below`], but only the oldest segments: two of them, or more if they take
+    /// no more than `most_bytes`.
     pub(crate) fn recycle_some_below(&self, lsn: Lsn, most_bytes: u64) -> Result<usize> {
         let limit = {
             let segments = self.shared.commit.segments.lock();

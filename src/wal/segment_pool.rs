@@ -1,10 +1,10 @@
 //! The segment pool: segments that are preallocated, and segments that are recycled.
 //!
 //! A preallocated segment was filled with zeros and synced before it got its name, so that a frame
-//! written into it later changes no metadata. It has no base LSN until the log enters it. A few stay open
-//! until then. Preallocation is slow and holds no lock that a commit or recycling needs. Ahead
-//! of need it proceeds in pieces with pauses between them, so that commits find the device free.
-//! The zeros are written around the page cache where the device takes direct writes.
+//! written into it later changes no metadata. It has no base LSN until the log enters it. A few
+//! stay open until then. Preallocation is slow and holds no lock that a commit or recycling needs.
+//! Ahead of need it proceeds in pieces with pauses between them, so that commits find the device
+//! free. The zeros are written around the page cache where the device takes direct writes.
 
 use crate::error::{Error, Result, out_of_space};
 use crate::format::bytes::round_up;
@@ -29,8 +29,8 @@ const SEGMENTS_PER_TRUNCATION: u64 = 4;
 /// The smallest segment that is tried where there is no space for a larger one. It holds the
 /// reserve.
 const LEAST_BYTES: u64 = 128 << 10;
-/// The number of preallocated segments that stay open. Open transactions may have reserved thousands
-/// of segments, and the descriptors belong to the whole process.
+/// The number of preallocated segments that stay open. Open transactions may have reserved
+/// thousands of segments, and the descriptors belong to the whole process.
 const MOST_OPEN: usize = 8;
 /// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum.
 /// So preallocation takes at most a fifth of the device's time.

@@ -190,7 +190,6 @@ impl SegmentWriter {
     /// retried, and no durable record depends on it.
     pub(super) fn enter(&mut self, spare: &PreallocatedSegment, base: Lsn) -> Result<SegmentInfo, EnterError> {
         self.ownership.check()?;
-        self.root.lock().check_names()?;
         let id = SegmentId::new(self.last_id.get().saturating_add(1));
         let io = |operation, e| Error::io(operation, self.storage.path(&spare.name), e);
         let file = match &spare.file {
@@ -221,14 +220,10 @@ impl SegmentWriter {
         let name = names::segment(id, base);
         self.storage.rename(&spare.name, &name).map_err(|e| EnterError::refused_unless_gone(e, |e| io("rename", e)))?;
         self.storage.sync_dir().map_err(|e| Error::io("sync", self.storage.path(""), e))?;
-        {
-            let mut root = self.root.lock();
-            root.publish(|m| {
-                m.segment = id;
-                m.watermark = m.watermark.max(base);
-            })?;
-            root.check_names()?;
-        }
+        self.root.lock().publish(|m| {
+            m.segment = id;
+            m.watermark = m.watermark.max(base);
+        })?;
         let path = self.storage.path(&name);
         self.active = Some(Arc::new(Active { file, path, base, block_bytes: self.identity.block_bytes }));
         self.last_checksum = checksum;

@@ -73,7 +73,6 @@ impl Shared {
         if root.current().epoch == *epoch && root.current().watermark >= self.recovered {
             return Ok(());
         }
-        root.check_names()?;
         root.publish(|m| {
             m.epoch = *epoch;
             m.clean_end = Lsn::ZERO;
@@ -114,13 +113,11 @@ impl Shared {
     /// Changes the manifest of a log that still writes; see [`ManifestFile::publish`].
     pub(super) fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         self.check_ownership()?;
-        self.check_manifest()?;
-        {
+        let published = {
             let mut root = self.root.lock();
             self.commit.check_latch()?;
-            root.publish(change)?;
-        }
-        // again, because the names may have changed during the write
-        self.check_manifest()
+            root.publish(change)
+        };
+        published.or_else(|error| self.check_manifest().and(Err(error)))
     }
 }

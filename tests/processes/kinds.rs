@@ -1,6 +1,6 @@
 //! What is no plain file under each name that a store uses: links, directories, FIFOs, sockets and
-//! device nodes. A call follows it or names it in an error. It never waits for it, never takes it for
-//! a missing file, and never deletes it.
+//! device nodes. A call follows it or names it in an error. It never waits for it, never takes it
+//! for a missing file, and never deletes it.
 
 use crate::common::{Cmd, Stacks, state};
 use crate::workload::options;

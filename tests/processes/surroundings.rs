@@ -153,8 +153,8 @@ fn not_the_users(dir: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// S9: root writes stores, backups and salvaged stores below another user's directory, and that user
-/// can open them.
+/// S9: root writes stores, backups and salvaged stores below another user's directory, and that
+/// user can open them.
 #[test]
 fn a_store_that_root_creates_below_another_users_directory_is_that_users() {
     let root = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! The auto traits of the public types. A private field can take them away, and no compiler says so.
+//! The auto traits of the public types. A private field can take them away, and no compiler says
+//! so.
 
 use crate::common::{Cmd, Stacks, manual, open_on, state};
 use seawal::sim::SimDisk;

@@ -430,4 +430,10 @@ fn a_type_that_changed_without_its_version_is_refused_at_the_first_open() {
     let engine: Engine<first::Ledger> = manual().open_on(storage(&disk)).unwrap();
     engine.backup_to_storage(storage(&copy)).unwrap();
     refused(manual().open_on::<longer::Ledger>(storage(&copy)).map(drop).unwrap_err());
+    // also by a program with more commands, for which the programs that lack them must not be
+    // refused
+    let (disk, copy) = (SimDisk::new(6), SimDisk::new(7));
+    drop(manual().open_on::<two::Entries>(storage(&disk)).unwrap());
+    manual().open_on::<three::Entries>(storage(&disk)).unwrap().backup_to_storage(storage(&copy)).unwrap();
+    drop(manual().open_on::<two::Entries>(storage(&copy)).unwrap());
 }

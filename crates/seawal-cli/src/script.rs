@@ -100,8 +100,8 @@ pub fn parse_line(line: &[u8]) -> Result<Line, &'static str> {
     }
 }
 
-/// Whether a script that begins with this is UTF-16: it has a mark, or one of the first two bytes is
-/// zero, as in no script.
+/// Whether a script that begins with this is UTF-16: it has a mark, or one of the first two bytes
+/// is zero, as in no script.
 fn is_utf16(line: &[u8]) -> bool {
     matches!(line, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..])
 }
@@ -438,8 +438,8 @@ mod tests {
         }
     }
 
-    /// U10: with other line ends, a value got a CR at its end, and a script that began with a comment
-    /// was one.
+    /// U10: with other line ends, a value got a CR at its end, and a script that began with a
+    /// comment was one.
     #[test]
     fn line_ends_of_other_systems_are_named_as_the_fault() {
         for script in ["put\ta\t1\r\r\ncommit\n", "put\ta\t1\rcommit\r", "# fruit\rput\ta\t1\rcommit\r", "commit\r\r\n"]
