@@ -25,11 +25,11 @@ fn balance_of(bytes: &[u8]) -> Option<i64> {
 /// The balance that the transaction sees. The account stays locked until the transaction ends,
 /// exclusively, for the balance is about to be changed: with a shared lock, two transfers that both
 /// have read it would wait for each other.
-fn balance(tx: &mut Transaction<Kv>, number: u64) -> Money<i64> {
+fn balance(tx: &Transaction<Kv>, number: u64) -> Money<i64> {
     Ok(tx.get_for_update(account(number))?.as_deref().and_then(balance_of).unwrap_or(0))
 }
 
-fn add(tx: &mut Transaction<Kv>, number: u64, amount: i64) -> Money<()> {
+fn add(tx: &Transaction<Kv>, number: u64, amount: i64) -> Money<()> {
     let sum = balance(tx, number)? + amount;
     tx.insert(account(number), sum.to_le_bytes()).map(drop)
 }

@@ -130,13 +130,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
 
         // two orders in one transaction; without the commit, neither takes effect
-        let mut tx = engine.begin()?;
+        let tx = engine.begin()?;
         tx.execute(transfer("alice", "carol", 50))?;
         tx.execute(transfer("carol", "bob", 50))?;
         tx.rollback()?;
         assert_eq!(engine.read(|bank| (bank.balance("alice"), bank.balance("bob")))?, (70, 30));
 
-        let mut open = engine.begin()?;
+        let open = engine.begin()?;
         open.execute(transfer("bob", "carol", 10))?;
         // the view shows committed states only
         assert_eq!(engine.view()?.balance("carol"), 0);

@@ -122,6 +122,13 @@ pub enum Error {
         /// The process that holds the store, if it is known.
         holder: Option<String>,
     },
+    /// The machine rejected the command, which had no effect. Calls that execute a command return
+    /// [`ExecuteError::Rejected`](crate::ExecuteError::Rejected) with the machine's own value, which
+    /// `?` converts into this text.
+    Rejected {
+        /// What the machine says.
+        reason: Cow<'static, str>,
+    },
     /// The transaction was chosen as the victim of a deadlock. Roll it back and run it again.
     Conflict,
     /// A lock was not granted within [`lock_timeout`](crate::Options::lock_timeout). The
@@ -426,6 +433,7 @@ impl fmt::Display for Error {
                 }
                 f.write_str("; close it there, or wait for it (Options::lock_wait, --wait SECONDS)")
             }
+            Error::Rejected { reason } => write!(f, "rejected: {reason}"),
             Error::Conflict => {
                 f.write_str("the transaction would deadlock with another; roll it back and run it again")
             }

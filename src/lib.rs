@@ -14,8 +14,7 @@
 //! store.insert("apple", "red")?; // survives power loss from here on
 //! store.transact(|tx| {
 //!     tx.insert("pear", "green")?;
-//!     tx.remove("apple")?;
-//!     Ok(())
+//!     tx.remove("apple")
 //! })?;
 //! drop(store); // a crash would do no harm
 //!

@@ -186,7 +186,7 @@ fn a_failure_that_a_transaction_meets_is_told_when_it_holds_no_lock() {
         disk.fail_next(OpKind::WriteDurableAt, Fault::Eio, Persistence::ForEver);
         disk.fail_next(OpKind::WriteAt, Fault::Eio, Persistence::ForEver);
         tracing::subscriber::with_default(listener.clone(), || {
-            let mut tx = engine.begin().unwrap();
+            let tx = engine.begin().unwrap();
             let failed = (0..100).find_map(|n| tx.execute(KvCommand::put("", format!("{n}"), "value")).err());
             assert!(failed.is_some(), "the log has to write before it takes so much");
             drop(tx);

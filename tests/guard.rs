@@ -77,7 +77,7 @@ fn a_transaction_takes_no_more_memory_than_twice_its_limit() {
     let key = |n: u64| n.to_be_bytes();
     (0..60_000).for_each(|n| _ = engine.insert(key(n), "v").unwrap());
     (0..1_000u64).for_each(|n| _ = engine.table("large").insert(key(n), vec![1; LARGE]).unwrap());
-    type Act = fn(&mut Transaction<Kv>, u64) -> seawal::ExecuteResult<Kv, ()>;
+    type Act = fn(&Transaction<Kv>, u64) -> seawal::ExecuteResult<Kv, ()>;
     let acts: [(&str, Act); 5] = [
         ("tiny writes", |tx, n| tx.insert(n.to_be_bytes(), "w").map(drop)),
         ("one key again and again", |tx, _| tx.insert(0u64.to_be_bytes(), "w").map(drop)),
@@ -87,12 +87,12 @@ fn a_transaction_takes_no_more_memory_than_twice_its_limit() {
     ];
     let mut wrong = Vec::new();
     for (what, act) in acts {
-        let mut tx = engine.begin().unwrap();
+        let tx = engine.begin().unwrap();
         let mut times = 0;
         let taken = allocation_counter::measure(|| {
             let error = (0..1_000_000).find_map(|n| {
                 times = n;
-                act(&mut tx, n).err()
+                act(&tx, n).err()
             });
             assert!(
                 matches!(error, Some(ExecuteError::Failed(Error::TooLarge { limit: LIMIT, .. }))),

@@ -224,7 +224,7 @@ impl Worker {
     }
 
     fn roll_back(&mut self) -> Outcome {
-        let mut tx = self.world.engine.begin()?;
+        let tx = self.world.engine.begin()?;
         let key = self.key();
         let saw = tx.get([key])?.map(|bytes| decode(&bytes));
         tx.insert([key], encode(&[0]))?;
@@ -235,7 +235,7 @@ impl Worker {
 
     /// Appends to one or two lists, and waits for the commit in one of several ways.
     fn append(&mut self) -> Outcome {
-        let mut tx = self.world.engine.begin()?;
+        let tx = self.world.engine.begin()?;
         let mut did = Vec::new();
         let mut wrote = Vec::new();
         for _ in 0..1 + self.rng.below(2) {

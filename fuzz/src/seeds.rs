@@ -36,7 +36,7 @@ fn eventful(block_bytes: u32) -> SimDisk {
             KvCommand::delete("t", 1u32.to_be_bytes()),
         ]))
         .unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.insert("x", "1").unwrap();
     let savepoint = tx.savepoint().unwrap();
     tx.insert("y", "2").unwrap();
@@ -46,10 +46,10 @@ fn eventful(block_bytes: u32) -> SimDisk {
     put(&engine, 2, 100);
     let disk = disk.crash(Crash::Everything);
     let engine = open(&disk);
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.insert("u", "v").unwrap();
     engine.checkpoint().unwrap();
-    let mut committed = engine.begin().unwrap();
+    let committed = engine.begin().unwrap();
     committed.insert("w", "1").unwrap();
     committed.insert("w", "2").unwrap();
     committed.commit().unwrap();

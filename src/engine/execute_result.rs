@@ -26,6 +26,25 @@ impl<R> From<Error> for ExecuteError<R> {
     }
 }
 
+/// A rejection keeps only its text.
+///
+/// ```
+/// use seawal::{Error, ExecuteError};
+///
+/// let rejected = ExecuteError::Rejected("only 3 are left");
+/// assert_eq!(Error::from(rejected).to_string(), "rejected: only 3 are left");
+/// let failed: ExecuteError<&str> = Error::Closed.into();
+/// assert!(matches!(Error::from(failed), Error::Closed));
+/// ```
+impl<R: fmt::Display> From<ExecuteError<R>> for Error {
+    fn from(error: ExecuteError<R>) -> Self {
+        match error {
+            ExecuteError::Rejected(rejection) => Error::Rejected { reason: rejection.to_string().into() },
+            ExecuteError::Failed(error) => error,
+        }
+    }
+}
+
 impl<R: fmt::Display> fmt::Display for ExecuteError<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

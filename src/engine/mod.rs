@@ -28,6 +28,7 @@ mod stats;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod thread_tests;
 mod ticket;
+mod transact;
 mod transaction;
 mod view;
 
@@ -65,8 +66,7 @@ use std::time::Duration;
 /// engine.execute(KvCommand::put("", "key", "value"))?; // survives power loss from here on
 /// engine.transact(|tx| {
 ///     tx.execute(KvCommand::put("", "a", "1"))?;
-///     tx.execute(KvCommand::delete("", "key"))?;
-///     Ok(())
+///     tx.execute(KvCommand::delete("", "key"))
 /// })?;
 /// assert_eq!(engine.get("a")?.as_deref(), Some(&b"1"[..]));
 /// engine.close()?;
@@ -214,30 +214,6 @@ impl<M: StateMachine> Engine<M> {
 
     fn begin_aged(&self, age: u64) -> Result<Transaction<M>> {
         Transaction::begin(self.shared().clone(), age)
-    }
-
-    /// Runs a closure in a transaction and commits it, with the default durability. If the
-    /// transaction is the victim of a deadlock, the closure runs again in a new transaction. That
-    /// one keeps the old age, so that it succeeds in the end. To roll back, the closure returns an
-    /// error.
-    ///
-    /// When it returns `Ok`, the transaction survives what the durability promises.
-    ///
-    /// # Errors
-    /// What the closure returns, after a rollback; and as [`Transaction::commit`].
-    pub fn transact<T>(&self, mut run: impl FnMut(&mut Transaction<M>) -> ExecuteResult<M, T>) -> ExecuteResult<M, T> {
-        let age = self.shared().next_owner_id();
-        loop {
-            let mut tx = self.begin_aged(age)?;
-            let outcome = match run(&mut tx) {
-                Ok(value) => tx.commit().map(|()| value).map_err(ExecuteError::Failed),
-                Err(error) => tx.rollback().map_err(ExecuteError::Failed).and(Err(error)),
-            };
-            match outcome {
-                Err(error) if error.is_conflict() => {}
-                other => return other,
-            }
-        }
     }
 
     /// Reads the whole committed state. It waits for transactions that hold any part of it

@@ -38,12 +38,15 @@ const ROLLBACK_BLOCKS: u64 = 3;
 /// An open transaction. Its commands take effect at once, but no other transaction sees them until
 /// it commits. Their replies are provisional until then. Dropping it rolls it back.
 ///
+/// Threads may share a transaction by reference. Its operations run one at a time, so one that
+/// waits for a lock makes the others wait.
+///
 /// ```
 /// use seawal::{Engine, kv::{Kv, KvCommand}};
 ///
 /// let dir = tempfile::tempdir()?;
 /// let engine = Engine::<Kv>::open(dir.path())?;
-/// let mut tx = engine.begin()?;
+/// let tx = engine.begin()?;
 /// tx.execute(KvCommand::put("", "a", "1"))?;
 /// let savepoint = tx.savepoint()?;
 /// tx.execute(KvCommand::put("", "a", "2"))?;
@@ -91,6 +94,12 @@ impl<M: StateMachine> Transaction<M> {
         Ok(self.tx.lock())
     }
 
+    /// Whether it was rolled back as the victim of a deadlock.
+    pub(super) fn lost_deadlock(&self) -> bool {
+        // a thread that must not wait for the transaction's lock could not use the transaction
+        self.lock().is_ok_and(|tx| matches!(tx.ended, Some(Error::Conflict)))
+    }
+
     /// Executes a command. Its locks are kept to the end of the transaction, also if it is
     /// rejected. Nothing survives power loss before the commit.
     ///
@@ -98,10 +107,15 @@ impl<M: StateMachine> Transaction<M> {
     /// The machine's rejection, after which the transaction can continue; [`Error::Conflict`],
     /// after which it has been rolled back; [`Error::LockTimeout`], [`Error::TooLarge`],
     /// [`Error::Full`]: the command had no effect, and the transaction can continue.
-    pub fn execute(&mut self, command: M::Command) -> ExecuteResult<M, M::Reply> {
+    pub fn execute(&self, command: M::Command) -> ExecuteResult<M, M::Reply> {
+        // code of the machine runs before the lock is taken, because it may use the transaction
+        self.shared.core.check_not_held()?;
+        let mut body = Vec::with_capacity(256);
+        guarded(|| M::encode(&command, &mut body))?;
+        let footprint = guarded(|| M::footprint(&command))?;
         // a reservation may have to flush the log to find room, which wakes tasks
         let _wakes = DeferredWakes::begin();
-        self.lock()?.execute(&self.shared, &command)
+        self.lock()?.execute(&self.shared, &command, &body, &footprint)
     }
 
     /// Reads the whole state as this transaction sees it, which locks all of it, shared, to the
@@ -109,7 +123,7 @@ impl<M: StateMachine> Transaction<M> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn read<T>(&mut self, f: impl FnOnce(&M) -> T) -> Result<T> {
+    pub fn read<T>(&self, f: impl FnOnce(&M) -> T) -> Result<T> {
         self.read_within(&Footprint::everything(Access::Shared), f)
     }
 
@@ -122,7 +136,7 @@ impl<M: StateMachine> Transaction<M> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn read_within<T>(&mut self, footprint: &Footprint, f: impl FnOnce(&M) -> T) -> Result<T> {
+    pub fn read_within<T>(&self, footprint: &Footprint, f: impl FnOnce(&M) -> T) -> Result<T> {
         self.lock()?.read(&self.shared, footprint, f)
     }
 
@@ -132,7 +146,7 @@ impl<M: StateMachine> Transaction<M> {
     /// [`Error::Conflict`], [`Error::Expired`] or [`Error::Closed`] if the transaction is over;
     /// [`Error::Full`] if there is no room in the log for the records of a rollback to it;
     /// [`Error::TooLarge`] if there is no memory for it.
-    pub fn savepoint(&mut self) -> Result<Savepoint> {
+    pub fn savepoint(&self) -> Result<Savepoint> {
         let mut tx = self.lock()?;
         tx.check()?;
         let size = tx.memory_bytes().saturating_add(SAVEPOINT_BYTES);
@@ -153,7 +167,7 @@ impl<M: StateMachine> Transaction<M> {
     /// [`Error::UnknownSavepoint`] if the savepoint is of another transaction, or if an earlier
     /// savepoint was rolled back to since. Those of [`Transaction::savepoint`]. Nothing was undone
     /// in either case. [`Error::Poisoned`] if an inverse failed, which ends the transaction.
-    pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
+    pub fn rollback_to(&self, savepoint: Savepoint) -> Result<()> {
         let mut tx = self.lock()?;
         tx.check()?;
         let at = tx.savepoints.binary_search_by_key(&savepoint.number, |(number, _)| *number);
@@ -205,8 +219,13 @@ impl<M: StateMachine> Transaction<M> {
     /// # Errors
     /// As [`Transaction::commit`].
     pub fn submit_with(self, durability: Durability) -> Result<Ticket<()>> {
+        self.submit_value(durability, ())
+    }
+
+    /// As [`Transaction::submit_with`], with a value for the ticket.
+    pub(super) fn submit_value<T>(self, durability: Durability, value: T) -> Result<Ticket<T>> {
         let must = self.lock()?.commit(&self.shared, durability)?;
-        Ok(must.ticket(self.shared.log()?, ()))
+        Ok(must.ticket(self.shared.log()?, value))
     }
 
     /// Rolls everything back. When it returns `Ok`, no effect is left, and everything that the
@@ -329,12 +348,16 @@ impl Tx {
         locked
     }
 
-    fn execute<M: StateMachine>(&mut self, shared: &Shared<M>, command: &M::Command) -> ExecuteResult<M, M::Reply> {
+    /// Executes a command that has this encoding and this footprint.
+    fn execute<M: StateMachine>(
+        &mut self,
+        shared: &Shared<M>,
+        command: &M::Command,
+        body: &[u8],
+        footprint: &Footprint,
+    ) -> ExecuteResult<M, M::Reply> {
         self.check()?;
-        let mut body = Vec::with_capacity(256);
-        guarded(|| M::encode(command, &mut body))?;
-        let footprint = guarded(|| M::footprint(command))?;
-        self.lock(shared, &footprint)?;
+        self.lock(shared, footprint)?;
 
         let log = shared.log()?;
         log.check_record(body.len())?;
@@ -343,14 +366,14 @@ impl Tx {
         let first = if self.id.is_none() { ROLLBACK_BLOCKS.saturating_mul(block) } else { 0 };
         let need = Need::record(body.len()).and_rollback(CLR_BYTES.saturating_add(first));
         let (mut core, room) = log.reserve_under(need, || lock_core(shared, log))?;
-        self.seen = self.seen.and(shared.watermarks.needed_for(&footprint));
+        self.seen = self.seen.and(shared.watermarks.needed_for(footprint));
         let undo_bytes = shared.options.max_txn_undo_bytes.saturating_sub(self.memory_bytes());
         let id = self.id;
         let head = |lsn: Lsn| {
             let txn = id.unwrap_or(TxnId::from(lsn));
             Record::Update { txn, command: &[] }.head(lsn)
         };
-        let applied = apply_and_append(shared, &mut core, room, command, Some(undo_bytes), None, (&body, head))?;
+        let applied = apply_and_append(shared, &mut core, room, command, Some(undo_bytes), None, (body, head))?;
         let id = *self.id.get_or_insert(TxnId::from(applied.position.lsn));
         // an effect without an inverse could never be rolled back, so it poisons the engine
         let (inverse, bytes) = applied.undo.ok_or_else(|| shared.core.poison())?;
@@ -358,7 +381,7 @@ impl Tx {
         self.undo_bytes = self.undo_bytes.saturating_add(UndoEntry::<M::Command>::memory_bytes(bytes));
         drop(core);
         applied.rollback.into_iter().for_each(|room| self.keep(room));
-        self.wrote.add(&footprint);
+        self.wrote.add(footprint);
         Ok(applied.reply)
     }
 

@@ -105,7 +105,7 @@ fn interrupted_store() -> tempfile::TempDir {
     }
     let store = options().open::<Kv>(dir.path()).unwrap();
     (0..18).for_each(|k| assert!(store.insert(format!("last {k}"), vec![k; 900]).is_ok()));
-    let mut tx = store.begin().unwrap();
+    let tx = store.begin().unwrap();
     tx.insert("never", "committed").unwrap();
     store.insert("after", "it").unwrap();
     // An idle log writes a watermark. After that, damage to the last frame is not taken for a torn

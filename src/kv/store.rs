@@ -420,7 +420,7 @@ impl Transaction<Kv> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn get(&mut self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         self.get_in(Kv::DEFAULT_TABLE, key)
     }
 
@@ -428,7 +428,7 @@ impl Transaction<Kv> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn get_in(&mut self, table: &str, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+    pub fn get_in(&self, table: &str, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         self.get_locked(Access::Shared, table, key.as_ref())
     }
 
@@ -453,7 +453,7 @@ impl Transaction<Kv> {
     /// assert_eq!(store.get("visits")?.as_deref(), Some(&[1][..]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn get_for_update(&mut self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+    pub fn get_for_update(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         self.get_for_update_in(Kv::DEFAULT_TABLE, key)
     }
 
@@ -462,11 +462,11 @@ impl Transaction<Kv> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn get_for_update_in(&mut self, table: &str, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+    pub fn get_for_update_in(&self, table: &str, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         self.get_locked(Access::Exclusive, table, key.as_ref())
     }
 
-    fn get_locked(&mut self, access: Access, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get_locked(&self, access: Access, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let footprint = Kv::with_lock_key(table, key, |composite| Footprint::key(access, composite));
         let Some(footprint) = footprint else { return Ok(None) };
         self.read_within(&footprint, |kv| kv.get(table, key).map(<[u8]>::to_vec))
@@ -476,7 +476,7 @@ impl Transaction<Kv> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn insert(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> KvResult<Option<Vec<u8>>> {
+    pub fn insert(&self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> KvResult<Option<Vec<u8>>> {
         self.insert_in(Kv::DEFAULT_TABLE, key, value)
     }
 
@@ -485,7 +485,7 @@ impl Transaction<Kv> {
     /// # Errors
     /// As [`Transaction::execute`].
     pub fn insert_in(
-        &mut self,
+        &self,
         table: &str,
         key: impl Into<Vec<u8>>,
         value: impl Into<Vec<u8>>,
@@ -497,7 +497,7 @@ impl Transaction<Kv> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn remove(&mut self, key: impl Into<Vec<u8>>) -> KvResult<Option<Vec<u8>>> {
+    pub fn remove(&self, key: impl Into<Vec<u8>>) -> KvResult<Option<Vec<u8>>> {
         self.remove_in(Kv::DEFAULT_TABLE, key)
     }
 
@@ -505,7 +505,7 @@ impl Transaction<Kv> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn remove_in(&mut self, table: &str, key: impl Into<Vec<u8>>) -> KvResult<Option<Vec<u8>>> {
+    pub fn remove_in(&self, table: &str, key: impl Into<Vec<u8>>) -> KvResult<Option<Vec<u8>>> {
         self.execute(KvCommand::delete(table, key)).map(previous)
     }
 
@@ -514,7 +514,7 @@ impl Transaction<Kv> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn range_in<K: AsRef<[u8]> + ?Sized>(&mut self, table: &str, range: impl RangeBounds<K>) -> Result<KvIter> {
+    pub fn range_in<K: AsRef<[u8]> + ?Sized>(&self, table: &str, range: impl RangeBounds<K>) -> Result<KvIter> {
         self.frozen_in(KvSpan::of_range(table, &range))
     }
 
@@ -523,11 +523,11 @@ impl Transaction<Kv> {
     ///
     /// # Errors
     /// As [`Transaction::execute`].
-    pub fn prefix_in(&mut self, table: &str, prefix: impl AsRef<[u8]>) -> Result<KvIter> {
+    pub fn prefix_in(&self, table: &str, prefix: impl AsRef<[u8]>) -> Result<KvIter> {
         self.frozen_in(KvSpan::of_prefix(table, prefix.as_ref()))
     }
 
-    fn frozen_in(&mut self, span: KvSpan) -> Result<KvIter> {
+    fn frozen_in(&self, span: KvSpan) -> Result<KvIter> {
         let frozen = self.read_within(&span.footprint(), Kv::clone)?;
         Ok(KvIter::new(frozen, span))
     }

@@ -86,8 +86,8 @@ impl<M: Listed> Scene<M> {
 
     /// Begins a transaction, executes the commands, and leaves it open.
     fn open(&self, commands: impl IntoIterator<Item = M::Command>) -> Transaction<M> {
-        let mut tx = self.engine.begin().unwrap();
-        go_on(&mut tx, commands);
+        let tx = self.engine.begin().unwrap();
+        go_on(&tx, commands);
         tx
     }
 
@@ -130,7 +130,7 @@ impl<M: Listed> Scene<M> {
     }
 }
 
-fn go_on<M: Listed>(tx: &mut Transaction<M>, commands: impl IntoIterator<Item = M::Command>) {
+fn go_on<M: Listed>(tx: &Transaction<M>, commands: impl IntoIterator<Item = M::Command>) {
     commands.into_iter().for_each(|command| drop(tx.execute(command).unwrap()));
 }
 
@@ -265,28 +265,28 @@ fn losers() -> Made {
     };
     scene.commits(["both", "rolled-back", "undone", "committed"].iter().flat_map(|name| changes(name, 0..2)));
     let in_the_snapshot = scene.open(changes("snapshot", 0..5));
-    let mut both = scene.open(changes("both", 10..13));
+    let both = scene.open(changes("both", 10..13));
     let before = both.savepoint().unwrap();
-    go_on(&mut both, changes("both", 13..16));
-    let mut rolled_back = scene.open(changes("rolled-back", 10..15));
-    let mut undone = scene.open(changes("undone", 10..13));
-    let mut committed = scene.open(changes("committed", 10..13));
+    go_on(&both, changes("both", 13..16));
+    let rolled_back = scene.open(changes("rolled-back", 10..15));
+    let undone = scene.open(changes("undone", 10..13));
+    let committed = scene.open(changes("committed", 10..13));
     scene.checkpoint().commits(puts(10..14));
     let in_the_log = scene.open(changes("log", 0..4));
-    let mut after = scene.open(changes("after", 0..3));
+    let after = scene.open(changes("after", 0..3));
     let savepoint = after.savepoint().unwrap();
-    go_on(&mut after, changes("after", 3..7));
+    go_on(&after, changes("after", 3..7));
     after.rollback_to(savepoint).unwrap();
-    go_on(&mut after, changes("after", 7..9));
+    go_on(&after, changes("after", 7..9));
     // what is undone here stands in the snapshot, and what undoes it in the log
     both.rollback_to(before).unwrap();
-    go_on(&mut both, changes("both", 16..18));
+    go_on(&both, changes("both", 16..18));
     let nothing_of_it = rolled_back.savepoint().unwrap();
-    go_on(&mut rolled_back, changes("rolled-back", 15..18));
+    go_on(&rolled_back, changes("rolled-back", 15..18));
     rolled_back.rollback_to(nothing_of_it).unwrap();
-    go_on(&mut undone, changes("undone", 13..16));
+    go_on(&undone, changes("undone", 13..16));
     undone.rollback().unwrap();
-    go_on(&mut committed, changes("committed", 13..15));
+    go_on(&committed, changes("committed", 13..15));
     committed.commit().unwrap();
     scene.committed(&changes("committed", 10..15));
     scene.commits(puts(14..17));
@@ -429,9 +429,9 @@ fn ledger() -> Made {
     let mut scene = Scene::<Ledger>::begin(16, 512, options());
     let transfer = |from, to, amount| Transfer { from, to, amount };
     scene.commits((1..9).map(|n| transfer(0, n, 1000 * i64::from(n))));
-    let mut loser = scene.open([transfer(1, 2, 300), transfer(2, 1, 20)]);
+    let loser = scene.open([transfer(1, 2, 300), transfer(2, 1, 20)]);
     scene.checkpoint();
-    go_on(&mut loser, [transfer(1, 2, 400), transfer(2, 1, 5)]);
+    go_on(&loser, [transfer(1, 2, 400), transfer(2, 1, 5)]);
     scene.commits((3..8).map(|n| transfer(n, n + 1, 250))).commit(transfer(3, 0, 2750));
     assert!(scene.engine.execute(transfer(4, 5, 1 << 40)).is_err());
     scene.engine.sync().unwrap();
@@ -450,9 +450,9 @@ fn notes() -> Made {
         Edit::Write { number: number << 7, note: Note { text: format!("{text} {number}"), weight, tags } }
     };
     scene.commits((0..9).map(|n| note(n, "first")));
-    let mut loser = scene.open([note(1, "never"), Edit::Erase { number: 2 << 7 }]);
+    let loser = scene.open([note(1, "never"), Edit::Erase { number: 2 << 7 }]);
     scene.checkpoint();
-    go_on(&mut loser, [note(1, "never again"), note(20, "never")]);
+    go_on(&loser, [note(1, "never again"), note(20, "never")]);
     scene.commits((3..6).map(|n| note(n, "second"))).commit(Edit::Erase { number: 6 << 7 });
     scene.engine.sync().unwrap();
     let made = scene.crash("notes", Crash::Nothing);

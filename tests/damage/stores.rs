@@ -88,7 +88,7 @@ impl Scene {
     /// Begins transactions that never end.
     fn losers(&mut self) -> &mut Scene {
         for key in [10, 11] {
-            let mut tx = self.engine.begin().unwrap();
+            let tx = self.engine.begin().unwrap();
             tx.execute(Cmd::Push { key, value: 1, pad: 30 }).unwrap();
             tx.execute(Cmd::Push { key, value: 2, pad: 700 }).unwrap();
             self.engine.sync().unwrap();

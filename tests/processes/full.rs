@@ -157,7 +157,7 @@ impl Store<'_> {
 
 /// Begins a transaction, fills it as far as there is room, and makes its records durable.
 fn lose(engine: &Engine<Stacks>, key: u8) -> Transaction<Stacks> {
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     for n in 0..6 {
         match tx.execute(Cmd::Push { key, value: n, pad: 700 }).map_err(failed) {
             Ok(_) => {}

@@ -23,7 +23,7 @@ pub(crate) fn child_idle() {
     engine.begin().unwrap().commit().unwrap();
     assert_idle("after commits");
     // an open transaction expires though nothing else happens
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(2, 1)).unwrap();
     until("the transaction expires", || engine.stats().open_transactions == 0);
     assert!(matches!(tx.execute(Cmd::push(2, 2)), Err(ExecuteError::Failed(Error::Expired))));

@@ -155,7 +155,7 @@ impl Template {
                 engine.checkpoint().unwrap();
             }
         }
-        let mut tx = engine.begin().unwrap();
+        let tx = engine.begin().unwrap();
         for n in 0..8 {
             tx.execute(Cmd::Push { key: LOSERS, value: n, pad: 300 }).unwrap();
         }

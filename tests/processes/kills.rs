@@ -87,7 +87,7 @@ pub(crate) fn child_committers() {
         }
         scope.spawn(|| {
             for n in 0.. {
-                let mut tx = engine.begin().unwrap();
+                let tx = engine.begin().unwrap();
                 for _ in 0..1 + n % 5 {
                     tx.execute(Cmd::Push { key: LOSERS, value: n, pad: 500 }).unwrap();
                 }
@@ -187,7 +187,7 @@ pub(crate) fn child_that_leaves() {
         engine.execute(Cmd::push(1, n)).unwrap();
     }
     let tickets: Vec<_> = (20..200).map(|n| engine.submit(Cmd::Push { key: 1, value: n, pad: 900 }).unwrap()).collect();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(LOSERS, 1)).unwrap();
     match *numbers {
         [0] => std::process::exit(0),

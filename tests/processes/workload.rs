@@ -125,15 +125,15 @@ pub(crate) fn perform(engine: &Engine<Stacks>, thread: u8, n: u32) -> Result<End
 /// A transaction with these commands, and with others that were rolled back to a savepoint.
 fn fill(engine: &Engine<Stacks>, thread: u8, commands: Vec<Cmd>) -> Result<Transaction<Stacks>, Error> {
     loop {
-        let mut tx = engine.begin()?;
-        match fill_once(&mut tx, thread, &commands) {
+        let tx = engine.begin()?;
+        match fill_once(&tx, thread, &commands) {
             Err(error) if error.is_conflict() => {}
             other => return other.map(|()| tx),
         }
     }
 }
 
-fn fill_once(tx: &mut Transaction<Stacks>, thread: u8, commands: &[Cmd]) -> Result<(), Error> {
+fn fill_once(tx: &Transaction<Stacks>, thread: u8, commands: &[Cmd]) -> Result<(), Error> {
     let (a, b) = keys(thread);
     for (at, command) in commands.iter().enumerate() {
         if at == 1 {

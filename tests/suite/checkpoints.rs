@@ -5,7 +5,7 @@ use seawal::sim::{Crash, Fault, OpKind, Persistence, SimDisk};
 use seawal::{Error, ExecuteError, Step, Transaction};
 use std::time::Duration;
 
-fn push(tx: &mut Transaction<Stacks>, key: u8, value: u32) {
+fn push(tx: &Transaction<Stacks>, key: u8, value: u32) {
     tx.execute(Cmd::push(key, value)).unwrap();
 }
 
@@ -16,36 +16,36 @@ fn transactions_open_at_a_checkpoint_commit_roll_back_or_are_lost_as_ever() {
         let disk = SimDisk::new(1);
         let (engine, _) = open(&disk);
         engine.execute(Cmd::push(1, 1)).unwrap();
-        let mut commits = engine.begin().unwrap();
-        let mut rolls_back = engine.begin().unwrap();
-        let mut partly = engine.begin().unwrap();
-        let mut lost = engine.begin().unwrap();
-        let mut lost_partly = engine.begin().unwrap();
+        let commits = engine.begin().unwrap();
+        let rolls_back = engine.begin().unwrap();
+        let partly = engine.begin().unwrap();
+        let lost = engine.begin().unwrap();
+        let lost_partly = engine.begin().unwrap();
         for round in 0..3 {
-            push(&mut commits, 10, round);
-            push(&mut rolls_back, 11, round);
-            push(&mut partly, 12, round);
-            push(&mut lost, 13, round);
-            push(&mut lost_partly, 14, round);
+            push(&commits, 10, round);
+            push(&rolls_back, 11, round);
+            push(&partly, 12, round);
+            push(&lost, 13, round);
+            push(&lost_partly, 14, round);
         }
         let savepoint = partly.savepoint().unwrap();
-        push(&mut partly, 12, 50);
+        push(&partly, 12, 50);
         let lost_savepoint = lost_partly.savepoint().unwrap();
-        push(&mut lost_partly, 14, 50);
+        push(&lost_partly, 14, 50);
         assert!(engine.step(Step::BeginCheckpoint).unwrap());
         for _ in 0..stages_before {
             engine.step(Step::Checkpoint).unwrap();
         }
-        push(&mut commits, 10, 90);
-        push(&mut rolls_back, 11, 90);
-        push(&mut partly, 12, 90);
-        push(&mut lost, 13, 90);
+        push(&commits, 10, 90);
+        push(&rolls_back, 11, 90);
+        push(&partly, 12, 90);
+        push(&lost, 13, 90);
         partly.rollback_to(savepoint).unwrap();
         lost_partly.rollback_to(lost_savepoint).unwrap();
-        push(&mut lost_partly, 14, 91);
+        push(&lost_partly, 14, 91);
         while engine.step(Step::Checkpoint).unwrap() {}
         assert_eq!(engine.stats().checkpoints, 1);
-        push(&mut commits, 10, 99);
+        push(&commits, 10, 99);
         commits.commit().unwrap();
         rolls_back.rollback().unwrap();
         partly.commit().unwrap();
@@ -114,13 +114,13 @@ fn the_directory_stays_bounded_over_a_long_run() {
 fn a_long_transaction_does_not_hold_truncation_back() {
     let disk = SimDisk::new(3);
     let (engine, _) = open(&disk);
-    let mut long = engine.begin().unwrap();
-    push(&mut long, 1, 1);
+    let long = engine.begin().unwrap();
+    push(&long, 1, 1);
     for n in 0..300 {
         engine.execute(Cmd::Push { key: 2, value: n, pad: 3000 }).unwrap();
         if n % 30 == 29 {
             engine.checkpoint().unwrap();
-            push(&mut long, 1, n);
+            push(&long, 1, n);
         }
     }
     let stats = engine.stats();

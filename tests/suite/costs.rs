@@ -114,7 +114,7 @@ fn a_close_after_one_change_costs_about_that_change() {
 fn what_was_closed_without_a_checkpoint_survives_power_loss() {
     let (disk, engine) = two_mib(&options());
     engine.execute_with(put(1, 1), Durability::Os).unwrap();
-    let mut open_one = engine.begin().unwrap();
+    let open_one = engine.begin().unwrap();
     open_one.execute(put(2, 2)).unwrap();
     engine.close().unwrap();
     for crash in [Crash::Nothing, Crash::Everything, Crash::Seeded(1)] {
@@ -190,9 +190,9 @@ fn a_transaction_may_outlive_the_last_handle() {
     for background in [Background::Manual, Background::Threads] {
         let options = options().background(background);
         let (disk, engine) = two_mib(&options);
-        let mut left = engine.begin().unwrap();
+        let left = engine.begin().unwrap();
         left.execute(put(2, 2)).unwrap();
-        let mut other = engine.begin().unwrap();
+        let other = engine.begin().unwrap();
         other.execute(put(3, 3)).unwrap();
         drop(engine);
         let before = crate::common::files(&disk);

@@ -143,8 +143,8 @@ fn uncommitted_effects_are_in_a_digest_and_in_its_replay() {
     let disk = SimDisk::new(4);
     let (engine, _) = open_on::<Stacks>(&disk, &digesting(1)).unwrap();
     engine.execute(Cmd::push(1, 1)).unwrap();
-    let mut open_tx = engine.begin().unwrap();
-    let mut undone = engine.begin().unwrap();
+    let open_tx = engine.begin().unwrap();
+    let undone = engine.begin().unwrap();
     open_tx.execute(Cmd::push(2, 2)).unwrap();
     undone.execute(Cmd::push(3, 3)).unwrap();
     // a point, then other commands, then the digest for the point

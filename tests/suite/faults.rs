@@ -232,7 +232,7 @@ fn a_full_disk_opens_with_losers_to_undo_again_and_again() {
                 other => panic!("{other:?}"),
             }
             // more losers for the next recovery, as far as there is room
-            let mut tx = engine.begin().unwrap();
+            let tx = engine.begin().unwrap();
             let _ = tx.execute(Cmd::push(40, 1));
             let _ = engine.sync();
             std::mem::forget(tx);

@@ -23,7 +23,7 @@ fn killed(disk: SimDisk) -> SimDisk {
             engine.checkpoint().unwrap();
         }
     }
-    let mut open = engine.begin().unwrap();
+    let open = engine.begin().unwrap();
     open.execute(Cmd::push(7, 1)).unwrap();
     engine.execute(Cmd::push(6, 1)).unwrap();
     disk.crash(Crash::KillOnly)

@@ -147,7 +147,7 @@ fn a_disk_that_stays_full_opens_a_hundred_times_and_more_with_losers_to_undo() {
 /// Kills a store with an open transaction of 6,000 commands. The disk is then full, except for one
 /// small preallocated segment.
 pub(crate) fn full_with_room_for_a_part_of_the_undo(disk: &SimDisk, engine: Engine<Stacks>) -> SimDisk {
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     for n in 0..6000 {
         tx.execute(Cmd::push(2, n)).unwrap();
     }
@@ -371,7 +371,7 @@ fn a_long_rollback_has_its_room_though_the_disk_became_full_meanwhile() {
     let (engine, _) = open(&disk);
     engine.execute(Cmd::push(1, 1)).unwrap();
     disk.set_free_bytes(Some(384 << 10));
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     let mut effects = 0;
     while !is_full(tx.execute(Cmd::push(2, effects))) {
         effects += 1;

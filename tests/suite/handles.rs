@@ -41,7 +41,7 @@ fn a_second_handle_in_one_process_is_refused_until_every_clone_of_the_first_is_g
 fn leaked_handles_tickets_and_transactions_take_nothing_that_was_acknowledged_with_them() {
     let disk = SimDisk::new(7);
     let (engine, _) = open(&disk);
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(2, 1)).unwrap();
     for n in 0..5 {
         engine.execute(Cmd::push(1, n)).unwrap();
@@ -63,7 +63,7 @@ fn leaked_handles_tickets_and_transactions_take_nothing_that_was_acknowledged_wi
 /// The body of the process that the next test starts.
 fn end_with_tickets_outstanding(dir: &Path) -> ! {
     let engine = Engine::<Stacks>::open(dir).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(2, 1)).unwrap();
     for n in 0..5 {
         engine.execute(Cmd::push(1, n)).unwrap();

@@ -37,6 +37,7 @@ mod serde_machine;
 mod serializability;
 mod simulator;
 mod threads;
+mod transact;
 mod transactions;
 mod users_code;
 mod views;

@@ -172,7 +172,7 @@ fn run(ops: &[Op], seed: u64) {
             }
             Op::Transaction(ops, commit) => {
                 let before = model.clone();
-                let mut tx = engine.begin().unwrap();
+                let tx = engine.begin().unwrap();
                 for op in ops {
                     same(tx.execute(command(op)), apply(&mut model, op), op);
                 }
@@ -188,7 +188,7 @@ fn run(ops: &[Op], seed: u64) {
                 }
             }
             Op::Partly(first, undone, last) => {
-                let mut tx = engine.begin().unwrap();
+                let tx = engine.begin().unwrap();
                 for op in first {
                     same(tx.execute(command(op)), apply(&mut model, op), op);
                 }

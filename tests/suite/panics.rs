@@ -130,7 +130,7 @@ fn a_panic_before_anything_changed_fails_that_command_alone() {
         let disk = SimDisk::new(1);
         let engine = open(&disk);
         engine.execute(Cmd::push(1, 1)).unwrap();
-        let mut tx = engine.begin().unwrap();
+        let tx = engine.begin().unwrap();
         tx.execute(Cmd::push(2, 1)).unwrap();
         assert!(matches!(panicking(place, || error(engine.execute(Cmd::push(1, 2)))), Error::Poisoned), "{place:?}");
         assert!(matches!(panicking(place, || error(tx.execute(Cmd::push(2, 2)))), Error::Poisoned), "{place:?}");
@@ -149,7 +149,7 @@ fn a_panic_while_the_state_changes_stops_the_engine_and_leaves_no_half() {
         let disk = SimDisk::new(2);
         let engine = open(&disk);
         engine.execute(Cmd::push(1, 1)).unwrap();
-        let mut tx = engine.begin().unwrap();
+        let tx = engine.begin().unwrap();
         tx.execute(Cmd::push(2, 1)).unwrap();
         engine.sync().unwrap();
         // only the last place may see the rollback, which would stop the engine by itself
@@ -194,7 +194,7 @@ fn a_panic_in_recovery_is_an_error_and_changes_nothing() {
     engine.execute(Cmd::push(1, 1)).unwrap();
     engine.checkpoint().unwrap();
     engine.execute(Cmd::push(1, 2)).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(2, 1)).unwrap();
     while engine.step(Step::Digest).unwrap() {}
     engine.sync().unwrap();

@@ -126,7 +126,7 @@ fn a_command_that_had_to_wait_for_a_lock_holds_nobody_up_while_the_log_is_at_its
         .checkpoint_log_bytes(1 << 30);
     let (engine, _) = open_on::<Sullen>(&disk, &options).unwrap();
     SULLEN.store(true, Ordering::SeqCst);
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(7, 1)).unwrap();
     let waiting = {
         let engine = engine.clone();
@@ -162,7 +162,7 @@ fn a_close_ends_the_waits_at_the_bound_of_the_log() {
         .checkpoint_log_bytes(1 << 30);
     let (engine, _) = open_on::<Gloomy>(&disk, &options).unwrap();
     GLOOMY.store(true, Ordering::SeqCst);
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     let (begun, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
     let pusher = {
         let (engine, begun) = (engine.clone(), begun.clone());
@@ -478,7 +478,7 @@ fn many_partial_rollbacks_leave_the_log_its_room() {
     let disk = SimDisk::new(7);
     let options = manual().segment_bytes(64 << 10).max_log_bytes(256 << 10).checkpoint_log_bytes(1 << 30);
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     for value in 0..2000 {
         let savepoint = tx.savepoint().unwrap();
         tx.execute(Cmd::push(1, value)).unwrap();
@@ -505,7 +505,7 @@ fn what_open_transactions_reserve_is_bounded_and_comes_back() {
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     let mut open = Vec::new();
     let refused = loop {
-        let mut tx = engine.begin().unwrap();
+        let tx = engine.begin().unwrap();
         match tx.execute(Cmd::push(open.len() as u8, 1)) {
             Ok(_) => open.push(tx),
             Err(error) => break error,

@@ -93,7 +93,7 @@ fn a_calendar_that_jumps_back_and_forth_has_no_effect() {
         for storage in [Arc::new(steady.clone()) as Arc<dyn Storage>, jumps(jumping.clone())] {
             let engine = manual().open_on::<Stacks>(storage).unwrap();
             let mut rng = Rng::new(seed);
-            let mut tx = engine.begin().unwrap();
+            let tx = engine.begin().unwrap();
             for value in 0..60 {
                 engine.execute(Cmd::Push { key: rng.below(4) as u8, value, pad: rng.below(900) as u16 }).unwrap();
                 tx.execute(Cmd::push(10, value)).unwrap();
@@ -130,7 +130,7 @@ fn failed<T: std::fmt::Debug>(result: Result<T, ExecuteError<crate::common::Empt
 fn locks_are_kept_until_the_record_of_the_commit_is_in_the_log() {
     let storage = Jumping::new(SimDisk::new(2), 0);
     let engine = manual().open_on::<Stacks>(storage.clone()).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(1, 1)).unwrap();
     let other = engine.clone();
     // a commit reads the clock before it appends its record
@@ -168,7 +168,7 @@ fn every_bound_answers_and_the_engine_goes_on() {
     // the limits of a record, of a transaction's inverses, of a lock wait, and of a transaction's
     // age
     assert!(matches!(failed(engine.execute(Cmd::Push { key: 1, value: 0, pad: 40_000 })), Error::TooLarge { .. }));
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     let error = (0..1000).find_map(|n| tx.execute(Cmd::push(2, n)).err()).unwrap();
     assert!(matches!(error, ExecuteError::Failed(Error::TooLarge { limit: 1000, .. })), "{error:?}");
     assert!(matches!(failed(engine.execute(Cmd::push(2, 1))), Error::LockTimeout));

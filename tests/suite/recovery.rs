@@ -222,7 +222,7 @@ fn a_loser_is_undone_once_and_is_none_at_the_next_opening() {
     let disk = SimDisk::new(11);
     let (engine, _) = open(&disk);
     engine.execute(Cmd::push(1, 1)).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(2, 2)).unwrap();
     tx.execute(Cmd::push(1, 3)).unwrap();
     engine.sync().unwrap();
@@ -556,7 +556,7 @@ fn a_read_only_opening_writes_nothing_and_refuses_writes() {
     engine.execute(Cmd::push(1, 1)).unwrap();
     engine.checkpoint().unwrap();
     engine.execute(Cmd::push(1, 2)).unwrap();
-    let mut loser = engine.begin().unwrap();
+    let loser = engine.begin().unwrap();
     loser.execute(Cmd::push(1, 3)).unwrap();
     loser.execute(Cmd::push(2, 3)).unwrap();
     engine.sync().unwrap();

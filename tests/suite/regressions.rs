@@ -58,7 +58,7 @@ fn an_idle_transaction_does_not_keep_the_last_commit_unproven() {
     let disk = SimDisk::new(1);
     let (engine, _) = open(&disk);
     engine.execute(Cmd::push(1, 1)).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(2, 2)).unwrap();
     while engine.step(Step::Log(LogStep::Watermark)).unwrap() {}
     let frame = engine.stats().log.unwrap();
@@ -114,7 +114,7 @@ fn a_long_undo_that_is_cut_off_again_and_again_comes_to_its_end() {
     let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
     engine.execute(Cmd::push(9, 9)).unwrap();
     let wanted = state(&engine);
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     for n in 0..20_000 {
         tx.execute(Cmd::push(1, n)).unwrap();
     }

@@ -79,7 +79,7 @@ fn state<const SOURCE: u8>(engine: &Engine<By<SOURCE>>) -> Stacks {
     engine.read(|machine| machine.0.clone()).unwrap()
 }
 
-fn push<const SOURCE: u8>(tx: &mut Transaction<By<SOURCE>>, key: u8, value: u32) {
+fn push<const SOURCE: u8>(tx: &Transaction<By<SOURCE>>, key: u8, value: u32) {
     tx.execute(Cmd::push(key, value)).unwrap();
 }
 
@@ -101,8 +101,8 @@ fn neither_a_checkpoint_nor_a_backup_nor_a_digest_clones_the_state() {
         let (engine, _) = open_on::<NeverCloned>(&disk, &options).unwrap();
         for round in 0..6 {
             engine.execute(Cmd::push(1, round)).unwrap();
-            let mut tx = engine.begin().unwrap();
-            push(&mut tx, 2, round);
+            let tx = engine.begin().unwrap();
+            push(&tx, 2, round);
             engine.checkpoint().unwrap();
             let copy = SimDisk::new(2);
             engine.backup_to_storage(Arc::new(copy.clone())).unwrap();
@@ -192,7 +192,7 @@ fn transactions_open_at_a_rebuilt_checkpoint_commit_roll_back_or_are_lost_as_eve
             open.iter_mut().zip(10..).for_each(|(tx, key)| push(tx, key, round));
         }
         let savepoint = open[2].savepoint().unwrap();
-        push(&mut open[2], 12, 50);
+        push(&open[2], 12, 50);
         assert!(engine.step(Step::BeginCheckpoint).unwrap());
         for _ in 0..stages_before {
             engine.step(Step::Checkpoint).unwrap();
@@ -272,12 +272,12 @@ fn commits_checkpoints_and_backups_run_side_by_side() {
                 let engine = &engine;
                 scope.spawn(move || {
                     for n in 0..400 {
-                        let mut tx = engine.begin().unwrap();
-                        push(&mut tx, key, 2 * n);
+                        let tx = engine.begin().unwrap();
+                        push(&tx, key, 2 * n);
                         tx.execute(Cmd::Push { key, value: 2 * n + 1, pad: 700 }).unwrap();
                         if n % 3 == 0 {
                             let savepoint = tx.savepoint().unwrap();
-                            push(&mut tx, key, 9);
+                            push(&tx, key, 9);
                             tx.rollback_to(savepoint).unwrap();
                         }
                         tx.commit().unwrap();
@@ -411,9 +411,9 @@ fn a_store_that_was_opened_on_a_full_disk_is_backed_up_and_saved_as_the_log_desc
     let disk = SimDisk::new(11);
     let engine = open::<Replayed>(&disk);
     engine.execute(Cmd::push(1, 1)).unwrap();
-    let mut lost = engine.begin().unwrap();
+    let lost = engine.begin().unwrap();
     for value in 0..50 {
-        push(&mut lost, 2, value);
+        push(&lost, 2, value);
     }
     engine.sync().unwrap();
     std::mem::forget((lost, engine));

@@ -198,7 +198,7 @@ fn many_open_transactions_leave_few_files_open() {
     let disk = SimDisk::new(11);
     let (engine, _) = open_on::<Stacks>(&disk, &manual().max_log_bytes(64 << 20)).unwrap();
     let begin = |key: u8| {
-        let mut tx = engine.begin().unwrap();
+        let tx = engine.begin().unwrap();
         tx.execute(Cmd::push(key, 1)).unwrap();
         tx
     };

@@ -321,7 +321,7 @@ fn a_record_that_is_rejected_or_panics_ends_what_is_proven() {
     for bad in [Cmd::Pop { key: 99 }, Cmd::Panic] {
         let disk = SimDisk::new(1);
         let (engine, _) = open_on::<Careless>(&disk, &manual()).unwrap();
-        let mut tx = engine.begin().unwrap();
+        let tx = engine.begin().unwrap();
         tx.execute(Cmd::push(1, 1)).unwrap();
         engine.execute(Cmd::push(2, 2)).unwrap();
         engine.execute(bad.clone()).unwrap();

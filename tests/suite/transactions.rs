@@ -27,7 +27,7 @@ fn failed<T: std::fmt::Debug, R: std::fmt::Debug>(result: Result<T, ExecuteError
 fn nobody_reads_what_is_not_committed() {
     let (_, engine) = kv();
     engine.insert("a", "old").unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.insert("a", "new").unwrap();
     assert!(matches!(engine.get("a"), Err(Error::LockTimeout)));
     assert!(matches!(engine.table("").get_latest("a"), Err(Error::LockTimeout)));
@@ -43,7 +43,7 @@ fn nobody_reads_what_is_not_committed() {
 fn no_key_appears_in_a_range_or_prefix_that_was_read() {
     let (_, engine) = kv();
     engine.insert("b", "1").unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     assert_eq!(tx.range_in("", "a".."c").unwrap().count(), 1);
     assert_eq!(tx.prefix_in("t", "x/").unwrap().count(), 0);
     assert!(matches!(failed(engine.insert("bb", "2")), Error::LockTimeout));
@@ -62,7 +62,7 @@ fn no_key_appears_in_a_range_or_prefix_that_was_read() {
 #[test]
 fn locks_of_a_partial_rollback_are_kept_to_the_end() {
     let (_, engine) = kv();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     let start = tx.savepoint().unwrap();
     tx.insert("a", "1").unwrap();
     tx.rollback_to(start).unwrap();
@@ -76,7 +76,7 @@ fn locks_of_a_partial_rollback_are_kept_to_the_end() {
 #[test]
 fn savepoints_nest_and_die_when_rolled_past() {
     let (_, engine) = kv();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     let first = tx.savepoint().unwrap();
     tx.insert("a", "1").unwrap();
     let second = tx.savepoint().unwrap();
@@ -95,7 +95,7 @@ fn savepoints_nest_and_die_when_rolled_past() {
     assert!(matches!(tx.rollback_to(third), Err(Error::UnknownSavepoint)));
     tx.rollback_to(first).unwrap();
     assert_eq!(tx.get("a").unwrap(), None);
-    let mut other = engine.begin().unwrap();
+    let other = engine.begin().unwrap();
     let foreign = other.savepoint().unwrap();
     assert!(matches!(tx.rollback_to(foreign), Err(Error::UnknownSavepoint)));
     assert!(matches!(other.rollback_to(first), Err(Error::UnknownSavepoint)));
@@ -108,7 +108,7 @@ fn savepoints_nest_and_die_when_rolled_past() {
 fn a_rejected_command_changes_nothing_and_keeps_its_lock() {
     let (disk, engine) = kv();
     engine.insert("a", "1").unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.insert("b", "1").unwrap();
     let cas = KvCommand::compare_and_set("", "a", Some("2"), Some("3"));
     let rejection = KvRejection::Mismatch { actual: Some(b"1".to_vec()) };
@@ -130,7 +130,7 @@ fn a_rejected_command_changes_nothing_and_keeps_its_lock() {
 #[test]
 fn dropping_a_transaction_or_a_closure_that_fails_rolls_back() {
     let (disk, engine) = kv();
-    drop(engine.begin().map(|mut tx| tx.insert("a", "1").map(|_| tx)).unwrap());
+    drop(engine.begin().map(|tx| tx.insert("a", "1").map(|_| tx)).unwrap());
     assert_eq!(engine.get("a").unwrap(), None);
     let result = engine.transact(|tx| {
         tx.insert("a", "1")?;
@@ -151,7 +151,7 @@ fn inverses_beyond_the_limit_are_refused_and_the_transaction_goes_on() {
     let (engine, _) = open_on::<Kv>(&disk, &manual().max_txn_undo_bytes(2500)).unwrap();
     engine.insert("big", vec![7; 900]).unwrap();
     engine.insert("other", vec![8; 900]).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.insert("small", "1").unwrap();
     tx.insert("big", "1").unwrap();
     let error = failed(tx.insert("other", "1"));
@@ -189,7 +189,7 @@ fn a_record_larger_than_a_segment_is_refused_and_the_largest_that_fits_is_not() 
         }
     }
     assert!(largest > 24 << 10, "{largest}");
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     assert!(matches!(failed(tx.insert("k", vec![1; 40_000])), Error::TooLarge { .. }));
     tx.insert("l", vec![2; largest]).unwrap();
     tx.commit().unwrap();
@@ -204,7 +204,7 @@ fn a_machine_that_panics_poisons_and_reopening_recovers() {
     let disk = SimDisk::new(2);
     let (engine, _) = open(&disk);
     engine.execute(Cmd::push(1, 1)).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(2, 2)).unwrap();
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -229,7 +229,7 @@ fn a_machine_that_panics_poisons_and_reopening_recovers() {
 #[test]
 fn a_forgotten_transaction_expires_and_gives_its_locks_back() {
     let (disk, engine) = kv();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.insert("a", "1").unwrap();
     disk.advance(Duration::from_secs(59));
     assert!(!engine.step(Step::Expire).unwrap());
@@ -246,7 +246,7 @@ fn a_forgotten_transaction_expires_and_gives_its_locks_back() {
 fn no_wait_is_longer_than_the_lock_timeout() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Options::new().lock_timeout(Duration::from_millis(100)).open::<Kv>(dir.path()).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.insert("a", "1").unwrap();
     let began = Instant::now();
     assert!(matches!(failed(engine.insert("a", "2")), Error::LockTimeout));
@@ -268,7 +268,7 @@ fn a_deadlock_costs_one_of_two_a_conflict_and_transact_completes_both() {
         let threads = [("a", "b"), ("b", "a")].map(|(first, second)| {
             let (engine, barrier, conflicts) = (engine.clone(), barrier.clone(), conflicts.clone());
             std::thread::spawn(move || {
-                let mut tx = engine.begin().unwrap();
+                let tx = engine.begin().unwrap();
                 tx.insert(first, "1").unwrap();
                 barrier.wait();
                 match tx.insert(second, "2") {
@@ -296,8 +296,7 @@ fn a_deadlock_costs_one_of_two_a_conflict_and_transact_completes_both() {
                             let n: u64 = tx.get("n").map(|v| v.map_or(0, |v| v.len() as u64))?;
                             tx.insert(first, "1")?;
                             tx.insert(second, "2")?;
-                            tx.insert("n", vec![0; n as usize + 1])?;
-                            Ok(())
+                            tx.insert("n", vec![0; n as usize + 1])
                         })
                         .unwrap();
                 }
@@ -350,7 +349,7 @@ fn money_moved_by_eight_threads_is_conserved_in_every_view_and_after_reopening()
                             Err(error) => panic!("{error:?}"),
                         }
                         if round % 20 == 7 {
-                            let mut tx = engine.begin().unwrap();
+                            let tx = engine.begin().unwrap();
                             let _ = tx.insert(key(to), "nonsense");
                         }
                     }
@@ -384,7 +383,7 @@ fn a_ticket_is_a_future_and_is_flushed_without_being_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::<Stacks>::open(dir.path()).unwrap();
     assert_eq!(block_on(engine.submit(Cmd::push(1, 1)).unwrap()).unwrap(), 1);
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(1, 2)).unwrap();
     block_on(tx.submit().unwrap()).unwrap();
     let ticket = engine.submit(Cmd::push(1, 3)).unwrap();
@@ -422,7 +421,7 @@ fn a_strict_read_makes_what_it_shows_durable_and_a_latest_one_does_not() {
     assert_eq!(engine.read_within(&footprint, ReadLevel::Hardened, |s| s.at(1)).unwrap(), [1]);
     assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1]);
     let _ticket = engine.submit(Cmd::push(1, 2)).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     assert_eq!(tx.read_within(&footprint, |s| s.at(1)).unwrap(), [1, 2]);
     tx.commit().unwrap();
     assert_eq!(state(&open(&disk.crash(Crash::Nothing)).0).at(1), [1, 2], "a commit of reads rests on what it read");
@@ -448,7 +447,7 @@ fn a_strict_read_of_one_key_makes_it_durable_and_a_latest_one_does_not() {
 fn nothing_is_written_for_an_engine_that_was_closed_or_dropped() {
     let disk = SimDisk::new(5);
     let (engine, _) = open(&disk);
-    let mut left = engine.begin().unwrap();
+    let left = engine.begin().unwrap();
     left.execute(Cmd::push(1, 1)).unwrap();
     let late = engine.submit(Cmd::push(2, 2)).unwrap();
     engine.step(Step::BeginCheckpoint).unwrap();
@@ -466,7 +465,7 @@ fn nothing_is_written_for_an_engine_that_was_closed_or_dropped() {
     assert_eq!(crate::common::files(&disk), before);
     drop((engine, clone));
     let (engine, _) = open(&disk);
-    let mut left = engine.begin().unwrap();
+    let left = engine.begin().unwrap();
     left.execute(Cmd::push(1, 1)).unwrap();
     let ticket = engine.submit_with(Cmd::push(2, 3), seawal::Durability::Os).unwrap();
     drop(engine);

@@ -85,7 +85,7 @@ fn call_from_within(engine: &Engine<Kv>, open: Vec<seawal::Transaction<Kv>>) {
     assert!(refused(engine.close()) && refused(engine.checkpoint()));
     assert!(matches!(engine.step(Step::Checkpoint), Err(Error::Reentrant)));
     let mut open = open.into_iter();
-    let mut tx = open.next().unwrap();
+    let tx = open.next().unwrap();
     assert!(is_reentrant(tx.insert("b", "inner")));
     assert!(refused(tx.get("b").map(drop)) && refused(tx.savepoint().map(drop)));
     assert!(refused(tx.commit()));
@@ -110,7 +110,7 @@ fn call_from_within(engine: &Engine<Kv>, open: Vec<seawal::Transaction<Kv>>) {
 /// Transactions that have written, and hold locks on keys of their own.
 fn open_transactions(engine: &Engine<Kv>) -> Vec<seawal::Transaction<Kv>> {
     let begin = |n: u8| {
-        let mut tx = engine.begin().unwrap();
+        let tx = engine.begin().unwrap();
         tx.insert([b'x', n], "inner").unwrap();
         tx
     };
@@ -142,7 +142,7 @@ fn a_call_from_within_a_read_is_refused_at_once() {
         writer.join().unwrap().unwrap();
         let open = open_transactions(&engine);
         engine.with_value("a", |_| nested(open)).unwrap().unwrap().join().unwrap().unwrap();
-        let mut tx = engine.begin().unwrap();
+        let tx = engine.begin().unwrap();
         let open = open_transactions(&engine);
         tx.read_within(&key, |_| nested(open)).unwrap().join().unwrap().unwrap();
         tx.commit().unwrap();
@@ -163,7 +163,7 @@ fn the_last_handle_may_be_dropped_within_a_read() {
         for _ in 0..10 {
             let engine: Engine<Kv> = patient(&disk);
             engine.insert("a", "b").unwrap();
-            let mut tx = engine.begin().unwrap();
+            let tx = engine.begin().unwrap();
             tx.read_within(&Footprint::key(Access::Shared, b"k"), |_| {
                 // the maintenance thread may freeze the state meanwhile
                 drop(engine);
@@ -335,8 +335,8 @@ fn a_close_does_not_wait_for_commands_that_begin_to_wait_for_locks() {
         for round in 0..60 {
             PAUSE.store(0, Ordering::SeqCst);
             let engine: Engine<Slow> = patient(&SimDisk::new(1));
-            let mut older = engine.begin().unwrap();
-            let mut holder = engine.begin().unwrap();
+            let older = engine.begin().unwrap();
+            let holder = engine.begin().unwrap();
             holder.execute(Cmd::push(1, 1)).unwrap();
             PAUSE.store(round * 100, Ordering::SeqCst);
             let transaction = thread::spawn(move || older.execute(Cmd::push(1, 2)));
@@ -366,7 +366,7 @@ fn the_longest_duration_is_no_limit_anywhere() {
             .durability(Durability::Interval(Duration::MAX));
         // by hand: the clock is turned on by years
         let (engine, _) = open_on::<Kv>(&disk, &options).unwrap();
-        let mut tx = engine.begin().unwrap();
+        let tx = engine.begin().unwrap();
         tx.insert("old", "1").unwrap();
         engine.insert("a", "1").unwrap();
         disk.advance(Duration::from_secs(1 << 40));
@@ -380,7 +380,7 @@ fn the_longest_duration_is_no_limit_anywhere() {
         let disk = disk.crash(Crash::KillOnly);
         disk.advance(Duration::MAX - Duration::from_secs(1 << 42));
         let (engine, _) = open_on::<Kv>(&disk, &options.background(Background::Threads)).unwrap();
-        let mut holder = engine.begin().unwrap();
+        let holder = engine.begin().unwrap();
         holder.insert("a", "2").unwrap();
         let waiting = {
             let engine = engine.clone();

@@ -53,7 +53,7 @@ fn a_backup_is_a_store_of_its_own_with_the_state_of_a_view() {
     let (disk, target) = (SimDisk::new(3), SimDisk::new(4));
     let (engine, _) = open(&disk);
     engine.execute(Cmd::push(1, 1)).unwrap();
-    let mut tx = engine.begin().unwrap();
+    let tx = engine.begin().unwrap();
     tx.execute(Cmd::push(2, 2)).unwrap();
     engine.backup_to_storage(Arc::new(target.clone())).unwrap();
     assert!(engine.backup_to_storage(Arc::new(target.clone())).is_err(), "there is a store already");
@@ -193,8 +193,7 @@ fn a_backup_while_writers_run_is_consistent_on_a_real_disk() {
                     let result = engine.transact(|tx| {
                         let value = rng.next().to_le_bytes();
                         tx.insert(format!("left/{n}"), value)?;
-                        tx.insert_in("right", format!("{n}"), value)?;
-                        Ok(())
+                        tx.insert_in("right", format!("{n}"), value)
                     });
                     result.unwrap();
                 }

@@ -176,7 +176,7 @@ impl Loader<'_> {
     fn commit(&mut self, transaction: ScriptTransaction) -> Result<Ticket<()>, Failure> {
         let ScriptTransaction { steps, commit_line, digest } = transaction;
         let operations = steps.len() as u64;
-        let mut tx = self.store.begin()?;
+        let tx = self.store.begin()?;
         let done = self.progress.skipped.saturating_add(self.progress.transactions).saturating_add(1);
         let count = LoadCount { transactions: done, digest };
         if let Some(step) = steps.iter().find(|step| step.table.as_ref() == TABLE && key_of(step) == KEY.as_bytes()) {

@@ -61,7 +61,7 @@ impl KilledStore {
         };
         let mut open = Vec::new();
         for number in 0..self.losers {
-            let mut tx = engine.begin()?;
+            let tx = engine.begin()?;
             for n in 0..self.inverses {
                 tx.execute(loser(number, n)).map_err(failed)?;
             }

@@ -145,10 +145,10 @@ impl Worker {
     /// Several steps, each of which locks what it reads. `None` if it was chosen as a deadlock
     /// victim.
     fn transaction(&mut self) -> Option<(Vec<Did>, End)> {
-        let mut tx = self.engine.begin().unwrap();
+        let tx = self.engine.begin().unwrap();
         let mut did = Vec::new();
         for _ in 0..1 + self.rng.below(4) {
-            match self.step(&mut tx) {
+            match self.step(&tx) {
                 Ok(steps) => did.extend(steps),
                 Err(error) => {
                     assert!(error.is_conflict(), "{error}");
@@ -169,7 +169,7 @@ impl Worker {
         Some((did, End::Committed))
     }
 
-    fn step(&mut self, tx: &mut Transaction<Kv>) -> ExecuteResult<Kv, Vec<Did>> {
+    fn step(&mut self, tx: &Transaction<Kv>) -> ExecuteResult<Kv, Vec<Did>> {
         let (table, key) = (self.table.clone(), self.key());
         Ok(match self.rng.below(8) {
             0 => {

@@ -106,19 +106,19 @@ impl Bank<'_> {
         let side = usize::from(self.draw(2) == 1);
         let (from, to) = (private(self.thread, slot, side), private(self.thread, slot, 1 - side));
         let amount = 1 + self.draw(50) as i64;
-        let mut tx = self.store.begin()?;
+        let tx = self.store.begin()?;
         tx.insert_in(TRANSFERS, id.as_str(), format!("{from} {to} {amount}"))?;
-        add(&mut tx, &from, -amount)?;
+        add(&tx, &from, -amount)?;
         Ok(Halfway { tx, slot, id, to, amount })
     }
 
     /// Credits the second account and commits, or rolls the transfer back.
     fn end_half(&mut self, half: Halfway) -> Result<(), Failure> {
-        let Halfway { mut tx, id, to, amount, .. } = half;
+        let Halfway { tx, id, to, amount, .. } = half;
         if self.draw(4) == 0 {
             return Ok(tx.rollback()?);
         }
-        add(&mut tx, &to, amount)?;
+        add(&tx, &to, amount)?;
         tx.commit()?;
         self.report(&id)
     }
@@ -131,7 +131,7 @@ impl Bank<'_> {
         let (from, to, other) = (shared(from), shared(from + step), shared(from + step + 1));
         let amount = 1 + self.draw(100) as i64;
         let (errs, gives_up) = (self.draw(3) == 0, self.draw(10) == 0);
-        let run = |tx: &mut Transaction<Kv>| {
+        let run = |tx: &Transaction<Kv>| {
             tx.insert_in(TRANSFERS, id.as_str(), format!("{from} {to} {amount}"))?;
             add(tx, &from, -amount)?;
             if errs {
@@ -143,8 +143,8 @@ impl Bank<'_> {
             add(tx, &to, amount)
         };
         if gives_up {
-            let mut tx = self.store.begin()?;
-            return match run(&mut tx) {
+            let tx = self.store.begin()?;
+            return match run(&tx) {
                 Ok(()) => Ok(tx.rollback()?),
                 // the transaction was the victim of a deadlock and is rolled back already
                 Err(error) if error.is_conflict() => Ok(()),
@@ -162,7 +162,7 @@ impl Bank<'_> {
 }
 
 /// Changes a balance.
-fn add(tx: &mut Transaction<Kv>, account: &str, amount: i64) -> ExecuteResult<Kv, ()> {
+fn add(tx: &Transaction<Kv>, account: &str, amount: i64) -> ExecuteResult<Kv, ()> {
     let balance = tx.get_for_update_in(ACCOUNTS, account)?;
     let balance = balance.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse::<i64>().ok());
     let Some(balance) = balance else {
