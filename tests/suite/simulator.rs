@@ -94,10 +94,10 @@ fn who_has_waited_awake_for_long_sleeps_and_is_woken_all_the_same() {
         disk.hold_writes();
         for _ in 0..threads {
             let (engine, answer) = (engine.clone(), answer.clone());
-            std::thread::spawn(move || answer.send(engine.execute(Cmd::push(1, 0)).map(drop)));
+            let commit = move || answer.send(engine.execute(Cmd::push(1, 0)).map(drop));
+            std::thread::Builder::new().name("spinning".into()).spawn(commit).unwrap();
         }
-        // much longer than any thread spins
-        std::thread::sleep(Duration::from_millis(150));
+        await_sleep("spinning");
     };
     let mut all = 0;
     for threads in [4, 9, 9] {
@@ -108,7 +108,7 @@ fn who_has_waited_awake_for_long_sleeps_and_is_woken_all_the_same() {
             // one after another: those of a preallocated segment, and those of frames
             if disk.complete_write(0) {
                 since = Instant::now();
-                std::thread::sleep(Duration::from_millis(150));
+                await_sleep("spinning");
             }
             answered += answers.try_iter().map(Result::unwrap).count();
             assert!(since.elapsed().as_secs() < 20, "{answered} of {threads} are answered, and nobody writes");
@@ -122,6 +122,24 @@ fn who_has_waited_awake_for_long_sleeps_and_is_woken_all_the_same() {
     disk.release_writes();
     let next = || answers.recv_timeout(Duration::from_secs(20)).expect("one who waits was not woken").is_err();
     assert!((0..8).filter(|_| next()).count() > 0, "who had not been written was refused");
+}
+
+/// Waits until all threads of this name sleep, seen several times in a row: threads that spin run,
+/// or are ready to run.
+fn await_sleep(name: &str) {
+    let name = format!("({name}) ");
+    let is_awake = |task: &std::path::Path| {
+        let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+        stat.split_once(&name).is_some_and(|(_, state)| !state.starts_with('S'))
+    };
+    let (mut seen, began) = (0, Instant::now());
+    while seen < 10 {
+        std::thread::sleep(Duration::from_millis(10));
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let awake = tasks.filter(|task| is_awake(&task.as_ref().unwrap().path())).count();
+        seen = if awake == 0 { seen + 1 } else { 0 };
+        assert!(began.elapsed().as_secs() < 60, "{awake} threads do not fall asleep");
+    }
 }
 
 /// Releases the writes that a disk holds, when it is dropped.
