@@ -61,9 +61,9 @@ pub struct LogOptions {
     /// lets a log be opened on a full disk. Default: 2.
     pub preallocated_segments: usize,
     /// The maximum number of preallocated segments that recycling keeps; it removes further
-    /// truncated segments. Default: 6. Reserving room for the rollback of open transactions may add
-    /// more.
-    pub max_preallocated_segments: usize,
+    /// truncated segments. Reserving room for the rollback of open transactions may add more.
+    /// Default: `None`, as many as hold the log between two truncations, and at least 6.
+    pub max_preallocated_segments: Option<usize>,
     /// Which threads run background work. Default: [`Background::Threads`].
     pub background: Background,
     /// How long opening waits while another process or handle has the log open. Default: zero,
@@ -83,7 +83,7 @@ impl Default for LogOptions {
             max_frames_in_flight: None,
             commit_spin: Duration::from_micros(500),
             preallocated_segments: 2,
-            max_preallocated_segments: 6,
+            max_preallocated_segments: None,
             background: Background::Threads,
             lock_wait: Duration::ZERO,
         }
@@ -452,11 +452,12 @@ impl Options {
         self
     }
 
-    /// The maximum number of preallocated log segments that recycling keeps. Default: 6, which
-    /// is enough for the log between two checkpoints and the segments that are kept ready.
+    /// The maximum number of preallocated log segments that recycling keeps. Default: as many as
+    /// hold the log between two checkpoints, and the segments that are kept ready. With fewer, the
+    /// log reaches the device twice: a new segment is filled with zeros first.
     #[must_use]
     pub fn max_preallocated_segments(mut self, segments: usize) -> Self {
-        self.log.max_preallocated_segments = segments;
+        self.log.max_preallocated_segments = Some(segments);
         self
     }
 

@@ -17,7 +17,7 @@ use crate::wal::device_latency::DeviceLatency;
 use crate::wal::group_commit::GroupCommit;
 use crate::wal::queue::{Bounds, Queue};
 use crate::wal::scan::{ScanEnd, Scanner, Segment, Tail, manifest_stand_in, oldest_usable};
-use crate::wal::segment_pool::{PoolBounds, SegmentPool};
+use crate::wal::segment_pool::{MOST_OPEN, PoolBounds, SegmentPool};
 use crate::wal::segment_writer::{Identity, SegmentInfo, SegmentWriter};
 use crate::wal::shared::Shared;
 
@@ -85,7 +85,7 @@ impl OpenLog {
         let segment_pool = SegmentPool::new(storage.clone(), bounds, &store_dir.preallocated);
         let (mut usable, useless): (Vec<_>, Vec<_>) =
             store_dir.preallocated.iter().cloned().partition(|s| segment_pool.is_usable(s.file_bytes));
-        for spare in usable.iter_mut().take(bounds.most) {
+        for spare in usable.iter_mut().take(MOST_OPEN) {
             spare.file = storage.open(&spare.name, OpenMode::ReadWrite).ok();
         }
         let queue_bounds = Bounds {

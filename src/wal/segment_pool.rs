@@ -31,7 +31,7 @@ const SEGMENTS_PER_TRUNCATION: u64 = 4;
 const LEAST_BYTES: u64 = 128 << 10;
 /// The number of preallocated segments that stay open. Open transactions may have reserved
 /// thousands of segments, and the descriptors belong to the whole process.
-const MOST_OPEN: usize = 8;
+pub(super) const MOST_OPEN: usize = 8;
 /// Ahead of need, the pause after a piece is this many times as long as its write, up to a maximum.
 /// So preallocation takes at most a fifth of the device's time.
 const PAUSE_FACTOR: u32 = 4;
@@ -45,8 +45,9 @@ pub(super) struct PoolBounds {
     pub(super) segment_bytes: u64,
     /// Number kept ready: one for the next rotation, the others as the reserve.
     pub(super) ready: usize,
-    /// Number that recycling keeps at most; further segments are removed.
-    pub(super) most: usize,
+    /// Number that recycling keeps at most; further segments are removed. `None` keeps what holds
+    /// the log between two truncations.
+    pub(super) most: Option<usize>,
 }
 
 pub(super) struct SegmentPool {
@@ -54,6 +55,8 @@ pub(super) struct SegmentPool {
     bounds: PoolBounds,
     /// Up to this size, in bytes, each segment is twice as large as the one before it.
     doubling_limit: AtomicU64,
+    /// By how much the log grows between two truncations, in bytes.
+    truncation_bytes: AtomicU64,
     /// The highest number that a preallocated segment was given.
     newest: AtomicU64,
     /// Held while a segment is preallocated, so that one is made at a time. Recycling never waits
@@ -98,6 +101,7 @@ impl SegmentPool {
             storage,
             bounds,
             doubling_limit: AtomicU64::new(bounds.segment_bytes),
+            truncation_bytes: AtomicU64::new(0),
             newest: AtomicU64::new(newest),
             making: Mutex::new(None),
             recycling: Mutex::new(Vec::new()),
@@ -129,6 +133,19 @@ impl SegmentPool {
         let each = bytes.checked_div(SEGMENTS_PER_TRUNCATION).and_then(u64::checked_ilog2);
         let limit = each.map_or(0, |bits| 1u64 << bits).clamp(first_segment_bytes, segment_bytes);
         self.doubling_limit.store(limit, Ordering::Relaxed);
+        self.truncation_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The number of segments that recycling keeps at most. Unless it is set, all segments of one
+    /// truncation are kept: the log needs as many before the next one, and to fill new ones with
+    /// zeros would write the log twice.
+    fn most(&self) -> usize {
+        self.bounds.most.unwrap_or_else(|| {
+            let each = self.doubling_limit.load(Ordering::Relaxed).max(1);
+            let truncated = self.truncation_bytes.load(Ordering::Relaxed).div_ceil(each);
+            let truncated = usize::try_from(truncated).unwrap_or(usize::MAX).max(SEGMENTS_PER_TRUNCATION as usize);
+            truncated.saturating_add(self.bounds.ready)
+        })
     }
 
     /// The size of the next preallocated segment, in bytes. Segments start small and double up to
@@ -225,7 +242,7 @@ impl SegmentPool {
     /// The place of a segment that is to be removed.
     pub(super) fn surplus(&self, queue: &Queue) -> Option<usize> {
         let ordinary_bytes = self.next_bytes(queue.frames.segment_bytes(), 0);
-        queue.room.surplus(self.bounds.ready, self.bounds.most, ordinary_bytes)
+        queue.room.surplus(self.bounds.ready, self.most(), ordinary_bytes)
     }
 
     /// Whether the disk had no space for a segment, and no checkpoint has ended since.
@@ -444,7 +461,7 @@ impl SegmentPool {
             (queue.room.segments().len().saturating_add(recycled), queue.frames.segment_bytes())
         };
         let right_size = segment.file_bytes >= current.min(self.bounds.segment_bytes);
-        if right_size && kept < self.bounds.most && self.is_usable(segment.file_bytes) {
+        if right_size && kept < self.most() && self.is_usable(segment.file_bytes) {
             let number = self.next_number();
             let name = names::preallocated(number);
             // if no descriptor is free now, rotation opens the file later

@@ -421,3 +421,25 @@ fn the_newer_copy_of_the_manifest_counts_whichever_of_the_two_it_is() {
     }
     assert!(newer[0] > 0 && newer[1] > 0, "{newer:?}");
 }
+
+/// To fill a new segment with zeros writes the log twice. Ten million entries took 12.4 bytes on
+/// the device for each byte of payload when recycling kept six segments of the sixteen.
+#[test]
+fn all_segments_that_a_checkpoint_frees_are_recycled() {
+    let disk = SimDisk::new(30);
+    let options = manual()
+        .first_segment_bytes(16 << 10)
+        .segment_bytes(16 << 10)
+        .checkpoint_log_bytes(1 << 20)
+        .max_log_bytes(8 << 20);
+    let (engine, _) = open_on::<Stacks>(&disk, &options).unwrap();
+    let spares = || disk.file_names().iter().filter(|name| name.starts_with("spare-")).count();
+    for key in 0..3 {
+        for value in 0..200 {
+            engine.execute(Cmd::push(key, value)).unwrap();
+        }
+        engine.checkpoint().unwrap();
+    }
+    // a commit alone takes a block of 4 KiB, so the segments between two checkpoints are over 50
+    assert!(spares() > 50, "{} segments are kept", spares());
+}

@@ -171,7 +171,7 @@ fn truncation_gives_space_back_and_keeps_the_rest() {
 #[test]
 fn truncation_is_not_held_up_by_segments_that_somebody_else_has_removed() {
     // deleted segments are reused up to the limit of preallocated ones, and removed beyond that
-    for max_preallocated_segments in [0, 8] {
+    for max_preallocated_segments in [Some(0), Some(8)] {
         let disk = SimDisk::new(4);
         let mut options = options();
         options.max_preallocated_segments = max_preallocated_segments;
@@ -185,7 +185,7 @@ fn truncation_is_not_held_up_by_segments_that_somebody_else_has_removed() {
         let gone = before[..before.len() - 2].iter().step_by(2);
         gone.clone().for_each(|name| disk.remove_file(name).unwrap());
         log.truncate_before(log.durable_lsn()).unwrap();
-        assert_eq!(segments(), before[before.len() - 1..], "{max_preallocated_segments} spares");
+        assert_eq!(segments(), before[before.len() - 1..], "{max_preallocated_segments:?} spares");
         let bytes = disk.read_file(&before[before.len() - 1]).unwrap().len() as u64;
         let stats = log.stats();
         assert_eq!((stats.segments, stats.segment_bytes), (1, bytes));
