@@ -20,6 +20,14 @@ macro_rules! id {
             }
         }
 
+        #[cfg(feature = "serde")]
+        impl serde::Serialize for $name {
+            /// As a number, or as text where messages show hexadecimal digits.
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if $hex { serializer.collect_str(self) } else { serializer.serialize_u64(self.0) }
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 if $hex { write!(f, "{:016x}", self.0) } else { write!(f, "{}", self.0) }

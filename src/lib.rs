@@ -54,8 +54,9 @@
 //!
 //! | feature | what it adds |
 //! | --- | --- |
-//! | `serde` | [`machine::SerdeMachine`]: machines whose commands and state derive serde's traits |
-//! | `tracing` | events of recovery, checkpoints and failures; a subscriber may call the store, even close it |
+//! | `serde` | [`machine::SerdeMachine`]: machines whose commands and state derive serde's traits; [`Stats`], [`wal::LogStats`] and [`RecoveryReport`] can be serialized |
+//! | `tracing` | events of recovery, checkpoints and failures, and spans of opens and checkpoints; a subscriber may call the store, even close it |
+//! | `metrics` | counters, gauges and histograms through the facade `metrics`; `docs/operations.md` lists them |
 //! | `sim` | [`sim`]: the simulated disk, and the exploration of every crash point of a machine |
 //! | `inspect` | [`inspect`]: reading and verifying the files of a store without opening it |
 //! | `salvage` | [`salvage`](mod@salvage): copying what a damaged store still proves into a new one; implies `inspect` |
@@ -83,10 +84,13 @@ pub mod inspect;
 pub mod io;
 pub mod kv;
 pub mod machine;
+mod meters;
 mod options;
 pub mod recovery;
 #[cfg(any(test, feature = "salvage"))]
 pub mod salvage;
+#[cfg(feature = "serde")]
+mod serialize;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod snapshot;

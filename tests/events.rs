@@ -229,3 +229,124 @@ fn a_close_from_an_event_on_a_thread_of_the_store_ends() {
         assert!(listener.returned.load(Ordering::SeqCst) > before);
     }
 }
+
+/// The spans that a subscriber saw, with their fields, in the order in which they were made.
+#[derive(Clone, Default)]
+struct SpanListener {
+    spans: Arc<Mutex<Vec<(&'static str, String)>>>,
+    closed: Arc<AtomicUsize>,
+    call: Arc<Mutex<Option<Call>>>,
+}
+
+/// Appends the fields of a span as text.
+struct FieldText<'a>(&'a mut String);
+
+impl tracing::field::Visit for FieldText<'_> {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!("{}={value:?} ", field.name()));
+    }
+}
+
+impl SpanListener {
+    fn call(&self) {
+        let call = self.call.lock().unwrap().clone();
+        call.inspect(|call| call());
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.spans.lock().unwrap().iter().map(|(name, _)| *name).collect()
+    }
+
+    fn fields(&self, name: &str) -> String {
+        self.spans.lock().unwrap().iter().find(|(of, _)| *of == name).unwrap().1.clone()
+    }
+}
+
+impl tracing::Subscriber for SpanListener {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
+        let mut fields = String::new();
+        span.record(&mut FieldText(&mut fields));
+        let id = {
+            let mut spans = self.spans.lock().unwrap();
+            spans.push((span.metadata().name(), fields));
+            spans.len() as u64
+        };
+        self.call();
+        span::Id::from_u64(id)
+    }
+    fn record(&self, span: &span::Id, values: &span::Record<'_>) {
+        values.record(&mut FieldText(&mut self.spans.lock().unwrap()[span.into_u64() as usize - 1].1));
+        self.call();
+    }
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, _: &span::Id) {
+        self.call();
+    }
+    fn exit(&self, _: &span::Id) {
+        self.call();
+    }
+    fn try_close(&self, _: span::Id) -> bool {
+        self.closed.fetch_add(1, Ordering::SeqCst);
+        self.call();
+        true
+    }
+}
+
+#[test]
+fn opens_recoveries_and_checkpoints_have_spans_and_commits_have_none() {
+    let listener = SpanListener::default();
+    tracing::subscriber::with_default(listener.clone(), || {
+        let disk = SimDisk::new(1);
+        let engine = open(&disk, Background::Manual);
+        assert_eq!(listener.names(), ["open", "recovery"]);
+        assert!(listener.fields("open").contains("machine=\"kv\""), "{}", listener.fields("open"));
+        let recovery = listener.fields("recovery");
+        assert!(recovery.contains("verdict=new") && recovery.contains("records=0"), "{recovery}");
+        engine.execute(KvCommand::put("", "key", "value")).unwrap();
+        engine.submit(KvCommand::put("", "key", "value")).unwrap().wait().unwrap();
+        engine.transact(|tx| tx.execute(KvCommand::put("", "key", "value"))).unwrap();
+        assert!(!engine.step(Step::Checkpoint).unwrap(), "nothing is due");
+        assert_eq!(listener.names().len(), 2);
+        // one span for all calls that advance a checkpoint
+        assert!(engine.step(Step::BeginCheckpoint).unwrap());
+        while engine.step(Step::Checkpoint).unwrap() {}
+        assert_eq!((listener.names()[2..].len(), listener.names()[2]), (1, "checkpoint"));
+        assert!(listener.fields("checkpoint").contains("bytes="), "{}", listener.fields("checkpoint"));
+        disk.fail_next(OpKind::SyncAll, Fault::Eio, Persistence::Once);
+        engine.execute(KvCommand::put("", "key", "value")).unwrap();
+        assert!(engine.checkpoint().is_err());
+        let failed = listener.spans.lock().unwrap()[3].clone();
+        assert!(failed.0 == "checkpoint" && failed.1.contains("error="), "{failed:?}");
+        assert_eq!(listener.closed.load(Ordering::SeqCst), 4, "every span has ended");
+    });
+}
+
+#[test]
+fn a_subscriber_may_call_the_store_from_its_spans() {
+    for closes in [false, true] {
+        ends(move || {
+            let listener = SpanListener::default();
+            let engine = open(&SimDisk::new(1), Background::Manual);
+            engine.execute(KvCommand::put("", "key", "value")).unwrap();
+            let inner = engine.clone();
+            *listener.call.lock().unwrap() = Some(Arc::new(move || {
+                inner.stats();
+                let _ = inner.get("key");
+                if closes {
+                    let _ = inner.close();
+                }
+            }));
+            tracing::subscriber::with_default(listener.clone(), || {
+                let _ = engine.step(Step::BeginCheckpoint);
+                while engine.step(Step::Checkpoint).is_ok_and(|more| more) {}
+                let _ = engine.checkpoint();
+            });
+            *listener.call.lock().unwrap() = None;
+            assert!(listener.names().contains(&"checkpoint"));
+        });
+    }
+}

@@ -27,8 +27,10 @@ use super::monitor::{Mark, Monitor, RecoveredSizes};
 use super::pending_undo::log_pending_undo;
 use super::recovery_time::RecoveryCostModel;
 use super::retention::{self, SnapshotReaders, Unlink};
+use super::span::CheckpointSpan;
 use super::throttle::{CheckpointPace, CommitThrottle, check_goes_on};
 use crate::error::{Error, Result};
+use crate::events::Span;
 use crate::format::manifest::SnapshotEntry;
 use crate::format::record::Record;
 use crate::format::snapshot::SnapshotHeader;
@@ -37,6 +39,7 @@ use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, thread_local};
 use crate::io::threads::contained;
 use crate::machine::{SnapshotSource, StateMachine};
+use crate::meters::Meters;
 use crate::options::{Background, Options};
 use crate::recovery::{self, Rebuilt};
 use crate::snapshot::{self, SnapshotThrottle};
@@ -87,25 +90,49 @@ struct Job<M: StateMachine> {
     space: Option<SpaceAside>,
 }
 
+/// How a checkpoint ended.
+enum CheckpointEnd {
+    /// It was taken in this time, and wrote a snapshot of this size, or none.
+    Taken {
+        took: Duration,
+        snapshot_bytes: u64,
+    },
+    Failed(Error),
+}
+
 /// The outcomes of checkpoints that ended while the job was locked. They are reported after every
 /// lock is released.
 #[derive(Default)]
 #[must_use = "how a checkpoint ended is to be reported"]
-pub(crate) struct CheckpointEnds(Vec<Option<Error>>);
+pub(crate) struct CheckpointEnds(Vec<CheckpointEnd>);
 
 impl CheckpointEnds {
-    /// Reports them as events. The caller must hold no lock: event subscribers are foreign code.
-    pub(crate) fn report(self) {
+    /// Reports them as events and measurements. The caller must hold no lock: subscribers and
+    /// recorders are foreign code.
+    pub(crate) fn report(self, monitor: &Monitor) {
+        self.report_within(monitor, &Span::none());
+    }
+
+    /// As [`CheckpointEnds::report`], within the span of the checkpoint.
+    fn report_within(self, monitor: &Monitor, span: &Span) {
+        if self.0.is_empty() {
+            return;
+        }
         for end in self.0 {
             match end {
-                None => {
+                CheckpointEnd::Taken { took, snapshot_bytes } => {
+                    span.record("bytes", snapshot_bytes);
                     crate::events::event!(info, "a checkpoint was taken");
+                    monitor.meters().checkpoint_taken(took, snapshot_bytes);
                 }
-                Some(_error) => {
-                    crate::events::event!(warn, error = %_error, "a checkpoint failed; the log is kept");
+                CheckpointEnd::Failed(error) => {
+                    span.record_text("error", &error);
+                    crate::events::event!(warn, error = %error, "a checkpoint failed; the log is kept");
+                    monitor.meters().checkpoint_failed();
                 }
             }
         }
+        monitor.report_figures();
     }
 }
 
@@ -130,6 +157,9 @@ pub(crate) struct Checkpointer<M: StateMachine> {
     snapshot_readers: SnapshotReaders,
     freeze_nanos: AtomicU64,
     taken: AtomicU64,
+    /// The size of the snapshot that the checkpoint in progress has published.
+    published_bytes: AtomicU64,
+    span: CheckpointSpan,
 }
 
 impl<M: StateMachine> Checkpointer<M> {
@@ -140,7 +170,8 @@ impl<M: StateMachine> Checkpointer<M> {
         cost_model: Arc<RecoveryCostModel>,
         recovered: (RecoveredSizes, Vec<SnapshotEntry>),
     ) -> Self {
-        let monitor = Arc::new(Monitor::new((storage.clone(), log.clone()), options, cost_model, recovered));
+        let meters = Meters::new(M::NAME, &storage.path(""));
+        let monitor = Arc::new(Monitor::new((storage.clone(), log.clone()), options, cost_model, recovered, meters));
         let background = options.log.background;
         Checkpointer {
             core: core.clone(),
@@ -157,6 +188,8 @@ impl<M: StateMachine> Checkpointer<M> {
             snapshot_readers: SnapshotReaders::default(),
             freeze_nanos: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            published_bytes: AtomicU64::new(0),
+            span: CheckpointSpan::new(),
         }
     }
 
@@ -217,9 +250,7 @@ impl<M: StateMachine> Checkpointer<M> {
     pub(crate) fn checkpoint(&self) -> Result<()> {
         let lacked_space = self.monitor.lacks_space();
         let began = self.storage.monotonic();
-        let (result, ends) = self.checkpoint_unreported(|| true);
-        ends.report();
-        result?;
+        self.within_span(|| true, || self.checkpoint_unreported(|| true))?;
         if !lacked_space {
             return Ok(());
         }
@@ -272,7 +303,7 @@ impl<M: StateMachine> Checkpointer<M> {
 
     /// Freezes the state for a checkpoint, unless one is in progress. Returns whether it did.
     pub(crate) fn begin(&self) -> Result<bool> {
-        self.with_job(|job, ends| {
+        self.with_job(true, |job, ends| {
             if job.is_some() {
                 return Ok(false);
             }
@@ -294,7 +325,7 @@ impl<M: StateMachine> Checkpointer<M> {
     /// Runs the next stage of a checkpoint, or begins one that is due. Returns `false` if there was
     /// nothing to do.
     pub(crate) fn step(&self) -> Result<bool> {
-        self.with_job(|job, ends| {
+        self.with_job(false, |job, ends| {
             if job.is_some() {
                 return self.run_stage(job, ends).map(|()| true);
             }
@@ -307,10 +338,47 @@ impl<M: StateMachine> Checkpointer<M> {
         })
     }
 
-    fn with_job<T>(&self, run: impl FnOnce(&mut Option<Job<M>>, &mut CheckpointEnds) -> Result<T>) -> Result<T> {
-        let (result, ends) = self.with_job_unreported(run);
-        ends.report();
+    /// Runs a part of a checkpoint. `begins` says that one begins even if none is due.
+    fn with_job<T>(
+        &self,
+        begins: bool,
+        run: impl FnOnce(&mut Option<Job<M>>, &mut CheckpointEnds) -> Result<T>,
+    ) -> Result<T> {
+        let may_begin = || begins || (!self.stopping.load(Ordering::Acquire) && self.monitor.is_due());
+        let result = self.within_span(may_begin, || self.with_job_unreported(run));
         self.monitor.report_budget();
+        result
+    }
+
+    /// Runs a part of a checkpoint within its span, and reports the outcomes. The caller holds no
+    /// lock, unless it is the machine's code within a stage.
+    fn within_span<T>(
+        &self,
+        may_begin: impl FnOnce() -> bool,
+        run: impl FnOnce() -> (Result<T>, CheckpointEnds),
+    ) -> Result<T> {
+        if self.is_in_stage() {
+            let (result, ends) = run();
+            debug_assert!(ends.0.is_empty(), "a nested call runs no stage");
+            return result;
+        }
+        let new = || {
+            crate::events::span!(
+                "checkpoint",
+                machine = M::NAME,
+                dir = %self.storage.path("").display(),
+                bytes = tracing::field::Empty,
+                error = tracing::field::Empty
+            )
+        };
+        let span = self.span.resume(may_begin, new);
+        let result = {
+            let _entered = span.enter();
+            let (result, ends) = run();
+            ends.report_within(&self.monitor, &span);
+            result
+        };
+        self.span.pause(span);
         result
     }
 
@@ -334,6 +402,7 @@ impl<M: StateMachine> Checkpointer<M> {
         let mut job = self.job.lock();
         let _in_stage = InStage(IN_STAGE.with(|own| own.replace(self.address())));
         let result = run(&mut job, &mut ends);
+        self.span.is_under_way.store(job.is_some(), Ordering::Release);
         (result, ends)
     }
 
@@ -360,7 +429,7 @@ impl<M: StateMachine> Checkpointer<M> {
             return;
         }
         self.monitor.note_end(began, Some(error));
-        ends.0.push(Some(error.clone()));
+        ends.0.push(CheckpointEnd::Failed(error.clone()));
     }
 
     fn freeze_now(&self, began: Duration) -> Result<Job<M>> {
@@ -434,9 +503,10 @@ impl<M: StateMachine> Checkpointer<M> {
             Ok(None) => {
                 drop(space);
                 self.log()?.note_space_freed();
-                self.monitor.note_end(began, None);
+                let took = self.monitor.note_end(began, None);
                 self.taken.fetch_add(1, Ordering::Relaxed);
-                ends.0.push(None);
+                let snapshot_bytes = self.published_bytes.swap(0, Ordering::Relaxed);
+                ends.0.push(CheckpointEnd::Taken { took, snapshot_bytes });
                 self.throttle.note_end();
                 Ok(())
             }
@@ -587,6 +657,7 @@ impl<M: StateMachine> Checkpointer<M> {
             m.watermark = m.watermark.max(durable);
         })?;
         self.monitor.note_snapshots(snapshots, Some(mark));
+        self.published_bytes.store(entry.file_bytes, Ordering::Relaxed);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod pending_undo;
 mod policy;
 mod recovery_time;
 mod retention;
+mod span;
 mod throttle;
 
 pub(crate) use job::{CheckpointEnds, Checkpointer};

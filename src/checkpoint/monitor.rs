@@ -8,6 +8,7 @@ use crate::format::manifest::SnapshotEntry;
 use crate::ids::Lsn;
 use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::meters::{Figures, Meters};
 use crate::options::Options;
 use crate::wal::Log;
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub(crate) struct Monitor {
     cost_model: Arc<RecoveryCostModel>,
     recovered: RecoveredSizes,
     limits: Limits,
+    meters: Meters,
     /// Whether a warning has told that the budget cannot be met.
     told_of_budget: AtomicBool,
     /// This lock is held for a few loads and stores only. Nothing waits while it is held.
@@ -59,6 +61,7 @@ impl Monitor {
         options: &Options,
         cost_model: Arc<RecoveryCostModel>,
         (recovered, snapshots): (RecoveredSizes, Vec<SnapshotEntry>),
+        meters: Meters,
     ) -> Self {
         let limits = Limits {
             max_log_bytes: options.max_log_bytes,
@@ -73,6 +76,7 @@ impl Monitor {
             cost_model,
             recovered,
             limits,
+            meters,
             told_of_budget: AtomicBool::new(false),
             published: Mutex::new(published),
         };
@@ -85,6 +89,28 @@ impl Monitor {
         if let Some(log) = &self.log {
             log.expect_truncation_every(self.due_bytes());
         }
+    }
+
+    /// The instruments of this store.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Reports the sizes of the log and the recovery time as measurements. The caller must hold no
+    /// lock: recorders are foreign code.
+    pub(crate) fn report_figures(&self) {
+        if !cfg!(feature = "metrics") {
+            return;
+        }
+        let Some(log) = &self.log else { return };
+        let stats = log.stats();
+        self.meters.report(Figures {
+            appended_bytes: log.appended().1.since(log.start_of_epoch()),
+            groups: &mut stats.batch_sizes.by_size(),
+            segment_bytes: stats.segment_bytes,
+            log_bytes_since_snapshot: self.log_since_snapshot().1,
+            estimated_recovery: self.estimated_recovery(),
+        });
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -286,12 +312,14 @@ impl Monitor {
         }
     }
 
-    /// Notes the end of a checkpoint that began at a time, and why it failed if it did.
-    pub(super) fn note_end(&self, began: Duration, error: Option<&Error>) {
+    /// Notes the end of a checkpoint that began at a time, and why it failed if it did. Returns how
+    /// long it took.
+    pub(super) fn note_end(&self, began: Duration, error: Option<&Error>) -> Duration {
         let now = self.storage.monotonic();
         let mut published = self.published.lock();
         published.ended_at = now;
         published.took = now.saturating_sub(began);
         published.last_error = error.cloned();
+        published.took
     }
 }

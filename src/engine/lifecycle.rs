@@ -30,7 +30,8 @@ pub(super) fn close<M: StateMachine>(shared: &Shared<M>) -> Result<()> {
     if let Some(log) = &shared.log {
         log.end_threads();
     }
-    ends.report();
+    ends.report(shared.checkpointer.monitor());
+    shared.checkpointer.monitor().report_figures();
     result
 }
 

@@ -48,7 +48,7 @@ use crate::io::sync::{Arc, Runs, defer, thread};
 use crate::io::threads::contained;
 use crate::machine::{Access, Footprint, StateMachine};
 use crate::options::{Background, Options};
-use crate::recovery::{self, RecoveryReport};
+use crate::recovery::{self, Recovered, RecoveryReport};
 use maintenance::Threads;
 use shared::Shared;
 use std::fmt;
@@ -131,7 +131,9 @@ impl<M: StateMachine> Engine<M> {
     }
 
     pub(crate) fn open_with(storage: Arc<dyn Storage>, options: Options) -> Result<Engine<M>> {
-        let recovered = recovery::recover::<M>(storage.clone(), &options)?;
+        let span = crate::events::span!("open", machine = M::NAME, dir = %storage.path("").display());
+        let _entered = span.enter();
+        let recovered = recover_in_span::<M>(&storage, &options)?;
         crate::events::event!(info, machine = M::NAME, report = %recovered.report, "a store was opened");
         for _warning in &recovered.report.warnings {
             crate::events::event!(warn, machine = M::NAME, warning = %_warning, "a store was opened with a warning");
@@ -177,8 +179,10 @@ impl<M: StateMachine> Engine<M> {
     /// As [`Engine::execute`].
     pub fn execute_with(&self, command: M::Command, durability: Durability) -> ExecuteResult<M, M::Reply> {
         let shared = self.shared();
+        let began = shared.meters().begin(&*shared.storage);
         let committed = commit::execute(shared, &command, durability)?;
         committed.barrier.wait(shared.log()?)?;
+        shared.note_committed(Some(began));
         Ok(committed.reply)
     }
 
@@ -200,7 +204,9 @@ impl<M: StateMachine> Engine<M> {
     pub fn submit_with(&self, command: M::Command, durability: Durability) -> ExecuteResult<M, Ticket<M::Reply>> {
         let shared = self.shared();
         let committed = commit::execute(shared, &command, durability)?;
-        Ok(committed.barrier.ticket(shared.log()?, committed.reply))
+        let ticket = committed.barrier.ticket(shared.log()?, committed.reply);
+        shared.note_committed(None);
+        Ok(ticket)
     }
 
     /// Begins an interactive transaction. Dropping it rolls it back.
@@ -396,6 +402,34 @@ impl<M: StateMachine> Engine<M> {
         self.handle.threads.stop(self.shared());
         result
     }
+}
+
+/// Recovers a store within a span that tells what was found.
+fn recover_in_span<M: StateMachine>(storage: &Arc<dyn Storage>, options: &Options) -> Result<Recovered<M>> {
+    let span = crate::events::span!(
+        "recovery",
+        verdict = tracing::field::Empty,
+        snapshot_bytes = tracing::field::Empty,
+        log_bytes = tracing::field::Empty,
+        records = tracing::field::Empty,
+        redone = tracing::field::Empty,
+        undone = tracing::field::Empty,
+        error = tracing::field::Empty
+    );
+    let _entered = span.enter();
+    let recovered = recovery::recover::<M>(storage.clone(), options).inspect_err(|e| span.record_text("error", e))?;
+    let report = &recovered.report;
+    span.record_text("verdict", &report.verdict);
+    for (field, value) in [
+        ("snapshot_bytes", report.snapshot_bytes),
+        ("log_bytes", report.log_bytes),
+        ("records", report.records),
+        ("redone", report.redone),
+        ("undone", report.undone),
+    ] {
+        span.record(field, value);
+    }
+    Ok(recovered)
 }
 
 impl<M: StateMachine> Drop for Handle<M> {

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::io::Storage;
 use crate::io::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::machine::{Footprint, StateMachine, bulk};
+use crate::meters::{Began, Meters};
 use crate::options::Options;
 use crate::recovery::{Recovered, RecoveryReport};
 use crate::txn::{CommitWatermarks, Locks, Owner, StateCore};
@@ -91,6 +92,20 @@ impl<M: StateMachine> Shared<M> {
     /// [`Error::ReadOnly`].
     pub(crate) fn log(&self) -> Result<&Log> {
         self.log.as_deref().ok_or(Error::ReadOnly)
+    }
+
+    /// The instruments of this store.
+    #[inline]
+    pub(super) fn meters(&self) -> &Meters {
+        self.checkpointer.monitor().meters()
+    }
+
+    /// Measures a commit, with its time if its caller has waited for it. The caller holds no lock.
+    #[inline]
+    pub(super) fn note_committed(&self, began: Option<Began>) {
+        if self.meters().committed(began, &*self.storage) {
+            self.checkpointer.monitor().report_figures();
+        }
     }
 
     /// Wakes the maintenance thread, so that it looks for work.

@@ -8,7 +8,11 @@ use crate::wal::LogStats;
 use std::time::Duration;
 
 /// Counters and sizes of a running engine; see [`Engine::stats`](crate::Engine::stats).
+///
+/// With the feature `serde`, it can be serialized. Times are then seconds, and their names end in
+/// `_seconds`. Errors are their text.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Statistics of the log; `None` if the store was opened read-only.
@@ -32,18 +36,28 @@ pub struct Stats {
     /// Number of checkpoints taken since the store was opened.
     pub checkpoints: u64,
     /// The longest time that one of them held the core lock.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "longest_freeze_seconds", serialize_with = "crate::serialize::seconds")
+    )]
     pub longest_freeze: Duration,
     /// Why the last checkpoint failed, if it did.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub checkpoint_error: Option<Error>,
     /// What replaced a damaged or missing part of the store when it was opened: an older snapshot,
     /// or the other copy of the manifest. Empty once a checkpoint has repaired the store.
     pub degraded: Vec<String>,
     /// Why other background work of the engine failed, such as a panic in the machine's code, until
     /// that work succeeds. It is tried again. Failures of the log's threads are in [`LogStats`].
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub background_error: Option<Error>,
     /// Number of digests of the state written to the log since the store was opened.
     pub digests: u64,
     /// Estimate of how long opening the store would take now.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "estimated_recovery_seconds", serialize_with = "crate::serialize::seconds")
+    )]
     pub estimated_recovery: Duration,
     /// Whether `recover_within` is less than opening the store would take right after a checkpoint.
     pub recovery_budget_cannot_be_met: bool,

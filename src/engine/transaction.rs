@@ -115,7 +115,9 @@ impl<M: StateMachine> Transaction<M> {
         let footprint = guarded(|| M::footprint(&command))?;
         // a reservation may have to flush the log to find room, which wakes tasks
         let _wakes = DeferredWakes::begin();
-        self.lock()?.execute(&self.shared, &command, &body, &footprint)
+        let result = self.lock()?.execute(&self.shared, &command, &body, &footprint);
+        self.shared.meters().report_noted();
+        result
     }
 
     /// Reads the whole state as this transaction sees it, which locks all of it, shared, to the
@@ -137,7 +139,9 @@ impl<M: StateMachine> Transaction<M> {
     /// # Errors
     /// As [`Transaction::execute`].
     pub fn read_within<T>(&self, footprint: &Footprint, f: impl FnOnce(&M) -> T) -> Result<T> {
-        self.lock()?.read(&self.shared, footprint, f)
+        let result = self.lock()?.read(&self.shared, footprint, f);
+        self.shared.meters().report_noted();
+        result
     }
 
     /// Sets a savepoint: a point to which [`rollback_to`](Self::rollback_to) can undo.
@@ -200,8 +204,13 @@ impl<M: StateMachine> Transaction<M> {
     /// # Errors
     /// As [`Transaction::commit`].
     pub fn commit_with(self, durability: Durability) -> Result<()> {
+        let began = self.shared.meters().begin(&*self.shared.storage);
         let must = self.lock()?.commit(&self.shared, durability)?;
-        must.wait(self.shared.log()?)
+        must.wait(self.shared.log()?)?;
+        if must.own.is_some() {
+            self.shared.note_committed(Some(began));
+        }
+        Ok(())
     }
 
     /// Commits and returns a ticket, without waiting for the device. Other transactions see its
@@ -225,7 +234,11 @@ impl<M: StateMachine> Transaction<M> {
     /// As [`Transaction::submit_with`], with a value for the ticket.
     pub(super) fn submit_value<T>(self, durability: Durability, value: T) -> Result<Ticket<T>> {
         let must = self.lock()?.commit(&self.shared, durability)?;
-        Ok(must.ticket(self.shared.log()?, value))
+        let ticket = must.ticket(self.shared.log()?, value);
+        if must.own.is_some() {
+            self.shared.note_committed(None);
+        }
+        Ok(ticket)
     }
 
     /// Rolls everything back. When it returns `Ok`, no effect is left, and everything that the
@@ -254,6 +267,7 @@ impl<M: StateMachine> Drop for Transaction<M> {
             return defer(Box::new(move || tx.lock().end_by(&shared, Error::Closed)));
         }
         self.tx.lock().end_by(&self.shared, Error::Closed);
+        self.shared.meters().report_noted();
     }
 }
 
@@ -343,6 +357,7 @@ impl Tx {
         self.count_claims(shared, footprint)?;
         let locked = shared.locks.acquire(self.owner, footprint, shared.options.lock_timeout);
         if let Err(error @ Error::Conflict) = &locked {
+            shared.meters().note_conflict();
             self.roll_back(shared, error.clone())?;
         }
         locked
@@ -449,6 +464,7 @@ impl Tx {
         }
         let mut result = Ok(());
         if let (Some(id), Some(log), Some(room)) = (self.id, shared.log.as_deref(), &self.rollback_room) {
+            shared.meters().note_rollback();
             let mut core = shared.core.write()?;
             result = undo_locked(shared, &mut core, log, (id, 0), room);
             if result.is_ok() {

@@ -71,6 +71,7 @@ pub enum LockMode {
 
 /// How durable writes reach the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum WritePath {
     /// `O_DIRECT | O_DSYNC`: bypasses the page cache, and is durable when the call returns.
     Direct,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 /// The state in which the store was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Verdict {
     /// There was no store, and one was created.
     New,
@@ -36,16 +37,22 @@ impl fmt::Display for Verdict {
 
 /// The time that each phase of recovery took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Phases {
     /// Locking, syncing and listing the directory, and reading the manifest.
+    #[cfg_attr(feature = "serde", serde(rename = "open_dir_seconds", serialize_with = "crate::serialize::seconds"))]
     pub open_dir: Duration,
     /// Loading the snapshot.
+    #[cfg_attr(feature = "serde", serde(rename = "snapshot_seconds", serialize_with = "crate::serialize::seconds"))]
     pub snapshot: Duration,
     /// Reading the log and redoing it.
+    #[cfg_attr(feature = "serde", serde(rename = "redo_seconds", serialize_with = "crate::serialize::seconds"))]
     pub redo: Duration,
     /// Cutting the log's end and starting a new segment.
+    #[cfg_attr(feature = "serde", serde(rename = "cut_seconds", serialize_with = "crate::serialize::seconds"))]
     pub cut: Duration,
     /// Undoing the transactions that had not ended, and making that durable.
+    #[cfg_attr(feature = "serde", serde(rename = "undo_seconds", serialize_with = "crate::serialize::seconds"))]
     pub undo: Duration,
 }
 
@@ -58,8 +65,10 @@ impl Phases {
 
 /// What recovery found and did.
 ///
-/// Its `Display` is a summary in one line, followed by a line for each warning.
+/// Its `Display` is a summary in one line, followed by a line for each warning. With the feature
+/// `serde`, it can be serialized; times are seconds, and their names end in `_seconds`.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RecoveryReport {
     /// The state in which the store was found.

@@ -56,6 +56,27 @@ impl BatchSizes {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for BatchSizes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+
+        #[derive(serde::Serialize)]
+        struct Class {
+            records_at_least: u32,
+            frames: u64,
+        }
+
+        let classes = self.by_size().map(|(records_at_least, frames)| Class { records_at_least, frames });
+        let mut sizes = serializer.serialize_struct("BatchSizes", 4)?;
+        sizes.serialize_field("frames", &self.frames)?;
+        sizes.serialize_field("records", &self.records)?;
+        sizes.serialize_field("most", &self.most)?;
+        sizes.serialize_field("by_size", &classes.collect::<Vec<_>>())?;
+        sizes.end()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,8 +26,10 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::time::Duration;
 
-/// Statistics of an open log, returned by [`Log::stats`].
+/// Statistics of an open log, returned by [`Log::stats`]. With the feature `serde`, they can be
+/// serialized; errors are their text.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LogStats {
     /// The durable LSN: every record below it survives power loss.
@@ -63,6 +65,7 @@ pub struct LogStats {
     /// Why background work of the log failed, until that work succeeds. It is tried again while it
     /// is needed. A failure that stopped the log is also returned to every caller, as
     /// [`Error::Latched`].
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub background_error: Option<Error>,
 }
 

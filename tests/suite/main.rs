@@ -35,6 +35,8 @@ mod salvage_gaps;
 #[cfg(feature = "serde")]
 mod serde_machine;
 mod serializability;
+#[cfg(feature = "serde")]
+mod serialized;
 mod simulator;
 mod threads;
 mod transact;

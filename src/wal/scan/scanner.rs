@@ -27,8 +27,10 @@ const MAX_SPARE_BYTES: usize = FRONT_BYTES + 4 * CHUNK_BYTES as usize;
 
 /// What lies past the end of the log in its last segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Tail {
     /// The segment's path.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::path"))]
     pub path: std::path::PathBuf,
     /// The offset in the segment at which the log ends, in bytes.
     pub offset: u64,
