@@ -189,6 +189,29 @@ pub enum Error {
     Reentrant,
     /// The savepoint belongs to another transaction, or a rollback went past it.
     UnknownSavepoint,
+    /// A table was written with other types than those that it is opened with. Nothing was read or
+    /// written.
+    OtherTypes {
+        /// The name of the table.
+        table: String,
+        /// The types that it was written with, such as `Table<u64, User>`.
+        recorded: String,
+        /// The types that it was opened with. If they have the same names, the fields or variants
+        /// of the values differ.
+        requested: String,
+    },
+    /// A key or a value of a table cannot be decoded as its type. The store is undamaged: its
+    /// checksums hold.
+    Undecodable {
+        /// The name of the table.
+        table: String,
+        /// What cannot be decoded: "key" or "value", or the store's own "record of the types".
+        what: &'static str,
+        /// The name of its type.
+        type_name: String,
+        /// What the type says.
+        reason: String,
+    },
     /// An argument or option is not valid.
     InvalidArgument {
         /// What is wrong, and what to use instead.
@@ -221,6 +244,11 @@ impl Error {
 
     pub(crate) fn invalid(reason: impl Into<Cow<'static, str>>) -> Self {
         Error::InvalidArgument { reason: reason.into() }
+    }
+
+    pub(crate) fn undecodable(table: &str, what: &'static str, type_name: &str, reason: &impl fmt::Display) -> Self {
+        let (table, type_name, reason) = (table.to_owned(), type_name.to_owned(), reason.to_string());
+        Error::Undecodable { table, what, type_name, reason }
     }
 
     /// Turns an I/O error that says that space ran out into [`Error::Full`].
@@ -287,6 +315,22 @@ impl Error {
     /// ```
     pub fn is_diverged(&self) -> bool {
         matches!(self, Error::Diverged { .. })
+    }
+
+    /// True if a table was written with other types than those that it is opened with.
+    ///
+    /// ```
+    /// use seawal::{Store, Table};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::open(dir.path())?;
+    /// store.table(Table::<u64, str>::new("users")).put(&7, "ann")?;
+    /// let users = store.table(Table::<str, str>::new("users"));
+    /// assert!(users.get("ann").unwrap_err().is_other_types());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_other_types(&self) -> bool {
+        matches!(self, Error::OtherTypes { .. })
     }
 
     /// True if another process, or another handle in this process, has the store open.
@@ -473,6 +517,21 @@ impl fmt::Display for Error {
             ),
             Error::UnknownSavepoint => {
                 f.write_str("the savepoint belongs to another transaction, or a rollback went past it")
+            }
+            Error::OtherTypes { table, recorded, requested } => {
+                write!(f, "the table {table:?} was written as {recorded}, and was opened as {requested}; ")?;
+                if recorded == requested {
+                    f.write_str("the fields or variants of its values differ, so use the types that wrote it, or another table")
+                } else {
+                    f.write_str("use the types that wrote it, or another table")
+                }
+            }
+            Error::Undecodable { table, what, type_name, reason } => {
+                write!(f, "a {what} of the table {table:?} cannot be decoded")?;
+                if !type_name.is_empty() {
+                    write!(f, " as {type_name}")?;
+                }
+                write!(f, ": {reason}; use the program that wrote it, or read the bytes with Kv::range")
             }
             Error::InvalidArgument { reason } => f.write_str(reason),
         }

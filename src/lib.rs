@@ -32,7 +32,8 @@
 //!   [backup](Engine::backup_to).
 //! - [`Options`] configures how a store is opened, [`Durability`] chooses what a commit survives, and
 //!   [`RecoveryReport`] says what recovery found.
-//! - [`kv::Kv`] is the built-in machine: an ordered map from bytes to bytes, in named tables.
+//! - [`Store`] is the store of the built-in machine, [`kv::Kv`]: an ordered map from bytes to bytes,
+//!   in named tables. [`Table`] gives a table types, and [`kv::TableHandle`] has its methods.
 //! - [`StateMachine`] is the trait to implement for a state of your own. Its documentation has the law
 //!   that implementations keep. With the feature `serde`, `machine::SerdeMachine` derives the encodings.
 //! - [`Error`] distinguishes what programs handle differently: a conflict to retry, a full disk, a store
@@ -54,7 +55,7 @@
 //!
 //! | feature | what it adds |
 //! | --- | --- |
-//! | `serde` | [`machine::SerdeMachine`]: machines whose commands and state derive serde's traits; [`Stats`], [`wal::LogStats`] and [`RecoveryReport`] can be serialized |
+//! | `serde` | values of a [`Table`] and machines ([`machine::SerdeMachine`]) that derive serde's traits; [`Stats`], [`wal::LogStats`] and [`RecoveryReport`] can be serialized |
 //! | `tracing` | events of recovery, checkpoints and failures, and spans of opens and checkpoints; a subscriber may call the store, even close it |
 //! | `metrics` | counters, gauges and histograms through the facade `metrics`; `docs/operations.md` lists them |
 //! | `sim` | [`sim`]: the simulated disk, and the exploration of every crash point of a machine |
@@ -103,6 +104,10 @@ pub use durability::{Durability, ReadLevel};
 pub use engine::{Engine, ExecuteError, ExecuteResult, Savepoint, Stats, Step, Ticket, Transaction, View};
 pub use error::{Error, Result};
 pub use ids::Lsn;
+pub use kv::Table;
 pub use machine::StateMachine;
 pub use options::{Background, Options, RecoveryPolicy};
 pub use recovery::RecoveryReport;
+
+/// A store of the built-in machine: tables with types, or of bytes. See [`Table`].
+pub type Store = Engine<kv::Kv>;

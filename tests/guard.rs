@@ -76,7 +76,7 @@ fn a_transaction_takes_no_more_memory_than_twice_its_limit() {
     let engine = options.open::<Kv>(dir.path()).unwrap();
     let key = |n: u64| n.to_be_bytes();
     (0..60_000).for_each(|n| _ = engine.insert(key(n), "v").unwrap());
-    (0..1_000u64).for_each(|n| _ = engine.table("large").insert(key(n), vec![1; LARGE]).unwrap());
+    (0..1_000u64).for_each(|n| _ = engine.raw_table("large").insert(key(n), vec![1; LARGE]).unwrap());
     type Act = fn(&Transaction<Kv>, u64) -> seawal::ExecuteResult<Kv, ()>;
     let acts: [(&str, Act); 5] = [
         ("tiny writes", |tx, n| tx.insert(n.to_be_bytes(), "w").map(drop)),

@@ -257,6 +257,12 @@ impl<M: StateMachine> Engine<M> {
         read::key(self.shared(), key, level, runs, read)
     }
 
+    /// Reads the state as it is, without waiting for any lock. It may show what a transaction has
+    /// not committed. `read` learns whether no transaction holds this key exclusively.
+    pub(crate) fn peek_key<T>(&self, key: &[u8], read: impl FnOnce(&M, bool) -> T) -> Result<T> {
+        read::peek(self.shared(), key, read)
+    }
+
     /// Reads the state within a footprint, which is made only if a conflicting lock may be held.
     pub(crate) fn read_span<T>(
         &self,

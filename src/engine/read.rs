@@ -65,6 +65,14 @@ pub(super) fn key<M: StateMachine, T>(
     hardened(shared, level, needed, value)
 }
 
+/// Reads the state as it is, without waiting for any lock, and tells `read` whether no transaction
+/// holds this key exclusively.
+pub(super) fn peek<M: StateMachine, T>(shared: &Shared<M>, key: &[u8], read: impl FnOnce(&M, bool) -> T) -> Result<T> {
+    let core = shared.core.read_for(Runs::OwnCode)?;
+    shared.core.check()?;
+    Ok(read(&core.state, shared.locks.key_is_free(Access::Shared, key, None)))
+}
+
 /// Like [`within`], but the footprint is made only if a conflicting lock may be held.
 pub(super) fn span<M: StateMachine, T>(
     shared: &Shared<M>,

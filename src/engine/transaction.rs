@@ -4,6 +4,7 @@ use super::answer::{AnswerBarrier, level_of, wait_for};
 use super::commit::{apply_and_append, lock_core};
 use super::execute_result::ExecuteResult;
 use super::open_transactions::{OpenTx, Tx};
+use super::read;
 use super::shared::Shared;
 use super::ticket::Ticket;
 use crate::durability::Durability;
@@ -142,6 +143,11 @@ impl<M: StateMachine> Transaction<M> {
         let result = self.lock()?.read(&self.shared, footprint, f);
         self.shared.meters().report_noted();
         result
+    }
+
+    /// Reads the state as it is, as [`Engine::peek_key`](super::Engine::peek_key) does.
+    pub(crate) fn peek_key<T>(&self, key: &[u8], read: impl FnOnce(&M, bool) -> T) -> Result<T> {
+        read::peek(&self.shared, key, read)
     }
 
     /// Sets a savepoint: a point to which [`rollback_to`](Self::rollback_to) can undo.

@@ -12,6 +12,14 @@ pub(super) fn is_table(name: &str) -> bool {
     name.len() <= MAX_TABLE_LEN && !name.as_bytes().contains(&0)
 }
 
+/// The table of the records of the types of tables. It is the store's own, and not listed.
+pub(super) const TYPES_TABLE: &str = "\u{1}types";
+
+/// Whether the store keeps this name for tables of its own.
+pub(super) fn is_reserved(name: &str) -> bool {
+    name.starts_with('\u{1}')
+}
+
 /// A composite key or a bound on composite keys. It is not allocated if it is short.
 pub(super) type Composite = SmallVec<[u8; 48]>;
 

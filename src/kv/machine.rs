@@ -2,7 +2,7 @@
 
 use super::codec;
 use super::command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH};
-use super::keys::{is_table, with_composite};
+use super::keys::{TYPES_TABLE, is_table, with_composite};
 use super::limits::{check_expected, check_key, check_value};
 use super::parallel_save;
 use super::range::{KvPiece, KvRange, KvSpan, KvTables};
@@ -99,19 +99,20 @@ impl Kv {
         KvSpan::of_prefix(table, prefix.as_ref()).entries(&self.tree)
     }
 
-    /// Iterates over the names of the tables that hold a key, in order.
+    /// Iterates over the names of the tables that hold a key, in order. The records of the
+    /// [types](super::Table#types) of tables do not count, here and in [`len`](Self::len).
     pub fn tables(&self) -> KvTables<'_> {
         KvTables::new(&self.tree)
     }
 
     /// The number of entries in all tables.
     pub fn len(&self) -> usize {
-        self.tree.len()
+        self.tree.len() - self.prefix(TYPES_TABLE, "").count()
     }
 
     /// Whether all tables are empty.
     pub fn is_empty(&self) -> bool {
-        self.tree.is_empty()
+        self.len() == 0
     }
 
     /// Whether a table is empty. A table exists exactly while it is not.
@@ -142,12 +143,12 @@ impl Kv {
 
     /// The footprint of reading a range of a table: its keys, whether they exist or not.
     pub fn range_footprint<K: AsRef<[u8]> + ?Sized>(table: &str, range: impl RangeBounds<K>) -> Footprint {
-        KvSpan::of_range(table, &range).footprint()
+        KvSpan::of_range(table, &range).footprint(Access::Shared)
     }
 
     /// The footprint of reading the keys of a table that start with `prefix`.
     pub fn prefix_footprint(table: &str, prefix: impl AsRef<[u8]>) -> Footprint {
-        KvSpan::of_prefix(table, prefix.as_ref()).footprint()
+        KvSpan::of_prefix(table, prefix.as_ref()).footprint(Access::Shared)
     }
 
     /// Passes to `f` the composite key, which names a key in the state and in footprints. Returns
@@ -311,7 +312,7 @@ impl BulkMachine for Kv {
         if threads > 1 {
             return parallel_save::save(self.tree, threads, out);
         }
-        let mut saver = Saver::new(out, self.len());
+        let mut saver = Saver::new(out, self.tree.len());
         self.tree.drain_sorted(|key, value| saver.push(key, value))?;
         saver.finish()
     }

@@ -16,7 +16,8 @@
 //! | `tree` | the copy-on-write tree that holds the state |
 //! | `snapshot`, `parallel_save` | the encoding of a whole state, with one thread or several |
 //! | `redo_buffer` | redoing many commands at once |
-//! | `store` | the methods of a typed store, on top of the engine |
+//! | `typed` | tables with types, in a store, a transaction or a state |
+//! | `store` | tables of bytes, on top of the engine |
 
 mod codec;
 mod command;
@@ -31,8 +32,10 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod typed;
 
 pub use command::{KvCommand, KvRejection, KvReply, MAX_BATCH_DEPTH, MAX_KEY_LEN, MAX_TABLE_LEN, MAX_VALUE_LEN};
 pub use machine::Kv;
 pub use range::{KvRange, KvTables};
-pub use store::{KvIter, Table};
+pub use store::{KvIter, RawTable};
+pub use typed::{Key, KeyPrefix, KeyRange, ReadSource, Table, TableHandle, TableInfo, TableIter, Value, WriteSource};

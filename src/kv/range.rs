@@ -1,6 +1,6 @@
 //! Reading ranges and tables.
 
-use super::keys::{Bounds, Composite, behind_table, borrowed, is_table, prefix_bounds, range_bounds};
+use super::keys::{Bounds, Composite, TYPES_TABLE, behind_table, borrowed, is_table, prefix_bounds, range_bounds};
 use super::tree::{End, Piece, Range, Tree};
 use crate::machine::{Access, Footprint};
 use std::iter::FusedIterator;
@@ -30,9 +30,9 @@ impl KvSpan {
         KvSpan { bounds: prefix_bounds(table, prefix), skip: is_table(table).then_some(table.len() + 1) }
     }
 
-    /// The footprint of reading the range.
-    pub(crate) fn footprint(&self) -> Footprint {
-        Footprint::range::<[u8]>(Access::Shared, borrowed(&self.bounds))
+    /// The footprint of accessing the range.
+    pub(crate) fn footprint(&self, access: Access) -> Footprint {
+        Footprint::range::<[u8]>(access, borrowed(&self.bounds))
     }
 
     /// Its entries.
@@ -56,10 +56,10 @@ impl KvSpan {
 }
 
 impl KvPiece {
-    /// Removes the entry at one end and copies it.
-    pub(crate) fn pop(&mut self, end: End) -> Option<(Vec<u8>, Vec<u8>)> {
+    /// Removes the entry at one end and returns what `f` makes of its key and value.
+    pub(crate) fn pop<R>(&mut self, end: End, f: impl FnOnce(&[u8], &[u8]) -> R) -> Option<R> {
         let skip = self.skip;
-        self.piece.pop(end, |key, value| (key.get(skip..).unwrap_or_default().to_vec(), value.to_vec()))
+        self.piece.pop(end, |key, value| f(key.get(skip..).unwrap_or_default(), value))
     }
 }
 
@@ -87,6 +87,10 @@ impl<'a> Iterator for KvRange<'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.range.next().map(|item| self.strip(item))
+    }
+
+    fn count(self) -> usize {
+        self.range.count()
     }
 }
 
@@ -121,7 +125,11 @@ impl<'a> Iterator for KvTables<'a> {
         let (key, _) = self.tree.range((Bound::Included(&from), Bound::Unbounded)).next()?;
         let name = key.split(|&b| b == 0).next()?;
         self.from = Some(behind_table(name));
-        std::str::from_utf8(name).ok()
+        match std::str::from_utf8(name).ok()? {
+            // the store's own
+            TYPES_TABLE => self.next(),
+            name => Some(name),
+        }
     }
 }
 

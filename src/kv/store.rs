@@ -21,7 +21,7 @@ fn previous(reply: KvReply) -> Option<Vec<u8>> {
     }
 }
 
-/// Reads and writes of the default table; [`Engine::table`] gives the others.
+/// Reads and writes of the default table; [`Engine::raw_table`] gives the others.
 ///
 /// Writes survive power loss when they return, unless the store was opened with another durability.
 ///
@@ -37,15 +37,16 @@ fn previous(reply: KvReply) -> Option<Vec<u8>> {
 /// assert_eq!(keys, [b"pear".to_vec()]);
 /// assert_eq!(store.remove("apple")?.as_deref(), Some(&b"red"[..]));
 ///
-/// let fruit = store.table("fruit");
+/// let fruit = store.raw_table("fruit");
 /// fruit.insert("fig", "purple")?;
 /// assert!(!store.contains_key("fig")?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 impl Engine<Kv> {
-    /// A table of the store. It exists exactly while it holds a key.
-    pub fn table(&self, name: impl Into<String>) -> Table {
-        Table { engine: self.clone(), name: name.into() }
+    /// A table of bytes. [`table`](Self::table) opens one with types. It exists exactly while it holds
+    /// a key.
+    pub fn raw_table(&self, name: impl Into<String>) -> RawTable {
+        RawTable { engine: self.clone(), name: name.into() }
     }
 
     /// The value of a key, once what it shows has hardened.
@@ -174,14 +175,14 @@ impl Engine<Kv> {
     }
 }
 
-/// A named table of a key-value store, cheap to clone.
+/// A named table of bytes, cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct RawTable {
     engine: Engine<Kv>,
     name: String,
 }
 
-impl Table {
+impl RawTable {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -214,7 +215,7 @@ impl Table {
     /// ```
     /// # use seawal::{Engine, kv::Kv};
     /// # let dir = tempfile::tempdir()?;
-    /// # let store = Engine::<Kv>::open(dir.path())?.table("fruit");
+    /// # let store = Engine::<Kv>::open(dir.path())?.raw_table("fruit");
     /// store.insert("pear", "green")?;
     /// assert_eq!(store.with_value("pear", |value| value.len())?, Some(5));
     /// assert_eq!(store.with_value("plum", |value| value.len())?, None);
@@ -291,7 +292,7 @@ impl Table {
     /// ```
     /// # use seawal::{Engine, kv::Kv};
     /// # let dir = tempfile::tempdir()?;
-    /// # let store = Engine::<Kv>::open(dir.path())?.table("fruit");
+    /// # let store = Engine::<Kv>::open(dir.path())?.raw_table("fruit");
     /// for (fruit, weight) in [("apple", [90]), ("pear", [120]), ("plum", [30])] {
     ///     store.insert(fruit, weight)?;
     /// }
@@ -353,11 +354,11 @@ fn contains_in(engine: &Engine<Kv>, table: &str, key: &[u8]) -> Result<bool> {
 }
 
 fn with_entries<T>(engine: &Engine<Kv>, span: &KvSpan, f: impl FnOnce(KvRange<'_>) -> T) -> Result<T> {
-    engine.read_span(|| span.footprint(), ReadLevel::Hardened, Runs::UserCode, |kv| f(kv.entries(span)))
+    engine.read_span(|| span.footprint(Access::Shared), ReadLevel::Hardened, Runs::UserCode, |kv| f(kv.entries(span)))
 }
 
 fn frozen_in(engine: &Engine<Kv>, span: KvSpan) -> Result<KvIter> {
-    let frozen = engine.read_span(|| span.footprint(), ReadLevel::Hardened, Runs::OwnCode, Kv::clone)?;
+    let frozen = engine.read_span(|| span.footprint(Access::Shared), ReadLevel::Hardened, Runs::OwnCode, Kv::clone)?;
     Ok(KvIter::new(frozen, span))
 }
 
@@ -375,22 +376,27 @@ pub struct KvIter {
 }
 
 impl KvIter {
-    fn new(frozen: Kv, rest: KvSpan) -> Self {
+    pub(super) fn new(frozen: Kv, rest: KvSpan) -> Self {
         KvIter { frozen, rest, front: None, back: None }
     }
 
     fn pop(&mut self, end: End) -> Option<(Vec<u8>, Vec<u8>)> {
+        self.pop_with(end, |key, value| (key.to_vec(), value.to_vec()))
+    }
+
+    /// Removes the entry at one end and returns what `f` makes of it.
+    pub(super) fn pop_with<R>(&mut self, end: End, f: impl Fn(&[u8], &[u8]) -> R) -> Option<R> {
         let (own, other) = match end {
             End::Front => (&mut self.front, &mut self.back),
             End::Back => (&mut self.back, &mut self.front),
         };
-        if let Some(entry) = own.as_mut().and_then(|piece| piece.pop(end)) {
+        if let Some(entry) = own.as_mut().and_then(|piece| piece.pop(end, &f)) {
             return Some(entry);
         }
         *own = self.frozen.take_piece(&mut self.rest, end);
         // what the other end took out is what is left
         let piece = if own.is_some() { own } else { other };
-        piece.as_mut()?.pop(end)
+        piece.as_mut()?.pop(end, &f)
     }
 }
 
@@ -528,7 +534,7 @@ impl Transaction<Kv> {
     }
 
     fn frozen_in(&self, span: KvSpan) -> Result<KvIter> {
-        let frozen = self.read_within(&span.footprint(), Kv::clone)?;
+        let frozen = self.read_within(&span.footprint(Access::Shared), Kv::clone)?;
         Ok(KvIter::new(frozen, span))
     }
 }

@@ -352,7 +352,7 @@ proptest! {
             prop_assert!(kv.entries(&span).eq(left.iter().copied()));
             for end in ends.iter().cycle().map(|front| if *front { End::Front } else { End::Back }) {
                 let Some(mut piece) = kv.take_piece(&mut span, end) else { break };
-                while let Some((key, value)) = piece.pop(end) {
+                while let Some((key, value)) = piece.pop(end, |key, value| (key.to_vec(), value.to_vec())) {
                     let wanted = if end == End::Front { left.pop_front() } else { left.pop_back() };
                     prop_assert_eq!(Some((&key[..], &value[..])), wanted);
                 }

@@ -26,4 +26,8 @@ pub use self::parts::{PartWriter, Parts};
 pub(crate) use self::recovery_rates::RecoveryRates;
 #[cfg(feature = "serde")]
 pub use self::serde::SerdeMachine;
+#[cfg(feature = "serde")]
+pub(crate) use self::serde::{decode_value, encode_value};
+#[cfg(feature = "serde")]
+pub(crate) use self::shape::shape_of_value;
 pub use self::state_machine::{Applied, Bulk, SnapshotSource, StateMachine};

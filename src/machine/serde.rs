@@ -209,6 +209,30 @@ impl<T: SerdeMachine> BulkMachine for T {
     }
 }
 
+/// Appends the encoding of a single value.
+///
+/// # Errors
+/// The reason why it cannot be serialized. Debug builds also refuse a value that cannot be read
+/// back.
+pub(crate) fn encode_value<T: Serialize + DeserializeOwned>(value: &T, out: &mut Vec<u8>) -> Result<(), String> {
+    let start = out.len();
+    postcard::serialize_with_flavor(value, Append(out)).map_err(|error| error.to_string())?;
+    if cfg!(debug_assertions) && !reads_back::<T>(&out[start..]) {
+        return Err(
+            "it cannot be read back as it was written: do its serde attributes need a self-describing format?".into()
+        );
+    }
+    Ok(())
+}
+
+/// Decodes a single value that takes all of `bytes`.
+pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    match postcard::take_from_bytes(bytes).map_err(undecodable)? {
+        (value, []) => Ok(value),
+        _ => Err(DecodeError::new("bytes follow the value")),
+    }
+}
+
 fn undecodable(error: postcard::Error) -> DecodeError {
     DecodeError::new(error.to_string())
 }

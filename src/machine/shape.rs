@@ -40,6 +40,11 @@ pub(super) fn shape_of<A: DeserializeOwned, B: DeserializeOwned>(known: &[u8]) -
     if traced.is_ok_and(|complete| complete) { tracer.finish() } else { Vec::new() }
 }
 
+/// As [`shape_of`], of a single type.
+pub(crate) fn shape_of_value<T: DeserializeOwned>(known: &[u8]) -> Vec<u8> {
+    shape_of::<T, ()>(known)
+}
+
 /// Where in a type a value lies: the positions of the values around it, and its own.
 type Place = Vec<u32>;
 

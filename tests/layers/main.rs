@@ -91,7 +91,7 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("engine", "txn", "transactions, locks and visibility"),
     ("engine", "wal", "commands are appended and waited for"),
     ("kv", "durability", "the store's reads have levels"),
-    ("kv", "engine", "the typed store stands on the engine (`kv/store.rs` alone)"),
+    ("kv", "engine", "the typed store stands on the engine (`kv/store.rs` and `kv/typed` alone)"),
     ("kv", "error", "the typed store's answers"),
     ("kv", "io", "locks, threads and page-aligned memory"),
     ("kv", "machine", "it is a machine"),

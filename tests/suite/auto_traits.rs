@@ -50,7 +50,7 @@ fn types() -> Vec<&'static str> {
             BackupReport, Depth, Detail, Finding, SegmentFigures, Severity, SnapshotFigures, Soundness, Survey, VerifyReport,
         }
         seawal::io { AlignedBuf, Create, DiskStorage, LockMode, OpenMode, WritePath }
-        seawal::kv { KvCommand, KvIter, KvRange<'static>, KvRejection, KvReply, KvTables<'static>, Table }
+        seawal::kv { KvCommand, KvIter, KvRange<'static>, KvRejection, KvReply, KvTables<'static>, RawTable, TableInfo }
         seawal::machine { Access, Bulk<Kv>, Claim, DecodeError, Digest, Extent, Footprint, RedoFault, SnapshotSource }
         seawal::recovery { Phase, Phases, Progress, Verdict }
         seawal::salvage { Base, Behind, Gap, Outcome, Reach, SalvageReport }
@@ -58,13 +58,19 @@ fn types() -> Vec<&'static str> {
         seawal::sim::explore { Explored, Failure, KilledStore, Replay }
         seawal::wal { BatchSizes, Level, Log, LogOptions, LogReport, LogStats, LogStep, LogTicket, Tail }
     };
+    let typed = [
+        all::<seawal::Table<str, [u8]>>(),
+        all::<seawal::kv::TableHandle<seawal::Store, str, [u8]>>(),
+        all::<seawal::kv::TableHandle<&'static seawal::Transaction<Kv>, str, [u8]>>(),
+        all::<seawal::kv::TableIter<str, [u8]>>(),
+    ];
     let partly = [
         each! { all: seawal::kv { Kv } },
         each! { not_unwind_safe: seawal { Options } seawal::sim::explore { Explore<Kv>, Look<Kv> } },
         each! { not_sync: seawal::wal { Records } },
         each! { send_alone: seawal::machine { Parts<'static> } },
     ];
-    [whole, partly.concat()].concat()
+    [whole, typed.to_vec(), partly.concat()].concat()
 }
 
 /// The names of the types in a folder of sources. The lint `unreachable_pub` keeps `pub` from types

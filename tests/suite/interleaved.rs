@@ -305,7 +305,7 @@ impl World {
 
     fn scan(&mut self, range: &Range, ends: &[bool], op: &Op) {
         let allowed = self.may_scan(None, range);
-        match self.engine.table(table(range.0)).range::<Vec<u8>>(bounds(range)) {
+        match self.engine.raw_table(table(range.0)).range::<Vec<u8>>(bounds(range)) {
             Err(error) => assert!(!allowed && must_wait(&error), "{op:?}: {error}"),
             Ok(mut found) => {
                 assert!(allowed, "{op:?} saw what is not committed");

@@ -38,6 +38,8 @@ mod serializability;
 #[cfg(feature = "serde")]
 mod serialized;
 mod simulator;
+#[cfg(feature = "serde")]
+mod tables;
 mod threads;
 mod transact;
 mod transactions;

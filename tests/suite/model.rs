@@ -206,7 +206,7 @@ fn run(ops: &[Op], seed: u64) {
             }
             Op::Range(t, start, end, ends) => {
                 let (start, end) = (start.map(key), end.map(key));
-                let iter = engine.table(table(*t)).range::<Vec<u8>>((start.clone(), end.clone())).unwrap();
+                let iter = engine.raw_table(table(*t)).range::<Vec<u8>>((start.clone(), end.clone())).unwrap();
                 let inside = |k: &[u8]| {
                     let after = match &start {
                         Bound::Included(s) => k >= &s[..],
@@ -225,7 +225,7 @@ fn run(ops: &[Op], seed: u64) {
             }
             Op::Prefix(t, prefix, ends) => {
                 let prefix = key(*prefix);
-                let iter = engine.table(table(*t)).prefix(&prefix).unwrap();
+                let iter = engine.raw_table(table(*t)).prefix(&prefix).unwrap();
                 let wanted = entries(&model, &table(*t), |k| k.starts_with(&prefix));
                 assert_eq!(from_both_ends(iter, ends), from_both_ends(wanted.into_iter(), ends), "{op:?}");
             }
@@ -276,7 +276,7 @@ fn iterators_over_many_entries_meet_in_the_middle() {
     for _ in 0..30 {
         let bias = 1 + rng.below(9);
         let ends: Vec<bool> = (0..rng.below(1200)).map(|_| rng.below(10) < bias).collect();
-        let iter = engine.table("t").iter().unwrap();
+        let iter = engine.raw_table("t").iter().unwrap();
         let found = from_both_ends(iter, &ends);
         assert_eq!(found, from_both_ends(all.clone().into_iter(), &ends));
     }

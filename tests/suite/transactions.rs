@@ -30,7 +30,7 @@ fn nobody_reads_what_is_not_committed() {
     let tx = engine.begin().unwrap();
     tx.insert("a", "new").unwrap();
     assert!(matches!(engine.get("a"), Err(Error::LockTimeout)));
-    assert!(matches!(engine.table("").get_latest("a"), Err(Error::LockTimeout)));
+    assert!(matches!(engine.raw_table("").get_latest("a"), Err(Error::LockTimeout)));
     assert!(matches!(engine.iter(), Err(Error::LockTimeout)));
     assert_eq!(engine.view().unwrap().get("", "a"), Some(&b"old"[..]));
     assert!(matches!(engine.begin().unwrap().get("a"), Err(Error::LockTimeout)));
@@ -49,10 +49,10 @@ fn no_key_appears_in_a_range_or_prefix_that_was_read() {
     assert!(matches!(failed(engine.insert("bb", "2")), Error::LockTimeout));
     assert!(matches!(failed(engine.insert("a", "2")), Error::LockTimeout));
     assert!(matches!(failed(engine.remove("b")), Error::LockTimeout));
-    assert!(matches!(failed(engine.table("t").insert("x/1", "2")), Error::LockTimeout));
+    assert!(matches!(failed(engine.raw_table("t").insert("x/1", "2")), Error::LockTimeout));
     engine.insert("c", "outside").unwrap();
-    engine.table("t").insert("x0", "outside").unwrap();
-    engine.table("u").insert("b", "outside").unwrap();
+    engine.raw_table("t").insert("x0", "outside").unwrap();
+    engine.raw_table("u").insert("b", "outside").unwrap();
     assert!(matches!(failed(engine.begin().unwrap().insert("bb", "2")), Error::LockTimeout));
     assert_eq!(tx.range_in("", "a".."c").unwrap().count(), 1);
     tx.commit().unwrap();
@@ -437,7 +437,7 @@ fn a_strict_read_of_one_key_makes_it_durable_and_a_latest_one_does_not() {
     let kept = |crash| open_on::<Kv>(&disk.crash(crash), &manual()).unwrap().0.get("a").unwrap();
     let (engine, _) = open_on::<Kv>(&disk, &manual()).unwrap();
     let _ticket = engine.submit(KvCommand::put("", "a", "1")).unwrap();
-    assert_eq!(engine.table("").get_latest("a").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(engine.raw_table("").get_latest("a").unwrap().as_deref(), Some(&b"1"[..]));
     assert_eq!(kept(Crash::Everything), None);
     assert_eq!(engine.get("a").unwrap().as_deref(), Some(&b"1"[..]));
     assert_eq!(kept(Crash::Nothing).as_deref(), Some(&b"1"[..]));

@@ -301,7 +301,7 @@ fn read_modify_writes_with_get_for_update_never_run_twice() {
         });
         assert_eq!(runs.load(Ordering::SeqCst), 200, "no transaction runs twice");
         assert_eq!(engine.get("sum").unwrap(), Some(100u32.to_le_bytes().into()));
-        assert_eq!(engine.table("sums").get("sum").unwrap(), Some(100u32.to_le_bytes().into()));
+        assert_eq!(engine.raw_table("sums").get("sum").unwrap(), Some(100u32.to_le_bytes().into()));
     });
 }
 
@@ -403,7 +403,7 @@ fn the_longest_duration_is_no_limit_anywhere() {
             for n in 0..8u8 {
                 let engine = &engine;
                 scope.spawn(move || {
-                    (0..20).for_each(|_| _ = engine.table("t").insert([n], "v").unwrap());
+                    (0..20).for_each(|_| _ = engine.raw_table("t").insert([n], "v").unwrap());
                     engine.execute_with(KvCommand::put("", [n], "v"), Durability::Sync).unwrap();
                 });
             }

@@ -205,7 +205,7 @@ fn a_backup_while_writers_run_is_consistent_on_a_real_disk() {
             let copied = Engine::<Kv>::open(&path).unwrap();
             for n in 0..5 {
                 let left = copied.get(format!("left/{n}")).unwrap();
-                assert_eq!(left, copied.table("right").get(n.to_string()).unwrap());
+                assert_eq!(left, copied.raw_table("right").get(n.to_string()).unwrap());
             }
             copied.insert("goes", "on").unwrap();
             copied.close().unwrap();

@@ -34,7 +34,7 @@ impl Dump {
         let table = self.table.as_ref().map(table_name).transpose()?;
         let (store, _) = self.dir.open_to_read()?;
         if !self.script {
-            return write_entries(store.table(table.unwrap_or_default()).iter()?);
+            return write_entries(store.raw_table(table.unwrap_or_default()).iter()?);
         }
         let view = store.view()?;
         let tables: Vec<&str> = match &table {
@@ -85,7 +85,7 @@ impl Get {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let key = plain("the key", &self.key)?;
         let (store, _) = self.dir.open_to_read()?;
-        let Some(value) = store.table(self.table.name()?).get(key)? else {
+        let Some(value) = store.raw_table(self.table.name()?).get(key)? else {
             return Err(Failure::new(Status::Partly, "there is no such key"));
         };
         let mut line = Vec::new();
@@ -143,7 +143,7 @@ impl Del {
         let table = self.table.name()?;
         let key = plain("the key", &self.key)?;
         let store = self.dir.open_to_write(Create::Never)?;
-        let previous = store.table(table).remove(key)?;
+        let previous = store.raw_table(table).remove(key)?;
         store.close()?;
         if previous.is_none() { say("there was no such key") } else { Ok(()) }
     }
@@ -178,7 +178,7 @@ impl Scan {
         let key = |argument: &Option<OsString>| argument.as_ref().map(|key| plain("a key", key)).transpose();
         let (from, to, prefix) = (key(&self.from)?, key(&self.to)?, key(&self.prefix)?);
         let (store, _) = self.dir.open_to_read()?;
-        let table = store.table(self.table.name()?);
+        let table = store.raw_table(self.table.name()?);
         let entries = match prefix {
             Some(prefix) => table.prefix(prefix)?,
             None => {

@@ -120,7 +120,7 @@ impl Loader<'_> {
         load: &Load,
         pending: &mut VecDeque<Ticket<()>>,
     ) -> Result<(), Failure> {
-        let count = self.store.table(TABLE).get(KEY)?;
+        let count = self.store.raw_table(TABLE).get(KEY)?;
         let count = count.map(|value| LoadCount::read(&value)).transpose()?;
         if let Some(count) = count {
             if !load.resume {

@@ -51,7 +51,7 @@ pub(crate) fn defer(work: Box<dyn FnOnce()>) {
 }
 
 /// What runs under a lock.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Runs {
     /// A closure of users or a machine of theirs, which may call the engine.
     UserCode,

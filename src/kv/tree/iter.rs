@@ -145,6 +145,18 @@ impl<'a> Iterator for Range<'a> {
             item => item,
         }
     }
+
+    /// Counts leaf by leaf.
+    fn count(mut self) -> usize {
+        let mut count = 0;
+        loop {
+            count += std::mem::take(&mut self.ahead).len();
+            if self.next().is_none() {
+                return count;
+            }
+            count += 1;
+        }
+    }
 }
 
 impl DoubleEndedIterator for Range<'_> {

@@ -93,7 +93,7 @@ impl Worker {
     }
 
     fn read_alone(&mut self) -> (Vec<Did>, End) {
-        let table = self.engine.table(&*self.table);
+        let table = self.engine.raw_table(&*self.table);
         let did = if self.rng.one_in(2) {
             let key = self.key();
             Did::Read { key, saw: table.get([key]).unwrap().map(|bytes| decode(&bytes)) }
@@ -113,8 +113,8 @@ impl Worker {
     /// A single command, which reports the value that it found if it does not match.
     fn swap(&mut self) -> (Vec<Did>, End) {
         let (key, new) = (self.key(), vec![self.value()]);
-        let expected = self.engine.table(&*self.table).get([key]).unwrap().filter(|_| !self.rng.one_in(4));
-        let swapped = self.engine.table(&*self.table).compare_and_set([key], expected.clone(), Some(encode(&new)));
+        let expected = self.engine.raw_table(&*self.table).get([key]).unwrap().filter(|_| !self.rng.one_in(4));
+        let swapped = self.engine.raw_table(&*self.table).compare_and_set([key], expected.clone(), Some(encode(&new)));
         let saw = match swapped {
             Ok(()) => Ok(()),
             Err(ExecuteError::Rejected(KvRejection::Mismatch { actual })) => Err(actual.map(|bytes| decode(&bytes))),
