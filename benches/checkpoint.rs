@@ -123,7 +123,7 @@ mod ordinary {
         let options = Options::new().first_segment_bytes(64 << 20).checkpoint_log_bytes(1 << 40).max_log_bytes(1 << 40);
         let engine: Engine<Map<REPLAYED>> = options.open(place.path()).expect("a store to measure");
         for first in (0..entries).step_by(1000) {
-            drop(engine.submit((first..first + 1000).map(put).collect()).map_err(|_| ()).expect("a commit"));
+            drop(engine.submit((first..first + 1000).map(put).collect::<Vec<_>>()).map_err(|_| ()).expect("a commit"));
         }
         engine.checkpoint().expect("a checkpoint");
         let latencies = |durability, work: &dyn Fn()| {

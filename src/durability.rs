@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// What a commit has survived once it returns. Default: [`Durability::Sync`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Durability {
     /// Power loss.
     #[default]
@@ -17,6 +18,7 @@ pub enum Durability {
 
 /// Whether a read waits for the durability of what it saw. Default: [`ReadLevel::Hardened`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReadLevel {
     /// Waits until everything the read observed is as durable as its writer requested.
     #[default]

@@ -18,8 +18,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, where, and what to do about it.
 ///
-/// Programs usually distinguish five cases, each with a predicate: a conflict to retry
-/// ([`is_conflict`](Error::is_conflict)), a full disk to make room on
+/// Programs usually distinguish five cases, each with a predicate: a call to make again
+/// ([`is_retryable`](Error::is_retryable)), a full disk to make room on
 /// ([`is_full`](Error::is_full)), a store to reopen ([`is_latched`](Error::is_latched)), a store
 /// that is in use ([`is_locked`](Error::is_locked)), and damage to repair
 /// ([`is_corrupt`](Error::is_corrupt)).
@@ -187,6 +187,11 @@ pub enum Error {
     /// The call came from within the closure of a read, or from within the machine's own code, and
     /// would wait for that to return. It had no effect.
     Reentrant,
+    /// The call came from within the closure of a transaction, and would wait for a lock that this
+    /// transaction holds, directly or through other transactions. The closure would wait for itself.
+    /// The call had no effect. Inside [`transact`](crate::Engine::transact), use the transaction
+    /// instead of the engine.
+    SelfDeadlock,
     /// The savepoint belongs to another transaction, or a rollback went past it.
     UnknownSavepoint,
     /// A table was written with other types than those that it is opened with. Nothing was read or
@@ -271,6 +276,34 @@ impl Error {
     /// ```
     pub fn is_conflict(&self) -> bool {
         matches!(self, Error::Conflict)
+    }
+
+    /// True if nothing happened, and the same call may succeed if it is made again:
+    ///
+    /// - [`Conflict`](Error::Conflict) and [`Expired`](Error::Expired): run the transaction again,
+    ///   from its beginning.
+    /// - [`LockTimeout`](Error::LockTimeout) and [`Locked`](Error::Locked): at once, or a little
+    ///   later.
+    /// - [`Full`](Error::Full): once there is space.
+    ///
+    /// It is false where the effect may have happened, as after [`Delayed`](Error::Delayed) and
+    /// [`Latched`](Error::Latched), and where the same call would fail again.
+    ///
+    /// ```
+    /// use seawal::Error;
+    /// use std::sync::Arc;
+    ///
+    /// let full = Error::Full { what: "a segment", source: None };
+    /// assert!(Error::LockTimeout.is_retryable() && full.is_retryable());
+    /// // the commit has taken effect: a second one would be another
+    /// assert!(!Error::Delayed { source: Arc::new(full) }.is_retryable());
+    /// assert!(!Error::SelfDeadlock.is_retryable(), "it would fail again");
+    /// ```
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Error::Conflict | Error::Expired | Error::LockTimeout | Error::Locked { .. } | Error::Full { .. }
+        )
     }
 
     /// True if durable data is damaged. [`inspect`](crate::inspect) shows the damage, and
@@ -514,6 +547,10 @@ impl fmt::Display for Error {
             Error::Reentrant => f.write_str(
                 "a call inside the closure of a read, or inside the machine's own code, would deadlock; return from there \
                  first",
+            ),
+            Error::SelfDeadlock => f.write_str(
+                "the call would wait for a lock of the transaction whose closure made it; inside the closure of `transact`, \
+                 call the transaction (`tx`) instead of the engine",
             ),
             Error::UnknownSavepoint => {
                 f.write_str("the savepoint belongs to another transaction, or a rollback went past it")

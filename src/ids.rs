@@ -97,6 +97,7 @@ pub const MAX_MACHINE_NAME_BYTES: usize = 64;
 
 /// What the records of a log mean: the name and version of the machine that wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MachineTag {
     /// The machine's name, at most [`MAX_MACHINE_NAME_BYTES`] long.
     pub name: String,

@@ -19,6 +19,7 @@ pub(crate) const DEFAULT_REDO_MEMORY_BYTES: u64 = 1 << 30;
 ///
 /// Default: [`Background::Threads`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Background {
     /// The store starts threads of its own.
     #[default]
@@ -92,6 +93,7 @@ impl Default for LogOptions {
 
 /// What recovery may change on disk. Default: [`RecoveryPolicy::Strict`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RecoveryPolicy {
     /// Cut a torn tail where the evidence proves that nothing durable is lost; report any other
     /// damage as an error and change nothing.
@@ -104,6 +106,7 @@ pub enum RecoveryPolicy {
 
 /// A phase of recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Phase {
     /// Loading the newest snapshot.
     Snapshot,
@@ -115,6 +118,7 @@ pub enum Phase {
 
 /// The progress of recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
     /// The current phase.
     pub phase: Phase,

@@ -4,7 +4,26 @@ use crate::error::Error;
 use crate::machine::StateMachine;
 use std::fmt;
 
-/// Why a command was not executed.
+/// Why a command was not executed. Only programs that act on the machine's own rejection need to
+/// know this type: `?` converts it into [`Error`], into boxed errors, and into an error of your own
+/// that has a `From` for it. The conversion into [`Error`] needs a rejection with
+/// [`Display`](fmt::Display), others one with [`Debug`](fmt::Debug) too.
+///
+/// ```
+/// use seawal::{Engine, Error, ExecuteError, kv::{Kv, KvRejection}};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let store = Engine::<Kv>::open(dir.path())?;
+/// let rejected = store.insert("key".repeat(30_000), "value");
+/// assert!(matches!(rejected, Err(ExecuteError::Rejected(KvRejection::KeyTooLong { .. }))));
+///
+/// fn put(store: &Engine<Kv>) -> Result<(), Error> {
+///     store.insert("key".repeat(30_000), "value")?;
+///     Ok(())
+/// }
+/// assert!(matches!(put(&store), Err(Error::Rejected { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub enum ExecuteError<R> {
     /// The machine rejected it. Nothing changed.
@@ -17,6 +36,19 @@ impl<R> ExecuteError<R> {
     /// Whether running the transaction again may succeed.
     pub fn is_conflict(&self) -> bool {
         matches!(self, ExecuteError::Failed(error) if error.is_conflict())
+    }
+
+    /// Whether nothing happened, and the same command or transaction may succeed if it is tried
+    /// again; see [`Error::is_retryable`]. A rejection is an answer, so it is not retryable.
+    ///
+    /// ```
+    /// use seawal::{Error, ExecuteError};
+    ///
+    /// assert!(ExecuteError::<&str>::Failed(Error::LockTimeout).is_retryable());
+    /// assert!(!ExecuteError::Rejected("only 3 are left").is_retryable());
+    /// ```
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, ExecuteError::Failed(error) if error.is_retryable())
     }
 }
 

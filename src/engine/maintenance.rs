@@ -19,6 +19,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// One kind of background work, for [`Engine::step`](crate::Engine::step).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Step {
     /// A step of the log.
     Log(LogStep),

@@ -51,6 +51,7 @@ use crate::options::{Background, Options};
 use crate::recovery::{self, Recovered, RecoveryReport};
 use maintenance::Threads;
 use shared::Shared;
+use std::borrow::Borrow;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
@@ -160,16 +161,36 @@ impl<M: StateMachine> Engine<M> {
     /// Executes a command as a transaction of its own, with the default durability. It never
     /// returns [`Error::Conflict`].
     ///
+    /// The command is passed by value or by reference. By reference, the caller still has it if the
+    /// call fails:
+    ///
+    /// ```
+    /// use seawal::{Engine, kv::{Kv, KvCommand}};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let engine = Engine::<Kv>::open(dir.path())?;
+    /// let command = KvCommand::put("", "key", "value");
+    /// let mut tries = 1;
+    /// let reply = loop {
+    ///     match engine.execute(&command) {
+    ///         Err(error) if error.is_retryable() && tries < 3 => tries += 1,
+    ///         outcome => break outcome?,
+    ///     }
+    /// };
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// When it returns `Ok`, the command survives what the durability promises. A rejection is
     /// returned once the state that it rests on is as durable. Close to the log's size limit, the
     /// call is throttled by up to 10 ms; it holds no lock meanwhile.
     ///
     /// # Errors
-    /// The machine's rejection; [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`]:
-    /// nothing happened; [`Error::Latched`]: whether it survived is known after the store is
-    /// reopened. [`Error::Delayed`]: the command has taken effect, and becomes durable with the
-    /// next commit that does.
-    pub fn execute(&self, command: M::Command) -> ExecuteResult<M, M::Reply> {
+    /// Nothing happened after the machine's rejection, [`Error::LockTimeout`], [`Error::Full`],
+    /// [`Error::TooLarge`], [`Error::SelfDeadlock`] and [`Error::Reentrant`]. After `LockTimeout` and
+    /// `Full`, the same command may succeed later; [`Error::is_retryable`] is true for them.
+    /// [`Error::Delayed`]: the command has taken effect, and becomes durable with the next commit
+    /// that does. [`Error::Latched`]: whether it survived is known after the store is reopened.
+    pub fn execute(&self, command: impl Borrow<M::Command>) -> ExecuteResult<M, M::Reply> {
         self.execute_with(command, self.shared().options.durability)
     }
 
@@ -177,10 +198,10 @@ impl<M: StateMachine> Engine<M> {
     ///
     /// # Errors
     /// As [`Engine::execute`].
-    pub fn execute_with(&self, command: M::Command, durability: Durability) -> ExecuteResult<M, M::Reply> {
+    pub fn execute_with(&self, command: impl Borrow<M::Command>, durability: Durability) -> ExecuteResult<M, M::Reply> {
         let shared = self.shared();
         let began = shared.meters().begin(&*shared.storage);
-        let committed = commit::execute(shared, &command, durability)?;
+        let committed = commit::execute(shared, command.borrow(), durability)?;
         committed.barrier.wait(shared.log()?)?;
         shared.note_committed(Some(began));
         Ok(committed.reply)
@@ -193,7 +214,7 @@ impl<M: StateMachine> Engine<M> {
     ///
     /// # Errors
     /// As [`Engine::execute`]; a rejection is waited for here.
-    pub fn submit(&self, command: M::Command) -> ExecuteResult<M, Ticket<M::Reply>> {
+    pub fn submit(&self, command: impl Borrow<M::Command>) -> ExecuteResult<M, Ticket<M::Reply>> {
         self.submit_with(command, self.shared().options.durability)
     }
 
@@ -201,9 +222,13 @@ impl<M: StateMachine> Engine<M> {
     ///
     /// # Errors
     /// As [`Engine::submit`].
-    pub fn submit_with(&self, command: M::Command, durability: Durability) -> ExecuteResult<M, Ticket<M::Reply>> {
+    pub fn submit_with(
+        &self,
+        command: impl Borrow<M::Command>,
+        durability: Durability,
+    ) -> ExecuteResult<M, Ticket<M::Reply>> {
         let shared = self.shared();
-        let committed = commit::execute(shared, &command, durability)?;
+        let committed = commit::execute(shared, command.borrow(), durability)?;
         let ticket = committed.barrier.ticket(shared.log()?, committed.reply);
         shared.note_committed(None);
         Ok(ticket)

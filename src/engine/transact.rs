@@ -16,6 +16,11 @@ impl<M: StateMachine> Engine<M> {
     /// whatever it returned. The new transaction keeps the old age, so that it succeeds in the end.
     /// So the closure may run several times, and its other side effects are repeated.
     ///
+    /// The closure should read and write by the transaction alone. A call of the engine is no part of
+    /// the transaction. On this thread, a call that would wait for locks of the transaction fails at
+    /// once with [`Error::SelfDeadlock`]; on another thread, it fails after
+    /// [`lock_timeout`](crate::Options::lock_timeout).
+    ///
     /// When it returns `Ok`, the transaction survives what the durability promises.
     ///
     /// ```
@@ -99,7 +104,9 @@ impl<M: StateMachine> Engine<M> {
         let age = self.shared().next_owner_id();
         loop {
             let tx = self.begin_aged(age)?;
+            let running = tx.enter_closure();
             let outcome = run(&tx);
+            drop(running);
             // The closure may have converted the conflict into an error of its own, or ignored it.
             if tx.lost_deadlock() {
                 continue;

@@ -15,8 +15,9 @@ use crate::format::record::Record;
 use crate::ids::{Lsn, TxnId};
 use crate::io::sync::{Arc, Mutex, defer};
 use crate::machine::{Access, Footprint, StateMachine};
-use crate::txn::{Core, Locks, Owner, Scope, UndoEntry, guarded, roll_back};
+use crate::txn::{Core, Locks, Owner, RunningClosure, Scope, UndoEntry, guarded, roll_back};
 use crate::wal::{DeferredWakes, Log, Need, RollbackRoom};
+use std::borrow::Borrow;
 use std::fmt;
 use std::ops::DerefMut;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -59,6 +60,7 @@ const ROLLBACK_BLOCKS: u64 = 3;
 /// ```
 pub struct Transaction<M: StateMachine> {
     shared: Arc<Shared<M>>,
+    owner: Owner,
     tx: Arc<Mutex<Tx>>,
 }
 
@@ -78,7 +80,7 @@ impl<M: StateMachine> Transaction<M> {
         if shared.maintenance.sleeps_beyond(began.saturating_add(shared.options.max_txn_age)) {
             shared.wake_maintenance();
         }
-        let transaction = Transaction { shared, tx };
+        let transaction = Transaction { shared, owner, tx };
         // the engine may have been closed in between; dropping the transaction removes it from the
         // list then
         transaction.shared.core.check()?;
@@ -95,28 +97,34 @@ impl<M: StateMachine> Transaction<M> {
         Ok(self.tx.lock())
     }
 
+    /// Notes that this thread runs the transaction's closure.
+    pub(super) fn enter_closure(&self) -> RunningClosure {
+        self.shared.locks.enter_closure(self.owner)
+    }
+
     /// Whether it was rolled back as the victim of a deadlock.
     pub(super) fn lost_deadlock(&self) -> bool {
         // a thread that must not wait for the transaction's lock could not use the transaction
         self.lock().is_ok_and(|tx| matches!(tx.ended, Some(Error::Conflict)))
     }
 
-    /// Executes a command. Its locks are kept to the end of the transaction, also if it is
-    /// rejected. Nothing survives power loss before the commit.
+    /// Executes a command, passed by value or by reference. Its locks are kept to the end of the
+    /// transaction, also if it is rejected. Nothing survives power loss before the commit.
     ///
     /// # Errors
-    /// The machine's rejection, after which the transaction can continue; [`Error::Conflict`],
-    /// after which it has been rolled back; [`Error::LockTimeout`], [`Error::TooLarge`],
-    /// [`Error::Full`]: the command had no effect, and the transaction can continue.
-    pub fn execute(&self, command: M::Command) -> ExecuteResult<M, M::Reply> {
+    /// The machine's rejection, [`Error::LockTimeout`], [`Error::TooLarge`], [`Error::Full`],
+    /// [`Error::SelfDeadlock`]: the command had no effect, and the transaction can continue.
+    /// [`Error::Conflict`], [`Error::Expired`]: the transaction has been rolled back.
+    pub fn execute(&self, command: impl Borrow<M::Command>) -> ExecuteResult<M, M::Reply> {
+        let command: &M::Command = command.borrow();
         // code of the machine runs before the lock is taken, because it may use the transaction
         self.shared.core.check_not_held()?;
         let mut body = Vec::with_capacity(256);
-        guarded(|| M::encode(&command, &mut body))?;
-        let footprint = guarded(|| M::footprint(&command))?;
+        guarded(|| M::encode(command, &mut body))?;
+        let footprint = guarded(|| M::footprint(command))?;
         // a reservation may have to flush the log to find room, which wakes tasks
         let _wakes = DeferredWakes::begin();
-        let result = self.lock()?.execute(&self.shared, &command, &body, &footprint);
+        let result = self.lock()?.execute(&self.shared, command, &body, &footprint);
         self.shared.meters().report_noted();
         result
     }

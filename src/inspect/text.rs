@@ -22,6 +22,7 @@ use std::io::{self, Write};
 
 /// The level of detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Detail {
     /// Files and frames.
     Frames,

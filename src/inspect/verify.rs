@@ -30,6 +30,7 @@ use std::path::PathBuf;
 
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Severity {
     /// Information; nothing is wrong.
     Note,
@@ -61,6 +62,7 @@ pub struct Finding {
 
 /// The overall result of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Soundness {
     /// The store is intact.
     Clean,
@@ -74,6 +76,7 @@ pub enum Soundness {
 
 /// The depth of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Depth {
     /// Frames, records and snapshot chunks were verified. Commands were not replayed, because their
     /// machine was not given.

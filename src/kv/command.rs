@@ -28,6 +28,7 @@ pub const MAX_BATCH_DEPTH: usize = 8;
 /// assert_eq!(inverse, KvCommand::delete("users", "alice"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KvCommand {
     /// Sets the value of a key.
     Put {
@@ -152,6 +153,7 @@ impl KvCommand {
 
 /// The reply to a command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KvReply {
     /// The previous value; `None` if the key did not exist.
     Previous(Option<Vec<u8>>),

@@ -158,6 +158,7 @@ pub trait StateMachine: Clone + Default + Send + Sync + 'static {
 ///
 /// A checkpoint saves the same bytes with either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SnapshotSource {
     /// From a clone of the live state, which is made while no command runs.
     ///

@@ -12,6 +12,7 @@ use std::time::Duration;
 /// The state in which the store was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum Verdict {
     /// There was no store, and one was created.
     New,
@@ -38,6 +39,7 @@ impl fmt::Display for Verdict {
 /// The time that each phase of recovery took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct Phases {
     /// Locking, syncing and listing the directory, and reading the manifest.
     #[cfg_attr(feature = "serde", serde(rename = "open_dir_seconds", serialize_with = "crate::serialize::seconds"))]

@@ -12,6 +12,7 @@ const MAX_LISTED: usize = 256;
 
 /// How far salvage goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reach {
     /// Up to the first damage. The new store has exactly a state that the damaged store once had.
     #[default]
@@ -24,6 +25,7 @@ pub enum Reach {
 
 /// The outcome of a salvage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// Nothing is missing: the damaged store opens, and the new store has the same state.
     Whole,
@@ -35,6 +37,7 @@ pub enum Outcome {
 
 /// The state that replay began from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Base {
     /// An intact snapshot that was in use, at this LSN.
     Snapshot(Lsn),

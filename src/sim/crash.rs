@@ -15,6 +15,7 @@ use std::str::FromStr;
 
 /// A choice of what survives a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Crash {
     /// Power loss. Only synced data survives.
     Nothing,

@@ -5,6 +5,7 @@
 
 /// A fault of the simulated disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Fault {
     /// The operation returns `EIO`. A failed sync marks its pages clean, as Linux does: the page
     /// cache shows the data, the device lacks it, and the next sync succeeds without writing it. A
@@ -34,6 +35,7 @@ pub enum Fault {
 
 /// How often a fault takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Persistence {
     /// For one operation.
     Once,
@@ -44,6 +46,7 @@ pub enum Persistence {
 /// The operations of the storage trait that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is the method of the same name; `Create` is `open` with `CreateNew`")]
+#[non_exhaustive]
 pub enum OpKind {
     Open,
     Create,

@@ -14,6 +14,9 @@
 //!   youngest owner in it gets [`Error::Conflict`]. So the victim always holds a lock, and the
 //!   oldest of all transactions is never the victim. A transaction that is run again keeps its age,
 //!   so at some time it succeeds.
+//! - A transaction also waits for a request that another owner makes on the thread that runs its
+//!   closure. If such an edge is part of a deadlock, that request gets [`Error::SelfDeadlock`],
+//!   because the closure would wait for itself.
 //!
 //! Nothing here depends on a hash order or on an address: the same calls in the same order give the
 //! same grants and the same victims. Locks know nothing of what they guard, nor of LSNs.
@@ -22,12 +25,14 @@
 //! | --- | --- |
 //! | `table` | the held claims, the queue, and the wait-for graph |
 //! | `held`, `counters` | which owner holds which claims; their number, readable without a lock |
+//! | `running_closures` | the transactions whose closures a thread runs |
 //! | `request`, `owner`, `wait_slot` | what a waiter asks for, its identity, and where its thread sleeps |
 
 mod counters;
 mod held;
 mod owner;
 mod request;
+mod running_closures;
 mod table;
 mod wait_slot;
 
@@ -35,6 +40,7 @@ mod wait_slot;
 mod tests;
 
 pub(crate) use owner::Owner;
+pub(crate) use running_closures::RunningClosure;
 
 use crate::error::{Error, Result};
 use crate::io::Clock;
@@ -107,13 +113,15 @@ impl Locks {
     ///
     /// # Errors
     /// [`Error::Conflict`] if the wait closed a deadlock, now or later, and this owner is its
-    /// victim; [`Error::LockTimeout`] when the time is over; the error given to
+    /// victim; [`Error::SelfDeadlock`] if the closure of another owner runs on this thread and the
+    /// wait would end only after that owner; [`Error::LockTimeout`] when the time is over; the error given to
     /// [`cancel`](Self::cancel); or [`Error::Closed`] after a [`close`](Self::close). After an
     /// error the owner holds what it held before.
     pub(crate) fn acquire(&self, owner: Owner, footprint: &Footprint, timeout: Duration) -> Result<()> {
         let policy = if timeout.is_zero() { WaitPolicy::NoWait } else { WaitPolicy::Wait };
         let mut wakes = Wakes::new();
-        let answer = self.table.lock().request(owner, footprint, policy, &mut wakes);
+        let callers = self.callers_of(owner);
+        let answer = self.table.lock().request((owner, &callers), footprint, policy, &mut wakes);
         wake_all(wakes);
         match answer {
             Answer::Granted => Ok(()),

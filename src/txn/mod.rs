@@ -11,7 +11,7 @@ mod undo_list;
 
 pub(crate) use active::{ActiveTransactions, Scope, UndoFault, roll_back, undo_last};
 pub(crate) use commit_watermarks::{CommitWatermarks, DurabilityBarrier, WrittenSlots};
-pub(crate) use locks::{Locks, Owner};
+pub(crate) use locks::{Locks, Owner, RunningClosure};
 pub(crate) use pending_undo::{PendingUndo, undo_in_memory};
 pub(crate) use state_core::{Core, CoreWrite, StateCore};
 pub(crate) use undo_list::{UndoEntry, UndoList};

@@ -20,6 +20,7 @@ const PREALLOCATOR: (usize, &str) = (1, "it preallocated a segment");
 
 /// One kind of background work, run by [`Log::step`](crate::wal::Log::step).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogStep {
     /// Writes the frames that tickets wait for. They survive power loss afterwards.
     Flush,

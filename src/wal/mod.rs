@@ -61,6 +61,7 @@ pub use ticket::LogTicket;
 
 /// How durable a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Level {
     /// The record is in the page cache: it survives a kill of the process, but not power loss.
     Written,

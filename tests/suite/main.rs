@@ -10,6 +10,7 @@ mod costs;
 mod determinism;
 mod digests;
 mod durability;
+mod errors;
 mod faults;
 mod file_backups;
 mod full_disk;

@@ -1,12 +1,12 @@
 //! Closures that run in a transaction: what commits, what is rolled back, and what runs again.
 
 use crate::common::{manual, open_on};
-use seawal::kv::{Kv, KvRejection};
+use seawal::kv::{Kv, KvCommand, KvRejection};
 use seawal::sim::{Crash, SimDisk};
-use seawal::{Background, Durability, Engine, Error, ExecuteError, Transaction};
+use seawal::{Background, Durability, Engine, Error, ExecuteError, Options, Transaction};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a program returns.
 #[derive(Debug)]
@@ -167,4 +167,122 @@ fn threads_share_a_transaction_by_reference() {
     // the closure of a read holds the transaction
     let inner = tx.read(|_| tx.insert("a", "1").map(drop)).unwrap();
     assert!(matches!(inner, Err(ExecuteError::Failed(Error::Reentrant))), "{inner:?}");
+}
+
+/// A store on the disk of this machine, where a wait for a lock takes far longer than the test.
+fn slow_locks(dir: &tempfile::TempDir) -> Engine<Kv> {
+    Options::new().lock_timeout(Duration::from_secs(40)).open(dir.path()).unwrap()
+}
+
+fn waits_for_itself<T, E: Into<Error>>(outcome: Result<T, E>) -> bool {
+    outcome.is_err_and(|error| matches!(error.into(), Error::SelfDeadlock))
+}
+
+#[test]
+fn a_call_of_the_engine_that_would_wait_for_its_own_transaction_says_so_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = slow_locks(&dir);
+    let put = KvCommand::put("", "a", "engine");
+    let began = Instant::now();
+    engine
+        .transact(|tx| {
+            tx.insert("a", "tx")?;
+            assert!(waits_for_itself(engine.insert("a", "engine")));
+            assert!(waits_for_itself(engine.execute_with(&put, Durability::Os)));
+            assert!(waits_for_itself(engine.submit(&put)));
+            assert!(waits_for_itself(engine.get("a")) && waits_for_itself(engine.raw_table("").get_latest("a")));
+            assert!(waits_for_itself(engine.read(Kv::len)) && waits_for_itself(engine.iter()));
+            assert!(waits_for_itself(engine.transact(|inner| inner.insert("a", "inner"))));
+            assert!(waits_for_itself(engine.transact_submit(|inner| inner.get("a"))));
+            // an interactive transaction of the closure, which goes on
+            let other = engine.begin()?;
+            assert!(waits_for_itself(other.get("a")));
+            other.insert("b", "other")?;
+            other.commit()?;
+            // what needs none of its locks is no part of it
+            engine.insert("c", "engine")?;
+            assert_eq!(engine.view()?.get("", "a"), None);
+            engine.checkpoint()?;
+            tx.insert("d", "tx")
+        })
+        .unwrap();
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let keys: Vec<_> = engine.iter().unwrap().map(|(key, _)| key).collect();
+    assert_eq!(keys, [b"a", b"b", b"c", b"d"]);
+    assert_eq!(engine.get("a").unwrap().as_deref(), Some(&b"tx"[..]));
+    assert_eq!((engine.stats().lock_holders, engine.stats().lock_waiters), (0, 0));
+}
+
+#[test]
+fn nested_closures_wait_for_each_other_on_one_thread_and_are_told() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [one, two] = [0, 1].map(|n| slow_locks(&dirs[n]));
+    let outcome = one.transact(|outer| {
+        outer.insert("a", "outer")?;
+        one.transact(|inner| {
+            inner.insert("b", "inner")?;
+            assert!(waits_for_itself(inner.get("a")));
+            assert!(waits_for_itself(outer.insert("b", "outer")), "it waits for the inner closure");
+            inner.insert("c", "inner")
+        })?;
+        // a panic in an inner closure ends that one alone
+        let inner = || one.transact(|_| -> seawal::Result<()> { panic!("as asked") });
+        assert!(catch_unwind(AssertUnwindSafe(inner)).is_err());
+        assert!(waits_for_itself(one.get("a")));
+        // each store has locks of its own
+        two.insert("a", "free")?;
+        two.transact(|inner| {
+            inner.insert("a", "inner")?;
+            assert!(waits_for_itself(one.get("a")) && waits_for_itself(two.get("a")));
+            Ok::<_, Error>(())
+        })?;
+        assert_eq!(two.get("a")?.as_deref(), Some(&b"inner"[..]));
+        outer.get("b")
+    });
+    assert_eq!(outcome.unwrap().as_deref(), Some(&b"inner"[..]));
+}
+
+#[test]
+fn a_call_of_the_engine_that_waits_for_its_own_transaction_through_another_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = slow_locks(&dir);
+    let other = engine.begin().unwrap();
+    other.insert("b", "other").unwrap();
+    let mut other = Some(other);
+    thread::scope(|scope| {
+        let value = engine.transact(|tx| {
+            tx.insert("a", "tx")?;
+            let other = other.take().unwrap();
+            let waiting = scope.spawn(move || other.insert("a", "other").and_then(|_| Ok(other.commit()?)));
+            while engine.stats().lock_waiters == 0 {
+                thread::yield_now();
+            }
+            assert!(waits_for_itself(engine.get("b")));
+            assert!(!waiting.is_finished());
+            tx.get("a")
+        });
+        assert_eq!(value.unwrap().as_deref(), Some(&b"tx"[..]));
+    });
+    assert_eq!(engine.get("a").unwrap().as_deref(), Some(&b"other"[..]));
+}
+
+#[test]
+fn a_reader_in_the_closure_is_let_past_a_writer_that_waits_for_the_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = slow_locks(&dir);
+    engine.insert("a", "old").unwrap();
+    thread::scope(|scope| {
+        engine
+            .transact(|tx| {
+                let before = tx.get("a")?;
+                scope.spawn(|| engine.insert("a", "new").unwrap());
+                while engine.stats().lock_waiters == 0 {
+                    thread::yield_now();
+                }
+                assert_eq!(engine.get("a")?, before);
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+    });
+    assert_eq!(engine.get("a").unwrap().as_deref(), Some(&b"new"[..]));
 }

@@ -81,7 +81,7 @@ impl Verify {
         let status = match report.soundness() {
             Soundness::Clean => None,
             Soundness::TornTail | Soundness::Degraded => Some(Status::Partly),
-            Soundness::Damaged => Some(Status::Damage),
+            _ => Some(Status::Damage),
         };
         // the exit status does not depend on whether the text could be printed
         match (say(&report), status) {

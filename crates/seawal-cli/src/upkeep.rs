@@ -221,7 +221,7 @@ impl Salvage {
         let status = match report.outcome {
             Outcome::Whole => None,
             Outcome::Partial => Some(Status::Partly),
-            Outcome::Nothing => Some(Status::Damage),
+            _ => Some(Status::Damage),
         };
         // the exit status does not depend on whether the text could be printed
         match (say(&report), status) {

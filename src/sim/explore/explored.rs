@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 /// The amount of work that an exploration did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Explored {
     /// The number of workloads.
     pub seeds: u64,

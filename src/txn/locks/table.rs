@@ -5,8 +5,9 @@
 //! - A waiter's blockers are owners of two kinds: all owners that hold a claim that conflicts with
 //!   its request, and the earlier waiters with a conflicting request that it was not let past.
 //! - Each waiter has a blocker, or it would not wait.
-//! - `blocks` is the inverse of `blockers`.
-//! - The graph from waiters to their blockers has no cycle.
+//! - `blocks` is the inverse of `blockers`, and `calls` of `callers`.
+//! - The graph from waiters to their blockers, and from callers to the waiters that they called, has
+//!   no cycle.
 //!
 //! A grant turns a waiter into a holder of what it asked for. The waiters behind it keep the same
 //! edge: they now wait for a holder.
@@ -30,6 +31,9 @@ pub(super) struct LockTable {
     waits: BTreeMap<u64, Wait>,
     /// Maps each owner to the waiters that it blocks. No set is empty.
     blocks: BTreeMap<u64, BTreeSet<u64>>,
+    /// Maps each transaction to the waiters whose requests were made within its closure. No set is
+    /// empty.
+    calls: BTreeMap<u64, BTreeSet<u64>>,
     next_ticket: u64,
     /// Whether the locks are closed: no owner may wait any more.
     closed: bool,
@@ -43,6 +47,8 @@ struct Wait {
     ticket: u64,
     request: Request,
     blockers: BTreeSet<u64>,
+    /// The transactions whose closures the waiting thread runs.
+    callers: Vec<u64>,
     slot: Arc<WaitSlot>,
 }
 
@@ -67,6 +73,7 @@ impl LockTable {
             held: Held::new(counters),
             waits: BTreeMap::new(),
             blocks: BTreeMap::new(),
+            calls: BTreeMap::new(),
             next_ticket: 0,
             closed: false,
         }
@@ -81,10 +88,10 @@ impl LockTable {
     }
 
     /// Grants the claims, or queues for them if the policy allows it, and ends any deadlock that
-    /// this closes.
+    /// this closes. `callers` are the other transactions whose closures the asking thread runs.
     pub(super) fn request(
         &mut self,
-        owner: Owner,
+        (owner, callers): (Owner, &[u64]),
         footprint: &Footprint,
         policy: WaitPolicy,
         wakes: &mut Wakes,
@@ -103,7 +110,7 @@ impl LockTable {
         if request.is_empty() {
             return Answer::Granted;
         }
-        let slot = self.enqueue(owner, request);
+        let slot = self.enqueue(owner, callers, request);
         let policy = if self.closed { WaitPolicy::NoWait } else { policy };
         match policy {
             WaitPolicy::Wait => self.end_deadlocks(id, wakes),
@@ -120,7 +127,7 @@ impl LockTable {
 
     /// Appends the request to the queue and finds its blockers. If it has none, a later call of
     /// [`grant_unblocked`](Self::grant_unblocked) grants it.
-    fn enqueue(&mut self, owner: Owner, request: Request) -> Arc<WaitSlot> {
+    fn enqueue(&mut self, owner: Owner, callers: &[u64], request: Request) -> Arc<WaitSlot> {
         let id = owner.id;
         let mut blockers = BTreeSet::new();
         for claim in request.claims() {
@@ -134,26 +141,31 @@ impl LockTable {
         for blocker in &blockers {
             self.blocks.entry(*blocker).or_default().insert(id);
         }
+        for caller in callers {
+            self.calls.entry(*caller).or_default().insert(id);
+        }
         let slot = Arc::new(WaitSlot::default());
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.waits.insert(id, Wait { owner, ticket, request, blockers, slot: Arc::clone(&slot) });
+        let wait = Wait { owner, ticket, request, blockers, callers: callers.to_vec(), slot: Arc::clone(&slot) };
+        self.waits.insert(id, wait);
         slot
     }
 
-    /// Removes every cycle through the newest waiter, and grants what that frees.
+    /// Removes every cycle through a waiter, and grants what that frees.
     ///
     /// It terminates, because each iteration removes an edge.
-    fn end_deadlocks(&mut self, newcomer: u64, wakes: &mut Wakes) {
-        self.grant_unblocked(BTreeSet::from([newcomer]), wakes);
-        while let Some(cycle) = self.cycle_through(newcomer) {
+    fn end_deadlocks(&mut self, id: u64, wakes: &mut Wakes) {
+        self.grant_unblocked(BTreeSet::from([id]), wakes);
+        while let Some(cycle) = self.cycle_through(id) {
             match self.first_queueing(&cycle) {
                 Some((waiter, blocker)) => {
                     self.unlink(waiter, blocker);
                     self.grant_unblocked(BTreeSet::from([waiter]), wakes);
                 }
                 None => {
-                    self.fail(self.youngest(&cycle), Error::Conflict, wakes);
+                    let (victim, error) = self.victim(&cycle);
+                    self.fail(victim, error, wakes);
                 }
             }
         }
@@ -169,8 +181,9 @@ impl LockTable {
                 // the cycle could only be removed by letting another waiter go first
                 Some(_) => break,
                 None => {
-                    if self.youngest(&cycle) == newcomer && !self.closed {
-                        error = Error::Conflict;
+                    let (victim, its_error) = self.victim(&cycle);
+                    if victim == newcomer && !self.closed {
+                        error = its_error;
                     }
                     break;
                 }
@@ -244,6 +257,11 @@ impl LockTable {
             self.link(waiter, id);
         }
         self.dequeue(id, Ok(()), wakes);
+        // If another thread waits within this owner's closure, the new edges may close a cycle.
+        let called = self.calls.get(&id).cloned().unwrap_or_default();
+        for waiter in called {
+            self.end_deadlocks(waiter, wakes);
+        }
     }
 
     /// Removes the owner from the queue with an answer. Returns whether it was there.
@@ -255,6 +273,9 @@ impl LockTable {
             self.unlink(id, blocker);
         }
         if let Some(wait) = self.waits.remove(&id) {
+            for caller in &wait.callers {
+                remove_from(&mut self.calls, *caller, id);
+            }
             wait.slot.answer(outcome);
             wakes.push(wait.slot);
         }
@@ -274,33 +295,39 @@ impl LockTable {
         if let Some(wait) = self.waits.get_mut(&waiter) {
             wait.blockers.remove(&blocker);
         }
-        if let Some(waiters) = self.blocks.get_mut(&blocker) {
-            waiters.remove(&waiter);
-            if waiters.is_empty() {
-                self.blocks.remove(&blocker);
-            }
-        }
+        remove_from(&mut self.blocks, blocker, waiter);
+    }
+
+    /// The owners that this one waits for, and those that its closure called and that wait.
+    fn waits_for(&self, id: u64) -> impl Iterator<Item = u64> {
+        let blockers = self.waits.get(&id).into_iter().flat_map(|wait| &wait.blockers);
+        blockers.chain(self.calls.get(&id).into_iter().flatten()).copied()
+    }
+
+    /// Whether the request of `waiter` was made within the closure of `caller`.
+    fn is_called_by(&self, waiter: u64, caller: u64) -> bool {
+        self.calls.get(&caller).is_some_and(|called| called.contains(&waiter))
     }
 
     /// A shortest cycle through a waiter: each member waits for the next, and the last for the
     /// first.
     fn cycle_through(&self, start: u64) -> Option<Vec<u64>> {
-        // most waiters hold nothing, so no owner waits for them
-        if !self.waits.contains_key(&start) || !self.blocks.contains_key(&start) {
+        let wait = self.waits.get(&start)?;
+        // most waiters hold nothing and are in no closure, so no owner waits for them
+        if !self.blocks.contains_key(&start) && wait.callers.is_empty() {
             return None;
         }
         let mut came_from = BTreeMap::new();
         let mut frontier = VecDeque::from([start]);
         while let Some(at) = frontier.pop_front() {
-            let Some(wait) = self.waits.get(&at) else { continue };
-            if wait.blockers.contains(&start) {
+            if self.waits_for(at).any(|next| next == start) {
                 let mut cycle: Vec<u64> = std::iter::successors(Some(at), |id| came_from.get(id).copied()).collect();
                 cycle.reverse();
                 return Some(cycle);
             }
-            for blocker in &wait.blockers {
-                came_from.entry(*blocker).or_insert_with(|| {
-                    frontier.push_back(*blocker);
+            for next in self.waits_for(at) {
+                came_from.entry(next).or_insert_with(|| {
+                    frontier.push_back(next);
                     at
                 });
             }
@@ -311,20 +338,45 @@ impl LockTable {
     /// The first waiter in the cycle that waits for the next one only because that one asked
     /// earlier.
     fn first_queueing(&self, cycle: &[u64]) -> Option<(u64, u64)> {
-        let edges = cycle.iter().zip(cycle.iter().cycle().skip(1));
-        edges.map(|(waiter, blocker)| (*waiter, *blocker)).find(|(waiter, blocker)| self.only_queues(*waiter, *blocker))
+        edges(cycle).find(|(waiter, blocker)| self.only_queues(*waiter, *blocker))
     }
 
-    /// Whether the waiter does not conflict with what the blocker holds, but only with what the
-    /// blocker asked for earlier.
+    /// Whether the waiter waits for the blocker only because of what that one asked for earlier, and
+    /// not because of what it holds.
     fn only_queues(&self, waiter: u64, blocker: u64) -> bool {
-        self.waits.get(&waiter).is_some_and(|wait| !self.held.owner_conflicts(blocker, wait.request.claims()))
+        let queues = |wait: &Wait| {
+            wait.blockers.contains(&blocker) && !self.held.owner_conflicts(blocker, wait.request.claims())
+        };
+        self.waits.get(&waiter).is_some_and(queues)
     }
 
-    /// The youngest member of a cycle.
-    fn youngest(&self, cycle: &[u64]) -> u64 {
-        let members = cycle.iter().filter_map(|id| self.waits.get(id)).map(|wait| (wait.owner.age, wait.owner.id));
-        members.max().map_or(0, |(_, id)| id)
+    /// The waiter that a deadlock ends, and its error: the youngest request that was made within the
+    /// closure of a member, or else the youngest member.
+    fn victim(&self, cycle: &[u64]) -> (u64, Error) {
+        let youngest = |ids: &mut dyn Iterator<Item = u64>| {
+            let waits = ids.filter_map(|id| self.waits.get(&id));
+            waits.map(|wait| (wait.owner.age, wait.owner.id)).max().map(|(_, id)| id)
+        };
+        let mut called = edges(cycle).filter(|(caller, id)| self.is_called_by(*id, *caller)).map(|(_, id)| id);
+        match youngest(&mut called) {
+            Some(id) => (id, Error::SelfDeadlock),
+            None => (youngest(&mut cycle.iter().copied()).unwrap_or(0), Error::Conflict),
+        }
+    }
+}
+
+/// Each member of a cycle with the one that it waits for.
+fn edges(cycle: &[u64]) -> impl Iterator<Item = (u64, u64)> {
+    cycle.iter().copied().zip(cycle.iter().copied().cycle().skip(1))
+}
+
+/// Removes a member of one of the sets, and the set if it becomes empty.
+fn remove_from(sets: &mut BTreeMap<u64, BTreeSet<u64>>, id: u64, member: u64) {
+    if let Some(set) = sets.get_mut(&id) {
+        set.remove(&member);
+        if set.is_empty() {
+            sets.remove(&id);
+        }
     }
 }
 
@@ -353,7 +405,12 @@ impl LockTable {
             for blocker in &wait.blockers {
                 assert!(self.blocks[blocker].contains(id));
             }
+            assert!(wait.callers.iter().all(|caller| self.is_called_by(*id, *caller)));
             assert_eq!(self.cycle_through(*id), None);
+        }
+        for (caller, called) in &self.calls {
+            assert!(!called.is_empty());
+            assert!(called.iter().all(|id| self.waits[id].callers.contains(caller)));
         }
         for (blocker, waiters) in &self.blocks {
             assert!(!waiters.is_empty());

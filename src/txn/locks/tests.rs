@@ -41,6 +41,7 @@ enum State {
     Conflict,
     Timeout,
     Expired,
+    SelfDeadlock,
 }
 use State::*;
 
@@ -50,8 +51,8 @@ impl Script {
         Script { table: LockTable::new(Arc::clone(&counters)), counters, slots: BTreeMap::new() }
     }
 
-    fn request(&mut self, id: u64, footprint: &Footprint, policy: WaitPolicy) -> State {
-        let answer = self.table.request(owner(id), footprint, policy, &mut Wakes::new());
+    fn request(&mut self, id: u64, callers: &[u64], footprint: &Footprint, policy: WaitPolicy) -> State {
+        let answer = self.table.request((owner(id), callers), footprint, policy, &mut Wakes::new());
         self.table.check();
         match answer {
             Answer::Granted => Granted,
@@ -64,11 +65,16 @@ impl Script {
     }
 
     fn ask(&mut self, id: u64, footprint: Footprint) -> State {
-        self.request(id, &footprint, WaitPolicy::Wait)
+        self.request(id, &[], &footprint, WaitPolicy::Wait)
+    }
+
+    /// Asks on the thread that runs the closures of these callers.
+    fn ask_within(&mut self, callers: &[u64], id: u64, footprint: Footprint) -> State {
+        self.request(id, callers, &footprint, WaitPolicy::Wait)
     }
 
     fn attempt(&mut self, id: u64, footprint: Footprint) -> State {
-        self.request(id, &footprint, WaitPolicy::NoWait)
+        self.request(id, &[], &footprint, WaitPolicy::NoWait)
     }
 
     fn release(&mut self, id: u64) {
@@ -98,6 +104,7 @@ fn state_of(outcome: Result<()>) -> State {
         Err(Error::Conflict) => Conflict,
         Err(Error::LockTimeout) => Timeout,
         Err(Error::Expired) => Expired,
+        Err(Error::SelfDeadlock) => SelfDeadlock,
         Err(error) => panic!("unexpected: {error}"),
     }
 }
@@ -198,6 +205,76 @@ fn one_request_may_close_several_deadlocks() {
     }
     assert_eq!(s.ask(1, write("b")), Waiting);
     assert_eq!([2, 3, 4].map(|id| s.state(id)), [Conflict, Conflict, Conflict]);
+}
+
+#[test]
+fn a_closure_that_waits_for_its_own_transaction_is_told_at_once() {
+    let mut s = Script::new();
+    s.ask(1, write("a"));
+    assert_eq!(s.ask_within(&[1], 2, write("a")), SelfDeadlock);
+    // the caller is the oldest; the request is the victim although the caller is younger, too
+    s.ask(9, write("b"));
+    assert_eq!(s.ask_within(&[9], 3, read("b")), SelfDeadlock);
+    // in nested closures, both callers wait
+    assert_eq!(s.ask_within(&[1, 9], 4, read("a")), SelfDeadlock);
+    assert_eq!(s.ask_within(&[9], 1, write("b")), SelfDeadlock);
+    assert_eq!(s.request(5, &[1], &write("a"), WaitPolicy::NoWait), SelfDeadlock);
+    // what is free is granted, and what a third holds is waited for
+    assert_eq!(s.ask_within(&[1], 6, write("c")), Granted);
+    assert_eq!(s.ask_within(&[1], 7, write("c")), Waiting);
+    s.release(6);
+    assert_eq!(s.state(7), Granted);
+}
+
+#[test]
+fn a_closure_that_waits_for_one_that_waits_for_its_transaction_is_told() {
+    // whichever comes last
+    for second_waits_first in [true, false] {
+        let mut s = Script::new();
+        s.ask(1, write("a"));
+        s.ask(2, write("b"));
+        if second_waits_first {
+            assert_eq!(s.ask(2, write("a")), Waiting);
+            assert_eq!(s.ask_within(&[1], 3, write("b")), SelfDeadlock);
+        } else {
+            assert_eq!(s.ask_within(&[1], 3, write("b")), Waiting);
+            assert_eq!(s.ask(2, write("a")), Waiting);
+            assert_eq!(s.state(3), SelfDeadlock);
+        }
+        s.release(1);
+        assert_eq!(s.state(2), Granted);
+    }
+}
+
+#[test]
+fn a_closure_is_let_past_one_that_queues_for_its_transaction() {
+    let mut s = Script::new();
+    s.ask(1, read("k"));
+    assert_eq!(s.ask(2, write("k")), Waiting);
+    assert_eq!(s.ask(3, read("k")), Waiting);
+    // another reader queues behind the writer, which waits for the closure
+    assert_eq!(s.ask_within(&[1], 4, read("k")), Granted);
+    s.release(4);
+    s.release(1);
+    assert_eq!((s.state(2), s.state(3)), (Granted, Waiting));
+}
+
+#[test]
+fn a_grant_to_a_transaction_whose_closure_waits_elsewhere_closes_a_deadlock() {
+    let mut s = Script::new();
+    s.ask(1, write("h"));
+    s.ask(2, write("b"));
+    s.ask(5, read("k"));
+    assert_eq!(s.ask(2, write("k")), Waiting);
+    // the closure of 1 waits for 2, and another of its threads queues behind 2
+    assert_eq!(s.ask_within(&[1], 9, write("b")), Waiting);
+    assert_eq!(s.ask(1, read("k")), Waiting);
+    // 1 is let past 2, which waits for it from now on
+    assert_eq!(s.ask(5, write("h")), Waiting);
+    assert_eq!((s.state(1), s.state(9), s.state(2)), (Granted, SelfDeadlock, Waiting));
+    s.release(1);
+    s.release(5);
+    assert_eq!(s.state(2), Granted);
 }
 
 #[test]
@@ -579,6 +656,7 @@ fn footprint() -> impl Strategy<Value = Footprint> {
 #[derive(Clone, Debug)]
 enum Act {
     Ask(u64, Footprint),
+    AskWithin(Vec<u64>, u64, Footprint),
     Attempt(u64, Footprint),
     Release(u64),
     Fail(u64),
@@ -588,6 +666,10 @@ fn act() -> impl Strategy<Value = Act> {
     let id = || 1..7u64;
     prop_oneof![
         6 => (id(), footprint()).prop_map(|(id, footprint)| Act::Ask(id, footprint)),
+        3 => (prop::collection::vec(id(), 1..3), id(), footprint()).prop_map(|(mut callers, id, footprint)| {
+            callers.retain(|caller| *caller != id);
+            Act::AskWithin(callers, id, footprint)
+        }),
         2 => (id(), footprint()).prop_map(|(id, footprint)| Act::Attempt(id, footprint)),
         2 => id().prop_map(Act::Release),
         1 => id().prop_map(Act::Fail),
@@ -642,9 +724,14 @@ proptest! {
         let last = acts.len();
         for (at, act) in acts.into_iter().chain(ending).enumerate() {
             match act {
-                Act::Ask(id, footprint) | Act::Attempt(id, footprint) if waiting.contains_key(&id) => {
-                    drop(footprint);
-                }
+                Act::Ask(id, _) | Act::AskWithin(_, id, _) | Act::Attempt(id, _) if waiting.contains_key(&id) => {}
+                Act::AskWithin(callers, id, footprint) => match s.ask_within(&callers, id, footprint.clone()) {
+                    Granted => { held.insert(id, held_with(&held, id, footprint)); }
+                    Waiting => { waiting.insert(id, footprint); }
+                    Conflict => prop_assert!(held.keys().min() < Some(&id), "{id} is a victim"),
+                    SelfDeadlock => prop_assert!(!callers.is_empty()),
+                    state => prop_assert!(false, "{state:?}"),
+                },
                 Act::Ask(id, footprint) => match s.ask(id, footprint.clone()) {
                     Granted => { held.insert(id, held_with(&held, id, footprint)); }
                     Waiting => { waiting.insert(id, footprint); }
@@ -678,7 +765,7 @@ proptest! {
                         held.insert(id, all);
                     }
                     Conflict => prop_assert!(held.contains_key(&id) && held.keys().min() < Some(&id), "{id} is a victim"),
-                    Timeout | Expired => {}
+                    Timeout | Expired | SelfDeadlock => {}
                 }
                 waiting.remove(&id);
             }

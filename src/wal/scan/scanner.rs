@@ -28,6 +28,7 @@ const MAX_SPARE_BYTES: usize = FRONT_BYTES + 4 * CHUNK_BYTES as usize;
 /// What lies past the end of the log in its last segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct Tail {
     /// The segment's path.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::path"))]

@@ -62,6 +62,7 @@ fn about(bench: &Bench, dir: &Path) -> Result<Figures, Failure> {
         Durability::Sync => "sync".into(),
         Durability::Interval(time) => format!("interval={}", time.as_millis()),
         Durability::Os => "os".into(),
+        other => format!("{other:?}").to_lowercase(),
     };
     let what = format!("{:?}", bench.what).to_lowercase();
     Ok(Vec::from([
