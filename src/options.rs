@@ -159,6 +159,7 @@ pub struct Options {
     pub(crate) max_log_bytes: u64,
     pub(crate) recover_within: Option<Duration>,
     pub(crate) redo_memory_bytes: u64,
+    pub(crate) helper_threads: bool,
     pub(crate) digest_every: Option<u64>,
     pub(crate) policy: RecoveryPolicy,
     pub(crate) progress: Option<ProgressFn>,
@@ -179,6 +180,7 @@ impl Default for Options {
             max_log_bytes: 4 << 30,
             recover_within: None,
             redo_memory_bytes: DEFAULT_REDO_MEMORY_BYTES,
+            helper_threads: true,
             digest_every: None,
             policy: RecoveryPolicy::Strict,
             progress: None,
@@ -200,6 +202,7 @@ impl fmt::Debug for Options {
             .field("max_log_bytes", &self.max_log_bytes)
             .field("recover_within", &self.recover_within)
             .field("redo_memory_bytes", &self.redo_memory_bytes)
+            .field("helper_threads", &self.helper_threads)
             .field("digest_every", &self.digest_every)
             .field("policy", &self.policy)
             .finish_non_exhaustive()
@@ -211,6 +214,44 @@ impl Options {
     /// as it writes itself, and four times as much while that is no more than 256 MiB.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Settings for a program with little memory: an open, commits and a checkpoint of a store of
+    /// [`Kv`](crate::kv::Kv) then take at most 16 MiB beside the state. A machine whose snapshots are
+    /// [replayed](crate::machine::SnapshotSource::Replay) takes a second state during a checkpoint.
+    ///
+    /// It changes these defaults, and each can be set again. No command, and so no single write, may
+    /// be larger than a segment. A store that was written with other settings can be opened with these;
+    /// a record of it that is larger takes more memory.
+    ///
+    /// | option | value |
+    /// | --- | --- |
+    /// | [`segment_bytes`](Self::segment_bytes), [`first_segment_bytes`](Self::first_segment_bytes) | 1 MiB, 128 KiB |
+    /// | [`checkpoint_log_bytes`](Self::checkpoint_log_bytes), [`max_log_bytes`](Self::max_log_bytes) | 4 MiB, 64 MiB |
+    /// | [`max_pending_bytes`](Self::max_pending_bytes), and the records of one frame | 1 MiB, 256 KiB |
+    /// | [`max_txn_undo_bytes`](Self::max_txn_undo_bytes), [`redo_memory_bytes`](Self::redo_memory_bytes) | 1 MiB, 1 MiB |
+    /// | [`helper_threads`](Self::helper_threads) | `false` |
+    ///
+    /// ```
+    /// use seawal::{Options, kv::Kv};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let store = Options::small_memory().open::<Kv>(dir.path())?;
+    /// store.insert("key", "value")?; // survives power loss, as always
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn small_memory() -> Self {
+        let mut options = Self::new()
+            .segment_bytes(1 << 20)
+            .first_segment_bytes(128 << 10)
+            .checkpoint_log_bytes(4 << 20)
+            .max_log_bytes(64 << 20)
+            .max_pending_bytes(1 << 20)
+            .max_txn_undo_bytes(1 << 20)
+            .redo_memory_bytes(1 << 20)
+            .helper_threads(false);
+        options.log.max_frame_bytes = 256 << 10;
+        options
     }
 
     /// What to do if there is no store in the directory. Default: [`Create::IfMissing`].
@@ -374,13 +415,26 @@ impl Options {
     /// It comes on top of the state. Default: 1 GiB.
     ///
     /// [`Kv`](crate::kv::Kv) takes half of what its state holds, but at least 64 MiB, and never more
-    /// than this option, or one group of at most 32 MiB of log. So a small state with a short log
+    /// than this option, or one group of log. A group is as large as this option, but at least 1 MiB
+    /// and at most 32 MiB. So a small state with a short log
     /// needs little. A small value suits a container that is sized for the state, and recovery of a
     /// long log takes longer then. Other machines gather nothing unless they implement
     /// [`BulkMachine::limit_redo_memory`](crate::machine::BulkMachine::limit_redo_memory).
     #[must_use]
     pub fn redo_memory_bytes(mut self, bytes: u64) -> Self {
         self.redo_memory_bytes = bytes;
+        self
+    }
+
+    /// Whether opens, checkpoints and backups read, check and write with threads of their own, which
+    /// end with the call. Default: `true`.
+    ///
+    /// With `false`, one thread does these steps one after the other. That takes up to twice the
+    /// time, and some 10 MiB of buffers instead of some 70 MiB. The rehearsal of
+    /// [`recover_within`](Self::recover_within) is then left out.
+    #[must_use]
+    pub fn helper_threads(mut self, may_help: bool) -> Self {
+        self.helper_threads = may_help;
         self
     }
 

@@ -77,3 +77,9 @@ fn the_ledger_that_is_killed_has_all_its_money() {
         "{text}"
     );
 }
+
+#[test]
+fn the_logger_that_is_killed_has_all_its_lines() {
+    let text = killed_and_restarted("small_logger", "1500: ");
+    assert!(text.contains("it holds 1000 lines") && !text.contains("opened: clean"), "{text}");
+}

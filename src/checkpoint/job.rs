@@ -143,6 +143,8 @@ pub(crate) struct Checkpointer<M: StateMachine> {
     log: Option<Arc<Log>>,
     storage: Arc<dyn Storage>,
     background: Background,
+    /// Whether other threads help to read and write snapshots.
+    help: snapshot::Help,
     /// How much memory a rebuilt state may take beyond itself for its redo, in bytes.
     redo_memory_bytes: u64,
     /// The rate limit of checkpoints, if there is one.
@@ -178,6 +180,7 @@ impl<M: StateMachine> Checkpointer<M> {
             log: log.clone(),
             storage: storage.clone(),
             background,
+            help: options.into(),
             redo_memory_bytes: options.redo_memory_bytes,
             bytes_per_second: options.checkpoint_bytes_per_second.filter(|_| background == Background::Threads),
             throttle: CommitThrottle::new(monitor.clone(), storage.clone(), core.clone(), options),
@@ -580,7 +583,7 @@ impl<M: StateMachine> Checkpointer<M> {
                 // Of the state that is written, so that a load of it is checked. A checkpoint goes
                 // on without its digest, because the log must not grow for that reason.
                 let digest = point.and_then(|point| Some((point, self.digester.digest_of(&state).ok()?)));
-                let (mut pace, help) = (self.pace(), self.background.into());
+                let (mut pace, help) = (self.pace(), self.help);
                 let write = || snapshot::write(&*self.storage, &header, state, &table, help, &mut pace);
                 let has_threads = self.background == Background::Threads;
                 Stage::Publish { entry: self.throttle.copies().counted(has_threads, write)?, digest }
@@ -588,7 +591,7 @@ impl<M: StateMachine> Checkpointer<M> {
             Stage::Publish { entry, digest } => {
                 log.wait(header.lsn, Level::Durable)?;
                 self.publish(log, entry, mark)?;
-                if self.background == Background::Threads
+                if self.help == snapshot::Help::Threads
                     && let Some(most_bytes) = self.monitor.rehearsal_bytes(&entry)
                     && let Some(load) = snapshot::rehearse::<M>(&*self.storage, entry.lsn, most_bytes)
                 {
@@ -619,7 +622,7 @@ impl<M: StateMachine> Checkpointer<M> {
         log.wait(lsn, Level::Durable)?;
         let check = || check_goes_on(&self.core, &self.stopping);
         let Rebuilt { state, table, snapshots } =
-            recovery::rebuild(log, lsn, (self.background.into(), self.redo_memory_bytes), &check)?;
+            recovery::rebuild(log, lsn, (self.help, self.redo_memory_bytes), &check)?;
         let known = self.monitor.snapshots();
         if known.iter().any(|known| !snapshots.contains(known)) {
             // the new snapshot must not take the place of the one that stood in for a damaged one

@@ -20,7 +20,7 @@ pub(super) fn to_dir<M: StateMachine>(shared: &Shared<M>, dir: &Path) -> Result<
 pub(super) fn to_storage<M: StateMachine>(shared: &Shared<M>, storage: Arc<dyn Storage>) -> Result<()> {
     shared.core.check_not_held()?;
     let place = NewStore::claim(storage, shared.options.log.lock_wait)?;
-    let help = shared.options.log.background.into();
+    let help = (&shared.options).into();
     // as in this store, so that both are open to the same programs
     let known = shared.log.as_ref().map_or(Vec::new(), |log| log.manifest().shape);
     snapshot::write_as_store(place, committed_state(shared)?, M::shape(&known), help)
@@ -47,7 +47,7 @@ fn rebuilt<M: StateMachine>(shared: &Shared<M>, log: &Log) -> Result<M> {
     };
     let _snapshots = shared.checkpointer.keep_snapshots();
     let check = || shared.core.check();
-    let help = shared.options.log.background.into();
+    let help = (&shared.options).into();
     let rebuilt = recovery::rebuild_committed(log, upto, (help, shared.options.redo_memory_bytes), &check);
     // the files of a closed store are another owner's
     rebuilt.map_err(|error| shared.core.check().err().unwrap_or(error))

@@ -87,7 +87,7 @@ pub(crate) fn recover<M: StateMachine>(storage: Arc<dyn Storage>, options: &Opti
     let mut report = new_report(&store_dir);
     report.phases.open_dir = watch.lap();
 
-    let help = Help::from(options.log.background);
+    let help = Help::from(options);
     let Base { mut replay, start, snapshots, origin } =
         load_base::<M>(&store_dir, &mut report, &reporter, (help, stands_in))?;
     replay.redo_memory_bytes = options.redo_memory_bytes;

@@ -14,6 +14,8 @@ use crate::wal::scan::{Chunk, ScanEnd, Scanner};
 /// The most log that is replayed at once. Recovery holds at most three groups, beside what the
 /// machine makes of them: one is replayed, one waits, and one is read.
 const GROUP_BYTES: u64 = 32 << 20;
+/// The least that bounds a group, because each group costs a merge of what it changes.
+const LEAST_GROUP_BYTES: u64 = 1 << 20;
 /// The size of the first groups, so that replay starts early while the state is small.
 const FIRST_GROUP_BYTES: u64 = 8 << 20;
 
@@ -30,9 +32,10 @@ pub(super) struct Redo<'a, M: StateMachine> {
 impl<M: StateMachine> Redo<'_, M> {
     /// Reads and replays the log up to its end.
     pub(super) fn run(mut self, scanner: Scanner, help: Help) -> Result<ScanEnd> {
+        let most = self.replay.redo_memory_bytes.clamp(LEAST_GROUP_BYTES, GROUP_BYTES);
         let scanner = Mutex::new(Some(scanner));
         if help == Help::Threads
-            && let Some(end) = self.run_with_threads(&scanner)?
+            && let Some(end) = self.run_with_threads(&scanner, most)?
         {
             return Ok(end);
         }
@@ -41,7 +44,7 @@ impl<M: StateMachine> Redo<'_, M> {
         let mut groups = BatchSizes::new(&scanner, &mut self);
         let mut read = 0;
         loop {
-            let group = next_group(&mut scanner, &mut read)?;
+            let group = next_group(&mut scanner, &mut read, most)?;
             if group.is_empty() {
                 groups.redo.replay.finish()?;
                 return scanner.take_end();
@@ -54,7 +57,7 @@ impl<M: StateMachine> Redo<'_, M> {
     /// One thread reads, one checks what was read, and the caller decodes and applies a group while
     /// the next one is read. Returns `None` if the system refuses the threads; then the scanner is
     /// still there, and nothing was read.
-    fn run_with_threads(&mut self, scanner: &Mutex<Option<Scanner>>) -> Result<Option<ScanEnd>> {
+    fn run_with_threads(&mut self, scanner: &Mutex<Option<Scanner>>, most: u64) -> Result<Option<ScanEnd>> {
         let (fetcher, mut groups) = {
             let mut scanner = scanner.lock();
             let scanner = scanner.as_mut().ok_or(UNREAD)?;
@@ -67,7 +70,7 @@ impl<M: StateMachine> Redo<'_, M> {
             // this thread drops it, which ends the fetcher
             let Some(scanner) = scanner.lock().take() else { return };
             // a receiver that is gone has failed, and its own error is returned
-            let _ = ends_out.send(read_groups(scanner, groups_out, used_in));
+            let _ = ends_out.send(read_groups(scanner, most, groups_out, used_in));
         };
         let work = || {
             let mut result = Ok(());
@@ -113,12 +116,13 @@ impl<'r, 'a, M: StateMachine> BatchSizes<'r, 'a, M> {
 /// Reads the whole log in groups, and returns where it ended. It reuses the memory of used chunks.
 fn read_groups(
     mut scanner: Scanner,
+    most: u64,
     groups: mpsc::SyncSender<Vec<Chunk>>,
     used: mpsc::Receiver<Chunk>,
 ) -> Result<ScanEnd> {
     let mut read = 0;
     loop {
-        let group = next_group(&mut scanner, &mut read)?;
+        let group = next_group(&mut scanner, &mut read, most)?;
         if group.is_empty() {
             return scanner.take_end();
         }
@@ -131,15 +135,15 @@ fn read_groups(
 }
 
 /// The size of the next group after `read` bytes of log: a third of that, within the bounds.
-fn group_bytes(read: u64) -> u64 {
-    (read / 3).clamp(FIRST_GROUP_BYTES, GROUP_BYTES)
+fn group_bytes(read: u64, most: u64) -> u64 {
+    (read / 3).clamp(FIRST_GROUP_BYTES.min(most), most)
 }
 
 /// Reads the next group. It ends early where the log seems to end, so that the group is replayed
 /// while the tail is searched. The group is empty once the log has ended.
-fn next_group(scanner: &mut Scanner, total: &mut u64) -> Result<Vec<Chunk>> {
+fn next_group(scanner: &mut Scanner, total: &mut u64, most: u64) -> Result<Vec<Chunk>> {
     let (mut group, mut bytes) = (Vec::new(), 0u64);
-    let wanted = group_bytes(*total);
+    let wanted = group_bytes(*total, most);
     while bytes < wanted {
         let Some(mut chunk) = scanner.next_chunk()? else { break };
         bytes = bytes.saturating_add(chunk.bytes());

@@ -1,6 +1,6 @@
 //! Whether a snapshot is written or read with the help of other threads.
 
-use crate::options::Background;
+use crate::options::{Background, Options};
 
 /// Whether other threads help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,11 +12,11 @@ pub(crate) enum Help {
     Threads,
 }
 
-impl From<Background> for Help {
-    fn from(background: Background) -> Help {
-        match background {
-            Background::Threads => Help::Threads,
-            Background::Manual => Help::None,
+impl From<&Options> for Help {
+    fn from(options: &Options) -> Help {
+        match options.log.background {
+            Background::Threads if options.helper_threads => Help::Threads,
+            Background::Threads | Background::Manual => Help::None,
         }
     }
 }

@@ -15,7 +15,7 @@ const ARGUMENTS: &str = "SEAWAL_TEST_CHILD_ARGUMENTS";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the children do. The tests start them by these names.
-const CHILDREN: [(&str, fn()); 17] = [
+const CHILDREN: [(&str, fn()); 18] = [
     ("full", crate::full::child_full),
     ("losing", crate::full::child_losing),
     ("that_heals", crate::full::child_that_heals),
@@ -33,6 +33,7 @@ const CHILDREN: [(&str, fn()); 17] = [
     ("restarts", crate::descriptors::child_restarts),
     ("without_streams", crate::descriptors::child_without_streams),
     ("idle", crate::idle::child_idle),
+    ("with_little_memory", crate::memory::child_with_little_memory),
 ];
 
 /// N10: every child is started through this test, so that none of them is listed as a test.

@@ -18,6 +18,7 @@ mod idle;
 mod inject;
 mod kills;
 mod kinds;
+mod memory;
 mod mounts;
 mod surroundings;
 mod workload;
