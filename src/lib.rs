@@ -79,6 +79,8 @@ mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod golden;
 pub mod ids;
 #[cfg(any(test, feature = "inspect"))]
 pub mod inspect;

@@ -83,3 +83,9 @@ fn the_logger_that_is_killed_has_all_its_lines() {
     let text = killed_and_restarted("small_logger", "1500: ");
     assert!(text.contains("it holds 1000 lines") && !text.contains("opened: clean"), "{text}");
 }
+
+#[test]
+fn the_job_queue_that_is_killed_has_each_job_once() {
+    let text = killed_and_restarted("job_queue", "25: ");
+    assert!(text.contains("\ndone: 180, dead letters: 20\n") && !text.contains("opened: clean"), "{text}");
+}
