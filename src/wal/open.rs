@@ -97,7 +97,6 @@ impl OpenLog {
         };
         let queue = Queue::new(queue_bounds, base, base, usable)?;
         let segments = known_segments(&*storage, &store_dir, base)?;
-        let last_id = segments.last().map_or(SegmentId::new(0), |s| s.id);
         let ownership = Arc::new(Ownership::new(storage.clone(), store_dir.lock));
         let writer = SegmentWriter::new(
             (storage.clone(), ownership.clone()),
@@ -105,7 +104,7 @@ impl OpenLog {
             root.clone(),
             origin.previous_end,
             origin.previous_checksum,
-            last_id,
+            origin.last_id,
         );
         // no record lies between the end of the recovered log and the base, so everything below the
         // base counts as durable
@@ -146,6 +145,8 @@ struct Origin {
     base: Lsn,
     previous_end: Lsn,
     previous_checksum: u32,
+    /// The id that the first segment follows. Its predecessor may be truncated.
+    last_id: SegmentId,
 }
 
 impl Origin {
@@ -155,14 +156,16 @@ impl Origin {
     fn of(store_dir: &StoreDir, end: &ScanEnd, block_bytes: u32) -> Origin {
         let replaced = end.unused.as_ref().filter(|unused| may_be_replaced(store_dir, unused, block_bytes));
         if let Some(Segment { header, .. }) = replaced.map(|unused| &**unused) {
-            let &SegmentHeader { base, previous_end, previous_checksum, .. } = header;
-            return Origin { base, previous_end, previous_checksum };
+            let &SegmentHeader { id, base, previous_end, previous_checksum, .. } = header;
+            let last_id = SegmentId::new(id.get().saturating_sub(1));
+            return Origin { base, previous_end, previous_checksum, last_id };
         }
         // a block boundary past everything that the old segments could hold, so that no LSN is used
         // twice
         let block = u64::from(block_bytes);
         let base = Lsn::new(round_up(end.beyond.get().max(block), block));
-        Origin { base, previous_end: end.end, previous_checksum: end.last_checksum }
+        let last_id = store_dir.segments.last().map_or(SegmentId::new(0), |newest| newest.id);
+        Origin { base, previous_end: end.end, previous_checksum: end.last_checksum, last_id }
     }
 }
 

@@ -459,3 +459,24 @@ fn a_log_that_was_opened_on_a_full_disk_without_a_segment_of_its_own_is_read_who
         std::mem::forget(log);
     }
 }
+
+/// The only segment that a truncation leaves may hold no frame. The next open replaces it, and took
+/// another number for that: the open after it read the empty file as the newest segment.
+#[test]
+fn an_unused_segment_that_is_all_that_a_truncation_leaves_is_replaced_under_its_own_number() {
+    let disk = SimDisk::new(14);
+    let log = open(&disk).unwrap();
+    log.append(b"one").unwrap().wait().unwrap();
+    drop(log);
+    let log = open(&disk).unwrap();
+    log.truncate_before(log.durable_lsn()).unwrap();
+    std::mem::forget(log);
+    let mut disk = disk.crash(Crash::Nothing);
+    for n in 0..3u8 {
+        let log = open(&disk).unwrap();
+        assert_eq!(contents(&log), (0..n).map(|n| vec![n]).collect::<Vec<_>>());
+        log.append(&[n]).unwrap().wait().unwrap();
+        drop(log);
+        disk = disk.crash(Crash::Nothing);
+    }
+}
