@@ -217,6 +217,18 @@ pub enum Error {
         /// What the type says.
         reason: String,
     },
+    /// No record of the log begins at the LSN.
+    NotARecord {
+        /// The LSN.
+        lsn: Lsn,
+    },
+    /// The log begins past the LSN: what was there was truncated.
+    Truncated {
+        /// The LSN.
+        lsn: Lsn,
+        /// The LSN at which the log begins.
+        start: Lsn,
+    },
     /// An argument or option is not valid.
     InvalidArgument {
         /// What is wrong, and what to use instead.
@@ -569,6 +581,12 @@ impl fmt::Display for Error {
                     write!(f, " as {type_name}")?;
                 }
                 write!(f, ": {reason}; use the program that wrote it, or read the bytes with Kv::range")
+            }
+            Error::NotARecord { lsn } => {
+                write!(f, "no record of the log begins at LSN {lsn}; use an LSN that an append has returned")
+            }
+            Error::Truncated { lsn, start } => {
+                write!(f, "LSN {lsn} was truncated: the log begins at LSN {start}, so read from there on")
             }
             Error::InvalidArgument { reason } => f.write_str(reason),
         }

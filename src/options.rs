@@ -29,17 +29,42 @@ pub enum Background {
     Manual,
 }
 
-/// Sizes and limits of a log that is used on its own ([`wal::Log`](crate::wal::Log)).
+/// Sizes and limits of a log that is used on its own ([`wal::Log`](crate::wal::Log)). Each method sets
+/// the field of its name; [`LogOptions::open`] opens the log.
 ///
 /// [`Options`] has the same settings, under the same names, for the log of a store.
+///
+/// ```
+/// use seawal::{Durability, wal::Log};
+///
+/// let dir = tempfile::tempdir()?;
+/// let options = Log::options().name("journal").version(2).oldest_version(1);
+/// let log = options.durability(Durability::Os).max_log_bytes(1 << 30).open(dir.path())?;
+/// log.append(b"an entry")?.wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogOptions {
     /// The kind of records, at most 64 bytes. It is written into every file, and a log with
     /// another name is refused. Default: `"log"`.
     pub name: String,
-    /// The version of the records' encoding. Default: 1.
+    /// The version of the records' encoding. It is recorded when the log is opened, in the manifest
+    /// and in each segment written from then on. A program of a lower version is refused from then
+    /// on. Default: 1.
     pub version: u32,
+    /// The oldest version whose records this program reads. A log that holds records of an older
+    /// version, or of a newer one than `version`, is refused with [`Error::UnsupportedVersion`],
+    /// which names both. Default: `None`, which reads the records of `version` alone.
+    pub oldest_version: Option<u32>,
+    /// What a record has survived once its ticket was waited for, unless its append chooses
+    /// another level. Default: [`Durability::Sync`], which survives power loss.
+    pub durability: Durability,
+    /// The maximum size of the log, in bytes: from its first LSN to its end. An append that would
+    /// exceed it fails with [`Error::Full`] until the log is truncated. The files take up to one
+    /// segment more, and preallocated segments and those held by readers come on top. Default:
+    /// `u64::MAX`, no limit. A store has [`Options::max_log_bytes`] instead.
+    pub max_log_bytes: u64,
     /// The maximum size of a segment file, in bytes, and of a record. Default: 64 MiB.
     pub segment_bytes: u64,
     /// The size of the first segment, in bytes; each later one is twice as large, up to
@@ -77,6 +102,9 @@ impl Default for LogOptions {
         LogOptions {
             name: "log".into(),
             version: 1,
+            oldest_version: None,
+            durability: Durability::Sync,
+            max_log_bytes: u64::MAX,
             segment_bytes: 64 << 20,
             first_segment_bytes: 1 << 20,
             max_frame_bytes: 1 << 20,
@@ -88,6 +116,56 @@ impl Default for LogOptions {
             background: Background::Threads,
             lock_wait: Duration::ZERO,
         }
+    }
+}
+
+/// Makes a method that sets the field of its name.
+macro_rules! setters {
+    ($($field:ident: $ty:ty $(=> $wrap:expr)?,)*) => {
+        impl LogOptions {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](LogOptions#structfield.", stringify!($field), ").")]
+                #[must_use]
+                pub fn $field(mut self, $field: $ty) -> Self {
+                    self.$field = $($wrap)?($field);
+                    self
+                }
+            )*
+        }
+    };
+}
+
+setters! {
+    version: u32,
+    oldest_version: u32 => Some,
+    durability: Durability,
+    max_log_bytes: u64,
+    first_segment_bytes: u64,
+    max_frame_bytes: u64,
+    max_pending_bytes: u64,
+    max_frames_in_flight: usize => Some,
+    commit_spin: Duration,
+    preallocated_segments: usize,
+    max_preallocated_segments: usize => Some,
+    background: Background,
+    lock_wait: Duration,
+}
+
+impl LogOptions {
+    /// Sets [`name`](LogOptions#structfield.name).
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets [`segment_bytes`](LogOptions#structfield.segment_bytes), and lowers
+    /// [`first_segment_bytes`](LogOptions#structfield.first_segment_bytes) to it.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self.first_segment_bytes = self.first_segment_bytes.min(bytes);
+        self
     }
 }
 

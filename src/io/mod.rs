@@ -293,3 +293,18 @@ pub(crate) fn read_device_full(file: &dyn File, buf: &mut [u8], offset: u64) -> 
         }
     }
 }
+
+/// Reads until `buf` is full or the file ends, through the page cache, looping over short reads and
+/// interrupts. Returns how many bytes were read.
+pub(crate) fn read_cached_full(file: &dyn File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0usize;
+    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(n) => done = done.saturating_add(n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}

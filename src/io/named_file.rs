@@ -1,6 +1,6 @@
 //! Files and directories whose calls return the crate's error, with the operation and the path.
 
-use super::{AlignedBuf, File, OpenMode, Storage, create_anew, read_device_full, write_all_at};
+use super::{AlignedBuf, File, OpenMode, Storage, create_anew, read_cached_full, read_device_full, write_all_at};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +45,11 @@ impl NamedFile {
     /// Reads until `buf` is full or the file ends, around the page cache. Returns the bytes read.
     pub(crate) fn read_device_full(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
         read_device_full(&*self.file, buf, offset).map_err(|e| Error::io_at("read", self.path.clone(), offset, e))
+    }
+
+    /// Reads until `buf` is full or the file ends, through the page cache. Returns the bytes read.
+    pub(crate) fn read_cached_full(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        read_cached_full(&*self.file, buf, offset).map_err(|e| Error::io_at("read", self.path.clone(), offset, e))
     }
 
     /// Writes all of `buf` through the page cache. It survives power loss only after a sync.

@@ -192,6 +192,38 @@ impl FrameBuilder {
     ) -> Result<(Lsn, Lsn)> {
         let bound = frame::record_bytes((body.len() as u64).saturating_add(Head::CAPACITY as u64));
         self.place(room, bound)?;
+        self.push(body, head)
+    }
+
+    /// Appends records to one frame, which takes `entry_bytes` for them at most. Returns the LSN of
+    /// each, and the LSN past the last. After an error none of them was appended.
+    ///
+    /// A frame is on the device as a whole or not at all, as its checksum tells. So are the records.
+    pub(super) fn append_group(
+        &mut self,
+        room: &mut Room,
+        bodies: &[&[u8]],
+        entry_bytes: u64,
+    ) -> Result<(Vec<Lsn>, Lsn)> {
+        self.place(room, entry_bytes)?;
+        // nothing below fails for lack of memory once the first record is in the frame
+        let bytes = usize::try_from(entry_bytes).unwrap_or(usize::MAX);
+        self.forming.buf.reserve(self.forming.buf.len().saturating_add(bytes)).map_err(out_of_memory)?;
+        let start = self.forming.start;
+        let mut lsns = Vec::with_capacity(bodies.len());
+        let mut end = self.appended_end();
+        for body in bodies {
+            let (lsn, past) = self.push(body, |_| Head::default())?;
+            lsns.push(lsn);
+            end = past;
+        }
+        debug_assert!(self.forming.start == start, "a group of records was divided");
+        Ok((lsns, end))
+    }
+
+    /// Appends a record to the forming frame, in which it has been given a place.
+    #[inline]
+    fn push(&mut self, body: &[u8], head: impl FnOnce(Lsn) -> Head) -> Result<(Lsn, Lsn)> {
         let lsn = self.forming.start.plus(self.forming.buf.len() as u64);
         let head = head(lsn);
         let len = head.as_slice().len().saturating_add(body.len());

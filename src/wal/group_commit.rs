@@ -34,12 +34,13 @@ use crate::store::open_dir::PreallocatedSegment;
 use crate::wal::Level;
 use crate::wal::device_latency::DeviceLatency;
 use crate::wal::frame_builder::Forming;
+use crate::wal::frame_index::FrameIndex;
 use crate::wal::growth_alarm::GrowthAlarm;
 use crate::wal::in_flight::{FrameState, Progress};
 use crate::wal::queue::{Queue, Work};
 use crate::wal::reader_holds::ReaderHolds;
 use crate::wal::room::Shortage;
-use crate::wal::segment_writer::{Active, EnterError, SegmentInfo, SegmentWriter};
+use crate::wal::segment_writer::{Active, EnterError, Identity, SegmentInfo, SegmentWriter};
 use crate::wal::waiters::{WaitKey, Wake};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -69,6 +70,8 @@ pub(super) struct GroupCommit {
     pub(super) rollback_bytes: AtomicU64,
     /// The positions that readers have reached. Segments from the lowest one on are not recycled.
     pub(super) readers: Arc<ReaderHolds>,
+    /// Where the frames lie, for a log that is read by LSN. The log of an engine has none.
+    pub(super) frame_index: Option<FrameIndex>,
     /// The preallocator thread, if there is one.
     preallocator: OnceLock<thread::Thread>,
     pub(super) syncs: AtomicU64,
@@ -100,6 +103,7 @@ impl GroupCommit {
             segments: Mutex::new(segments),
             rollback_bytes: AtomicU64::new(0),
             readers: Arc::default(),
+            frame_index: None,
             preallocator: OnceLock::new(),
             syncs: AtomicU64::new(0),
             direct_writes: AtomicU64::new(0),
@@ -205,15 +209,38 @@ impl GroupCommit {
         Ok((lsn, end))
     }
 
-    /// Appends a record if there is room for it. The check and the append happen under one lock.
-    pub(super) fn append_if_room(&self, body: &[u8], entry_bytes: u64) -> Result<Result<(Lsn, Lsn), Shortage>> {
+    /// Appends a record if there is room for it, and requests this level for it. The check and the
+    /// append happen under one lock.
+    pub(super) fn append_if_room(
+        &self,
+        body: &[u8],
+        entry_bytes: u64,
+        wanted: Level,
+    ) -> Result<Result<(Lsn, Lsn), Shortage>> {
         let mut queue = self.queue.lock();
         if let Err(lack) = queue.has_room(entry_bytes) {
             return Ok(Err(lack));
         }
         let (lsn, end) = queue.append(body, |_| Head::default())?;
-        queue.want(end, Level::Durable);
+        queue.want(end, wanted);
         Ok(Ok((lsn, end)))
+    }
+
+    /// As [`GroupCommit::append_if_room`], for records that go into one frame: all of them or none
+    /// are there after a crash. Returns the LSN of each, and the LSN past the last.
+    pub(super) fn append_group_if_room(
+        &self,
+        bodies: &[&[u8]],
+        entry_bytes: u64,
+        wanted: Level,
+    ) -> Result<Result<(Vec<Lsn>, Lsn), Shortage>> {
+        let mut queue = self.queue.lock();
+        if let Err(lack) = queue.has_room(entry_bytes) {
+            return Ok(Err(lack));
+        }
+        let (lsns, end) = queue.append_group(bodies, entry_bytes)?;
+        queue.want(end, wanted);
+        Ok(Ok((lsns, end)))
     }
 
     /// Writes everything that was requested, now or for a later time. It returns once no leader is
@@ -425,7 +452,7 @@ impl GroupCommit {
         self.queue.lock().frames.note_entered();
         self.active.lock().clone_from(&writer.active);
         self.progress.durable.fetch_max(start.get(), Ordering::AcqRel);
-        self.add_segment(segment);
+        self.add_segment(segment, &writer.identity);
         Ok(())
     }
 
@@ -442,6 +469,9 @@ impl GroupCommit {
         let Forming { kind, mut buf, start, records, .. } = frame;
         let watermark = self.durable();
         writer.seal(&mut buf, kind, (start, end), records, watermark)?;
+        if let Some(index) = &self.frame_index {
+            index.note_frame(start, end);
+        }
         let active = self.active(writer)?;
         if level == Level::Durable && writer.may_write_directly() {
             return Ok(Some(Direct { active, buf, start, watermark }));
@@ -522,11 +552,14 @@ impl GroupCommit {
         self.active.lock().clone_from(&writer.active);
         self.progress.durable.fetch_max(base.get(), Ordering::AcqRel);
         self.progress.written.fetch_max(base.get(), Ordering::AcqRel);
-        self.add_segment(segment);
+        self.add_segment(segment, &writer.identity);
         Ok(())
     }
 
-    fn add_segment(&self, segment: SegmentInfo) {
+    fn add_segment(&self, segment: SegmentInfo, identity: &Identity) {
+        if let Some(index) = &self.frame_index {
+            index.note_entered(&segment, identity);
+        }
         self.segment_bytes.fetch_add(segment.file_bytes, Ordering::Relaxed);
         self.segments.lock().push(segment);
         // a preallocated segment was taken

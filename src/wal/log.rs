@@ -1,30 +1,42 @@
 //! The public face of the log.
 
 use super::ticket::LogTicket;
+use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::ids::{Epoch, Lsn};
 use crate::io::deferred_unlinks::DeferredUnlinks;
-use crate::io::sync::{Arc, Mutex, Ordering, thread};
-use crate::io::threads::{is_own, spawn};
+use crate::io::sync::{Arc, Ordering};
 use crate::io::{Create, DiskStorage, Storage, WritePath};
-use crate::options::{Background, LogOptions};
+#[cfg(doc)]
+use crate::options::Background;
+use crate::options::LogOptions;
 #[cfg(doc)]
 use crate::store::manifest_file::ManifestFile;
 use crate::store::open_dir::StoreDir;
 use crate::wal::Level;
 use crate::wal::batch_sizes::BatchSizes;
-use crate::wal::deferred_wakes::DeferredWakes;
 use crate::wal::flusher::LogStep;
+use crate::wal::frame_index::FrameIndex;
 use crate::wal::growth_alarm::GrowthAlarm;
+use crate::wal::lifecycle::Lifecycle;
 use crate::wal::open::{LogReport, OpenLog, open_alone};
+use crate::wal::read::Records;
 use crate::wal::reader_holds::HeldSegments;
-use crate::wal::scan::{Records, Scanner};
 use crate::wal::segment_writer::Identity;
 use crate::wal::shared::Shared;
+use std::ops::RangeBounds;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::time::Duration;
+
+/// The level that the ticket of a record with this durability waits for.
+fn level_of(durability: Durability) -> Level {
+    match durability {
+        Durability::Sync => Level::Durable,
+        Durability::Interval(_) | Durability::Os => Level::Written,
+    }
+}
 
 /// Statistics of an open log, returned by [`Log::stats`]. With the feature `serde`, they can be
 /// serialized; errors are their text.
@@ -71,30 +83,64 @@ pub struct LogStats {
 
 /// An append-only log of opaque records, in segments, with group commit.
 ///
+/// Clones are handles of the same log, for any number of threads. The log is unlocked when it is
+/// [closed](Log::close), or when its last handle is dropped.
+///
+/// A record is read back [by its LSN](Log::read_at), with one read of the device. So an index of the
+/// user's own maps to LSNs. The log keeps one or two bytes of memory for each frame for that. The
+/// log never overwrites: what a record takes back, such as a suffix that a new leader gives up, is
+/// told by a later record. `examples/replicated_log.rs` shows that.
+///
 /// ```
-/// use seawal::wal::{Log, LogOptions};
+/// use seawal::wal::{Level, Log};
 ///
 /// let dir = tempfile::tempdir()?;
-/// let log = Log::open(dir.path(), LogOptions::default())?;
+/// let log = Log::options().open(dir.path())?;
 /// let first = log.append(b"one")?; // in memory
 /// log.append(b"two")?.wait()?; // both survive power loss now
-/// let records: Vec<Vec<u8>> = log.read_from(log.recovery_report().end)?.map(|r| Ok(r?.1)).collect::<seawal::Result<_>>()?;
-/// assert_eq!(records, [b"one".to_vec(), b"two".to_vec()]);
 /// assert!(first.is_done());
+/// assert_eq!(log.read_at(first.lsn(), Level::Durable)?.as_deref(), Some(&b"one"[..]));
+/// let all = log.read(.., Level::Durable)?.collect::<seawal::Result<Vec<_>>>()?;
+/// assert_eq!(all[1].1, b"two");
 /// log.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Clone)]
 pub struct Log {
     pub(super) shared: Arc<Shared>,
-    threads: Mutex<Vec<thread::JoinHandle<()>>>,
-    report: LogReport,
+    /// Ends the log with the last handle.
+    lifecycle: Arc<Lifecycle>,
+    report: Arc<LogReport>,
 }
 
 // no code of the caller runs while a change of the log is half made
 impl UnwindSafe for Log {}
 impl RefUnwindSafe for Log {}
 
+impl LogOptions {
+    /// Opens the log in a directory; see [`Log::open`].
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Log> {
+        Log::open(dir, self.clone())
+    }
+
+    /// Opens the log on a storage of the caller's own, such as `sim::SimDisk`; see [`Log::open`].
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_on(&self, storage: Arc<dyn Storage>) -> Result<Log> {
+        Log::open_on(storage, self.clone())
+    }
+}
+
 impl Log {
+    /// The default options, to change and to [open](LogOptions::open) a log with.
+    pub fn options() -> LogOptions {
+        LogOptions::default()
+    }
+
     /// Opens the log in a directory, or creates it. Every record is verified;
     /// [`recovery_report`](Self::recovery_report) says what was found.
     ///
@@ -121,26 +167,13 @@ impl Log {
 
     /// Opens a log for appending after the caller has read its records.
     pub(crate) fn continue_from(read: OpenLog) -> Result<Log> {
-        let (shared, report) = read.start()?;
+        let (shared, report) = read.start(None)?;
         Self::with_threads(shared, report)
     }
 
-    /// Starts the log's threads, unless the caller runs its steps.
     fn with_threads(shared: Arc<Shared>, report: LogReport) -> Result<Log> {
-        let log = Log { shared, threads: Mutex::new(Vec::new()), report };
-        if log.shared.options.background == Background::Threads {
-            let start = |name: &str, run: fn(&Shared)| {
-                let shared = log.shared.clone();
-                let started = spawn(name, move || run(&shared));
-                let started = started.map_err(|e| Error::io("start a thread for", log.shared.storage.path(""), e))?;
-                // if the next thread cannot be started, dropping the log ends this one
-                log.threads.lock().push(started);
-                Ok::<_, Error>(())
-            };
-            start("seawal-flush", Shared::run_flusher)?;
-            start("seawal-prealloc", Shared::run_preallocator)?;
-        }
-        Ok(log)
+        let lifecycle = Arc::new(Lifecycle::start(shared.clone())?);
+        Ok(Log { shared, lifecycle, report: Arc::new(report) })
     }
 
     /// What opening the log found: where the records start and end, and what was cut.
@@ -148,16 +181,87 @@ impl Log {
         &self.report
     }
 
-    /// Appends a record in memory. Nothing survives a crash when this returns: the ticket says when
-    /// the record is durable. The log makes it durable whether or not the ticket is waited for.
+    /// Appends a record in memory, with the default [durability](LogOptions::durability) of the log.
+    /// Nothing survives a crash when this returns: the ticket has the record's LSN, and says when
+    /// it is durable. The log makes it durable whether or not the ticket is waited for.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Full`], [`Error::Latched`] and [`Error::Closed`]. Nothing was
     /// appended then.
     pub fn append(&self, record: &[u8]) -> Result<LogTicket> {
-        let end = self.append_alone(record)?;
-        self.nudge();
-        Ok(self.ticket(end, Level::Durable))
+        self.append_with(record, self.shared.options.durability)
+    }
+
+    /// As [`append`](Log::append), with a durability of its own.
+    ///
+    /// The ticket waits for power loss with [`Durability::Sync`], and for a kill of the process with
+    /// the other levels. A later record is never more durable than an earlier one.
+    ///
+    /// ```
+    /// use seawal::{Durability, wal::{Log, LogOptions}};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), LogOptions::default())?;
+    /// log.append_with(b"a vote", Durability::Sync)?.wait()?; // survives power loss
+    /// log.append_with(b"a trace", Durability::Os)?.wait()?; // survives a kill of the process
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`append`](Log::append).
+    pub fn append_with(&self, record: &[u8], durability: Durability) -> Result<LogTicket> {
+        let level = level_of(durability);
+        let (lsn, end) = self.append_alone(record, level)?;
+        Ok(self.appended_ticket(lsn, end, durability))
+    }
+
+    /// Appends records as one atomic group: after a crash, all of them are there or none. Returns
+    /// the LSN of each, and one ticket for all.
+    ///
+    /// The group goes into one frame, so it must fit a segment; a group of any number of records
+    /// takes one write. Nothing survives a crash when this returns: see [`append`](Log::append).
+    ///
+    /// ```
+    /// use seawal::wal::{Level, Log, LogOptions};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), LogOptions::default())?;
+    /// let (lsns, ticket) = log.append_group(["one", "two"])?;
+    /// ticket.wait()?;
+    /// assert_eq!(log.read_at(lsns[1], Level::Durable)?.as_deref(), Some(&b"two"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`append`](Log::append); [`Error::TooLarge`] if the group does not fit a segment.
+    pub fn append_group<R: AsRef<[u8]>>(&self, records: impl IntoIterator<Item = R>) -> Result<(Vec<Lsn>, LogTicket)> {
+        self.append_group_with(records, self.shared.options.durability)
+    }
+
+    /// As [`append_group`](Log::append_group), with a durability of its own.
+    ///
+    /// # Errors
+    /// As [`append_group`](Log::append_group).
+    pub fn append_group_with<R: AsRef<[u8]>>(
+        &self,
+        records: impl IntoIterator<Item = R>,
+        durability: Durability,
+    ) -> Result<(Vec<Lsn>, LogTicket)> {
+        let records: Vec<R> = records.into_iter().collect();
+        let records: Vec<&[u8]> = records.iter().map(AsRef::as_ref).collect();
+        let level = level_of(durability);
+        let (lsns, end) = self.append_group_alone(&records, level)?;
+        let lsn = lsns.first().copied().unwrap_or(end);
+        Ok((lsns, self.appended_ticket(lsn, end, durability)))
+    }
+
+    /// Has appended records made durable, and returns their ticket.
+    fn appended_ticket(&self, lsn: Lsn, end: Lsn, durability: Durability) -> LogTicket {
+        match durability {
+            Durability::Interval(within) => self.sync_within(end, within),
+            Durability::Sync | Durability::Os => self.nudge(),
+        }
+        LogTicket::new(self.shared.clone(), lsn, end, level_of(durability))
     }
 
     /// Waits until everything appended so far survives power loss.
@@ -165,45 +269,108 @@ impl Log {
     /// # Errors
     /// [`Error::Latched`].
     pub fn sync(&self) -> Result<()> {
-        // a log that was stopped for another reason than a failed write refuses this too, even if
-        // everything is durable
-        self.check_latch()?;
-        let end = self.shared.commit.queue.lock().frames.appended_end();
-        // if nothing was appended, there is nothing to sync; on a full disk this open may not even
-        // have a segment yet
-        if self.appended().0 == 0 {
-            return Ok(());
-        }
-        self.wait(end, Level::Durable)
+        self.shared.sync_all()
     }
 
-    /// Reads the durable records from an LSN up to what is durable now.
+    /// Reads the record at an LSN, by one read of the device, which verifies its checksum. `None` if
+    /// the LSN lies past what the level includes.
     ///
-    /// While the reader lives, no segment that it has yet to read is recycled. A reader that is
-    /// kept for long therefore keeps [`truncate_before`](Log::truncate_before) from freeing space.
-    /// A reader must not be used once the log is closed, because another process may then recycle
-    /// its segments.
+    /// [`Level::Durable`] includes what survives power loss now, and never waits.
+    /// [`Level::Written`] includes everything that was appended before the call. It writes what is
+    /// still in memory first, so what was read survives a kill of the process; what is not durable
+    /// yet is read from the page cache. A crash of the system may still take it back.
+    ///
+    /// It may be called beside appends and truncations, from any thread. It reads the whole frame
+    /// of the record: the records that were written together with it, at most
+    /// [`max_frame_bytes`](LogOptions::max_frame_bytes) or one group.
+    ///
+    /// ```
+    /// use seawal::{Error, wal::{Level, Log, LogOptions}};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), LogOptions::default())?;
+    /// let ticket = log.append(b"one")?;
+    /// let (lsn, end) = (ticket.lsn(), ticket.end());
+    /// assert_eq!(log.read_at(lsn, Level::Durable)?, None); // not yet
+    /// assert_eq!(log.read_at(lsn, Level::Written)?.as_deref(), Some(&b"one"[..]));
+    /// assert_eq!(log.read_at(end, Level::Written)?, None);
+    /// assert!(matches!(log.read_at(lsn.plus(1), Level::Written), Err(Error::NotARecord { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if segments that should be there are not, and I/O errors.
-    pub fn read_from(&self, lsn: Lsn) -> Result<Records> {
-        let held = self.hold_segments();
-        let HeldSegments { store_dir, upto, .. } = &held;
-        // A scan must start at a frame boundary, and the nearest known one is the start of the
-        // segment. Bytes below the log's start may still exist, but they are garbage.
-        let from = lsn.max(store_dir.manifest.as_ref().map_or(Lsn::ZERO, |manifest| manifest.log_start));
-        let segments = &store_dir.segments;
-        let start = segments.iter().rev().map(|s| s.base).find(|base| *base <= from);
-        let start = start.unwrap_or_else(|| segments.first().map_or(from, |s| s.base));
-        held.advance(start);
-        Ok(Records::new(Scanner::new(store_dir, start)?.stop_at(*upto), lsn, *upto, held.hold))
+    /// [`Error::NotARecord`] if no record begins at the LSN; [`Error::Truncated`] if it lies below
+    /// [`first_lsn`](Log::first_lsn); [`Error::Corrupt`] if the record is damaged; [`Error::Closed`];
+    /// I/O errors. With [`Level::Written`] also [`Error::Latched`] and [`Error::Full`] if the record
+    /// could not be written.
+    pub fn read_at(&self, lsn: Lsn, level: Level) -> Result<Option<Vec<u8>>> {
+        self.shared.read_at(lsn, level)
     }
 
-    /// Discards all records below an LSN. Their space is recycled, in whole segments.
+    /// Reads the records of a range of LSNs that the level includes now; see
+    /// [`read_at`](Log::read_at). The bounds need not be LSNs of records.
+    ///
+    /// Without a lower bound it begins at [`first_lsn`](Log::first_lsn). While the reader lives, no
+    /// segment that it has yet to read is recycled. A reader that is kept for long therefore keeps
+    /// [`truncate_before`](Log::truncate_before) from freeing space. Once the log is closed, the
+    /// reader ends with [`Error::Closed`].
+    ///
+    /// ```
+    /// use seawal::wal::{Level, Log, LogOptions};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), LogOptions::default())?;
+    /// let (lsns, _ticket) = log.append_group(["one", "two", "three"])?;
+    /// let read = log.read(lsns[0]..lsns[2], Level::Written)?.collect::<seawal::Result<Vec<_>>>()?;
+    /// assert_eq!(read, [(lsns[0], b"one".to_vec()), (lsns[1], b"two".to_vec())]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] if the range begins below [`first_lsn`](Log::first_lsn); otherwise as
+    /// [`read_at`](Log::read_at).
+    pub fn read(&self, range: impl RangeBounds<Lsn>, level: Level) -> Result<Records> {
+        self.shared.read_range(&range, level)
+    }
+
+    /// Reads the durable records from an LSN on, up to what is durable now: as
+    /// [`read`](Log::read), but records that were truncated are skipped.
+    ///
+    /// # Errors
+    /// As [`read`](Log::read), without [`Error::Truncated`].
+    pub fn read_from(&self, lsn: Lsn) -> Result<Records> {
+        Ok(self.shared.read_range(&.., Level::Durable)?.skip_to(lsn))
+    }
+
+    /// The LSN at which the log begins: every record from there on can be read, and none below.
+    pub fn first_lsn(&self) -> Lsn {
+        self.shared.commit.frame_index.as_ref().map_or_else(|| self.manifest().log_start, FrameIndex::start)
+    }
+
+    /// The LSN past the last record that was appended.
+    pub fn end_lsn(&self) -> Lsn {
+        self.shared.commit.queue.lock().frames.appended_end()
+    }
+
+    /// The version of the encoding of the records at an LSN: that of the program that wrote them.
+    /// `None` for an LSN in no record.
+    pub fn version_at(&self, lsn: Lsn) -> Option<u32> {
+        let index = self.shared.commit.frame_index.as_ref()?;
+        if lsn < index.start() || lsn >= self.end_lsn() {
+            return None;
+        }
+        // what this open has appended may be in memory
+        let ours = Some(self.shared.identity.machine.version).filter(|_| lsn >= self.shared.start);
+        ours.or_else(|| index.frame_at(lsn).map(|(segment, _)| segment.version))
+    }
+
+    /// Discards records below an LSN. Their space is recycled, in whole segments: the log then
+    /// begins at the start of the segment that holds the LSN, which [`first_lsn`](Log::first_lsn)
+    /// returns. Records that are not durable yet are never discarded.
     ///
     /// When it returns, the new start of the log survives power loss. Segments that a
-    /// [reader](Log::read_from) has yet to read are kept; a later call recycles them once the
-    /// reader has passed them or was dropped.
+    /// [reader](Log::read) has yet to read are kept; a later call recycles them once the reader has
+    /// passed them or was dropped.
     ///
     /// # Errors
     /// I/O errors; the log stays usable.
@@ -261,7 +428,8 @@ impl Log {
         result
     }
 
-    /// Makes everything durable, records a clean end in the manifest, and closes the log.
+    /// Makes everything durable, records a clean end in the manifest, and closes the log for all of
+    /// its handles.
     ///
     /// When it returns `Ok`, everything appended survives power loss. A second call waits for the
     /// first and gets its outcome.
@@ -273,106 +441,34 @@ impl Log {
         self.end_threads();
         result
     }
+}
 
+/// Functions that the engine needs beyond the public interface.
+impl Log {
     /// As [`Log::close`], for a caller that holds locks. The caller must call [`Log::end_threads`]
     /// after it has released them.
     pub(crate) fn close_but_threads(&self) -> Result<()> {
-        self.end_once(|| self.finish())
-    }
-
-    /// Ends the log by `finish`, unless it has ended already. All callers get the outcome of the
-    /// first call. When it returns, no thread touches the store's files any more.
-    fn end_once(&self, finish: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.shared.closed.store(true, Ordering::Release);
-        // a waker may close the log again
-        let _wakes = DeferredWakes::begin();
-        let mut outcome = self.shared.outcome.lock();
-        if let Some(outcome) = &*outcome {
-            return outcome.clone();
-        }
-        let result = finish();
-        self.end();
-        *outcome = Some(result.clone());
-        result
-    }
-
-    fn finish(&self) -> Result<()> {
-        // no record is accepted after this, so the following sync covers every record
-        self.shared.commit.queue.lock().close();
-        self.shared.check_ownership()?;
-        self.shared.commit.flush_wanted()?;
-        self.sync()?;
-        self.shared.write_watermark()?;
-        if self.shared.commit.has_entered() {
-            let end = self.seal()?;
-            self.wait(end, Level::Durable)?;
-            self.publish(|m| {
-                m.clean_end = end;
-                m.watermark = m.watermark.max(end);
-            })?;
-        }
-        Ok(())
+        self.lifecycle.close_but_threads()
     }
 
     /// Ends the log without a clean mark. Records whose durability was requested are still written,
-    /// and tickets get any error.
-    pub(crate) fn abandon(&self) -> Result<()> {
-        let result = self.abandon_but_threads();
-        self.end_threads();
-        result
-    }
-
-    /// As [`Log::abandon`], for a caller that holds locks. The caller must call
-    /// [`Log::end_threads`] after it has released them.
+    /// and tickets get any error. The caller must call [`Log::end_threads`] after it has released
+    /// its locks.
     pub(crate) fn abandon_but_threads(&self) -> Result<()> {
-        self.end_once(|| {
-            self.shared.commit.queue.lock().close();
-            self.shared.commit.flush_wanted()
-        })
+        self.lifecycle.abandon_but_threads()
     }
 
     /// Ends the log as a kill of the process would: nothing more is written.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn kill(&self) {
-        self.shared.closed.store(true, Ordering::Release);
-        self.shared.commit.latch(Error::Closed);
-        let _ = self.end_once(|| Err(Error::Closed));
-        self.end_threads();
+        self.lifecycle.kill();
     }
 
-    fn end(&self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.commit.stop();
-        self.shared.segment_pool.settle();
-        // wait for a manifest write that is under way, because the store may have another owner
-        // afterwards; later ones see the latch
-        drop(self.shared.root.lock());
-        self.shared.ownership.release();
-    }
-
-    /// Waits until the threads of a closed log have ended, and reports the failure if the log has
-    /// failed.
-    ///
-    /// The caller must hold no lock. One of these threads may be within a subscriber of its event,
-    /// and the subscriber may wait for a lock that the caller holds.
+    /// See [`Lifecycle::end_threads`].
     pub(crate) fn end_threads(&self) {
-        let threads = {
-            let mut threads = self.threads.lock();
-            threads.iter().for_each(|thread| thread.thread().unpark());
-            // A subscriber or a waker may close the log on a thread of a store, which joins none.
-            // The handles stay for another caller.
-            if is_own() { Vec::new() } else { std::mem::take(&mut *threads) }
-        };
-        for thread in threads {
-            // a thread that panicked has latched the log, so its waiters have got an error
-            let _ = thread.join();
-        }
-        self.shared.commit.report_failure();
+        self.lifecycle.end_threads();
     }
-}
 
-/// Functions that the engine needs beyond the public interface.
-impl Log {
     pub(crate) fn epoch(&self) -> Epoch {
         self.shared.identity.epoch
     }
@@ -425,7 +521,7 @@ impl Log {
     }
 
     pub(crate) fn ticket(&self, end: Lsn, level: Level) -> LogTicket {
-        LogTicket::new(self.shared.clone(), end, level)
+        LogTicket::new(self.shared.clone(), end, end, level)
     }
 
     /// The number of records appended since the log was opened, and the LSN past the last one.
@@ -451,9 +547,7 @@ impl Log {
 
     /// Seals the forming frame. Returns the frame boundary behind everything appended so far.
     pub(crate) fn seal(&self) -> Result<Lsn> {
-        let mut queue = self.shared.commit.queue.lock();
-        queue.frames.seal()?;
-        Ok(queue.frames.next_frame_start())
+        self.shared.seal()
     }
 
     /// Whether this open has entered a segment. Until then, the disk holds no position of this
@@ -501,7 +595,16 @@ impl Log {
     }
 
     pub(crate) fn recycle_below(&self, lsn: Lsn) -> Result<usize> {
-        self.shared.segment_pool.recycle_below(&self.shared.commit, lsn)
+        let commit = &self.shared.commit;
+        let Some(index) = &commit.frame_index else { return self.shared.segment_pool.recycle_below(commit, lsn) };
+        // before the holds of readers are looked at: see `read`
+        index.raise_start(lsn);
+        let recycled = self.shared.segment_pool.recycle_below(commit, lsn);
+        let first = commit.segments.lock().first().map(|segment| segment.base);
+        if let Some(first) = first {
+            index.forget_below(first);
+        }
+        recycled
     }
 
     /// As [`Log::recycle_below`], but only the oldest segments: two of them, or more if they take
@@ -518,13 +621,5 @@ impl Log {
             segments.get(few).map_or(lsn, |next| next.base.min(lsn))
         };
         self.recycle_below(limit)
-    }
-}
-
-impl Drop for Log {
-    /// Does the least that is safe. Records whose durability was requested are still written, but
-    /// the log is not marked as closed cleanly. Tickets get any error.
-    fn drop(&mut self) {
-        let _ = self.abandon();
     }
 }

@@ -9,8 +9,9 @@
 //!   open: store directory ──▶ segments ──▶ scan ──▶ tail scan ──▶ evidence ──▶ a new epoch
 //! ```
 //!
-//! `log` is the public face. It uses `open`, `ticket` and `flusher`, and all of them work on the
-//! state in `shared`. `reservation` adds the reservation of room for records.
+//! `log` is the public face. It uses `open`, `lifecycle`, `ticket` and `flusher`, and all of them work on the
+//! state in `shared`. `reservation` adds the reservation of room for records. `read` reads records
+//! back by their LSNs, for a log that keeps a `frame_index`: one on its own.
 #![cfg_attr(
     not(test),
     deny(
@@ -27,14 +28,17 @@ mod deferred_wakes;
 mod device_latency;
 mod flusher;
 mod frame_builder;
+mod frame_index;
 mod group_commit;
 mod growth_alarm;
 mod in_flight;
+mod lifecycle;
 mod log;
 #[cfg(all(test, loom))]
 mod models;
 mod open;
 mod queue;
+mod read;
 mod reader_holds;
 mod reservation;
 mod room;
@@ -54,12 +58,13 @@ pub use flusher::LogStep;
 pub use log::{Log, LogStats};
 pub use open::LogReport;
 pub(crate) use open::OpenLog;
+pub use read::Records;
 pub(crate) use reader_holds::HeldSegments;
 pub(crate) use reservation::{Need, Position, Reservation, RollbackRoom, SpaceAside};
-pub use scan::{Records, Tail};
+pub use scan::Tail;
 pub use ticket::LogTicket;
 
-/// How durable a record is.
+/// How durable a record is. A reader chooses by it what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Level {

@@ -1,6 +1,7 @@
 //! From a scanned directory to an open log: a new epoch and a new segment. The new segment's header
 //! cuts the log at the end of the recovered records.
 
+use crate::count::Count;
 use crate::error::{Error, Result};
 use crate::format::bytes::round_up;
 use crate::format::segment::SegmentHeader;
@@ -14,31 +15,60 @@ use crate::store::manifest_file::ManifestFile;
 use crate::store::open_dir::{Access, StoreDir};
 use crate::store::ownership::Ownership;
 use crate::wal::device_latency::DeviceLatency;
+use crate::wal::frame_index::FrameIndex;
 use crate::wal::group_commit::GroupCommit;
 use crate::wal::queue::{Bounds, Queue};
 use crate::wal::scan::{ScanEnd, Scanner, Segment, Tail, manifest_stand_in, oldest_usable};
 use crate::wal::segment_pool::{MOST_OPEN, PoolBounds, SegmentPool};
 use crate::wal::segment_writer::{Identity, SegmentInfo, SegmentWriter};
 use crate::wal::shared::Shared;
+use std::fmt;
 
 /// The minimum size of a segment in blocks, including the block of its header.
 const SEGMENT_BLOCKS: u64 = 4;
 
 /// What opening a log found, returned by
 /// [`Log::recovery_report`](crate::wal::Log::recovery_report).
-#[derive(Clone, Debug)]
+///
+/// Its `Display` is a summary in one line, followed by a line for each warning.
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct LogReport {
+    /// Whether there was no log, and one was created.
+    pub created: bool,
+    /// Whether the log had been closed. Otherwise its process was killed, or power was lost.
+    pub closed: bool,
     /// The LSN where the retained records start.
     pub start: Lsn,
     /// The LSN where the recovered records end.
     pub end: Lsn,
+    /// The number of records that were recovered. All of them were verified.
+    pub records: u64,
+    /// The number of frames that were read: each is what one write appended.
+    pub frames: u64,
     /// The number of times the log was opened, this time included.
     pub epoch: Epoch,
-    /// The torn tail that was cut; `None` if the log ended cleanly.
+    /// The version of the records' encoding that the log had before this open.
+    pub version: u32,
+    /// The torn tail that was cut; `None` if the log ended cleanly. Nothing that was durable is
+    /// missing.
     pub tail: Option<Tail>,
     /// Warnings, one sentence each: something is not as it should be, but nothing was lost.
     pub warnings: Vec<String>,
+}
+
+impl fmt::Display for LogReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.created, self.closed, &self.tail) {
+            (true, ..) => "new",
+            (false, true, _) => "clean",
+            (false, false, None) => "interrupted",
+            (false, false, Some(_)) => "torn tail",
+        })?;
+        let (records, frames) = (Count(self.records, "record", "records"), Count(self.frames, "frame", "frames"));
+        write!(f, "; {records} in {frames}, LSN {} to {}; epoch {}", self.start, self.end, self.epoch)?;
+        self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
+    }
 }
 
 /// A log whose records have been read and that can now be opened for appending.
@@ -56,7 +86,9 @@ impl OpenLog {
     ///
     /// The log opens even on a disk that has no space for the reserve or for a new copy of the
     /// manifest. It then enters its segment with the first record that finds room.
-    pub(super) fn start(self) -> Result<(Arc<Shared>, LogReport)> {
+    ///
+    /// With an index of the frames that were read, records can be read by their LSNs.
+    pub(super) fn start(self, frame_index: Option<FrameIndex>) -> Result<(Arc<Shared>, LogReport)> {
         let OpenLog { store_dir, root, end, machine, mut options } = self;
         let storage = store_dir.storage.clone();
         let manifest = root.current().clone();
@@ -74,7 +106,7 @@ impl OpenLog {
         let origin = Origin::of(&store_dir, &end, block_bytes);
         let base = origin.base;
         let tail = end.tail.filter(|tail| tail.torn);
-        let report = LogReport { start: manifest.log_start, end: end.end, epoch, tail, warnings: Vec::new() };
+        let report = LogReport { start: manifest.log_start, end: end.end, epoch, tail, ..LogReport::default() };
         let bounds = PoolBounds {
             block_bytes,
             first_segment_bytes: options.first_segment_bytes.min(options.segment_bytes),
@@ -109,7 +141,8 @@ impl OpenLog {
         // no record lies between the end of the recovered log and the base, so everything below the
         // base counts as durable
         let latency = DeviceLatency::new(storage.clone(), options.commit_spin);
-        let commit = GroupCommit::new(queue, writer, segments, base, latency);
+        let mut commit = GroupCommit::new(queue, writer, segments, base, latency);
+        commit.frame_index = frame_index;
         let shared = Arc::new(Shared {
             storage,
             commit,
@@ -202,55 +235,73 @@ fn known_segments(storage: &dyn Storage, store_dir: &StoreDir, base: Lsn) -> Res
 /// Opens a log without an engine. All its records are verified.
 pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Result<(Arc<Shared>, LogReport)> {
     let store_dir = StoreDir::new(storage, Access::ReadWrite, options.lock_wait)?;
-    let machine = MachineTag { name: options.name.clone(), version: options.version };
-    let start = start_alone(&store_dir, &machine)?;
+    let (start, found) = start_alone(&store_dir, &options)?;
+    let mut report = LogReport { version: found.unwrap_or(options.version), ..LogReport::default() };
     // no file is changed before all records are verified
     let mut scanner = Scanner::new(&store_dir, start)?;
+    let index = FrameIndex::new(start);
     while let Some(chunk) = scanner.next_chunk()? {
+        // the versions of the manifest and of a segment differ after an upgrade
+        check_version(&store_dir, chunk.machine_version, &options)?;
+        index.note_earlier(chunk.segment(), chunk.header());
+        for frame in chunk.frames() {
+            index.note_frame(frame.header.lsn, frame.end());
+            report.frames = report.frames.saturating_add(1);
+            report.records = report.records.saturating_add(frame.header.records.into());
+        }
         scanner.reuse(chunk);
     }
     let end = scanner.take_end()?;
+    let machine = MachineTag { name: options.name.clone(), version: options.version };
     let root = store_dir.open_manifest(&machine, manifest_stand_in(&store_dir)?)?;
     let storage = store_dir.storage.clone();
     let mut warnings: Vec<_> = store_dir.manifest_faults.iter().map(ToString::to_string).collect();
     warnings.extend(store_dir.foreign.iter().map(|name| format!("{name} is not a file of this store")));
-    let (shared, mut report) = OpenLog { store_dir, root, end, machine, options }.start()?;
+    report.created = store_dir.is_new();
+    let clean_end = store_dir.manifest.as_ref().map_or(Lsn::ZERO, |manifest| manifest.clean_end);
+    report.closed = clean_end != Lsn::ZERO && clean_end == end.end;
+    let (shared, started) = OpenLog { store_dir, root, end, machine, options }.start(Some(index))?;
     warnings.splice(..0, storage.warnings());
-    report.start = start;
-    report.warnings = warnings;
-    Ok((shared, report))
+    let LogReport { end, epoch, tail, .. } = started;
+    Ok((shared, LogReport { start, end, epoch, tail, warnings, ..report }))
 }
 
-/// The LSN at which the records of a log without an engine begin. Checks that the log has this
-/// machine's tag, by the manifest or, without one, by the oldest usable segment.
-fn start_alone(store_dir: &StoreDir, machine: &MachineTag) -> Result<Lsn> {
+/// The LSN at which the records of a log without an engine begin, and the version of their
+/// encoding. Checks that this program reads them, by the manifest or, without one, by the oldest
+/// usable segment.
+fn start_alone(store_dir: &StoreDir, options: &LogOptions) -> Result<(Lsn, Option<u32>)> {
     if let Some(manifest) = &store_dir.manifest {
-        check_machine(store_dir, &manifest.machine, machine)?;
-        return Ok(manifest.log_start);
+        check_machine(store_dir, &manifest.machine, options)?;
+        return Ok((manifest.log_start, Some(manifest.machine.version)));
     }
     let Some(Segment { header, .. }) = oldest_usable(store_dir)? else {
-        return Ok(Lsn::new(u64::from(store_dir.storage.block_bytes())));
+        return Ok((Lsn::new(u64::from(store_dir.storage.block_bytes())), None));
     };
-    check_machine(store_dir, &header.machine, machine)?;
-    Ok(header.base)
+    check_machine(store_dir, &header.machine, options)?;
+    Ok((header.base, Some(header.machine.version)))
 }
 
-fn check_machine(store_dir: &StoreDir, found: &MachineTag, ours: &MachineTag) -> Result<()> {
-    if found.name != ours.name {
+fn check_machine(store_dir: &StoreDir, found: &MachineTag, options: &LogOptions) -> Result<()> {
+    if found.name != options.name {
         return Err(Error::OtherMachine {
             path: store_dir.storage.path(""),
             found: found.name.clone().into(),
             version: found.version,
-            expected: ours.name.clone().into(),
+            expected: options.name.clone().into(),
         });
     }
-    if found.version != ours.version {
-        return Err(Error::UnsupportedVersion {
-            path: store_dir.storage.path(""),
-            what: ours.name.clone().into(),
-            found: found.version,
-            supported: ours.version,
-        });
+    check_version(store_dir, found.version, options)
+}
+
+fn check_version(store_dir: &StoreDir, found: u32, options: &LogOptions) -> Result<()> {
+    let oldest = options.oldest_version.unwrap_or(options.version);
+    if found == options.version || (oldest..=options.version).contains(&found) {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::UnsupportedVersion {
+        path: store_dir.storage.path(""),
+        what: options.name.clone().into(),
+        found,
+        supported: options.version,
+    })
 }

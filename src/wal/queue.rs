@@ -160,6 +160,14 @@ impl Queue {
         self.frames.append(&mut self.room, body, head)
     }
 
+    /// Appends records to one frame, or none of them. See [`FrameBuilder::append_group`].
+    pub(super) fn append_group(&mut self, bodies: &[&[u8]], entry_bytes: u64) -> Result<(Vec<Lsn>, Lsn)> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        self.frames.append_group(&mut self.room, bodies, entry_bytes)
+    }
+
     /// Called when the log is idle. Queues a watermark behind the last completed records: in the
     /// forming frame, or in a frame of its own.
     pub(super) fn add_watermark(&mut self) -> Result<Watermark> {

@@ -223,31 +223,59 @@ impl Shared {
 }
 
 impl Log {
-    /// Appends a record once there is room for it, and requests that it becomes durable. Returns
-    /// the LSN past it.
-    pub(super) fn append_alone(&self, record: &[u8]) -> Result<Lsn> {
-        let (_, end) = self.with_room(Need::record(record.len()), || {
+    /// Appends a record once there is room for it, and requests this level for it. Returns its LSN
+    /// and the LSN past it.
+    pub(super) fn append_alone(&self, record: &[u8], wanted: Level) -> Result<(Lsn, Lsn)> {
+        self.with_room(Need::record(record.len()), || {
             self.check_record(record.len())?;
-            self.shared.commit.append_if_room(record, entry_bytes(record.len()))
-        })?;
-        Ok(end)
+            self.check_log_bytes(entry_bytes(record.len()))?;
+            self.shared.commit.append_if_room(record, entry_bytes(record.len()), wanted)
+        })
+    }
+
+    /// Appends records to one frame once there is room for it. Returns the LSN of each, and the LSN
+    /// past the last.
+    pub(super) fn append_group_alone(&self, records: &[&[u8]], wanted: Level) -> Result<(Vec<Lsn>, Lsn)> {
+        let sizes = || records.iter().map(|record| record.len());
+        let entries = sizes().map(|len| frame::record_bytes(len as u64)).fold(0, u64::saturating_add);
+        let size = sizes().map(|len| len as u64).fold(0, u64::saturating_add);
+        self.with_room(Need::record(usize::try_from(entries).unwrap_or(usize::MAX)), || {
+            self.check_entries("a group of records", size, entries)?;
+            self.check_log_bytes(entries)?;
+            self.shared.commit.append_group_if_room(records, entries, wanted)
+        })
+    }
+
+    /// Fails if the log would exceed its maximum size.
+    fn check_log_bytes(&self, entry_bytes: u64) -> Result<()> {
+        let most = self.shared.options.max_log_bytes;
+        let Some(index) = self.shared.commit.frame_index.as_ref().filter(|_| most < u64::MAX) else { return Ok(()) };
+        let end = self.shared.commit.queue.lock().frames.appended_end();
+        if end.plus(entry_bytes).since(index.start()) > most {
+            return Err(Error::Full { what: "another record within max_log_bytes", source: None });
+        }
+        Ok(())
     }
 
     /// Fails if a record of `len` bytes can never be placed, or if the log accepts no more records.
     pub(crate) fn check_record(&self, len: usize) -> Result<()> {
+        self.check_entries("a record", len as u64, entry_bytes(len))
+    }
+
+    /// As [`Log::check_record`], for records of `size` bytes that take `entry_bytes` in one frame.
+    fn check_entries(&self, what: &'static str, size: u64, entry_bytes: u64) -> Result<()> {
         self.shared.commit.check_latch()?;
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
         let block = u64::from(self.shared.identity.block_bytes);
-        let size = len as u64;
-        let frame = frame::frame_bytes(entry_bytes(len), self.shared.identity.block_bytes);
+        let frame = frame::frame_bytes(entry_bytes, self.shared.identity.block_bytes);
         let limit = self.shared.options.segment_bytes.saturating_sub(block).min(u64::from(u32::MAX / 2));
         if frame > limit {
             // the limit for the record itself, without the bytes that its frame adds
-            let around = entry_bytes(len).saturating_sub(size).saturating_add(frame::HEADER_BYTES as u64);
+            let around = entry_bytes.saturating_sub(size).saturating_add(frame::HEADER_BYTES as u64);
             let limit = limit.saturating_sub(limit.checked_rem(block).unwrap_or(0)).saturating_sub(around);
-            return Err(Error::TooLarge { what: "a record", size, limit });
+            return Err(Error::TooLarge { what, size, limit });
         }
         Ok(())
     }

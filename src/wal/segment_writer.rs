@@ -113,7 +113,7 @@ pub(super) struct SegmentWriter {
     ownership: Arc<Ownership>,
     /// The time of the last check of the ownership.
     checked: Duration,
-    identity: Identity,
+    pub(super) identity: Identity,
     root: Arc<Mutex<ManifestFile>>,
     pub(super) active: Option<Arc<Active>>,
     last_checksum: u32,

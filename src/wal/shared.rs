@@ -11,6 +11,7 @@ use crate::io::sync::{Arc, AtomicBool, Mutex};
 use crate::options::LogOptions;
 use crate::store::manifest_file::ManifestFile;
 use crate::store::ownership::Ownership;
+use crate::wal::Level;
 use crate::wal::group_commit::GroupCommit;
 use crate::wal::room::Shortage;
 use crate::wal::segment_pool::SegmentPool;
@@ -57,6 +58,30 @@ impl Shared {
             self.commit.enter_first(base)?;
         }
         full_is_fine(self.segment_pool.prepare(&self.commit, 0, |queue| queue.room.segments().is_empty()))
+    }
+
+    /// Waits until everything appended so far survives power loss.
+    pub(super) fn sync_all(&self) -> Result<()> {
+        // a log that was stopped for another reason than a failed write refuses this too, even if
+        // everything is durable
+        self.commit.check_latch()?;
+        let (records, end) = {
+            let queue = self.commit.queue.lock();
+            (queue.frames.records(), queue.frames.appended_end())
+        };
+        // if nothing was appended, there is nothing to sync; on a full disk this open may not even
+        // have a segment yet
+        if records == 0 {
+            return Ok(());
+        }
+        self.commit.wait(end, Level::Durable)
+    }
+
+    /// Seals the forming frame. Returns the frame boundary behind everything appended so far.
+    pub(super) fn seal(&self) -> Result<Lsn> {
+        let mut queue = self.commit.queue.lock();
+        queue.frames.seal()?;
+        Ok(queue.frames.next_frame_start())
     }
 
     /// Makes this open's epoch durable before any frame carries it, and raises the manifest's

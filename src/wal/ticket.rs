@@ -13,13 +13,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// Represents records that were appended. They become durable whether or not the ticket is waited
-/// for.
+/// for. Dropping it, also as a future that was polled, takes nothing back.
 ///
 /// [`wait`](LogTicket::wait) blocks the thread. As a future, the ticket needs no particular
 /// runtime, and polling it does no I/O.
 #[must_use = "a ticket says when the records are durable"]
 pub struct LogTicket {
     shared: Arc<Shared>,
+    lsn: Lsn,
     end: Lsn,
     level: Level,
     /// The registration of the waker of an earlier poll.
@@ -31,11 +32,29 @@ impl UnwindSafe for LogTicket {}
 impl RefUnwindSafe for LogTicket {}
 
 impl LogTicket {
-    pub(super) fn new(shared: Arc<Shared>, end: Lsn, level: Level) -> Self {
-        LogTicket { shared, end, level, registration: None }
+    pub(super) fn new(shared: Arc<Shared>, lsn: Lsn, end: Lsn, level: Level) -> Self {
+        LogTicket { shared, lsn, end, level, registration: None }
     }
 
-    /// Blocks until the records are durable: they survive power loss when this returns `Ok`.
+    /// The LSN of the record, or of the first record of a group. [`Log::read_at`](super::Log::read_at)
+    /// reads it back.
+    ///
+    /// ```
+    /// use seawal::wal::{Level, Log, LogOptions};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), LogOptions::default())?;
+    /// let ticket = log.append(b"one")?;
+    /// assert_eq!(log.read_at(ticket.lsn(), Level::Written)?.as_deref(), Some(&b"one"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// Blocks until the records are as durable as their append requested: with
+    /// [`Durability::Sync`](crate::Durability), they survive power loss when this returns `Ok`.
+    /// With the other levels they survive a kill of the process.
     ///
     /// # Errors
     /// [`crate::Error::Latched`] if a write failed: only reopening the log then tells whether the
@@ -51,7 +70,7 @@ impl LogTicket {
         commit.progress.reached(self.end, self.level) || commit.is_latched()
     }
 
-    /// The LSN that the durable LSN must reach.
+    /// The LSN past the last record: what the durable LSN must reach.
     pub fn end(&self) -> Lsn {
         self.end
     }
@@ -78,6 +97,10 @@ impl Drop for LogTicket {
 
 impl fmt::Debug for LogTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogTicket").field("end", &self.end).field("done", &self.is_done()).finish()
+        f.debug_struct("LogTicket")
+            .field("lsn", &self.lsn)
+            .field("end", &self.end)
+            .field("done", &self.is_done())
+            .finish()
     }
 }

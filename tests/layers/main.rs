@@ -37,6 +37,7 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("txn", "ids", "transactions and LSNs"),
     ("txn", "io", "locks and atomics"),
     ("txn", "machine", "footprints are what is locked, inverses are what is kept"),
+    ("wal", "durability", "each append chooses what its record survives"),
     ("wal", "error", "failed writes and damage"),
     ("wal", "events", "failures are told to subscribers"),
     ("wal", "format", "frames and segment headers"),

@@ -20,6 +20,7 @@ mod large_values;
 mod leftovers;
 mod like_stacks;
 mod log;
+mod log_reads;
 mod lost_writes;
 mod model;
 mod ownership;

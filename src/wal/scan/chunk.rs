@@ -1,6 +1,7 @@
 //! Verified frames, together with the bytes that they were read into.
 
 use crate::format::frame::{Frame, FrameFault, FrameHeader};
+use crate::format::segment::SegmentHeader;
 use crate::ids::Lsn;
 use crate::io::AlignedBuf;
 use crate::io::sync::Arc;
@@ -70,6 +71,11 @@ impl Chunk {
     /// The file that holds the frames.
     pub(crate) fn segment(&self) -> &SegmentFile {
         &self.segment.file
+    }
+
+    /// The header of the segment that holds the frames.
+    pub(crate) fn header(&self) -> &SegmentHeader {
+        &self.segment.header
     }
 
     /// The offset in its file of an LSN in this chunk.

@@ -6,13 +6,11 @@
 
 mod chunk;
 mod evidence;
-mod reader;
 mod scanner;
 mod segment_set;
 mod tail_scan;
 
 pub(crate) use chunk::{Chunk, records_of};
-pub use reader::Records;
 #[cfg(any(test, feature = "salvage"))]
 pub(crate) use scanner::Known;
 pub use scanner::Tail;

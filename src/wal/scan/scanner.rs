@@ -200,6 +200,7 @@ impl Scanner {
     }
 
     /// The LSN of the next frame.
+    #[cfg(any(test, feature = "salvage"))]
     pub(crate) fn position(&self) -> Lsn {
         self.lsn
     }
@@ -257,11 +258,6 @@ impl Scanner {
 
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
-    }
-
-    /// The path of a file, for messages.
-    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
-        self.storage.path(name)
     }
 
     fn recorded_end(&self, at: usize) -> Option<Lsn> {
