@@ -87,7 +87,9 @@ impl Monitor {
     /// Tells the log how far it grows between two checkpoints.
     fn announce_interval(&self) {
         if let Some(log) = &self.log {
-            log.expect_truncation_every(self.due_bytes());
+            // a log whose checkpoints are due beyond its bound is crowded before, so it frees less
+            let due = self.due_bytes();
+            log.expect_truncation_every(due, due.min(self.limits.max_log_bytes / 4));
         }
     }
 

@@ -589,9 +589,10 @@ impl Log {
         self.shared.publish(change)
     }
 
-    /// Chooses the size of segments for a log that is truncated each time it has grown by `bytes`.
-    pub(crate) fn expect_truncation_every(&self, bytes: u64) {
-        self.shared.segment_pool.expect_truncation_every(bytes);
+    /// Chooses the size of segments for a log that is truncated each time it has grown by `bytes`,
+    /// and how many of the segments that this frees are recycled.
+    pub(crate) fn expect_truncation_every(&self, bytes: u64, recycled_bytes: u64) {
+        self.shared.segment_pool.expect_truncation_every(bytes, recycled_bytes);
     }
 
     pub(crate) fn recycle_below(&self, lsn: Lsn) -> Result<usize> {

@@ -55,8 +55,8 @@ pub(super) struct SegmentPool {
     bounds: PoolBounds,
     /// Up to this size, in bytes, each segment is twice as large as the one before it.
     doubling_limit: AtomicU64,
-    /// By how much the log grows between two truncations, in bytes.
-    truncation_bytes: AtomicU64,
+    /// How much of the log recycling keeps unless a number is set, in bytes.
+    recycled_bytes: AtomicU64,
     /// The highest number that a preallocated segment was given.
     newest: AtomicU64,
     /// Held while a segment is preallocated, so that one is made at a time. Recycling never waits
@@ -101,7 +101,7 @@ impl SegmentPool {
             storage,
             bounds,
             doubling_limit: AtomicU64::new(bounds.segment_bytes),
-            truncation_bytes: AtomicU64::new(0),
+            recycled_bytes: AtomicU64::new(0),
             newest: AtomicU64::new(newest),
             making: Mutex::new(None),
             recycling: Mutex::new(Vec::new()),
@@ -126,14 +126,14 @@ impl SegmentPool {
 
     /// Chooses the size of segments for a log that is truncated each time it has grown by `bytes`.
     /// A log that is truncated often then takes little space.
-    pub(super) fn expect_truncation_every(&self, bytes: u64) {
+    pub(super) fn expect_truncation_every(&self, bytes: u64, recycled_bytes: u64) {
         let PoolBounds { first_segment_bytes, segment_bytes, .. } = self.bounds;
         // a power of two, so that a small change leaves the size, and recycled segments have the
         // right one
         let each = bytes.checked_div(SEGMENTS_PER_TRUNCATION).and_then(u64::checked_ilog2);
         let limit = each.map_or(0, |bits| 1u64 << bits).clamp(first_segment_bytes, segment_bytes);
         self.doubling_limit.store(limit, Ordering::Relaxed);
-        self.truncation_bytes.store(bytes, Ordering::Relaxed);
+        self.recycled_bytes.store(recycled_bytes, Ordering::Relaxed);
     }
 
     /// The number of segments that recycling keeps at most. Unless it is set, all segments of one
@@ -142,9 +142,9 @@ impl SegmentPool {
     fn most(&self) -> usize {
         self.bounds.most.unwrap_or_else(|| {
             let each = self.doubling_limit.load(Ordering::Relaxed).max(1);
-            let truncated = self.truncation_bytes.load(Ordering::Relaxed).div_ceil(each);
-            let truncated = usize::try_from(truncated).unwrap_or(usize::MAX).max(SEGMENTS_PER_TRUNCATION as usize);
-            truncated.saturating_add(self.bounds.ready)
+            let segments = self.recycled_bytes.load(Ordering::Relaxed).div_ceil(each);
+            let segments = usize::try_from(segments).unwrap_or(usize::MAX).max(SEGMENTS_PER_TRUNCATION as usize);
+            segments.saturating_add(self.bounds.ready)
         })
     }
 
