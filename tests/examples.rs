@@ -89,3 +89,15 @@ fn the_job_queue_that_is_killed_has_each_job_once() {
     let text = killed_and_restarted("job_queue", "25: ");
     assert!(text.contains("\ndone: 180, dead letters: 20\n") && !text.contains("opened: clean"), "{text}");
 }
+
+#[test]
+fn the_replicated_log_that_is_killed_has_each_entry_by_its_index() {
+    let text = killed_and_restarted("replicated_log", "120: ");
+    assert!(
+        text.contains("opened: ")
+            && !text.contains("opened: new")
+            && !text.contains("opened: clean")
+            && text.contains("\n399: "),
+        "{text}"
+    );
+}
