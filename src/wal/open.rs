@@ -237,9 +237,14 @@ pub(super) fn open_alone(storage: Arc<dyn Storage>, options: LogOptions) -> Resu
     let store_dir = StoreDir::new(storage, Access::ReadWrite, options.lock_wait)?;
     let (start, found) = start_alone(&store_dir, &options)?;
     let mut report = LogReport { version: found.unwrap_or(options.version), ..LogReport::default() };
+    // The log of an engine begins at a snapshot, which lies within a segment. The records before it
+    // are still there and whole. A log on its own begins with a segment.
+    let is_of_engine = store_dir.manifest.as_ref().is_some_and(|manifest| !manifest.snapshots.is_empty());
+    let mut bases = store_dir.segments.iter().rev().map(|segment| segment.base).filter(|_| is_of_engine);
+    let begin = bases.find(|base| *base <= start).unwrap_or(start);
     // no file is changed before all records are verified
-    let mut scanner = Scanner::new(&store_dir, start)?;
-    let index = FrameIndex::new(start);
+    let mut scanner = Scanner::new(&store_dir, begin)?;
+    let index = FrameIndex::new(begin);
     while let Some(chunk) = scanner.next_chunk()? {
         // the versions of the manifest and of a segment differ after an upgrade
         check_version(&store_dir, chunk.machine_version, &options)?;
