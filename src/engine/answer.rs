@@ -22,7 +22,7 @@ impl AnswerBarrier {
             if let Durability::Interval(within) = durability {
                 log.sync_within(position.end, within);
             }
-            log.wait(position.end, level_of(durability))?;
+            log.wait(position.end, durability.into())?;
         }
         wait_for(Some(log), self.seen)
     }
@@ -35,7 +35,7 @@ impl AnswerBarrier {
             if let Durability::Interval(within) = durability {
                 log.sync_within(position.end, within);
             }
-            waits.push(log.ticket(position.end, level_of(durability)));
+            waits.push(log.ticket(position.end, durability.into()));
             covered.written = position.end;
             if durability == Durability::Sync {
                 covered.durable = position.end;
@@ -60,12 +60,4 @@ pub(super) fn wait_for(log: Option<&Log>, needed: DurabilityBarrier) -> Result<(
     log.wait(needed.written, Level::Written)?;
     // after a failure of the log, bytes that are only in the page cache may be lost
     if needed.written > log.durable_lsn() { log.check_latch() } else { Ok(()) }
-}
-
-/// The level that a commit record must reach before an answer with this durability is returned.
-pub(super) fn level_of(durability: Durability) -> Level {
-    match durability {
-        Durability::Sync => Level::Durable,
-        Durability::Interval(_) | Durability::Os => Level::Written,
-    }
 }

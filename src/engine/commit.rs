@@ -1,6 +1,6 @@
 //! Execution of commands: locks, apply, append.
 
-use super::answer::{AnswerBarrier, level_of, wait_for};
+use super::answer::{AnswerBarrier, wait_for};
 use super::encoded_command::EncodedCommand;
 use super::execute_result::{ExecuteError, ExecuteResult};
 use super::shared::{HeldLocks, Shared};
@@ -113,7 +113,7 @@ pub(super) fn execute<M: StateMachine>(
     let seen = encoded.needed(&shared.watermarks);
     let wall_micros = shared.storage.wall_clock_micros();
     let head = |lsn| Record::Execute { wall_micros, command: &[] }.head(lsn);
-    let wanted = Some(level_of(durability));
+    let wanted = Some(durability.into());
     let applied = apply_and_append(shared, &mut core, room, command, None, wanted, (encoded.body(), head));
     if let Ok(applied) = &applied {
         encoded.note(&shared.watermarks, applied.position.end, durability);

@@ -1,6 +1,6 @@
 //! Interactive transactions: several at a time, interleaved in the log.
 
-use super::answer::{AnswerBarrier, level_of, wait_for};
+use super::answer::{AnswerBarrier, wait_for};
 use super::commit::{apply_and_append, lock_core};
 use super::execute_result::ExecuteResult;
 use super::open_transactions::{OpenTx, Tx};
@@ -442,7 +442,7 @@ impl Tx {
         let wall_micros = shared.storage.wall_clock_micros();
         let mut core = shared.core.write()?;
         let head = |lsn| Record::Commit { txn: id, wall_micros }.head(lsn);
-        let position = match room.append(Some(level_of(durability)), head) {
+        let position = match room.append(Some(durability.into()), head) {
             Ok(position) => position,
             Err(error) => {
                 drop(core);

@@ -14,7 +14,7 @@ use std::ops::RangeBounds;
 /// A result of the key-value engine.
 type KvResult<T> = crate::engine::ExecuteResult<Kv, T>;
 
-fn previous(reply: KvReply) -> Option<Vec<u8>> {
+pub(super) fn previous(reply: KvReply) -> Option<Vec<u8>> {
     match reply {
         KvReply::Previous(value) => value,
         KvReply::Batch(_) => None,

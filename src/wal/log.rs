@@ -30,14 +30,6 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::time::Duration;
 
-/// The level that the ticket of a record with this durability waits for.
-fn level_of(durability: Durability) -> Level {
-    match durability {
-        Durability::Sync => Level::Durable,
-        Durability::Interval(_) | Durability::Os => Level::Written,
-    }
-}
-
 /// Statistics of an open log, returned by [`Log::stats`]. With the feature `serde`, they can be
 /// serialized; errors are their text.
 #[derive(Clone, Debug)]
@@ -210,7 +202,7 @@ impl Log {
     /// # Errors
     /// As [`append`](Log::append).
     pub fn append_with(&self, record: &[u8], durability: Durability) -> Result<LogTicket> {
-        let level = level_of(durability);
+        let level = durability.into();
         let (lsn, end) = self.append_alone(record, level)?;
         Ok(self.appended_ticket(lsn, end, durability))
     }
@@ -249,7 +241,7 @@ impl Log {
     ) -> Result<(Vec<Lsn>, LogTicket)> {
         let records: Vec<R> = records.into_iter().collect();
         let records: Vec<&[u8]> = records.iter().map(AsRef::as_ref).collect();
-        let level = level_of(durability);
+        let level = durability.into();
         let (lsns, end) = self.append_group_alone(&records, level)?;
         let lsn = lsns.first().copied().unwrap_or(end);
         Ok((lsns, self.appended_ticket(lsn, end, durability)))
@@ -261,7 +253,7 @@ impl Log {
             Durability::Interval(within) => self.sync_within(end, within),
             Durability::Sync | Durability::Os => self.nudge(),
         }
-        LogTicket::new(self.shared.clone(), lsn, end, level_of(durability))
+        LogTicket::new(self.shared.clone(), lsn, end, durability.into())
     }
 
     /// Waits until everything appended so far survives power loss.

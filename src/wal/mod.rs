@@ -64,6 +64,8 @@ pub(crate) use reservation::{Need, Position, Reservation, RollbackRoom, SpaceAsi
 pub use scan::Tail;
 pub use ticket::LogTicket;
 
+use crate::durability::Durability;
+
 /// How durable a record is. A reader chooses by it what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -72,4 +74,14 @@ pub enum Level {
     Written,
     /// The record is on stable storage: it survives power loss.
     Durable,
+}
+
+/// The level that a record with this durability reaches before its answer is returned.
+impl From<Durability> for Level {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Sync => Level::Durable,
+            Durability::Interval(_) | Durability::Os => Level::Written,
+        }
+    }
 }

@@ -95,8 +95,8 @@ fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], DecodeError> {
     bytes.try_into().map_err(|_| DecodeError::new(format!("it has {} bytes instead of {N}", bytes.len())))
 }
 
-macro_rules! unsigned {
-    ($($ty:ty),*) => {$(
+macro_rules! integers {
+    ($($ty:ident),*) => {$(
         impl Key for $ty {
             type Owned = $ty;
             type Encoded<'a> = [u8; size_of::<$ty>()];
@@ -108,30 +108,7 @@ macro_rules! unsigned {
 
             #[inline]
             fn encode(&self) -> Self::Encoded<'_> {
-                self.to_be_bytes()
-            }
-
-            #[inline]
-            fn decode(bytes: &[u8]) -> Result<$ty, DecodeError> {
-                array(bytes).map(<$ty>::from_be_bytes)
-            }
-        }
-    )*};
-}
-
-macro_rules! signed {
-    ($($ty:ident as $unsigned:ty),*) => {$(
-        impl Key for $ty {
-            type Owned = $ty;
-            type Encoded<'a> = [u8; size_of::<$ty>()];
-            const LEN: Option<usize> = Some(size_of::<$ty>());
-
-            fn type_name() -> Cow<'static, str> {
-                Cow::Borrowed(stringify!($ty))
-            }
-
-            #[inline]
-            fn encode(&self) -> Self::Encoded<'_> {
+                // the least number is a sign bit, or zero if there is no sign
                 (*self ^ $ty::MIN).to_be_bytes()
             }
 
@@ -143,8 +120,7 @@ macro_rules! signed {
     )*};
 }
 
-unsigned!(u8, u16, u32, u64, u128);
-signed!(i8 as u8, i16 as u16, i32 as u32, i64 as u64, i128 as u128);
+integers!(u8, u16, u32, u64, u128, i8, i16, i32, i64, i128);
 
 macro_rules! of_the_processor {
     ($($ty:ident as $wide:ident),*) => {$(

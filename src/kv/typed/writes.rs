@@ -7,6 +7,7 @@ use super::source::sealed::How;
 use super::value::Value;
 use crate::engine::ExecuteError;
 use crate::error::{Error, Result};
+use crate::kv::store::previous;
 use crate::kv::tree::End;
 use crate::kv::{KvCommand, KvRejection, KvReply};
 use std::borrow::Borrow;
@@ -24,13 +25,6 @@ fn error_of(error: ExecuteError<KvRejection>) -> Error {
 
 fn too_large(what: &'static str, size: usize, limit: usize) -> Error {
     Error::TooLarge { what, size: size as u64, limit: limit as u64 }
-}
-
-fn previous(reply: KvReply) -> Option<Vec<u8>> {
-    match reply {
-        KvReply::Previous(value) => value,
-        KvReply::Batch(_) => None,
-    }
 }
 
 impl<S: WriteSource, K: Key + ?Sized, V: Value + ?Sized> TableHandle<S, K, V> {
