@@ -274,7 +274,8 @@ impl Log {
     ///
     /// It may be called beside appends and truncations, from any thread. It reads the whole frame
     /// of the record: the records that were written together with it, at most
-    /// [`max_frame_bytes`](LogOptions::max_frame_bytes) or one group.
+    /// [`max_frame_bytes`](LogOptions::max_frame_bytes) or one group. Padding may follow the last
+    /// record of a frame, and no record begins within it.
     ///
     /// ```
     /// use seawal::{Error, wal::{Level, Log, LogOptions}};
@@ -282,10 +283,10 @@ impl Log {
     /// let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), LogOptions::default())?;
     /// let ticket = log.append(b"one")?;
-    /// let (lsn, end) = (ticket.lsn(), ticket.end());
+    /// let lsn = ticket.lsn();
     /// assert_eq!(log.read_at(lsn, Level::Durable)?, None); // not yet
     /// assert_eq!(log.read_at(lsn, Level::Written)?.as_deref(), Some(&b"one"[..]));
-    /// assert_eq!(log.read_at(end, Level::Written)?, None);
+    /// assert_eq!(log.read_at(log.end_lsn(), Level::Written)?, None);
     /// assert!(matches!(log.read_at(lsn.plus(1), Level::Written), Err(Error::NotARecord { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
